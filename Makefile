@@ -1,0 +1,29 @@
+# make demo: set up, and segment the bunny. make test: set up, lint, test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The versions that this project is tested with; any recent pair works.
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+
+.PHONY: demo test lint clean
+
+$(VENV)/installed: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/installed
+	rm -rf demo-result
+	$(BIN)/python -m i2v.segment assets/bunny.mp4 --untrained --point 0,240,190 --max-frames 6 --precision bf16 --output demo-result
+	@echo "The result is in demo-result: open demo-result/overlay.mp4"
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) demo-result .pytest_cache .ruff_cache

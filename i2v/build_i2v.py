@@ -1,0 +1,119 @@
+"""From a config and a checkpoint to a network or a predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.modeling.sam_i2v import SAMI2V
+from i2v.utils.checkpoints import load_weights
+
+CONFIG_DIR = Path(__file__).parent / "configs"
+# What `apply_postprocessing=False` switches off.
+_NO_POSTPROCESSING = (
+    "model.sam_mask_decoder.dynamic_multimask_via_stability=false",
+    "predictor.binarize_prompted_masks=false",
+    "predictor.fill_hole_area=0",
+)
+
+
+def default_device() -> torch.device:
+    """CUDA, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def known_configs() -> list[str]:
+    """Names of the packaged configs."""
+    return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
+
+
+def load_config(config_file: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose a config.
+
+    Args:
+        config_file: a packaged name ("i2v-infer", with or without ".yaml"), or the path of a YAML file. A path that does not
+            exist, but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml), means that one, from any working
+            directory. Groups (model=...) are found beside the file and in the package.
+        overrides: of Hydra, such as "model.memory_selector.mode=greedy".
+
+    Raises:
+        ValueError: an unknown name (the known ones are listed), or a config or override that Hydra cannot compose.
+    """
+    path = Path(config_file)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        folder, name = path.resolve().parent, path.stem
+    elif path.stem in known_configs() and (len(path.parts) == 1 or path.parts[-3:-1] == CONFIG_DIR.parts[-2:]):
+        folder, name = CONFIG_DIR, path.stem
+    else:
+        raise ValueError(f"unknown config {str(config_file)!r}: neither a YAML file nor one of {', '.join(known_configs())}")
+    overrides = [f"hydra.searchpath=[file://{CONFIG_DIR}]", *overrides] if folder != CONFIG_DIR else list(overrides)
+    try:
+        # Unlike hydra.main this leaves Hydra's global state as it was, so that it works twice, and inside other Hydra programs.
+        with initialize_config_dir(str(folder), version_base=None):
+            return compose(name, overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"cannot compose the config {str(config_file)!r}: {error}") from error
+
+
+def build_i2v(
+    config_file: str | Path,
+    ckpt_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+) -> SAMI2V:
+    """Build the network.
+
+    Args:
+        config_file: see `load_config`. ckpt_path: weights; None leaves the network untrained.
+        device: by default CUDA, then MPS, then the CPU. mode: "eval" or "train".
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_config` and `i2v.utils.checkpoints.load_weights`.
+    """
+    return _build_model(load_config(config_file, hydra_overrides_extra), ckpt_path, device, mode)
+
+
+def build_i2v_video_predictor(
+    config_file: str | Path,
+    ckpt_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
+) -> I2VVideoPredictor:
+    """Build a predictor.
+
+    Args:
+        config_file: "i2v-infer", another packaged name, or a path; see `load_config`.
+        ckpt_path: weights; None leaves the network untrained. device: by default CUDA, then MPS, then the CPU.
+        mode: "eval"; "train" leaves dropout on.
+        hydra_overrides_extra: such as "model.memory_selector.mode=greedy" or "predictor.precision=bf16".
+        apply_postprocessing: False for no choice among several masks by stability, no binary masks in the memory of prompted
+            frames, and no filling of holes.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_config` and `i2v.utils.checkpoints.load_weights`.
+    """
+    postprocessing = () if apply_postprocessing else _NO_POSTPROCESSING
+    config = load_config(config_file, [*postprocessing, *hydra_overrides_extra])
+    return I2VVideoPredictor(_build_model(config, ckpt_path, device, mode), **config.get("predictor", {}))
+
+
+def _build_model(config: DictConfig, ckpt_path: str | Path | None, device: str | torch.device | None, mode: str) -> SAMI2V:
+    if mode not in ("eval", "train"):
+        raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
+    model: SAMI2V = instantiate(config.model)
+    if ckpt_path is not None:
+        load_weights(model, ckpt_path)
+    return model.to(device or default_device()).train(mode == "train")

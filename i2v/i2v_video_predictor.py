@@ -1,0 +1,333 @@
+"""I2VVideoPredictor: prompts in, masks out. SAM 2's calls, argument names and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2v.inference.features import FeatureStore, FrameLoader
+from i2v.inference.frames import Frames, LiveFrames, open_frames
+from i2v.inference.memory_bank import MemoryBank
+from i2v.inference.state import Prompt, TrackedObject, VideoState
+from i2v.inference.tracker import Tracker
+from i2v.modeling.sam_i2v import SAMI2V
+
+# Frames that are decoded ahead of the one that is tracked.
+_PREFETCH = 2
+
+
+class I2VVideoPredictor:
+    """Segments objects in a video from clicks, boxes and masks.
+
+    The session of one video is a `VideoState` (`init_state`); the predictor itself holds nothing but the network, so that it
+    serves several videos. Masks are returned as logits at the video's size, (O, 1, height, width) float32, foreground where
+    positive, for all objects in the order of the ids that are returned with them; an object that has no result in a frame
+    has -1024 everywhere.
+
+    Args:
+        model: the network, in evaluation mode. fill_hole_area: holes of up to this many cells of the low-resolution mask
+            are filled. binarize_prompted_masks: make the memory of prompted frames from the binary mask.
+        precision: "fp32", "bf16" or "fp16".
+    """
+
+    def __init__(
+        self,
+        model: SAMI2V,
+        fill_hole_area: int = 8,
+        binarize_prompted_masks: bool = True,
+        precision: str = "fp32",
+    ) -> None:
+        self.model = model
+        self._tracker = Tracker(model, fill_hole_area, binarize_prompted_masks, precision)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._tracker.device
+
+    @torch.inference_mode()
+    def init_state(
+        self,
+        video_path: str | Path | np.ndarray | Sequence[Any] | Iterable[Any] | None = None,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = True,
+        seed: int = 0,
+    ) -> VideoState:
+        """Start a session.
+
+        Args:
+            video_path: a folder of JPEG or PNG frames, a video file, an array (T, H, W, 3) uint8 RGB, a list or an iterator
+                of such images or of PIL images. None for a live video (`track_frame`).
+            offload_video_to_cpu: keep decoded frames in main memory until they are used.
+            offload_state_to_cpu: keep features, memories and masks in main memory.
+            async_loading_frames: decode frames ahead of time in the background.
+            seed: of the memory selector's drawing.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError, TypeError, ValueError: see `i2v.inference.frames`; nothing was done then.
+        """
+        encoder = self.model.image_encoder
+        reach = max(self.model.memory_selector.reach, encoder.window)
+        frames: Frames = LiveFrames(keep=reach + 1) if video_path is None else open_frames(video_path)
+        loader = FrameLoader(
+            frames,
+            self.model.image_size,
+            self.device,
+            keep_on_cpu=offload_video_to_cpu,
+            keep=encoder.window + _PREFETCH + 1,
+            background=async_loading_frames,
+        )
+        storage_device = torch.device("cpu") if offload_state_to_cpu else self.device
+        # The frames that the selector compares, the current one, and a few to go back and forth between.
+        features = FeatureStore(encoder, loader, reach + 4, storage_device)
+        return VideoState(frames, loader, features, storage_device, seed)
+
+    @torch.inference_mode()
+    def add_new_points_or_box(
+        self,
+        inference_state: VideoState,
+        frame_idx: int,
+        obj_id: int,
+        points: Any = None,
+        labels: Any = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: Any = None,
+    ) -> tuple[int, list[int], Tensor]:
+        """Prompt an object with points, a box, or both. A new `obj_id` starts a new object, at any time.
+
+        In a frame in which the object has a mask already, the prompt corrects it: points start from that mask.
+
+        Args:
+            points: (N, 2), (x, y) in pixels of the video. labels: (N,), 1 for foreground, 0 for background.
+            clear_old_points: replace the points that the object has in this frame; False adds to them.
+            normalize_coords: False if points and box are given as fractions of the video's width and height.
+            box: (4,), (x0, y0, x1, y1) in pixels of the video.
+
+        Returns:
+            frame_idx, the ids of all objects, and their masks in this frame (see the class).
+
+        Raises:
+            ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not
+                finite or outside of the frame; labels other than 0 and 1; a box without area, or with clear_old_points=False.
+            IndexError: no such frame.
+        """
+        state = inference_state
+        self._check_frame(state, frame_idx)
+        prompt = self._points_prompt(state, points, labels, box, normalize_coords)
+        if box is not None and not clear_old_points:
+            raise ValueError("a box replaces the points in its frame: give it with clear_old_points=True, before points")
+        obj = state.objects.get(obj_id) or TrackedObject(obj_id)
+        old = obj.prompts.get(frame_idx)
+        if not clear_old_points and old is not None and old.points is not None:
+            prompt.points = torch.cat([old.points, prompt.points])
+            prompt.labels = torch.cat([old.labels, prompt.labels])
+        return self._prompt(state, obj, frame_idx, prompt)
+
+    @torch.inference_mode()
+    def add_new_mask(
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, mask: Any
+    ) -> tuple[int, list[int], Tensor]:
+        """Give an object's mask in a frame. A new `obj_id` starts a new object, at any time.
+
+        Args:
+            mask: (height, width) of the video's size, foreground where not zero. An empty one says that the object is absent.
+
+        Returns:
+            frame_idx, the ids of all objects, and their masks in this frame (see the class).
+
+        Raises:
+            ValueError: a mask of another size, or not of two dimensions, or with NaN. IndexError: no such frame.
+        """
+        state = inference_state
+        self._check_frame(state, frame_idx)
+        mask = torch.as_tensor(mask)
+        size = (state.frames.height, state.frames.width)
+        if tuple(mask.shape) != size:
+            raise ValueError(f"the mask has shape {tuple(mask.shape)}, but the video's frames are (height, width) = {size}")
+        if mask.is_floating_point() and mask.isnan().any():
+            raise ValueError("the mask has NaN in it")
+        prompt = Prompt(mask=self._tracker.resize_mask_prompt(mask != 0))
+        return self._prompt(state, state.objects.get(obj_id) or TrackedObject(obj_id), frame_idx, prompt)
+
+    def propagate_in_video(
+        self,
+        inference_state: VideoState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+    ) -> Iterator[tuple[int, list[int], Tensor]]:
+        """Track all objects through the video.
+
+        Frames that are prompted keep their masks; all others are predicted, anew if they were before. Objects and prompts may
+        be added, changed and removed between two frames.
+
+        Args:
+            start_frame_idx: by default the first prompted frame in the direction of tracking.
+            max_frame_num_to_track: frames to go beyond the start; all by default.
+            reverse: track backward.
+
+        Yields:
+            frame_idx, the ids of all objects, and their masks in this frame (see the class).
+
+        Raises:
+            ValueError: nothing was prompted. IndexError: no such start frame.
+        """
+        state = inference_state
+        prompted = [frame for obj in state.objects.values() for frame in obj.bank.conditioning]
+        if not prompted:
+            raise ValueError("nothing to track: prompt an object first (add_new_points_or_box or add_new_mask)")
+        if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
+            raise ValueError(f"max_frame_num_to_track must not be negative, got {max_frame_num_to_track}")
+        if start_frame_idx is None:
+            start_frame_idx = max(prompted) if reverse else min(prompted)
+        self._check_frame(state, start_frame_idx)
+        return self._propagate(state, start_frame_idx, max_frame_num_to_track, -1 if reverse else 1)
+
+    @torch.inference_mode()
+    def track_frame(self, inference_state: VideoState, frame: Any) -> tuple[int, list[int], Tensor]:
+        """Give the next frame of a live video (`init_state()` without a video), and track all objects into it.
+
+        Objects are prompted in this or a recent frame (`add_new_points_or_box`, `add_new_mask`); before that there is nothing
+        to track.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB, or a PIL image; all frames of one size.
+
+        Returns:
+            The frame's index, the ids of all objects, and their masks in this frame (see the class).
+
+        Raises:
+            ValueError: the session is not live, or the frame is of another type or size.
+        """
+        state = inference_state
+        if not isinstance(state.frames, LiveFrames):
+            raise ValueError("track_frame is for live video: start the session with init_state() without a video")
+        frame_idx = state.frames.append(frame)
+        # The frame's own features are made now, also without objects: later frames see it in their window.
+        return self._result(state, frame_idx, reverse=False)
+
+    @torch.inference_mode()
+    def clear_all_prompts_in_frame(
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, need_output: bool = True
+    ) -> tuple[int, list[int], Tensor] | None:
+        """Remove an object's prompts in a frame.
+
+        A frame that was tracked before it was corrected gets the mask of tracking back. A frame that was prompted at first
+        has no mask until it is tracked; an object without any prompt left is not tracked.
+
+        Returns:
+            As `add_new_points_or_box`, or None without `need_output`.
+
+        Raises:
+            KeyError: no such object. IndexError: no such frame.
+        """
+        state = inference_state
+        self._check_frame(state, frame_idx)
+        if obj_id not in state.objects:
+            raise KeyError(f"no object {obj_id!r}; there are {state.obj_ids}")
+        obj = state.objects[obj_id]
+        if obj.prompts.pop(frame_idx, None) is not None:
+            corrected = obj.bank.tracked.get(frame_idx)
+            obj.bank.remove(frame_idx)
+            if not obj.bank.conditioning:
+                obj.bank = MemoryBank()
+            elif corrected is not None:
+                self._tracker.track(state, [obj], frame_idx, corrected.reverse)
+        if need_output:
+            return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
+        return None
+
+    @torch.inference_mode()
+    def reset_state(self, inference_state: VideoState) -> None:
+        """Remove all objects. The video stays open."""
+        inference_state.objects.clear()
+
+    @torch.inference_mode()
+    def remove_object(
+        self, inference_state: VideoState, obj_id: int, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[int], list[tuple[int, Tensor]]]:
+        """Remove an object. The others are not affected.
+
+        Args:
+            strict: raise a KeyError if there is no such object. need_output: return masks.
+
+        Returns:
+            The ids of the objects that remain, and (frame_idx, their masks) for each frame in which the object was prompted.
+        """
+        state = inference_state
+        obj = state.objects.pop(obj_id, None)
+        if obj is None and strict:
+            raise KeyError(f"no object {obj_id!r} to remove; there are {state.obj_ids}")
+        frames = sorted(obj.prompts) if obj is not None and need_output else []
+        return state.obj_ids, [(frame, self._tracker.masks_at_video_size(state, frame)) for frame in frames]
+
+    @torch.inference_mode()
+    def _propagate(
+        self, state: VideoState, start: int, limit: int | None, step: int
+    ) -> Iterator[tuple[int, list[int], Tensor]]:
+        frame_idx = start
+        while (limit is None or abs(frame_idx - start) <= limit) and state.loader.has(frame_idx):
+            state.loader.prefetch(frame_idx + step * ahead for ahead in range(1, _PREFETCH + 1))
+            yield self._result(state, frame_idx, reverse=step < 0)
+            frame_idx += step
+
+    def _result(self, state: VideoState, frame_idx: int, reverse: bool) -> tuple[int, list[int], Tensor]:
+        """Track all objects that are not prompted in the frame, and return the masks of all."""
+        objects = [o for o in state.objects.values() if o.bank.conditioning and frame_idx not in o.prompts]
+        if objects:
+            self._tracker.track(state, objects, frame_idx, reverse)
+        return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
+
+    def _prompt(self, state: VideoState, obj: TrackedObject, frame_idx: int, prompt: Prompt) -> tuple[int, list[int], Tensor]:
+        output = self._tracker.prompt(state, obj, frame_idx, prompt)
+        obj.bank.store(frame_idx, output, conditioning=frame_idx not in obj.bank.tracked)
+        obj.prompts[frame_idx] = prompt
+        state.objects[obj.obj_id] = obj
+        return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
+
+    @staticmethod
+    def _check_frame(state: VideoState, frame_idx: int) -> None:
+        if not state.loader.has(frame_idx):
+            known = "not known yet" if state.num_frames is None else str(state.num_frames)
+            raise IndexError(f"no frame {frame_idx} in {state.frames.name}; its number of frames is {known}")
+
+    def _points_prompt(self, state: VideoState, points: Any, labels: Any, box: Any, in_pixels: bool) -> Prompt:
+        """Check points, labels and box, and turn them into points of the network's input."""
+        size = torch.tensor([state.frames.width, state.frames.height], dtype=torch.float32)
+        limit = size if in_pixels else torch.ones(2)
+        if points is None and box is None:
+            raise ValueError("give points with labels, or a box, or both")
+        if (points is None) != (labels is None):
+            raise ValueError("points need labels, and labels need points: one label (1 or 0) for each point")
+        xy = torch.as_tensor([] if points is None else points, dtype=torch.float32).reshape(-1, 2)
+        kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.float32).reshape(-1)
+        if len(xy) != len(kinds):
+            raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
+        if box is None and not len(xy):
+            raise ValueError("the list of points is empty")
+        if not xy.isfinite().all():
+            raise ValueError(f"points must be finite numbers, got {xy.tolist()}")
+        if ((xy < 0) | (xy >= limit)).any():
+            raise ValueError(f"a point of {xy.tolist()} is outside of the frame (width, height) = {limit.tolist()}")
+        if not ((kinds == 0) | (kinds == 1)).all():
+            raise ValueError(f"labels must be 1 (foreground) or 0 (background), got {kinds.tolist()}")
+        if box is not None:
+            corners = torch.as_tensor(box, dtype=torch.float32).reshape(-1, 2)
+            if corners.shape != (2, 2) or not corners.isfinite().all():
+                raise ValueError(f"a box is four finite numbers (x0, y0, x1, y1), got {box}")
+            if (corners[0] >= corners[1]).any():
+                raise ValueError(f"a box (x0, y0, x1, y1) must have x0 < x1 and y0 < y1, got {corners.flatten().tolist()}")
+            if ((corners < 0) | (corners > limit)).any():
+                raise ValueError(
+                    f"the box {corners.flatten().tolist()} is not inside of the frame (width, height) = {limit.tolist()}"
+                )
+            xy = torch.cat([corners, xy])
+            kinds = torch.cat([torch.tensor([2.0, 3.0]), kinds])
+        return Prompt(points=xy / limit * self.model.image_size, labels=kinds.int())

@@ -1,0 +1,154 @@
+"""Image features per frame, and the frames and TFI window that they are made of. Everything here is bounded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from i2v.inference.frames import Frames
+from i2v.modeling.backbones.image_encoder import ImageEncoder
+
+IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class RecentlyUsed(Generic[Key, Value]):
+    """A mapping that makes a value when it is missing, and drops the least recently used beyond its capacity."""
+
+    def __init__(self, capacity: int, make: Callable[[Key], Value]) -> None:
+        self.capacity = capacity
+        self._make = make
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+
+    def __getitem__(self, key: Key) -> Value:
+        if key not in self._values:
+            value = self._make(key)
+            self._values[key] = value
+            if len(self._values) > self.capacity:
+                self._values.popitem(last=False)
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def clear(self) -> None:
+        self._values.clear()
+
+
+def preprocess(frame: np.ndarray, image_size: int) -> Tensor:
+    """A frame (H, W, 3) uint8 RGB as the network's input: (1, 3, image_size, image_size) float32, normalised.
+
+    It is NumPy up to the end: a PyTorch operation in the background thread would start a second pool of OpenMP threads there,
+    and the two pools slow down each other's matrix products.
+    """
+    image = np.asarray(Image.fromarray(frame).resize((image_size, image_size)), np.float32)
+    pixels = (image / np.float32(255) - IMAGE_MEAN) / IMAGE_STD
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
+
+
+class FrameLoader:
+    """Decodes and preprocesses frames, ahead of time in a background thread.
+
+    Args:
+        frames: the source; it is read from one thread only. image_size: of the network's input, in pixels.
+        device: where the frames go. keep_on_cpu: move a frame to the device only when it is used.
+        keep: number of frames that are held. background: whether `prefetch` does anything.
+    """
+
+    def __init__(
+        self, frames: Frames, image_size: int, device: torch.device, keep_on_cpu: bool, keep: int, background: bool
+    ) -> None:
+        self.frames = frames
+        self.image_size = image_size
+        self.device = device
+        self.keep_on_cpu = keep_on_cpu
+        self._background = background
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-frames")
+        self._futures: RecentlyUsed[int, Future[Tensor]] = RecentlyUsed(keep, self._submit)
+
+    def load(self, index: int) -> Tensor:
+        """Frame `index` on the device, (1, 3, S, S)."""
+        try:
+            return self._futures[index].result().to(self.device, non_blocking=True)
+        except Exception:
+            self._futures.clear()  # so that a frame that failed is tried again
+            raise
+
+    def has(self, index: int) -> bool:
+        """Whether frame `index` exists."""
+        return self._worker.submit(self.frames.has, index).result()
+
+    def count(self) -> int:
+        """Number of frames; an iterator is read to its end."""
+        return self._worker.submit(self.frames.count).result()
+
+    def prefetch(self, indices: Iterable[int]) -> None:
+        """Start to decode frames that will be needed soon; those that are known not to exist are left out."""
+        if not self._background:
+            return
+        for index in indices:
+            exists = index >= 0 and (self.frames.num_frames is None or index < self.frames.num_frames)
+            if exists and index not in self._futures:
+                _ = self._futures[index]
+
+    def _submit(self, index: int) -> Future[Tensor]:
+        return self._worker.submit(self._decode, index)
+
+    def _decode(self, index: int) -> Tensor:
+        image = preprocess(self.frames[index], self.image_size)
+        if self.device.type == "cuda":
+            image = image.pin_memory()
+        return image if self.keep_on_cpu else image.to(self.device, non_blocking=True)
+
+
+class FeatureStore:
+    """The features of a video's frames, computed when they are needed.
+
+    Args:
+        capacity: number of frames whose features are kept. storage_device: where they are kept.
+    """
+
+    def __init__(self, encoder: ImageEncoder, loader: FrameLoader, capacity: int, storage_device: torch.device) -> None:
+        self._encoder = encoder
+        self._loader = loader
+        self._storage_device = storage_device
+        self._features: RecentlyUsed[int, Tensor] = RecentlyUsed(capacity, self._encode)
+        self._products: RecentlyUsed[int, Tensor | None] = RecentlyUsed(encoder.window + 1, self._stem_products)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Features of frame `index`, (1, C, h, w) float32 on the model's device."""
+        return self._features[index].to(self._loader.device)
+
+    def similarity(self, index: int, others: Sequence[int]) -> Tensor:
+        """Cosine similarity of frame `index` and others, (len(others),) (SAM-I2V, section 3.3)."""
+        current = self._features[index].flatten()
+        similarities = [torch.cosine_similarity(current, self._features[i].flatten(), dim=0) for i in others]
+        return torch.stack(similarities)
+
+    def clear(self) -> None:
+        """Drop everything; it is computed again when needed."""
+        self._features.clear()
+        self._products.clear()
+
+    def _encode(self, index: int) -> Tensor:
+        maps = self._encoder.trunk_maps(self._loader.load(index))
+        window = range(max(index - self._encoder.window + 1, 0), index + 1)
+        features = self._encoder.integrate(maps, [self._products[i] for i in window])
+        return features.float().contiguous().to(self._storage_device)
+
+    def _stem_products(self, index: int) -> Tensor | None:
+        return self._encoder.stem_products(self._loader.load(index))

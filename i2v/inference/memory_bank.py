@@ -1,0 +1,77 @@
+"""What an object remembers, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class FrameOutput:
+    """The result for one object in one frame. It is kept for the whole video.
+
+    Attributes:
+        mask_logits: (1, 4h, 4w) float32, low resolution, as decoded. score: (1,) object score logit.
+        pointer: (width,) object pointer. ious: (M,) predicted IoUs of the masks that were decoded.
+        prompted: whether it comes from a prompt. reverse: whether it was tracked backward.
+    """
+
+    mask_logits: Tensor
+    score: Tensor
+    pointer: Tensor
+    ious: Tensor
+    prompted: bool
+    reverse: bool = False
+
+
+@dataclass
+class FrameMemory:
+    """The memory of one object in one frame. It can be made again from the output and the frame's features.
+
+    Attributes:
+        features: (memory_channels, h, w) bfloat16. foreground: (h, w) bool.
+    """
+
+    features: Tensor
+    foreground: Tensor
+
+
+@dataclass
+class MemoryBank:
+    """The outputs and memories of one object.
+
+    Attributes:
+        conditioning: outputs of frames that were prompted before they were tracked. tracked: outputs of all others, also of
+            those that were corrected after tracking. No frame is in both. memories: of some of these frames.
+    """
+
+    conditioning: dict[int, FrameOutput] = field(default_factory=dict)
+    tracked: dict[int, FrameOutput] = field(default_factory=dict)
+    memories: dict[int, FrameMemory] = field(default_factory=dict)
+
+    def __getitem__(self, frame: int) -> FrameOutput:
+        return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
+
+    def __contains__(self, frame: int) -> bool:
+        return frame in self.conditioning or frame in self.tracked
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.conditioning
+        yield from self.tracked
+
+    def store(self, frame: int, output: FrameOutput, conditioning: bool) -> None:
+        """Set the output of a frame; a memory of the former one is dropped."""
+        self.remove(frame)
+        (self.conditioning if conditioning else self.tracked)[frame] = output
+
+    def remove(self, frame: int) -> None:
+        """Forget all about a frame."""
+        for frames in (self.conditioning, self.tracked, self.memories):
+            frames.pop(frame, None)
+
+    def drop_memories(self, frame: int, reach: int) -> None:
+        """Drop the memories of tracked frames further than `reach` from `frame`: the selector cannot choose them there."""
+        for other in [other for other in self.memories if abs(other - frame) > reach and other in self.tracked]:
+            del self.memories[other]

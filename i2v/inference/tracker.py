@@ -1,0 +1,207 @@
+"""The steps of inference: the network applied to the objects of a video's session."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from i2v.inference.memory_bank import FrameMemory, FrameOutput
+from i2v.inference.state import Prompt, TrackedObject, VideoState
+from i2v.modeling.memory.selector import MemoryPlan
+from i2v.modeling.sam_i2v import NO_OBJECT_LOGIT, SAMI2V, MaskPrediction, ObjectMemory
+from i2v.utils.masks import fill_holes
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Logits of a former prediction that a click starts from are clamped to this, as in SAM 2.
+_PREVIOUS_LOGIT_LIMIT = 32.0
+
+
+class Tracker:
+    """Applies the network to prompts and frames.
+
+    Args:
+        model: in evaluation mode. fill_hole_area: holes of up to this many cells of a low-resolution mask are filled.
+        binarize_prompted_masks: make the memory of prompted frames from the binary mask.
+        precision: "fp32", "bf16" or "fp16", of the matrix products and convolutions.
+    """
+
+    def __init__(self, model: SAMI2V, fill_hole_area: int, binarize_prompted_masks: bool, precision: str) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+        if fill_hole_area < 0:
+            raise ValueError(f"fill_hole_area must be 0 or more cells, got {fill_hole_area}")
+        self.model = model
+        self.fill_hole_area = fill_hole_area
+        self.binarize_prompted_masks = binarize_prompted_masks
+        self.precision = precision
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.model.no_mem_embed.device
+
+    def prompt(self, state: VideoState, obj: TrackedObject, frame: int, prompt: Prompt) -> FrameOutput:
+        """Predict an object in a prompted frame.
+
+        A frame that was tracked before is conditioned on the memory; any other one is not. Points start from the mask that
+        the object has in the frame, if there is one.
+        """
+        tracked = obj.bank.tracked.get(frame)
+        with self._autocast():
+            features = state.features[frame]
+            if prompt.mask is not None:
+                prediction = self.model.use_mask(features, prompt.mask.to(self.device))
+            else:
+                memory = None
+                if tracked is not None:
+                    plan = self._plan(state, obj, frame, tracked.reverse)
+                    memory = self._gather(state, [obj], [plan], tracked.reverse)
+                previous = None
+                if frame in obj.bank:
+                    logits = self.postprocess(obj.bank[frame].mask_logits.unsqueeze(0).to(self.device))
+                    previous = logits.clamp(-_PREVIOUS_LOGIT_LIMIT, _PREVIOUS_LOGIT_LIMIT)
+                conditioned, memory_prompts = self.model.condition(features, memory)
+                prediction = self.model.decode(
+                    conditioned,
+                    memory_prompts,
+                    1,
+                    prompt.points.unsqueeze(0).to(self.device),
+                    prompt.labels.unsqueeze(0).to(self.device),
+                    previous,
+                )
+        reverse = tracked is not None and tracked.reverse
+        return self._outputs(state, prediction, prompted=True, reverse=reverse)[0]
+
+    def track(self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool) -> None:
+        """Predict objects in a frame from what they remember, and store the results. Objects that remember alike are one
+        batch."""
+        groups: dict[tuple, list[tuple[TrackedObject, MemoryPlan]]] = defaultdict(list)
+        with self._autocast():
+            features = state.features[frame]
+            for obj in objects:
+                plan = self._plan(state, obj, frame, reverse)
+                groups[plan.layout].append((obj, plan))
+            for group in groups.values():
+                members, plans = [obj for obj, _ in group], [plan for _, plan in group]
+                memory = self._gather(state, members, plans, reverse)
+                conditioned, memory_prompts = self.model.condition(features, memory)
+                prediction = self.model.decode(conditioned, memory_prompts, len(members))
+                outputs = self._outputs(state, prediction, prompted=False, reverse=reverse)
+                for obj, output in zip(members, outputs, strict=True):
+                    obj.bank.store(frame, output, conditioning=False)
+                    obj.bank.drop_memories(frame, self.model.memory_selector.reach)
+
+    def masks_at_video_size(self, state: VideoState, frame: int) -> Tensor:
+        """Mask logits of all objects in a frame, (O, 1, height, width) float32 on the network's device; -1024 for an object
+        that has no result there."""
+        size = self.model.mask_size
+        absent = torch.full((1, size, size), NO_OBJECT_LOGIT)
+        masks = [obj.bank[frame].mask_logits if frame in obj.bank else absent for obj in state.objects.values()]
+        video_size = (state.frames.height, state.frames.width)
+        if not masks:
+            return torch.zeros(0, 1, *video_size, device=self.device)
+        logits = self.postprocess(torch.stack([mask.to(self.device) for mask in masks]))
+        return F.interpolate(logits, size=video_size, mode="bilinear", align_corners=False)
+
+    def postprocess(self, mask_logits: Tensor) -> Tensor:
+        """Fill the holes of low-resolution masks (O, 1, h, w)."""
+        return fill_holes(mask_logits, self.fill_hole_area)
+
+    def resize_mask_prompt(self, mask: Tensor) -> Tensor:
+        """A mask (height, width) bool as `Prompt.mask`."""
+        size = (self.model.image_size, self.model.image_size)
+        mask = mask.float()[None, None]
+        if mask.shape[-2:] != size:
+            mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False, antialias=True)
+        return (mask >= 0.5).float()
+
+    def _autocast(self) -> AbstractContextManager:
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def _plan(self, state: VideoState, obj: TrackedObject, frame: int, reverse: bool) -> MemoryPlan:
+        selector = self.model.memory_selector
+        reach = max(selector.reach, selector.max_pointers)
+        near = range(frame + 1, frame + reach + 1) if reverse else range(max(frame - reach, 0), frame)
+        return selector.plan(
+            state.time(frame, reverse),
+            conditioning=[state.time(f, reverse) for f in obj.bank.conditioning],
+            tracked={state.time(f, reverse) for f in near if f in obj.bank.tracked},
+            similarity=lambda times: state.features.similarity(frame, [state.time(t, reverse) for t in times]),
+            seed=state.seed,
+            num_frames=state.num_frames,
+        )
+
+    def _gather(
+        self, state: VideoState, objects: Sequence[TrackedObject], plans: Sequence[MemoryPlan], reverse: bool
+    ) -> ObjectMemory:
+        """The memory of objects whose plans have the same layout."""
+        device = self.device
+        frames = [[state.time(memory.time, reverse) for memory in plan.memories] for plan in plans]
+        self._encode_missing(state, objects, frames)
+        memories = [[obj.bank.memories[f] for f in own] for obj, own in zip(objects, frames, strict=True)]
+        pointers = [
+            [obj.bank[state.time(pointer.time, reverse)].pointer for pointer in plan.pointers]
+            for obj, plan in zip(objects, plans, strict=True)
+        ]
+        first = plans[0]
+
+        def stack(rows: list[list[Tensor]]) -> Tensor:
+            return torch.stack([torch.stack(row) for row in rows]).to(device)
+
+        empty = torch.zeros(len(objects), 0, self.model.width, device=device)
+        return ObjectMemory(
+            features=stack([[memory.features for memory in row] for row in memories]),
+            foreground=stack([[memory.foreground for memory in row] for row in memories]),
+            positions=torch.tensor([memory.position for memory in first.memories], device=device),
+            repeats=torch.tensor([memory.repeats for memory in first.memories], device=device),
+            pointers=stack(pointers) if first.pointers else empty,
+            distances=torch.tensor([pointer.distance for pointer in first.pointers], device=device),
+            pointer_repeats=torch.tensor([p.repeats for p in first.pointers], device=device, dtype=torch.long),
+        )
+
+    def _encode_missing(self, state: VideoState, objects: Sequence[TrackedObject], frames: Sequence[Sequence[int]]) -> None:
+        """Make the memories that are not at hand: of new results, and of old ones that were dropped."""
+        missing: dict[int, list[TrackedObject]] = defaultdict(list)
+        for obj, own in zip(objects, frames, strict=True):
+            for frame in own:
+                if frame not in obj.bank.memories:
+                    missing[frame].append(obj)
+        for frame, members in missing.items():
+            outputs = [obj.bank[frame] for obj in members]
+            decoded = torch.stack([output.mask_logits for output in outputs]).to(self.device)
+            filled = self.postprocess(decoded)
+            prompted = torch.tensor([output.prompted for output in outputs], device=self.device).view(-1, 1, 1, 1)
+            # As in SAM 2: a tracked mask is remembered as it was decoded, a prompted one as it was shown.
+            logits = self.model.upsample(torch.where(prompted, filled, decoded))
+            binary = prompted & self.binarize_prompted_masks
+            mask = torch.where(binary, (logits > 0).float(), logits.sigmoid())
+            scores = torch.stack([output.score for output in outputs]).to(self.device)
+            features = self.model.encode_memory(state.features[frame], mask, scores)
+            features = features.to(state.storage_device, torch.bfloat16)
+            foreground = self.model.foreground(filled).to(state.storage_device)
+            for obj, own_features, own_foreground in zip(members, features, foreground, strict=True):
+                obj.bank.memories[frame] = FrameMemory(own_features.clone(), own_foreground.clone())
+
+    def _outputs(self, state: VideoState, prediction: MaskPrediction, prompted: bool, reverse: bool) -> list[FrameOutput]:
+        """Split a batch into one output per object; clones, so that an output does not hold on to the batch."""
+
+        def keep(x: Tensor) -> Tensor:
+            return x.float().to(state.storage_device).clone()
+
+        return [
+            FrameOutput(
+                mask_logits=keep(prediction.masks[i]),
+                score=keep(prediction.object_score_logits[i]),
+                pointer=keep(prediction.pointers[i]),
+                ious=keep(prediction.ious[i]),
+                prompted=prompted,
+                reverse=reverse,
+            )
+            for i in range(prediction.masks.shape[0])
+        ]

@@ -1,0 +1,70 @@
+"""The image encoder: trunk, then Temporal Feature Integrator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
+
+
+class ImageEncoder(nn.Module):
+    """Frames in, features out.
+
+    The work is split where time enters: `encode_frame` depends on one frame, `integrate` on a window of them. So a video
+    needs each part once per frame, and training and inference use the same two calls.
+
+    Args:
+        trunk_image: maps (B, 3, H, W) to a list of maps, the last of the features' width; has `channels`.
+        trunk_video: the TFI, or None to use the trunk's last map alone (the ablation without TFI).
+        levels: which maps of the trunk the TFI uses.
+    """
+
+    def __init__(
+        self,
+        trunk_image: nn.Module,
+        trunk_video: TemporalFeatureIntegrator | None = None,
+        levels: Sequence[int] = (2, 3, 4),
+    ) -> None:
+        super().__init__()
+        self.trunk_image = trunk_image
+        self.trunk_video = trunk_video
+        self.levels = list(levels)
+
+    @property
+    def window(self) -> int:
+        """Number of frames that the features of one frame depend on."""
+        return 1 if self.trunk_video is None else self.trunk_video.window
+
+    def trunk_maps(self, images: Tensor) -> list[Tensor]:
+        """The maps of the trunk that are used, for images (N, 3, S, S)."""
+        # Convolutions on the CPU are up to twice as fast with the channels last (trunk: 1.17 s -> 0.92 s, bf16 0.82 -> 0.48).
+        maps = self.trunk_image(images.contiguous(memory_format=torch.channels_last))
+        return [maps[-1]] if self.trunk_video is None else [maps[level] for level in self.levels]
+
+    def stem_products(self, images: Tensor) -> Tensor | None:
+        """What the TFI needs of every frame of a window, (N, taps, channels, h, w); None without TFI."""
+        if self.trunk_video is None:
+            return None
+        return self.trunk_video.stem_products(images.contiguous(memory_format=torch.channels_last))
+
+    def integrate(self, maps: Sequence[Tensor], products: Sequence[Tensor]) -> Tensor:
+        """
+        Args:
+            maps: `trunk_maps` of the current frame. products: `stem_products` of the frames from t - window + 1 (not
+                before the first) to t; the copies of frame t that fill the window are added here.
+
+        Returns:
+            (B, C, h, w) features of frame t.
+        """
+        if self.trunk_video is None:
+            return maps[-1]
+        products = [*products, *[products[-1]] * (self.window - len(products))]
+        return self.trunk_video(maps, products[-self.window :])
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Features (B, C, h, w) of the last frame of a clip (B, 3, T, S, S), T at most the window."""
+        frames = clip.unbind(2)
+        return self.integrate(self.trunk_maps(frames[-1]), [self.stem_products(frame) for frame in frames])

@@ -1,0 +1,190 @@
+"""The Temporal Feature Integrator (SAM-I2V, section 3.2): recent motion joins the features of the image trunk."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from i2v.modeling.layers import LayerNorm2d, QuickGELU
+
+
+class TemporalNet(nn.Module):
+    """Rounds of x = QuickGELU(x + conv_t(QuickGELU(conv_s(norm(x))))) with a spatial and a temporal convolution."""
+
+    def __init__(self, channels: int, num_rounds: int) -> None:
+        super().__init__()
+        self.lns = nn.ModuleList(LayerNorm2d(channels) for _ in range(num_rounds))
+        self.temporal_net = nn.ModuleList(
+            nn.Sequential(
+                OrderedDict(
+                    [
+                        (f"c_fc1_{i}", nn.Conv3d(channels, channels, (1, 3, 3), padding=(0, 1, 1))),
+                        ("gelu", QuickGELU()),
+                        (f"c_fc2_{i}", nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))),
+                    ]
+                )
+            )
+            for i in range(num_rounds)
+        )
+        self.activation = QuickGELU()
+
+    def forward(self, x: Tensor, num_slices: int) -> Tensor:
+        """
+        Args:
+            x: (B, T, C, h, w), the slices of the window in order of time.
+            num_slices: how many of the last slices are wanted. A round looks one slice back and one ahead, so that only
+                one slice more per round has to be computed.
+
+        Returns:
+            (B, num_slices, C, h, w).
+        """
+        for i, (norm, (spatial, activation, temporal)) in enumerate(zip(self.lns, self.temporal_net, strict=True)):
+            wanted = num_slices + len(self.lns) - 1 - i
+            x = x[:, -(wanted + 1) :]
+            y = F.conv2d(norm(x.flatten(0, 1)), spatial.weight[:, :, 0], spatial.bias, padding=1)
+            y = self._convolve_time(activation(y).unflatten(0, x.shape[:2]), temporal, wanted)
+            x = self.activation(x[:, -y.shape[1] :] + y)
+        return x
+
+    @staticmethod
+    def _convolve_time(x: Tensor, conv: nn.Conv3d, wanted: int) -> Tensor:
+        """The last `wanted` slices of the 3-tap convolution over time of x (B, T, C, h, w); zeros beyond the window's end,
+        and before its start where all of its slices are there."""
+        wanted = min(wanted, x.shape[1])
+        x = F.pad(x, (0, 0, 0, 0, 0, 0, 1 if wanted == x.shape[1] else 0, 1))
+        # Three taps of a 1x1 convolution are one 1x1 convolution of three slices side by side.
+        x = torch.cat([x[:, tap : tap + wanted] for tap in range(3)], dim=2)
+        weight = conv.weight[..., 0, 0].transpose(1, 2).flatten(1)[..., None, None]
+        return F.conv2d(x.flatten(0, 1), weight, conv.bias).unflatten(0, (-1, wanted))
+
+
+class Fuse(nn.Module):
+    """Concatenate maps, 1x1 convolution, LayerNorm2d, GELU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.fuse = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), LayerNorm2d(out_channels), nn.GELU())
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.fuse(torch.cat(maps, dim=1))
+
+
+class Integrate(nn.Module):
+    """3x3 convolution, LayerNorm2d, GELU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), LayerNorm2d(channels), nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class TemporalFeatureIntegrator(nn.Module):
+    """Lets maps of the image trunk and a light temporal branch exchange information, level by level.
+
+    Args:
+        in_channels: of the trunk's maps that are used, one level each.
+        out_channels: of the integrated features. temporal_channels: of the temporal branch.
+        window: number of frames that one feature sees: the frame itself and those before it.
+        patch_size: of the temporal stem, in pixels; the stride of the features.
+        stem_kernel: length of the temporal stem in frames, odd.
+        activation_checkpointing: recompute the temporal nets in the backward pass.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int = 256,
+        temporal_channels: int = 96,
+        window: int = 5,
+        patch_size: int = 16,
+        stem_kernel: int = 5,
+        num_rounds: int = 3,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        levels = range(len(in_channels))
+        both = out_channels + temporal_channels
+        self.window = window
+        self.activation_checkpointing = activation_checkpointing
+        self.temporal_stem = nn.Conv3d(
+            3,
+            temporal_channels,
+            (stem_kernel, patch_size, patch_size),
+            stride=(1, patch_size, patch_size),
+            padding=(stem_kernel // 2, 0, 0),
+        )
+        self.input_linears = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in in_channels)
+        self.temporal_nets = nn.ModuleList(TemporalNet(temporal_channels, num_rounds) for _ in levels)
+        self.integration2temporal_nets = nn.ModuleList(Fuse(both, temporal_channels) for _ in levels)
+        self.temporal2integration_nets = nn.ModuleList(Fuse(both, out_channels) for _ in levels)
+        self.integration_nets = nn.ModuleList(Integrate(out_channels) for _ in levels)
+        self.apply(_init_weights)
+
+    def stem_products(self, images: Tensor) -> Tensor:
+        """What each tap of the temporal stem makes of each frame. It depends on one frame only, so that windows share it.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+
+        Returns:
+            (N, stem_kernel, temporal_channels, h, w).
+        """
+        weight = self.temporal_stem.weight.movedim(2, 0)
+        products = F.conv2d(images, weight.flatten(0, 1), stride=self.temporal_stem.stride[1:])
+        return products.unflatten(1, weight.shape[:2])
+
+    def forward(self, maps: Sequence[Tensor], products: Sequence[Tensor]) -> Tensor:
+        """
+        Args:
+            maps: the trunk's maps of the current frame, (B, C_l, h_l, w_l) per level.
+            products: `stem_products` (B, stem_kernel, temporal_channels, h, w) of each frame of the window, in order of
+                time, the current frame last or followed by copies of itself.
+
+        Returns:
+            (B, out_channels, h, w) features of the current frame.
+        """
+        x = self._stem(products)
+        size = x.shape[-2:]
+        res = 0.0
+        for level, net in enumerate(self.temporal_nets):
+            # How many slices the later levels can still see: each of their rounds looks one slice further back.
+            wanted = 1 + sum(len(later.lns) for later in self.temporal_nets[level + 1 :])
+            wanted = min(wanted, len(products))
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(net, x, wanted, use_reentrant=False)
+            else:
+                x = net(x, wanted)
+            current = x[:, -1]
+            level_map = maps[level]
+            if level_map.shape[-2:] != size:
+                level_map = F.interpolate(level_map, size=size, mode="bilinear", align_corners=False)
+            mid = self.input_linears[level](level_map) + res
+            up = self.temporal2integration_nets[level]([mid, current])
+            if level + 1 < len(self.temporal_nets):
+                updated = self.integration2temporal_nets[level]([mid, current])
+                x = torch.cat([x[:, :-1], updated.unsqueeze(1)], dim=1)
+            res = self.integration_nets[level](up)
+        return res + up
+
+    def _stem(self, products: Sequence[Tensor]) -> Tensor:
+        """The temporal stem from its products: (B, T, temporal_channels, h, w), zeros outside of the window."""
+        kernel = products[0].shape[1]
+        slices = []
+        for t in range(len(products)):
+            taps = [(tap, t + tap - kernel // 2) for tap in range(kernel)]
+            inside = [products[frame][:, tap] for tap, frame in taps if 0 <= frame < len(products)]
+            slices.append(sum(inside) + self.temporal_stem.bias[:, None, None])
+        return torch.stack(slices, dim=1)
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

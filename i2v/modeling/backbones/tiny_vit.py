@@ -1,0 +1,194 @@
+"""TinyViT, the image trunk of MobileSAM and TinySAM (Wu et al., "TinyViT", ECCV 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from i2v.modeling.layers import Conv2dBN, LayerNorm2d
+
+
+class PatchEmbedding(nn.Module):
+    """Two convolutions of stride 2: (B, 3, H, W) -> (B, channels, H/4, W/4)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.seq = nn.Sequential(
+            Conv2dBN(3, channels // 2, 3, stride=2, padding=1),
+            nn.GELU(),
+            Conv2dBN(channels // 2, channels, 3, stride=2, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seq(x)
+
+
+class MBConv(nn.Module):
+    """Inverted bottleneck with a depthwise convolution and a residual: (B, C, H, W) -> the same."""
+
+    def __init__(self, channels: int, expand_ratio: float) -> None:
+        super().__init__()
+        hidden = int(channels * expand_ratio)
+        self.conv1 = Conv2dBN(channels, hidden, 1)
+        self.conv2 = Conv2dBN(hidden, hidden, 3, padding=1, groups=hidden)
+        self.conv3 = Conv2dBN(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
+
+
+class PatchMerging(nn.Module):
+    """Changes the width and, with stride 2, halves the resolution: (B, C, H, W) -> (B, D, H/stride, W/stride)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = Conv2dBN(in_channels, out_channels, 1)
+        self.conv2 = Conv2dBN(out_channels, out_channels, 3, stride=stride, padding=1, groups=out_channels)
+        self.conv3 = Conv2dBN(out_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside one window, with a learned bias per head and absolute offset."""
+
+    def __init__(self, channels: int, num_heads: int, window_size: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.attention_biases = nn.Parameter(torch.zeros(num_heads, window_size**2))
+        y, x = torch.meshgrid(torch.arange(window_size), torch.arange(window_size), indexing="ij")
+        y, x = y.flatten(), x.flatten()
+        offset = (y[:, None] - y).abs() * window_size + (x[:, None] - x).abs()
+        self.register_buffer("offset", offset, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(windows, tokens, C) -> the same."""
+        qkv = self.qkv(self.norm(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        q, k, v = qkv.chunk(3, dim=-1)
+        bias = self.attention_biases[:, self.offset].to(q.dtype)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.unsqueeze(0))
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Pre-norm two-layer perceptron with GELU: (..., C) -> the same."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+
+
+class TinyViTBlock(nn.Module):
+    """Window attention, a depthwise convolution, a perceptron: (B, C, H, W) -> the same."""
+
+    def __init__(self, channels: int, num_heads: int, window_size: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.attn = WindowAttention(channels, num_heads, window_size)
+        self.mlp = FeedForward(channels, int(channels * mlp_ratio))
+        self.local_conv = Conv2dBN(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, height, width = x.shape
+        size = self.window_size
+        tokens = x.permute(0, 2, 3, 1)
+        padded = F.pad(tokens, (0, 0, 0, -width % size, 0, -height % size))
+        rows, columns = padded.shape[1] // size, padded.shape[2] // size
+        windows = padded.reshape(b, rows, size, columns, size, c).transpose(2, 3).reshape(-1, size * size, c)
+        attended = self.attn(windows).reshape(b, rows, columns, size, size, c).transpose(2, 3)
+        attended = attended.reshape(b, rows * size, columns * size, c)[:, :height, :width]
+        x = self.local_conv((tokens + attended).permute(0, 3, 1, 2))
+        return x + self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution and the downsampling after them."""
+
+    def __init__(self, blocks: Sequence[nn.Module], downsample: PatchMerging | None, checkpointing: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.checkpointing = checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            recompute = self.checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class TinyViT(nn.Module):
+    """TinyViT with SAM's neck.
+
+    Args:
+        out_channels: of the neck. embed_dims, depths, num_heads, window_sizes: per stage.
+        strides: of the downsamplings between the stages; (2, 2, 1) ends at 1/16 of the image.
+        activation_checkpointing: recompute the blocks in the backward pass instead of storing their activations.
+
+    Attributes:
+        channels: of the five maps that `forward` returns.
+    """
+
+    def __init__(
+        self,
+        out_channels: int = 256,
+        embed_dims: Sequence[int] = (64, 128, 160, 320),
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (2, 4, 5, 10),
+        window_sizes: Sequence[int] = (7, 7, 14, 7),
+        strides: Sequence[int] = (2, 2, 1),
+        mlp_ratio: float = 4.0,
+        mbconv_expand_ratio: float = 4.0,
+        num_classes: int = 1000,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbedding(embed_dims[0])
+        self.layers = nn.ModuleList()
+        for i, dim in enumerate(embed_dims):
+            if i == 0:
+                blocks = [MBConv(dim, mbconv_expand_ratio) for _ in range(depths[i])]
+            else:
+                blocks = [TinyViTBlock(dim, num_heads[i], window_sizes[i], mlp_ratio) for _ in range(depths[i])]
+            last = i == len(embed_dims) - 1
+            downsample = None if last else PatchMerging(dim, embed_dims[i + 1], strides[i])
+            self.layers.append(Stage(blocks, downsample, activation_checkpointing))
+        # The ImageNet head is not used, but published checkpoints have it.
+        self.norm_head = nn.LayerNorm(embed_dims[-1]).requires_grad_(False)
+        self.head = nn.Linear(embed_dims[-1], num_classes).requires_grad_(False)
+        self.neck = nn.Sequential(
+            nn.Conv2d(embed_dims[-1], out_channels, 1, bias=False),
+            LayerNorm2d(out_channels),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            LayerNorm2d(out_channels),
+        )
+        self.channels = [embed_dims[0], *embed_dims[1:], out_channels]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """
+        Args:
+            images: (B, 3, H, W), normalised.
+
+        Returns:
+            Five maps: the patch embedding, the output of the first three stages, the neck. For the published model
+            64 @ 1/4, 128 @ 1/8, 160, 320 and 256 @ 1/16.
+        """
+        x = self.patch_embed(images)
+        maps = [x]
+        for layer in self.layers[:-1]:
+            x = layer(x)
+            maps.append(x)
+        return [*maps, self.neck(self.layers[-1](x))]

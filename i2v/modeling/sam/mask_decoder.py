@@ -1,0 +1,116 @@
+"""SAM 2's mask decoder without high-resolution features, with room for memory prompts (SAM-I2V)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from i2v.modeling.layers import MLP, LayerNorm2d
+from i2v.modeling.sam.transformer import TwoWayTransformer
+
+
+class DecodedMasks(NamedTuple):
+    """What the decoder returns; M is 3 for several masks per prompt, else 1."""
+
+    masks: Tensor  # (B, M, 4h, 4w) logits
+    ious: Tensor  # (B, M) predicted, in [0, 1]
+    tokens: Tensor  # (B, M, width), of each mask
+    object_score_logits: Tensor  # (B, 1), positive where the object is in the frame
+
+
+class MaskDecoder(nn.Module):
+    """Decodes masks from features and prompt tokens.
+
+    Args:
+        width: of the features. num_multimask_outputs: masks for an ambiguous prompt.
+        dynamic_multimask_via_stability: where one mask is asked for and it is unstable, take the best of the several (only in
+            evaluation). A mask is unstable if the IoU of it thresholded at +delta and at -delta is below `stability_thresh`.
+    """
+
+    def __init__(
+        self,
+        transformer: TwoWayTransformer,
+        width: int = 256,
+        num_multimask_outputs: int = 3,
+        iou_head_hidden: int = 256,
+        dynamic_multimask_via_stability: bool = True,
+        stability_delta: float = 0.05,
+        stability_thresh: float = 0.98,
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.num_mask_tokens = num_multimask_outputs + 1
+        self.iou_token = nn.Embedding(1, width)
+        self.mask_tokens = nn.Embedding(self.num_mask_tokens, width)
+        self.obj_score_token = nn.Embedding(1, width)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(width, width // 4, 2, stride=2),
+            LayerNorm2d(width // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(MLP(width, width, width // 8, 3) for _ in range(self.num_mask_tokens))
+        self.iou_prediction_head = MLP(width, iou_head_hidden, self.num_mask_tokens, 3, sigmoid_output=True)
+        self.pred_obj_score_head = MLP(width, width, 1, 3)
+        self.dynamic_multimask_via_stability = dynamic_multimask_via_stability
+        self.stability_delta = stability_delta
+        self.stability_thresh = stability_thresh
+
+    def forward(
+        self,
+        features: Tensor,
+        position: Tensor,
+        prompt_tokens: Tensor,
+        dense_prompt: Tensor,
+        memory_prompts: Tensor | None,
+        multimask: bool,
+    ) -> DecodedMasks:
+        """
+        Args:
+            features: (B, width, h, w). position: (1, width, h, w). prompt_tokens: (B, N, width).
+            dense_prompt: (B, width, h, w). memory_prompts: (B, K, width) from the MPG, or None without one.
+            multimask: whether to return several masks.
+        """
+        batch = prompt_tokens.shape[0]
+        own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
+        tokens = [own.expand(batch, -1, -1), prompt_tokens]
+        if memory_prompts is not None:
+            tokens.append(memory_prompts)
+        image = features + dense_prompt
+        height, width = image.shape[-2:]
+        out, image = self.transformer(
+            image.flatten(2).transpose(1, 2),
+            position.flatten(2).transpose(1, 2),
+            torch.cat([token.to(features.dtype) for token in tokens], dim=1),
+        )
+        object_score_logits = self.pred_obj_score_head(out[:, 0])
+        ious = self.iou_prediction_head(out[:, 1])
+        mask_tokens = out[:, 2 : 2 + self.num_mask_tokens]
+
+        upscaled = self.output_upscaling(image.transpose(1, 2).unflatten(2, (height, width)))
+        kernels = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
+        masks = (kernels @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+
+        masks, ious = masks.float(), ious.float()
+        several = DecodedMasks(masks[:, 1:], ious[:, 1:], mask_tokens[:, 1:], object_score_logits.float())
+        if multimask:
+            return several
+        # The token of the single mask is kept in any case, as in SAM 2: it becomes the object pointer.
+        single = DecodedMasks(masks[:, :1], ious[:, :1], mask_tokens[:, :1], object_score_logits.float())
+        if self.training or not self.dynamic_multimask_via_stability:
+            return single
+        stable = self._stability(single.masks) >= self.stability_thresh
+        rows = torch.arange(batch, device=masks.device)
+        best = several.ious.argmax(dim=1)
+        masks = torch.where(stable[..., None, None], single.masks, several.masks[rows, best].unsqueeze(1))
+        ious = torch.where(stable, single.ious, several.ious[rows, best].unsqueeze(1))
+        return single._replace(masks=masks, ious=ious)
+
+    def _stability(self, masks: Tensor) -> Tensor:
+        """IoU of masks (B, M, H, W) thresholded at +delta and -delta, (B, M); 1 where both are empty."""
+        inner = (masks > self.stability_delta).flatten(2).sum(-1).float()
+        outer = (masks > -self.stability_delta).flatten(2).sum(-1).float()
+        return torch.where(outer > 0, inner / outer, 1.0)

@@ -1,0 +1,285 @@
+"""SAM-I2V: the network. One class, for inference and for training.
+
+It knows tensors only: no videos, no files, no users. The steps, in the order in which a frame goes through them:
+`image_encoder` (features), `condition` (memory joins), `decode` or `use_mask` (mask and object pointer), `encode_memory`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from i2v.modeling.backbones.image_encoder import ImageEncoder
+from i2v.modeling.layers import MLP
+from i2v.modeling.memory.attention import MemoryAttention
+from i2v.modeling.memory.encoder import MemoryEncoder
+from i2v.modeling.memory.prompt_generator import MemoryPromptGenerator
+from i2v.modeling.memory.selector import MemorySelector
+from i2v.modeling.position_encoding import axial_rotation, sine_encoding_1d, sine_encoding_2d
+from i2v.modeling.sam.mask_decoder import MaskDecoder
+from i2v.modeling.sam.prompt_encoder import PromptEncoder
+
+# The logit of every cell of the mask of an object that is not in the frame.
+NO_OBJECT_LOGIT = -1024.0
+# Masks enter the memory encoder, and mask prompts become logits, as mask * 20 - 10.
+MASK_SCALE, MASK_BIAS = 20.0, -10.0
+
+
+@dataclass
+class ObjectMemory:
+    """What B objects remember, N frames and P object pointers each.
+
+    Attributes:
+        features: (B, N, memory_channels, h, w) from `encode_memory`. foreground: (B, N, h, w) bool, from `foreground`.
+        positions: (N,) integer temporal positions. repeats: (N,) how often each frame counts.
+        pointers: (B, P, width). distances: (P,) in time, relative. pointer_repeats: (P,).
+    """
+
+    features: Tensor
+    foreground: Tensor
+    positions: Tensor
+    repeats: Tensor
+    pointers: Tensor
+    distances: Tensor
+    pointer_repeats: Tensor
+
+
+@dataclass
+class MaskPrediction:
+    """Masks of B objects in one frame.
+
+    Attributes:
+        masks: (B, 1, 4h, 4w) logits of the best mask, -1024 everywhere where the object is absent.
+        all_masks: (B, M, 4h, 4w) logits of all masks. ious: (B, M), their predicted IoUs.
+        pointers: (B, width) object pointers. object_score_logits: (B, 1), positive where the object is in the frame.
+    """
+
+    masks: Tensor
+    all_masks: Tensor
+    ious: Tensor
+    pointers: Tensor
+    object_score_logits: Tensor
+
+
+class SAMI2V(nn.Module):
+    """The SAM-I2V network.
+
+    Args:
+        image_size: side of the input, in pixels. feature_stride: pixels per feature.
+        width: of the features and tokens. memory_channels: of the memories; divides `width`.
+        num_maskmem: number of temporal positions of memories (one for conditioning frames).
+        memory_prompt_generator: the MPG, or None (ablation).
+        max_points_for_multimask: up to this many points, several masks are decoded and the best is taken.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        memory_attention: MemoryAttention,
+        memory_encoder: MemoryEncoder,
+        memory_selector: MemorySelector,
+        sam_prompt_encoder: PromptEncoder,
+        sam_mask_decoder: MaskDecoder,
+        memory_prompt_generator: MemoryPromptGenerator | None = None,
+        image_size: int = 1024,
+        feature_stride: int = 16,
+        width: int = 256,
+        memory_channels: int = 64,
+        num_maskmem: int = 7,
+        max_points_for_multimask: int = 1,
+    ) -> None:
+        super().__init__()
+        if image_size % feature_stride:
+            raise ValueError(f"image_size={image_size} must be a multiple of feature_stride={feature_stride}")
+        if width % memory_channels:
+            raise ValueError(f"width={width} must be a multiple of memory_channels={memory_channels}")
+        if memory_selector.num_tracked >= num_maskmem:
+            raise ValueError(
+                f"memory_selector draws {memory_selector.num_tracked} frames, num_maskmem={num_maskmem} has temporal "
+                f"positions for {num_maskmem - 1}: raise num_maskmem or draw fewer"
+            )
+        self.image_size = image_size
+        self.feature_size = image_size // feature_stride
+        self.width = width
+        self.memory_channels = memory_channels
+        self.max_points_for_multimask = max_points_for_multimask
+
+        self.image_encoder = image_encoder
+        self.memory_attention = memory_attention
+        self.memory_encoder = memory_encoder
+        self.memory_selector = memory_selector
+        self.memory_prompt_generator = memory_prompt_generator
+        self.sam_prompt_encoder = sam_prompt_encoder
+        self.sam_mask_decoder = sam_mask_decoder
+
+        downsample = image_size // sam_prompt_encoder.mask_size
+        self.mask_downsample = nn.Conv2d(1, 1, downsample, stride=downsample)
+        self.obj_ptr_proj = MLP(width, width, width, 3)
+        self.obj_ptr_tpos_proj = nn.Linear(width, memory_channels)
+        self.maskmem_tpos_enc = _parameter(num_maskmem, 1, 1, memory_channels)
+        self.no_mem_embed = _parameter(1, 1, width)
+        # Not used (SAM 2 adds `no_mem_embed` to the features directly), but published checkpoints have it.
+        self.no_mem_pos_enc = _parameter(1, 1, width).requires_grad_(False)
+        self.no_obj_ptr = _parameter(1, width)
+        self.no_obj_embed_spatial = _parameter(1, memory_channels)
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the masks that are decoded, in cells."""
+        return self.sam_prompt_encoder.mask_size
+
+    def condition(self, features: Tensor, memory: ObjectMemory | None, batch_size: int = 1) -> tuple[Tensor, Tensor | None]:
+        """Let a frame's features see what the objects remember.
+
+        Args:
+            features: (B, width, h, w), or (1, width, h, w) for objects of one frame.
+            memory: of B objects, or None where there is none. batch_size: B, where there is no memory.
+
+        Returns:
+            Conditioned features (B or 1, width, h, w) and memory prompts (B, K, width), None without an MPG.
+        """
+        generator = self.memory_prompt_generator
+        if memory is None:
+            conditioned = features + self.no_mem_embed.view(1, -1, 1, 1)
+            return conditioned, None if generator is None else generator.no_memory(batch_size)
+        height, width = features.shape[-2:]
+        tokens, position, foreground, bias = self._memory_tokens(memory)
+        rotation = axial_rotation(self.width, height, width, features.device)
+        own_position = sine_encoding_2d(self.width, height, width, features.device)
+        conditioned = self.memory_attention(_to_tokens(features), _to_tokens(own_position), tokens, position, rotation, bias)
+        conditioned = conditioned.transpose(1, 2).unflatten(2, (height, width))
+        if generator is None:
+            return conditioned, None
+        return conditioned, generator(tokens, position, foreground, rotation, bias)
+
+    def decode(
+        self,
+        conditioned: Tensor,
+        memory_prompts: Tensor | None,
+        batch_size: int,
+        points: Tensor | None = None,
+        labels: Tensor | None = None,
+        mask_logits: Tensor | None = None,
+        multimask: bool | None = None,
+    ) -> MaskPrediction:
+        """Decode the masks of B objects.
+
+        Args:
+            conditioned, memory_prompts: from `condition`. batch_size: B.
+            points: (B, N, 2), (x, y) in pixels of the network's input. labels: (B, N) as in PromptEncoder.
+            mask_logits: (B, 1, H, W), a mask to start from, resized to the prompt encoder's size.
+            multimask: decode several masks and take the best; by default for few points (`max_points_for_multimask`).
+        """
+        if multimask is None:
+            multimask = points is None or points.shape[1] <= self.max_points_for_multimask
+        if points is None:  # SAM 2 gives the decoder a padding point then
+            points = conditioned.new_zeros(batch_size, 1, 2, dtype=torch.float32)
+            labels = torch.full((batch_size, 1), -1, dtype=torch.int32, device=conditioned.device)
+        size = (self.mask_size, self.mask_size)
+        if mask_logits is not None and mask_logits.shape[-2:] != size:
+            mask_logits = F.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
+        tokens, dense = self.sam_prompt_encoder(points, labels, mask_logits)
+        decoded = self.sam_mask_decoder(
+            conditioned, self.sam_prompt_encoder.image_position(), tokens, dense, memory_prompts, multimask
+        )
+        present = decoded.object_score_logits > 0
+        all_masks = torch.where(present[..., None, None], decoded.masks, NO_OBJECT_LOGIT)
+        rows = torch.arange(batch_size, device=all_masks.device)
+        best = decoded.ious.argmax(dim=1)
+        pointers = self.obj_ptr_proj(decoded.tokens[rows, best if multimask else 0]).float()
+        pointers = torch.where(present, pointers, self.no_obj_ptr)
+        return MaskPrediction(
+            all_masks[rows, best].unsqueeze(1), all_masks, decoded.ious, pointers, decoded.object_score_logits
+        )
+
+    def use_mask(self, features: Tensor, masks: Tensor) -> MaskPrediction:
+        """Take given masks as the output, and read the object pointers off them.
+
+        Args:
+            features: (B or 1, width, h, w), not conditioned on memory. masks: (B, 1, S, S) in [0, 1].
+        """
+        batch_size = masks.shape[0]
+        memory_prompts = self.memory_prompt_generator and self.memory_prompt_generator.no_memory(batch_size)
+        logits = self.mask_downsample(masks)
+        prediction = self.decode(features, memory_prompts, batch_size, mask_logits=logits, multimask=False)
+        size = (self.mask_size, self.mask_size)
+        low_res = F.interpolate(
+            masks.float() * MASK_SCALE + MASK_BIAS, size=size, mode="bilinear", align_corners=False, antialias=True
+        )
+        present = (masks > 0).flatten(1).any(dim=1, keepdim=True)
+        return MaskPrediction(
+            masks=low_res,
+            all_masks=low_res,
+            ious=torch.ones(batch_size, 1, device=masks.device),
+            pointers=torch.where(present, prediction.pointers, self.no_obj_ptr),
+            object_score_logits=present.float() * MASK_SCALE + MASK_BIAS,
+        )
+
+    def encode_memory(self, features: Tensor, mask_probabilities: Tensor, object_score_logits: Tensor) -> Tensor:
+        """Make the memories of B objects in one frame.
+
+        Args:
+            features: (B or 1, width, h, w), not conditioned on memory. mask_probabilities: (B, 1, S, S) in [0, 1].
+            object_score_logits: (B, 1).
+
+        Returns:
+            (B, memory_channels, h, w).
+        """
+        memory = self.memory_encoder(features, mask_probabilities * MASK_SCALE + MASK_BIAS)
+        absent = (object_score_logits <= 0).to(memory.dtype)
+        return memory + (absent * self.no_obj_embed_spatial)[..., None, None]
+
+    def upsample(self, mask_logits: Tensor) -> Tensor:
+        """Resize mask logits (B, 1, H, W) to the network's input: (B, 1, S, S)."""
+        size = (self.image_size, self.image_size)
+        return F.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False)
+
+    def foreground(self, mask_logits: Tensor) -> Tensor:
+        """Where the MPG may look: mask logits (B, 1, H, W) -> (B, h, w) bool."""
+        size = (self.feature_size, self.feature_size)
+        mask = F.interpolate(mask_logits.float().sigmoid(), size=size, mode="bilinear", align_corners=False)
+        return mask[:, 0] >= 0.5
+
+    def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Memories and pointers as one sequence: tokens and their position (B, S, memory_channels), foreground (B, S),
+        and log(repeats) (B, S) or None."""
+        batch, frames, channels, height, width = memory.features.shape
+        split = self.width // channels
+        dtype = self.maskmem_tpos_enc.dtype
+        spatial = memory.features.to(dtype).flatten(3).transpose(2, 3).flatten(1, 2)
+        pointers = memory.pointers.to(dtype).unflatten(2, (split, channels)).flatten(1, 2)
+
+        time = self.maskmem_tpos_enc[len(self.maskmem_tpos_enc) - 1 - memory.positions].view(frames, 1, channels)
+        space = _to_tokens(sine_encoding_2d(channels, height, width, spatial.device))
+        distance = self.obj_ptr_tpos_proj(sine_encoding_1d(memory.distances, self.width))
+        position = torch.cat([(space + time).flatten(0, 1), distance.repeat_interleave(split, dim=0)])
+
+        foreground = memory.foreground.flatten(1)
+        foreground = torch.cat([foreground, foreground.new_ones(batch, pointers.shape[1])], dim=1)
+        repeats = torch.cat(
+            [
+                memory.repeats.repeat_interleave(height * width),
+                memory.pointer_repeats.repeat_interleave(split),
+            ]
+        )
+        # Attending to n copies of a token is attending to it once with log n added to its score.
+        bias = repeats.to(dtype).log().expand(batch, -1) if bool((repeats > 1).any()) else None
+        tokens = torch.cat([spatial, pointers], dim=1)
+        return tokens, position.to(dtype).expand(batch, -1, -1), foreground, bias
+
+
+def _parameter(*shape: int) -> nn.Parameter:
+    return nn.init.trunc_normal_(nn.Parameter(torch.zeros(shape)), std=0.02)
+
+
+def _to_tokens(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
+def count_parameters(module: nn.Module | None) -> float:
+    """Number of parameters, in millions; 0 for None."""
+    return 0.0 if module is None else math.fsum(p.numel() for p in module.parameters()) / 1e6

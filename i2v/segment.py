@@ -1,0 +1,267 @@
+"""The command line: segment objects in a video.
+
+python -m i2v.segment bunny.mp4 --checkpoint sam_i2v.pt --point 0,320,180 --output out
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from tqdm import tqdm
+
+from i2v.build_i2v import build_i2v_video_predictor, known_configs
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.inference.frames import Frames, open_frames
+from i2v.inference.state import VideoState
+from i2v.inference.tracker import PRECISIONS
+from i2v.utils.files import atomic_write
+from i2v.utils.masks import load_mask, mask_to_rle, masks_to_labels, save_label_image
+from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
+
+log = logging.getLogger("i2v.segment")
+
+
+@dataclass
+class UserPrompt:
+    """All that was given for one object in one frame, in pixels of the video."""
+
+    points: list[tuple[float, float, int]] = field(default_factory=list)
+    box: tuple[float, float, float, float] | None = None
+    mask: np.ndarray | None = None
+
+
+Prompts = dict[tuple[int, int], UserPrompt]  # by frame and object
+
+
+def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[str]) -> Prompts:
+    """Parse the arguments --point, --box and --mask.
+
+    Args:
+        points: "FRAME,X,Y[,LABEL][@OBJ]". boxes: "FRAME,X0,Y0,X1,Y1[@OBJ]". masks: "FRAME,PNG[@OBJ]".
+
+    Raises:
+        ValueError: an argument of another form, two boxes or masks for one object in one frame, a mask together with points
+            or a box, or a mask that is not an image. FileNotFoundError: no such mask.
+    """
+    prompts: Prompts = {}
+
+    def split(text: str, form: str, counts: Sequence[int]) -> tuple[UserPrompt, list[str]]:
+        match = re.fullmatch(r"(.*?)(?:@(\d+))?", text)
+        fields = match[1].split(",")
+        obj_id = int(match[2] or 1)
+        if len(fields) not in counts or not fields[0].strip().isdigit() or not 1 <= obj_id <= 255:
+            raise ValueError(f"{text!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
+        return prompts.setdefault((int(fields[0]), obj_id), UserPrompt()), fields[1:]
+
+    def numbers(text: str, fields: Sequence[str]) -> list[float]:
+        try:
+            return [float(value) for value in fields]
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {error}") from error
+
+    for text in points:
+        prompt, fields = split(text, "--point FRAME,X,Y[,LABEL][@OBJ]", (3, 4))
+        x, y, *label = numbers(text, fields)
+        if label and label[0] not in (0, 1):
+            raise ValueError(f"{text!r}: LABEL is 1 (foreground) or 0 (background)")
+        prompt.points.append((x, y, int(label[0]) if label else 1))
+    for text in boxes:
+        prompt, fields = split(text, "--box FRAME,X0,Y0,X1,Y1[@OBJ]", (5,))
+        if prompt.box is not None:
+            raise ValueError(f"{text!r} is a second box for one object in one frame")
+        prompt.box = tuple(numbers(text, fields))
+    for text in masks:
+        # A path may have commas and @ in it, so that only its ends are looked at.
+        prompt, fields = split(text, "--mask FRAME,PNG[@OBJ]", range(2, 100))
+        if prompt.mask is not None:
+            raise ValueError(f"{text!r} is a second mask for one object in one frame")
+        if prompt.points or prompt.box:
+            raise ValueError(f"{text!r}: give an object in one frame either a mask, or points and a box")
+        prompt.mask = load_mask(",".join(fields))
+    if not prompts:
+        raise ValueError("nothing to segment: give at least one --point, --box or --mask")
+    return prompts
+
+
+def add_prompts(predictor: I2VVideoPredictor, state: VideoState, prompts: Prompts) -> None:
+    """Give a user's prompts to the predictor."""
+    for (frame, obj_id), prompt in sorted(prompts.items()):
+        if prompt.mask is not None:
+            predictor.add_new_mask(state, frame, obj_id, prompt.mask)
+            continue
+        predictor.add_new_points_or_box(
+            state,
+            frame,
+            obj_id,
+            points=[point[:2] for point in prompt.points] or None,
+            labels=[point[2] for point in prompt.points] or None,
+            box=prompt.box,
+        )
+
+
+class ResultWriter:
+    """Writes the results of one video.
+
+    Every mask is written at once, so that what was finished is there whatever happens; `finish` adds the overlay and the JSON.
+
+    Args:
+        folder: where `masks/`, `overlay.mp4` and `masklets.json` go. name: of the video.
+    """
+
+    def __init__(self, folder: Path, name: str, frames: Frames, prompts: Prompts) -> None:
+        self.folder = folder
+        self.masks = folder / "masks"
+        self._name = name
+        self._frames = frames
+        self._prompts = prompts
+        self._rles: dict[int, dict[int, dict[str, Any]]] = {}
+        if self.masks.exists() and any(self.masks.iterdir()):
+            raise FileExistsError(f"{self.masks} has files in it: choose another --output, or remove it")
+        self.masks.mkdir(parents=True, exist_ok=True)
+
+    def add(self, frame: int, obj_ids: list[int], mask_logits: Tensor) -> None:
+        """Write the masks (O, 1, H, W) of a frame."""
+        logits = mask_logits[:, 0].float().cpu().numpy()
+        save_label_image(self.masks / f"{frame:05d}.png", masks_to_labels(logits, obj_ids))
+        self._rles[frame] = {obj_id: mask_to_rle(mask > 0) for obj_id, mask in zip(obj_ids, logits, strict=True)}
+
+    def finish(self) -> None:
+        """Write the overlay and the JSON of all frames that were added."""
+        if not self._rles:
+            return
+        self._write_json()
+        rate = getattr(self._frames, "frames_per_second", 24.0)
+        with VideoWriter(self.folder / "overlay.mp4", rate, self._frames.width, self._frames.height) as video:
+            for frame in sorted(self._rles):
+                with Image.open(self.masks / f"{frame:05d}.png") as image:
+                    labels = np.asarray(image)
+                drawn = [
+                    DrawnPrompt(obj_id, prompt.points, prompt.box)
+                    for (prompted, obj_id), prompt in self._prompts.items()
+                    if prompted == frame
+                ]
+                video.write(draw_overlay(self._frames[frame], labels, drawn))
+
+    def _write_json(self) -> None:
+        """As SA-V's annotations: `masklet[frame][object]` is an RLE; frames that were not tracked are None."""
+        obj_ids = sorted({obj_id for rles in self._rles.values() for obj_id in rles})
+        count = self._frames.count()
+        first = [
+            min((frame for frame, rles in self._rles.items() if obj_id in rles and coco_mask.area(rles[obj_id])), default=None)
+            for obj_id in obj_ids
+        ]
+        annotation = {
+            "video_id": self._name,
+            "video_frame_count": count,
+            "video_height": self._frames.height,
+            "video_width": self._frames.width,
+            "masklet_num": len(obj_ids),
+            "masklet_id": obj_ids,
+            "masklet_first_appeared_frame": first,
+            "masklet": [
+                [self._rles[frame].get(obj_id) for obj_id in obj_ids] if frame in self._rles else None for frame in range(count)
+            ],
+        }
+        with atomic_write(self.folder / "masklets.json") as temporary:
+            temporary.write_text(json.dumps(annotation))
+
+
+def track(
+    predictor: I2VVideoPredictor, state: VideoState, directions: Sequence[bool], max_frames: int | None
+) -> Iterator[tuple[int, list[int], Tensor]]:
+    """Track in the given directions (True is backward), each frame with a progress bar."""
+    for reverse in directions:
+        prompted = [frame for obj in state.objects.values() for frame in obj.prompts]
+        start = max(prompted) if reverse else min(prompted)
+        length = start + 1 if reverse else state.frames.count() - start
+        if max_frames is not None:
+            length = min(length, max_frames)
+        results = predictor.propagate_in_video(state, start, length - 1, reverse)
+        yield from tqdm(results, total=length, desc="backward" if reverse else "forward", unit="frame")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m i2v.segment",
+        description="Segment objects in a video from clicks, boxes or masks.",
+        epilog="Coordinates are pixels of the video, frames and the object in @OBJ are numbers; without @OBJ it is object 1.",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of JPEG or PNG frames")
+    parser.add_argument("--config", default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file")
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--checkpoint", help="the weights")
+    weights.add_argument("--untrained", action="store_true", help="random weights: shows that it runs, no more")
+    repeated = {"action": "append", "default": []}
+    parser.add_argument("--point", metavar="FRAME,X,Y[,LABEL][@OBJ]", help="a click; LABEL 0 is background", **repeated)
+    parser.add_argument("--box", metavar="FRAME,X0,Y0,X1,Y1[@OBJ]", help="a box around the object", **repeated)
+    parser.add_argument("--mask", metavar="FRAME,PNG[@OBJ]", help="a mask image of the video's size", **repeated)
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder for the results")
+    parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
+    parser.add_argument("--precision", choices=list(PRECISIONS), help="of the matrix products; by default the config's")
+    direction = parser.add_mutually_exclusive_group()
+    direction.add_argument("--reverse", action="store_true", help="track backward from the last prompted frame")
+    direction.add_argument("--both", action="store_true", help="track forward, then backward")
+    parser.add_argument("--max-frames", type=int, help="track at most this many frames in a direction")
+    parser.add_argument("--seed", type=int, default=0, help="of the memory selection, and of --untrained weights")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, 1 after an error, 130 after an interruption."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # So that a job that is stopped by its system ends like one stopped by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    args = build_parser().parse_args(arguments)
+    try:
+        return _run(args)
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        log.error("error: %s", message)
+        return 1
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.max_frames is not None and args.max_frames < 1:
+        raise ValueError(f"--max-frames must be at least 1, got {args.max_frames}")
+    prompts = parse_prompts(args.point, args.box, args.mask)
+    frames = open_frames(args.video)
+    writer = ResultWriter(args.output, Path(args.video).stem, open_frames(args.video), prompts)
+    overrides = [f"predictor.precision={args.precision}"] if args.precision else []
+    with torch.random.fork_rng(enabled=args.untrained, devices=[]):
+        if args.untrained:
+            log.info("--untrained: the weights are random, so that the masks mean nothing")
+            torch.random.default_generator.manual_seed(args.seed)
+        predictor = build_i2v_video_predictor(args.config, args.checkpoint, args.device, hydra_overrides_extra=overrides)
+    state = predictor.init_state(frames, seed=args.seed)
+    add_prompts(predictor, state, prompts)
+    directions = (False, True) if args.both else (args.reverse,)
+    status = 0
+    try:
+        for result in track(predictor, state, directions, args.max_frames):
+            writer.add(*result)
+    except KeyboardInterrupt:
+        log.info("interrupted: writing what is finished")
+        status = 130
+    finally:
+        writer.finish()
+    log.info("masks, overlay.mp4 and masklets.json are in %s", args.output)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

