@@ -210,7 +210,6 @@ class I2VVideoPredictor:
         if not isinstance(state.frames, LiveFrames):
             raise ValueError("track_frame is for live video: start the session with init_state() without a video")
         frame_idx = state.frames.append(frame)
-        # The frame's own features are made now, also without objects: later frames see it in their window.
         return self._result(state, frame_idx, reverse=False)
 
     @torch.inference_mode()

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 
-@lru_cache(maxsize=32)
+def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Cache a table by its arguments, as a normal tensor also if it is first needed in inference mode: training may share it."""
+
+    @lru_cache(maxsize=32)
+    @wraps(make)
+    def table(*args: object) -> Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            return make(*args)
+
+    return table
+
+
+@cached_table
 def sine_encoding_2d(
     channels: int, height: int, width: int, device: torch.device | str = "cpu", temperature: float = 10000.0
 ) -> Tensor:
@@ -46,7 +59,7 @@ def sine_encoding_1d(positions: Tensor, channels: int, temperature: float = 1000
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-@lru_cache(maxsize=32)
+@cached_table
 def axial_rotation(
     channels: int, height: int, width: int, device: torch.device | str = "cpu", theta: float = 10000.0
 ) -> Tensor:

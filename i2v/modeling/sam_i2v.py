@@ -6,7 +6,6 @@ It knows tensors only: no videos, no files, no users. The steps, in the order in
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -278,8 +277,3 @@ def _parameter(*shape: int) -> nn.Parameter:
 
 def _to_tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
-
-
-def count_parameters(module: nn.Module | None) -> float:
-    """Number of parameters, in millions; 0 for None."""
-    return 0.0 if module is None else math.fsum(p.numel() for p in module.parameters()) / 1e6

@@ -126,6 +126,8 @@ class TemporalFeatureIntegrator(nn.Module):
         self.temporal2integration_nets = nn.ModuleList(Fuse(both, out_channels) for _ in levels)
         self.integration_nets = nn.ModuleList(Integrate(out_channels) for _ in levels)
         self.apply(_init_weights)
+        # What the last level would tell the temporal branch reaches nothing, but published checkpoints have it.
+        self.integration2temporal_nets[-1].requires_grad_(False)
 
     def stem_products(self, images: Tensor) -> Tensor:
         """What each tap of the temporal stem makes of each frame. It depends on one frame only, so that windows share it.

@@ -1,0 +1,119 @@
+"""What all tests share: a tiny predictor with the same weights everywhere, a tiny video, and the fixtures of ../shared."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+# Threads that wait for work sleep instead of spinning: a tiny network on a shared machine is thirty times slower otherwise.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from i2v import I2VVideoPredictor, build_i2v_video_predictor
+
+PROJECT = Path(__file__).parents[1]
+TINY_CONFIG = PROJECT / "tests" / "configs" / "tiny.yaml"
+# The bias of the object score: large enough that objects count as present, or untrained weights would make empty masks.
+_PRESENT = 6.0
+# Where masks come back as memory. Damped, or an untrained network lets rounding errors grow from frame to frame.
+_FEEDBACK = (".cross_attn_image.out_proj.weight", "memory_prompt_generator.cross_attn.out_proj.weight")
+
+
+def fixed_weight(name: str, value: torch.Tensor) -> torch.Tensor:
+    """A value for a parameter or buffer that depends on its name and shape only."""
+    if not value.is_floating_point():
+        return value
+    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(value.shape))
+    if name == "sam_mask_decoder.pred_obj_score_head.layers.2.bias":
+        noise = noise * 0 + _PRESENT
+    elif name.endswith("running_var"):
+        noise = 1 + 0.1 * np.abs(noise)
+    elif name.endswith(("bias", "attention_biases", "running_mean")):
+        noise = 0.02 * noise
+    elif name.endswith("gamma"):
+        noise = 0.3 * noise
+    elif value.ndim == 1:  # the scale of a normalisation
+        noise = 1 + 0.1 * noise
+    elif value.ndim > 2 or min(value.shape) > 4:  # matrices and kernels; what is left are embeddings
+        noise = noise / np.sqrt(np.prod(value.shape[1:])) * (0.3 if name.endswith(_FEEDBACK) else 1)
+    return torch.as_tensor(noise, dtype=value.dtype)
+
+
+@pytest.fixture(scope="session")
+def make_tiny_predictor() -> Callable[..., I2VVideoPredictor]:
+    """A function: Hydra overrides -> a new predictor of tests/configs/tiny.yaml on the CPU, always with the same weights."""
+
+    def make(*overrides: str, apply_postprocessing: bool = True) -> I2VVideoPredictor:
+        with torch.random.fork_rng(devices=[]):  # building draws initial weights
+            predictor = build_i2v_video_predictor(
+                TINY_CONFIG, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=apply_postprocessing
+            )
+        state = predictor.model.state_dict()
+        predictor.model.load_state_dict({name: fixed_weight(name, value) for name, value in state.items()})
+        return predictor
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_predictor(make_tiny_predictor: Callable[..., I2VVideoPredictor]) -> I2VVideoPredictor:
+    """One predictor for all tests that do not change it."""
+    return make_tiny_predictor()
+
+
+def moving_disc(num_frames: int = 12, height: int = 48, width: int = 64) -> np.ndarray:
+    """A bright disc that crosses a noisy background to the right: (T, H, W, 3) uint8 RGB."""
+    video = np.random.RandomState(0).randint(0, 60, (num_frames, height, width, 3)).astype(np.uint8)
+    y, x = np.mgrid[:height, :width]
+    for t, frame in enumerate(video):
+        centre = width * (0.25 + 0.5 * t / num_frames)
+        frame[(x - centre) ** 2 + (y - height / 2) ** 2 < (height / 5) ** 2] = (230, 180, 40)
+    return video
+
+
+@pytest.fixture(scope="session")
+def tiny_video() -> np.ndarray:
+    """12 frames of 64x48 pixels with a moving disc, (T, H, W, 3) uint8 RGB; read-only."""
+    video = moving_disc()
+    video.setflags(write=False)
+    return video
+
+
+@pytest.fixture(scope="session")
+def png_folder(tiny_video: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny video as a folder of PNG frames; tests that damage it copy it first."""
+    folder = tmp_path_factory.mktemp("png")
+    for i, frame in enumerate(tiny_video):
+        Image.fromarray(frame).save(folder / f"{i:05d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[[Path, np.ndarray], Path]:
+    """A function: path, frames (T, H, W, 3) RGB -> the path of a video file. AVI is motion JPEG, all else VP9."""
+
+    def make(path: Path, frames: np.ndarray) -> Path:
+        codec = cv2.VideoWriter_fourcc(*("MJPG" if path.suffix == ".avi" else "vp09"))
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, 10, frames.shape[2:0:-1])
+        for frame in frames:
+            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        writer.release()
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder ../shared with fixtures and data."""
+    path = PROJECT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip(f"needs the fixtures of {path}, which is not here")
+    return path

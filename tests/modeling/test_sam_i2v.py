@@ -1,0 +1,139 @@
+"""The network as a whole, at a tiny size: what can be switched, and what must not matter."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from i2v.build_i2v import build_i2v
+from i2v.modeling.sam_i2v import ObjectMemory
+
+TINY = "tests/configs/tiny.yaml"
+
+
+class PlainTrunk(nn.Module):
+    """Another trunk than TinyViT: one convolution."""
+
+    def __init__(self, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, out_channels, stride, stride)
+        self.channels = [out_channels]
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [self.conv(images)]
+
+
+def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> ObjectMemory:
+    generator = torch.Generator().manual_seed(0)
+    size = model.feature_size
+    return ObjectMemory(
+        features=torch.randn(batch, frames, model.memory_channels, size, size, generator=generator),
+        foreground=torch.rand(batch, frames, size, size, generator=generator) > 0.5,
+        positions=torch.tensor([0, 2, 5]),
+        repeats=torch.ones(frames, dtype=torch.long),
+        pointers=torch.randn(batch, pointers, model.width, generator=generator),
+        distances=torch.tensor([1.0, 0.25]),
+        pointer_repeats=torch.ones(pointers, dtype=torch.long),
+    )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model.image_size=192", "model.width=48", "model.image_encoder.trunk_video.in_channels=[16,32,48]"],
+        ["model.image_encoder.trunk_video=null"],
+        ["model.image_encoder.trunk_video.window=3"],
+        ["model.memory_prompt_generator=null"],
+        ["model.memory_prompt_generator.masked_attention=false"],
+        ["model.memory_prompt_generator.num_tokens=5"],
+        ["model.memory_selector.num_global=1", "model.memory_selector.num_local=1", "model.num_maskmem=3"],
+        [
+            "~model.image_encoder.trunk_image",
+            "+model.image_encoder.trunk_image={_target_: test_sam_i2v.PlainTrunk, out_channels: 32, stride: 16}",
+            "model.image_encoder.levels=[0]",
+            "model.image_encoder.trunk_video.in_channels=[32]",
+        ],
+    ],
+)
+def test_variants_build_and_run(overrides: list[str]) -> None:
+    model = build_i2v(TINY, device="cpu", hydra_overrides_extra=overrides)
+    features = model.image_encoder(torch.zeros(1, 3, 2, model.image_size, model.image_size))
+    assert features.shape == (1, model.width, model.feature_size, model.feature_size)
+    memory = memory_of(model)
+    memory.positions.clamp_(max=len(model.maskmem_tpos_enc) - 1)
+    conditioned, memory_prompts = model.condition(features, memory)
+    prediction = model.decode(conditioned, memory_prompts, 2)
+    assert prediction.masks.shape == (2, 1, model.mask_size, model.mask_size)
+    assert prediction.pointers.shape == (2, model.width)
+    mask = model.upsample(prediction.masks).sigmoid()
+    encoded = model.encode_memory(features, mask, prediction.object_score_logits)
+    assert encoded.shape == (2, model.memory_channels, model.feature_size, model.feature_size)
+
+
+@torch.inference_mode()
+def test_repeats_are_copies() -> None:
+    model = build_i2v(TINY, device="cpu")
+    features = torch.randn(1, model.width, 8, 8, generator=torch.Generator().manual_seed(1))
+    memory = memory_of(model)
+    repeated = dataclasses.replace(memory, repeats=torch.tensor([3, 1, 1]), pointer_repeats=torch.tensor([1, 4]))
+    frames, pointers = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 1])
+    copied = ObjectMemory(
+        features=memory.features[:, frames],
+        foreground=memory.foreground[:, frames],
+        positions=memory.positions[frames],
+        repeats=torch.ones(5, dtype=torch.long),
+        pointers=memory.pointers[:, pointers],
+        distances=memory.distances[pointers],
+        pointer_repeats=torch.ones(5, dtype=torch.long),
+    )
+    for actual, expected in zip(model.condition(features, repeated), model.condition(features, copied), strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(model.condition(features, repeated)[0], model.condition(features, memory)[0], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_memory_prompts_look_at_the_foreground_only() -> None:
+    model = build_i2v(TINY, device="cpu")
+    features = torch.zeros(1, model.width, 8, 8)
+    memory = memory_of(model)
+    changed = dataclasses.replace(memory, features=memory.features + 5.0 * ~memory.foreground.unsqueeze(2))
+    torch.testing.assert_close(model.condition(features, changed)[1], model.condition(features, memory)[1])
+    nowhere = dataclasses.replace(memory, foreground=torch.zeros_like(memory.foreground), pointers=memory.pointers[:, :0])
+    nowhere = dataclasses.replace(nowhere, distances=memory.distances[:0], pointer_repeats=memory.pointer_repeats[:0])
+    assert model.condition(features, nowhere)[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.image_size=100", "image_size=100 must be a multiple of feature_stride=16"),
+        ("model.memory_channels=12", "width=32 must be a multiple of memory_channels=12"),
+        ("model.memory_selector.num_global=9", "draws 11 frames, num_maskmem=7"),
+    ],
+)
+def test_sizes_that_do_not_fit(override: str, message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        build_i2v(TINY, device="cpu", hydra_overrides_extra=[override])
+
+
+def test_the_training_graph_reaches_every_used_parameter() -> None:
+    model = build_i2v(TINY, device="cpu", mode="train")
+    images = torch.randn(2, 3, 3, 128, 128, generator=torch.Generator().manual_seed(2))
+    features = model.image_encoder(images)
+    first = model.use_mask(features, torch.ones(2, 1, 128, 128))
+    conditioned, prompts = model.condition(features, None, batch_size=2)
+    second = model.decode(conditioned, prompts, 2, points=torch.ones(2, 1, 2), labels=torch.ones(2, 1, dtype=torch.long))
+    encoded = model.encode_memory(features, model.upsample(second.masks).sigmoid(), second.object_score_logits)
+    memory = dataclasses.replace(memory_of(model), features=torch.stack([encoded] * 3, dim=1))
+    memory = dataclasses.replace(memory, pointers=torch.stack([first.pointers, second.pointers], dim=1))
+    conditioned, prompts = model.condition(features, memory)
+    third = model.decode(conditioned, prompts, 2, mask_logits=second.masks)
+    (third.all_masks.sum() + third.ious.sum() + third.object_score_logits.sum() + third.pointers.sum()).backward()
+    without = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    # Points 1 to 3 were not prompted, and the padding mask embedding was.
+    assert {name for name in without if "point_embeddings" not in name} == set()
