@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -57,12 +59,19 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = ()) -> DictC
     else:
         raise ValueError(f"unknown config {str(config_file)!r}: neither a YAML file nor one of {', '.join(known_configs())}")
     overrides = [f"hydra.searchpath=[file://{CONFIG_DIR}]", *overrides] if folder != CONFIG_DIR else list(overrides)
+    # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
+    theirs = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
     try:
-        # Unlike hydra.main this leaves Hydra's global state as it was, so that it works twice, and inside other Hydra programs.
         with initialize_config_dir(str(folder), version_base=None):
-            return compose(name, overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+            config = compose(name, overrides=overrides)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ValueError(f"cannot compose the config {str(config_file)!r}: {error}") from error
+    finally:
+        GlobalHydra.instance().hydra = theirs
+    if "model" not in config:
+        raise ValueError(f"the config {str(config_file)!r} has no part 'model'")
+    return config
 
 
 def build_i2v(
@@ -113,7 +122,15 @@ def build_i2v_video_predictor(
 def _build_model(config: DictConfig, ckpt_path: str | Path | None, device: str | torch.device | None, mode: str) -> SAMI2V:
     if mode not in ("eval", "train"):
         raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
-    model: SAMI2V = instantiate(config.model)
+    device = device or default_device()
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
+        raise ValueError(f"cannot use the device {str(device)!r}: {error}") from error
+    try:
+        model: SAMI2V = instantiate(config.model)
+    except HydraException as error:
+        raise ValueError(f"cannot build the model: {error}") from error
     if ckpt_path is not None:
         load_weights(model, ckpt_path)
-    return model.to(device or default_device()).train(mode == "train")
+    return model.to(device).train(mode == "train")

@@ -305,7 +305,10 @@ class I2VVideoPredictor:
             raise ValueError("give points with labels, or a box, or both")
         if (points is None) != (labels is None):
             raise ValueError("points need labels, and labels need points: one label (1 or 0) for each point")
-        xy = torch.as_tensor([] if points is None else points, dtype=torch.float32).reshape(-1, 2)
+        xy = torch.as_tensor(np.zeros((0, 2)) if points is None else points, dtype=torch.float32, device="cpu")
+        if xy.numel() and xy.shape[-1] != 2:
+            raise ValueError(f"points must be pairs (x, y), got {xy.tolist()}")
+        xy = xy.reshape(-1, 2)
         kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.float32).reshape(-1)
         if len(xy) != len(kinds):
             raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
@@ -318,7 +321,9 @@ class I2VVideoPredictor:
         if not ((kinds == 0) | (kinds == 1)).all():
             raise ValueError(f"labels must be 1 (foreground) or 0 (background), got {kinds.tolist()}")
         if box is not None:
-            corners = torch.as_tensor(box, dtype=torch.float32).reshape(-1, 2)
+            corners = torch.as_tensor(box, dtype=torch.float32, device="cpu")
+            if corners.numel() == 4:
+                corners = corners.reshape(2, 2)
             if corners.shape != (2, 2) or not corners.isfinite().all():
                 raise ValueError(f"a box is four finite numbers (x0, y0, x1, y1), got {box}")
             if (corners[0] >= corners[1]).any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,16 @@ def png_folder(tiny_video: np.ndarray, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("png")
     for i, frame in enumerate(tiny_video):
         Image.fromarray(frame).save(folder / f"{i:05d}.png")
+    return folder
+
+
+@pytest.fixture
+def broken_folder(png_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the PNG folder; frame 6 has a good header and a good end, so that only decoding shows that it is broken."""
+    folder = shutil.copytree(png_folder, tmp_path / "broken")
+    data = (folder / "00006.png").read_bytes()
+    middle = len(data) // 2
+    (folder / "00006.png").write_bytes(data[:middle] + bytes(64) + data[middle + 64 :])
     return folder
 
 

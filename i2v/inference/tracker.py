@@ -52,28 +52,21 @@ class Tracker:
         the object has in the frame, if there is one.
         """
         tracked = obj.bank.tracked.get(frame)
-        with self._autocast():
-            features = state.features[frame]
-            if prompt.mask is not None:
-                prediction = self.model.use_mask(features, prompt.mask.to(self.device))
-            else:
-                memory = None
-                if tracked is not None:
-                    plan = self._plan(state, obj, frame, tracked.reverse)
-                    memory = self._gather(state, [obj], [plan], tracked.reverse)
-                previous = None
-                if frame in obj.bank:
-                    logits = self.postprocess(obj.bank[frame].mask_logits.unsqueeze(0).to(self.device))
-                    previous = logits.clamp(-_PREVIOUS_LOGIT_LIMIT, _PREVIOUS_LOGIT_LIMIT)
-                conditioned, memory_prompts = self.model.condition(features, memory)
-                prediction = self.model.decode(
-                    conditioned,
-                    memory_prompts,
-                    1,
-                    prompt.points.unsqueeze(0).to(self.device),
-                    prompt.labels.unsqueeze(0).to(self.device),
-                    previous,
-                )
+        features = self._features(state, frame)
+        if prompt.mask is not None:
+            prediction = self.model.use_mask(features, prompt.mask.to(self.device))
+        else:
+            memory = None
+            if tracked is not None:
+                plan = self._plan(state, obj, frame, tracked.reverse)
+                memory = self._gather(state, [obj], [plan], tracked.reverse)
+            previous = None
+            if frame in obj.bank:
+                logits = self.postprocess(obj.bank[frame].mask_logits.unsqueeze(0).to(self.device))
+                previous = logits.clamp(-_PREVIOUS_LOGIT_LIMIT, _PREVIOUS_LOGIT_LIMIT)
+            conditioned, memory_prompts = self._condition(features, memory)
+            points, labels = (x.unsqueeze(0).to(self.device) for x in (prompt.points, prompt.labels))
+            prediction = self.model.decode(conditioned, memory_prompts, 1, points, labels, previous)
         reverse = tracked is not None and tracked.reverse
         return self._outputs(state, prediction, prompted=True, reverse=reverse)[0]
 
@@ -81,20 +74,19 @@ class Tracker:
         """Predict objects in a frame from what they remember, and store the results. Objects that remember alike are one
         batch."""
         groups: dict[tuple, list[tuple[TrackedObject, MemoryPlan]]] = defaultdict(list)
-        with self._autocast():
-            features = state.features[frame]
-            for obj in objects:
-                plan = self._plan(state, obj, frame, reverse)
-                groups[plan.layout].append((obj, plan))
-            for group in groups.values():
-                members, plans = [obj for obj, _ in group], [plan for _, plan in group]
-                memory = self._gather(state, members, plans, reverse)
-                conditioned, memory_prompts = self.model.condition(features, memory)
-                prediction = self.model.decode(conditioned, memory_prompts, len(members))
-                outputs = self._outputs(state, prediction, prompted=False, reverse=reverse)
-                for obj, output in zip(members, outputs, strict=True):
-                    obj.bank.store(frame, output, conditioning=False)
-                    obj.bank.drop_memories(frame, self.model.memory_selector.reach)
+        features = self._features(state, frame)
+        for obj in objects:
+            plan = self._plan(state, obj, frame, reverse)
+            groups[plan.layout].append((obj, plan))
+        for group in groups.values():
+            members, plans = [obj for obj, _ in group], [plan for _, plan in group]
+            memory = self._gather(state, members, plans, reverse)
+            conditioned, memory_prompts = self._condition(features, memory)
+            prediction = self.model.decode(conditioned, memory_prompts, len(members))
+            outputs = self._outputs(state, prediction, prompted=False, reverse=reverse)
+            for obj, output in zip(members, outputs, strict=True):
+                obj.bank.store(frame, output, conditioning=False)
+                obj.bank.drop_memories(frame, self.model.memory_selector.reach)
 
     def masks_at_video_size(self, state: VideoState, frame: int) -> Tensor:
         """Mask logits of all objects in a frame, (O, 1, height, width) float32 on the network's device; -1024 for an object
@@ -121,8 +113,19 @@ class Tracker:
         return (mask >= 0.5).float()
 
     def _autocast(self) -> AbstractContextManager:
+        """Lower precision where the time goes: features, memory attention and memory encoder. The decoder, a hundredth of the
+        work, stays in float32, because its rounding errors are those of the mask."""
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def _features(self, state: VideoState, frame: int) -> Tensor:
+        with self._autocast():
+            return state.features[frame]
+
+    def _condition(self, features: Tensor, memory: ObjectMemory | None) -> tuple[Tensor, Tensor | None]:
+        with self._autocast():
+            conditioned, memory_prompts = self.model.condition(features, memory)
+        return conditioned.float(), memory_prompts if memory_prompts is None else memory_prompts.float()
 
     def _plan(self, state: VideoState, obj: TrackedObject, frame: int, reverse: bool) -> MemoryPlan:
         selector = self.model.memory_selector
@@ -132,10 +135,14 @@ class Tracker:
             state.time(frame, reverse),
             conditioning=[state.time(f, reverse) for f in obj.bank.conditioning],
             tracked={state.time(f, reverse) for f in near if f in obj.bank.tracked},
-            similarity=lambda times: state.features.similarity(frame, [state.time(t, reverse) for t in times]),
+            similarity=lambda times: self._similarity(state, frame, [state.time(t, reverse) for t in times]),
             seed=state.seed,
             num_frames=state.num_frames,
         )
+
+    def _similarity(self, state: VideoState, frame: int, others: Sequence[int]) -> Tensor:
+        with self._autocast():  # features that were dropped are made anew
+            return state.features.similarity(frame, others)
 
     def _gather(
         self, state: VideoState, objects: Sequence[TrackedObject], plans: Sequence[MemoryPlan], reverse: bool
@@ -182,7 +189,8 @@ class Tracker:
             binary = prompted & self.binarize_prompted_masks
             mask = torch.where(binary, (logits > 0).float(), logits.sigmoid())
             scores = torch.stack([output.score for output in outputs]).to(self.device)
-            features = self.model.encode_memory(state.features[frame], mask, scores)
+            with self._autocast():
+                features = self.model.encode_memory(state.features[frame], mask, scores)
             features = features.to(state.storage_device, torch.bfloat16)
             foreground = self.model.foreground(filled).to(state.storage_device)
             for obj, own_features, own_foreground in zip(members, features, foreground, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Cache a table by its arguments, as a normal tensor also if it is first needed in inference mode: training may share it."""
+    """Cache a table by its arguments, as a normal tensor even if first needed in inference mode: training shares it."""
 
     @lru_cache(maxsize=32)
     @wraps(make)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was refused: it is not a checkpoint of plain tensors. A file with other Python objects in it can run code "
             "when it is loaded; ask its author for the weights alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, UnicodeDecodeError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, struct.error) as error:
         raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {error}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")

@@ -70,8 +70,9 @@ class VideoWriter:
         temporary = str(self._file.__enter__())
         self._writer = cv2.VideoWriter(temporary, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"vp09"), *self._arguments)
         if not self._writer.isOpened():
-            self._file.__exit__(None, None, None)
-            raise OSError(f"OpenCV cannot write {self._path}: it was built without FFmpeg or VP9")
+            error = OSError(f"OpenCV cannot write {self._path}: no such folder, or OpenCV was built without FFmpeg or VP9")
+            self._file.__exit__(OSError, error, None)
+            raise error
         return self
 
     def write(self, frame: np.ndarray) -> None:

@@ -1,0 +1,246 @@
+"""Frame sources: the same frames in the same order wherever they come from, read lazily; bad ones are named."""
+
+from __future__ import annotations
+
+import gc
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from i2v.inference.frames import ImageFolder, IteratorFrames, LiveFrames, VideoFile, open_frames
+
+ASSETS = Path(__file__).parents[2] / "assets"
+
+
+def grey(value: int, width: int = 16, height: int = 8) -> Image.Image:
+    return Image.new("RGB", (width, height), (value, value, value))
+
+
+def values(frames) -> list[int]:
+    """The grey value of each frame, rounded to tens (JPEG is not exact)."""
+    return [round(float(frames[i].mean()), -1) for i in range(frames.count())]
+
+
+# In the order of time; what is sorted by name is another order.
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["frame_9.jpg", "frame_000010.jpg", "frame_11.jpeg"],
+        ["2.PNG", "10.png", "0100.png"],
+        ["take2_shot7_8.JPG", "take1_shot9_9.JPG", "take1_shot1_10.JPG"],
+    ],
+)
+def test_folder_is_ordered_by_the_last_number_in_the_names(tmp_path, names):
+    for value, name in zip((10, 20, 30), names, strict=True):
+        grey(value).save(tmp_path / name)
+    assert values(ImageFolder(tmp_path)) == [10, 20, 30]
+
+
+def test_pngs_beside_jpegs_are_masks(tmp_path):
+    for i in range(3):
+        grey(100 + 10 * i).save(tmp_path / f"{i:05d}.jpg")
+        Image.new("L", (16, 8), 1).save(tmp_path / f"{i:05d}.png")
+    (tmp_path / "notes.txt").write_text("not a frame")
+    (tmp_path / ".00003.jpg").write_bytes(b"hidden, not a frame")
+    assert values(ImageFolder(tmp_path)) == [100, 110, 120]
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [(["a.jpg"], "a.jpg"), (["1.jpg", "frame_01.jpg"], "frame_01.jpg"), (["1.jpg", "0001.jpg"], "0001.jpg")],
+)
+def test_folder_without_a_clear_order(tmp_path, names, named):
+    for name in names:
+        grey(0).save(tmp_path / name)
+    with pytest.raises(ValueError, match=named):
+        ImageFolder(tmp_path)
+
+
+SOURCES = {
+    "array": lambda video, folder: video,
+    "list": lambda video, folder: list(video),
+    "tuple": lambda video, folder: tuple(video),
+    "PIL": lambda video, folder: [Image.fromarray(frame) for frame in video],
+    "iterator": lambda video, folder: iter(video),
+    "PIL iterator": lambda video, folder: (Image.fromarray(frame) for frame in video),
+    "folder": lambda video, folder: folder,
+    "folder's name": lambda video, folder: str(folder),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_all_sources_give_the_same_frames_and_masks(source, tiny_predictor, tiny_video, png_folder):
+    frames = open_frames(SOURCES[source](tiny_video, png_folder))
+    for i in (0, 5, 2, 11, 0):  # back and forth
+        np.testing.assert_array_equal(frames[i], tiny_video[i])
+    assert (frames.width, frames.height) == (64, 48)
+    assert [frames.has(i) for i in (-1, 0, 11, 12)] == [False, True, True, False]
+    assert frames.count() == frames.num_frames == 12
+
+    def masks(video):
+        state = tiny_predictor.init_state(video)
+        tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+        return [mask.numpy() for _, _, mask in tiny_predictor.propagate_in_video(state)]
+
+    np.testing.assert_array_equal(masks(SOURCES[source](tiny_video, png_folder)), masks(tiny_video))
+
+
+def test_iterator_is_read_when_needed_and_can_go_back(tiny_predictor, tiny_video):
+    taken = []
+
+    def source():
+        for i, frame in enumerate(tiny_video):
+            taken.append(i)
+            yield frame
+
+    state = tiny_predictor.init_state(source())
+    assert taken == [0]
+    assert state.num_frames is None
+    _, _, first = tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+    results = tiny_predictor.propagate_in_video(state)
+    for _ in range(4):
+        next(results)
+    assert 4 <= len(taken) < 12  # a few are read ahead
+    results.close()
+    frame, _, again = next(tiny_predictor.propagate_in_video(state, 0, 0))
+    assert frame == 0
+    np.testing.assert_array_equal(again, first)
+    assert len(list(tiny_predictor.propagate_in_video(state))) == state.num_frames == len(taken) == 12
+
+
+def test_frames_of_an_iterator_disappear_from_disk(tiny_video, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    frames = IteratorFrames(iter(tiny_video))
+    assert frames.count() == 12
+    assert list(tmp_path.iterdir())
+    del frames
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["vp9.mp4", "vp9.mkv", "jpeg.avi", "bunny.mp4"])
+def test_video_file_backward_and_in_any_order_equals_in_sequence(name, tmp_path, make_video):
+    path = ASSETS / name
+    if name != "bunny.mp4":
+        video = np.random.RandomState(1).randint(0, 255, (45, 6, 8, 3)).astype(np.uint8)
+        path = make_video(tmp_path / name, video.repeat(8, axis=1).repeat(8, axis=2))
+    frames, other = VideoFile(path), VideoFile(path)
+    sums = [int(frames[i].sum()) for i in range(frames.count())]
+    assert len(set(sums)) > 0.9 * len(sums) > 30  # so that a wrong frame is seen
+    backward = range(frames.count() - 1, -1, -1)
+    assert [int(other[i].sum()) for i in backward] == sums[::-1]
+    jumps = np.random.RandomState(2).randint(0, frames.count(), 15)
+    assert [int(other[i].sum()) for i in jumps] == [sums[i] for i in jumps]
+    for outside in (-1, frames.count()):
+        with pytest.raises(IndexError, match=str(outside)):
+            frames[outside]
+
+
+class InexactCapture:
+    """A capture that arrives `error` frames off when it seeks, as OpenCV does in some videos."""
+
+    def __init__(self, capture: cv2.VideoCapture, error: int) -> None:
+        self._capture, self._error = capture, error
+
+    def __getattr__(self, name: str):
+        return getattr(self._capture, name)
+
+    def set(self, what: int, frame: float) -> bool:
+        return self._capture.set(what, max(frame + self._error, 0))
+
+
+@pytest.mark.parametrize("error", [-1, 1])
+def test_seeking_that_is_not_exact_is_noticed(error, tmp_path, make_video, monkeypatch):
+    path = make_video(tmp_path / "a.mkv", np.stack([np.full((48, 64, 3), 5 * i, np.uint8) for i in range(45)]))
+    frames = VideoFile(path)
+    expected = [frames[i] for i in range(45)]
+    opened = VideoFile._open
+    monkeypatch.setattr(VideoFile, "_open", lambda frames: InexactCapture(opened(frames), error))
+    frames = VideoFile(path)
+    for i in (40, 20, 19, 44, 0, 30):
+        np.testing.assert_array_equal(frames[i], expected[i])
+
+
+def test_video_file_has_the_colours_and_rate_of_its_source(tmp_path, make_video, tiny_video):
+    frames = VideoFile(make_video(tmp_path / "a.avi", tiny_video))
+    assert frames.frames_per_second == pytest.approx(10)
+    assert (frames.width, frames.height, frames.num_frames) == (64, 48, 12)
+    np.testing.assert_allclose(frames[0][24, 16], tiny_video[0][24, 16], atol=25)  # red is not blue
+
+
+def test_live_frames_hold_the_last_ones(tiny_video):
+    frames = LiveFrames(keep=3)
+    assert not frames.has(0)
+    assert [frames.append(frame.copy()) for frame in tiny_video[:5]] == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(frames[2], tiny_video[2])
+    with pytest.raises(IndexError, match=r"frame 1 .* gone: only frames 2"):
+        frames[1]
+    with pytest.raises(ValueError, match=r"frame 5 .* 16x8 .* 64x48"):
+        frames.append(np.zeros((8, 16, 3), np.uint8))
+    assert frames.count() == 5
+
+
+def test_live_frames_are_copies(tiny_video):
+    frames = LiveFrames(keep=1)
+    camera_buffer = tiny_video[0].copy()
+    frames.append(camera_buffer)
+    camera_buffer[:] = 0
+    np.testing.assert_array_equal(frames[0], tiny_video[0])
+
+
+IMAGE = np.zeros((8, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([], "empty"),
+        (np.zeros((0, 8, 16, 3), np.uint8), "empty"),
+        (iter([]), "empty"),
+        (IMAGE, "frame 0 .*uint8 array"),
+        (IMAGE[None] / 255, "frame 0 .*float64 array"),
+        (np.zeros((2, 3, 8, 16), np.uint8), r"frame 0 .*uint8 array \(3, 8, 16\)"),
+        ([IMAGE, "1.png"], "frame 1 .*str"),
+        ([IMAGE, IMAGE, IMAGE[:4]], "frame 2 .*16x4 .* 16x8"),
+    ],
+)
+def test_bad_arrays(frames, message):
+    with pytest.raises(ValueError, match=message):
+        open_frames(frames)
+
+
+def test_iterator_with_a_frame_of_another_size(tiny_predictor, tiny_video):
+    state = tiny_predictor.init_state(frame if i != 6 else frame[:10] for i, frame in enumerate(tiny_video))
+    assert_keeps_what_was_tracked(tiny_predictor, state, "frame 6 .*64x10 .*64x48")
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_frame_that_fails_in_mid_video(missing, tiny_predictor, broken_folder, png_folder):
+    state = tiny_predictor.init_state(broken_folder)
+    bad = broken_folder / "00006.png"
+    if missing:
+        bad.unlink()
+    assert_keeps_what_was_tracked(tiny_predictor, state, re.escape(str(bad)))
+    with pytest.raises(ValueError, match=re.escape(str(bad))):
+        tiny_predictor.add_new_points_or_box(state, 6, 2, [[16, 24]], [1])
+    assert state.obj_ids == [1]
+    # Once the file is there, tracking goes on.
+    shutil.copy(png_folder / "00006.png", bad)
+    assert [frame for frame, _, _ in tiny_predictor.propagate_in_video(state, 6)] == list(range(6, 12))
+
+
+def assert_keeps_what_was_tracked(predictor, state, message):
+    predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+    done = []
+    with pytest.raises(ValueError, match=message):
+        done.extend(predictor.propagate_in_video(state))
+    assert [frame for frame, _, _ in done] == list(range(6))
+    bank = state.objects[1].bank
+    assert sorted(bank) == list(range(6))
+    for frame, _, masks in predictor.propagate_in_video(state, max_frame_num_to_track=5):
+        np.testing.assert_array_equal(masks, done[frame][2])

@@ -1,0 +1,375 @@
+"""Bad input: a clear error that names the thing, before any work, and nothing lost."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from i2v import build_i2v_video_predictor
+from i2v.inference.frames import VideoFile
+from i2v.utils.checkpoints import read_checkpoint, save_checkpoint
+
+EMPTY_MASK = np.zeros((48, 64), bool)
+NAN = math.nan
+
+# What is called, with which arguments beside state and object, and what the message must name.
+BAD_CALLS = {
+    "points outside, right": ("points", {"points": [[64, 10]], "labels": [1]}, ValueError, r"64.* outside .*64.*48"),
+    "points outside, left": ("points", {"points": [[3, 4], [-0.5, 10]], "labels": [1, 1]}, ValueError, r"-0\.5.* outside"),
+    "points outside, below": ("points", {"points": [[10, 48]], "labels": [1]}, ValueError, r"48.* outside"),
+    "fractions outside": ("points", {"points": [[1, 1]], "labels": [1], "normalize_coords": False}, ValueError, "outside"),
+    "NaN points": ("points", {"points": [[NAN, 3]], "labels": [1]}, ValueError, "finite.*nan"),
+    "infinite points": ("points", {"points": [[3, math.inf]], "labels": [1]}, ValueError, "finite.*inf"),
+    "label 2": ("points", {"points": [[1, 1], [2, 2]], "labels": [1, 2]}, ValueError, "labels .*2"),
+    "label -1": ("points", {"points": [[1, 1]], "labels": [-1]}, ValueError, "labels .*-1"),
+    "label 0.5": ("points", {"points": [[1, 1]], "labels": [0.5]}, ValueError, r"labels .*0\.5"),
+    "no labels": ("points", {"points": [[1, 1]]}, ValueError, "points need labels"),
+    "no points": ("points", {"labels": [1], "box": [5, 5, 9, 9]}, ValueError, "labels need points"),
+    "only labels": ("points", {"labels": [1]}, ValueError, "points .*labels"),
+    "neither": ("points", {}, ValueError, "points .*box"),
+    "too few labels": ("points", {"points": [[1, 1], [2, 2]], "labels": [1]}, ValueError, "2 points .*1 label"),
+    "empty lists": ("points", {"points": [], "labels": []}, ValueError, "empty"),
+    "3-D point": ("points", {"points": [[1, 1, 1]], "labels": [1]}, ValueError, "points"),
+    "3-D points": ("points", {"points": [[1, 1, 1], [1, 1, 1]], "labels": [1, 1, 1]}, ValueError, "points"),
+    "box x0 > x1": ("points", {"box": [20, 5, 10, 9]}, ValueError, "box .*x0 < x1.*20"),
+    "box x0 = x1": ("points", {"box": [10, 5, 10, 9]}, ValueError, "box .*x0 < x1.*10"),
+    "box y0 > y1": ("points", {"box": [5, 20, 9, 10]}, ValueError, "box .*y0 < y1.*20"),
+    "box outside": ("points", {"box": [5, 5, 65, 10]}, ValueError, "box .*65.* not inside"),
+    "box outside, left": ("points", {"box": [-1, 5, 6, 10]}, ValueError, "box .*-1.* not inside"),
+    "box with NaN": ("points", {"box": [NAN, 5, 6, 10]}, ValueError, "box .*finite.*nan"),
+    "box of two numbers": ("points", {"box": [5, 5]}, ValueError, "box .*four"),
+    "box of five numbers": ("points", {"box": [5, 5, 9, 9, 9]}, ValueError, "box .*four"),
+    "box with bad points": ("points", {"box": [5, 5, 9, 9], "points": [[99, 0]], "labels": [1]}, ValueError, "99.* outside"),
+    "box beside old points": ("points", {"box": [5, 5, 9, 9], "clear_old_points": False}, ValueError, "clear_old_points"),
+    "mask of another size": ("mask", {"mask": np.ones((64, 48))}, ValueError, r"64, 48.*48, 64"),
+    "mask of three dimensions": ("mask", {"mask": np.ones((1, 48, 64))}, ValueError, r"1, 48, 64"),
+    "mask with NaN": ("mask", {"mask": np.full((48, 64), NAN)}, ValueError, "mask .*NaN"),
+    "frame 12 for points": ("points", {"frame_idx": 12, "points": [[1, 1]], "labels": [1]}, IndexError, r"12 .*frames is 12"),
+    "frame -1 for points": ("points", {"frame_idx": -1, "points": [[1, 1]], "labels": [1]}, IndexError, "frame -1"),
+    "frame 12 for a mask": ("mask", {"frame_idx": 12, "mask": EMPTY_MASK}, IndexError, "frame 12"),
+    "frame -1 for a mask": ("mask", {"frame_idx": -1, "mask": EMPTY_MASK}, IndexError, "frame -1"),
+    "clear in frame 12": ("clear", {"frame_idx": 12}, IndexError, "frame 12"),
+    "start at 12": ("propagate", {"start_frame_idx": 12}, IndexError, "frame 12"),
+    "start at -1": ("propagate", {"start_frame_idx": -1, "reverse": True}, IndexError, "frame -1"),
+    "track -1 frames": ("propagate", {"max_frame_num_to_track": -1}, ValueError, "max_frame_num_to_track .*-1"),
+    "unknown object to clear": ("clear", {"obj_id": 7}, KeyError, r"7.*\[1, 2\]"),
+    "unknown object to remove": ("remove", {"obj_id": 7, "strict": True}, KeyError, r"7.*\[1, 2\]"),
+    "live": ("live", {"frame": np.zeros((48, 64, 3), np.uint8)}, ValueError, "live"),
+}
+
+
+def call(predictor, state, method, arguments):
+    """Make a call of BAD_CALLS; by default for object 1 in frame 3, which was tracked."""
+    target = {"frame_idx": 3, "obj_id": 1}
+    if method == "points":
+        return predictor.add_new_points_or_box(state, **target | arguments)
+    if method == "mask":
+        return predictor.add_new_mask(state, **target | arguments)
+    if method == "clear":
+        return predictor.clear_all_prompts_in_frame(state, **target | arguments)
+    if method == "remove":
+        return predictor.remove_object(state, **arguments)
+    if method == "live":
+        return predictor.track_frame(state, **arguments)
+    return predictor.propagate_in_video(state, **arguments)  # raises at the call, not at the first frame
+
+
+def prompted_session(predictor, video):
+    """A session with two objects that are not tracked yet."""
+    state = predictor.init_state(video)
+    predictor.add_new_points_or_box(state, 0, 1, [[16, 24], [60, 4]], [1, 0])
+    predictor.add_new_points_or_box(state, 2, 2, box=[10, 12, 30, 36])
+    return state
+
+
+def contents(state):
+    """All that a session knows: objects, prompts, outputs, memories."""
+    return {obj_id: asdict(obj) for obj_id, obj in state.objects.items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed_masks(tiny_predictor, tiny_video):
+    """The masks without a bad call."""
+    state = prompted_session(tiny_predictor, tiny_video)
+    return [masks.numpy() for _, _, masks in tiny_predictor.propagate_in_video(state, max_frame_num_to_track=8)]
+
+
+@pytest.mark.parametrize("bad", BAD_CALLS)
+def test_bad_call_names_the_thing_and_loses_nothing(bad, tiny_predictor, tiny_video, undisturbed_masks):
+    method, arguments, error, message = BAD_CALLS[bad]
+    state = prompted_session(tiny_predictor, tiny_video)
+    results = tiny_predictor.propagate_in_video(state, max_frame_num_to_track=8)
+    done = [next(results)[2].numpy() for _ in range(6)]
+    before = contents(state)
+    # For an object that is there, and for one that is not and must not appear.
+    for obj in ({}, {"obj_id": 9} if method in ("points", "mask") else {}):
+        with pytest.raises(error, match=message):
+            call(tiny_predictor, state, method, arguments | obj)
+    assert state.obj_ids == [1, 2]
+    torch.testing.assert_close(contents(state), before, rtol=0, atol=0)
+    done += [masks.numpy() for _, _, masks in results]
+    np.testing.assert_array_equal(done, undisturbed_masks)
+
+
+def test_tracking_without_prompts_is_refused_at_the_call(tiny_predictor, tiny_video):
+    state = tiny_predictor.init_state(tiny_video)
+    with pytest.raises(ValueError, match="prompt an object first"):
+        tiny_predictor.propagate_in_video(state)
+    tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+    tiny_predictor.clear_all_prompts_in_frame(state, 0, 1)
+    with pytest.raises(ValueError, match="prompt an object first"):
+        tiny_predictor.propagate_in_video(state)
+    tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+    assert len(list(tiny_predictor.propagate_in_video(state))) == 12
+
+
+def test_unknown_object_is_left_alone_without_strict(tiny_predictor, tiny_video):
+    state = prompted_session(tiny_predictor, tiny_video)
+    assert tiny_predictor.remove_object(state, 7) == ([1, 2], [])
+
+
+@pytest.mark.parametrize("empty", [EMPTY_MASK, EMPTY_MASK.astype(np.float32), torch.zeros(48, 64, dtype=torch.uint8)])
+def test_empty_mask_says_that_the_object_is_absent(empty, tiny_predictor, tiny_video):
+    state = tiny_predictor.init_state(tiny_video)
+    tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+    _, ids, masks = tiny_predictor.add_new_mask(state, 0, 2, empty)
+    assert ids == [1, 2]
+    assert (masks[0] > 0).any()
+    assert (masks[1] <= 0).all()
+    assert state.objects[2].bank[0].score <= 0  # so that its memory says so, too
+    results = {frame: masks for frame, _, masks in tiny_predictor.propagate_in_video(state)}
+    assert (results[0][1] <= 0).all()
+    # Later in the video, too, and after it was there.
+    _, _, masks = tiny_predictor.add_new_mask(state, 5, 1, empty)
+    assert (masks[0] <= 0).all()
+    results = {frame: masks for frame, _, masks in tiny_predictor.propagate_in_video(state)}
+    assert (results[5][0] <= 0).all()
+    assert all(masks.isfinite().all() for masks in results.values())
+
+
+# --- videos ---------------------------------------------------------------------------------------------------------------
+
+
+def jpeg_folder(folder: Path, video: np.ndarray) -> Path:
+    folder.mkdir()
+    for i, frame in enumerate(video):
+        Image.fromarray(frame).save(folder / f"{i:05d}.jpg")
+    return folder
+
+
+def empty_file(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("not an image")
+
+
+def noise(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2] + np.random.RandomState(0).bytes(path.stat().st_size))
+
+
+def cut_at(share: float):
+    def cut(path: Path) -> None:
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * share)])
+
+    return cut
+
+
+def other_size(path: Path) -> None:
+    Image.new("RGB", (48, 64)).save(path)
+
+
+DAMAGES = {"empty": empty_file, "text": text, "noise": noise, "other size": other_size}
+DAMAGES |= {f"cut at {share}": cut_at(share) for share in (0.01, 0.3, 0.99)}
+
+
+@pytest.mark.parametrize("damaged_frame", [0, 7, 11])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_bad_jpeg_is_named_when_the_video_is_opened(damage, damaged_frame, tiny_predictor, tiny_video, tmp_path):
+    folder = jpeg_folder(tmp_path / "video", tiny_video)
+    path = folder / f"{damaged_frame:05d}.jpg"
+    DAMAGES[damage](path)
+    if damage == "other size" and damaged_frame == 0:
+        path = folder / "00001.jpg"  # the first one that differs from the first
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+        tiny_predictor.init_state(folder)
+    if damage == "other size":
+        assert re.search("48x64 .*64x48|64x48 .*48x64", str(error.value))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_truncated_png_is_named(share, tiny_predictor, png_folder, tmp_path):
+    folder = shutil.copytree(png_folder, tmp_path / "video")
+    cut_at(share)(folder / "00007.png")
+    with pytest.raises(ValueError, match=r"00007\.png .*truncated"):
+        tiny_predictor.init_state(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda path: None, FileNotFoundError, "no such .*video"),
+        (lambda path: path.mkdir(), ValueError, "no JPEG or PNG frames in .*video.* empty"),
+        (lambda path: (path.mkdir(), text(path / "a.txt")), ValueError, r"no JPEG or PNG frames in .*video.*a\.txt"),
+        (lambda path: (path.mkdir(), (path / "0.jpg").mkdir()), ValueError, "no JPEG or PNG frames in .*video"),
+        (text, ValueError, "video is not a video that OpenCV can open"),
+        (empty_file, ValueError, "video is not a video that OpenCV can open"),
+    ],
+)
+def test_bad_path(make, error, message, tiny_predictor, tmp_path):
+    make(tmp_path / "video")
+    for path in (tmp_path / "video", str(tmp_path / "video")):
+        with pytest.raises(error, match=message):
+            tiny_predictor.init_state(path)
+
+
+@pytest.mark.parametrize("name", ["jpeg.avi", "vp9.mkv"])
+def test_video_that_ends_early(name, tiny_predictor, tiny_video, tmp_path, make_video):
+    path = make_video(tmp_path / name, tiny_video)
+    assert VideoFile(path).num_frames == 12
+    cut_at(0.6)(path)
+    with pytest.raises(ValueError, match=f"{name} ends early: it promises 12 frames, [1-9] can be decoded"):
+        tiny_predictor.init_state(path)
+
+
+def test_mp4_that_lost_its_end_cannot_be_opened(tiny_predictor, tiny_video, tmp_path, make_video):
+    path = make_video(tmp_path / "a.mp4", tiny_video)
+    cut_at(0.6)(path)
+    with pytest.raises(ValueError, match=r"a\.mp4 is not a video that OpenCV can open"):
+        tiny_predictor.init_state(path)
+
+
+@pytest.mark.parametrize("thing", [7, 1.5, object()])
+def test_what_is_not_a_video(thing, tiny_predictor):
+    with pytest.raises(TypeError, match=type(thing).__name__):
+        tiny_predictor.init_state(thing)
+
+
+# --- checkpoints and configs ----------------------------------------------------------------------------------------------
+
+
+class RunsCode:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def build_tiny(checkpoint: Path):
+    config = Path(__file__).parent / "configs" / "tiny.yaml"
+    return build_i2v_video_predictor(config, checkpoint, device="cpu")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("place", [lambda code: code, lambda code: {"model": {}, "args": code}])
+def test_checkpoint_with_code_in_it_is_refused_and_not_run(place, zipped, tmp_path):
+    trace, path = tmp_path / "trace", tmp_path / "evil.pt"
+    torch.save(place(RunsCode(trace)), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"evil\.pt was refused.*code"):
+        build_tiny(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.exists()  # so it would have run
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.999])
+def test_truncated_checkpoint(share, zipped, tiny_predictor, tmp_path):
+    path = tmp_path / "cut.pt"
+    torch.save({"model": tiny_predictor.model.state_dict()}, path, _use_new_zipfile_serialization=zipped)
+    cut_at(share)(path)
+    with pytest.raises(ValueError, match=r"cut\.pt .*truncated"):
+        build_tiny(path)
+
+
+def test_checkpoint_truncated_anywhere_is_named(tmp_path):
+    """PyTorch's old format fails in many ways."""
+    path = tmp_path / "cut.pt"
+    torch.save({"model": {"a": torch.zeros(3)}}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    for size in range(len(data)):
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=r"cut\.pt"):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ([1, 2], r"a\.pt holds a list"),
+        ({"model": 3}, r"a\.pt holds no dictionary of weights"),
+        ({"epoch": 3}, r"a\.pt holds no dictionary of weights"),
+        ({}, r"a\.pt .*missing"),
+    ],
+)
+def test_file_that_is_no_checkpoint(checkpoint, message, tmp_path):
+    torch.save(checkpoint, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=message):
+        build_tiny(tmp_path / "a.pt")
+
+
+def test_missing_checkpoint(tmp_path):
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+            build_tiny(path)
+
+
+def test_checkpoint_of_another_model_says_which_names_differ(tiny_predictor, tmp_path):
+    weights = tiny_predictor.model.state_dict()
+    del weights["no_obj_ptr"]
+    weights["image_encoder.other"] = torch.zeros(1)
+    weights["maskmem_tpos_enc"] = torch.zeros(4, 1, 1, 8)
+    save_checkpoint(tmp_path / "other.pt", {"model": weights})
+    with pytest.raises(ValueError, match=r"other\.pt is not a checkpoint of this model") as error:
+        build_tiny(tmp_path / "other.pt")
+    message = str(error.value)
+    assert "1 missing: no_obj_ptr" in message
+    assert "1 unknown: image_encoder.other" in message
+    assert "1 of another shape: maskmem_tpos_enc (4, 1, 1, 8) instead of (7, 1, 1, 8)" in message
+
+
+@pytest.mark.parametrize(
+    "config", ["i2v-train", "sam2.1_hiera_t.yaml", "./no/such/file.yaml", "other/configs/i2v-infer.yaml", ""]
+)
+def test_unknown_config_lists_the_known(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"unknown config .*{re.escape(config)}.*i2v-infer"):
+        build_i2v_video_predictor(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "override", "message"),
+    [
+        ("model: [", "", r"own\.yaml"),
+        ("a: 1", "", "model"),
+        ("defaults: [model: nothing]", "", "nothing"),
+        ("defaults: [model: sam_i2v, _self_]", "model.no_such_key=1", "no_such_key"),
+        ("defaults: [model: sam_i2v, _self_]", "model.memory_selector.mode=best", "mode.*best.*greedy"),
+    ],
+)
+def test_bad_config(content, override, message, tmp_path):
+    (tmp_path / "own.yaml").write_text(content)
+    with pytest.raises(ValueError, match=f"(?s){message}"), torch.device("meta"):
+        build_i2v_video_predictor(tmp_path / "own.yaml", device="meta", hydra_overrides_extra=[override] if override else [])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("predictor.precision=fp8", "fp8.*bf16"), ("predictor.fill_hole_area=-1", "fill_hole_area.*-1")],
+)
+def test_bad_predictor_option(override, message, make_tiny_predictor):
+    with pytest.raises(ValueError, match=message):
+        make_tiny_predictor(override)

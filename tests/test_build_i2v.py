@@ -1,0 +1,131 @@
+"""Building a network or a predictor from a config: from anywhere, twice, beside other Hydra programs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from i2v import I2VVideoPredictor, build_i2v, build_i2v_video_predictor
+from i2v.build_i2v import CONFIG_DIR, default_device, known_configs, load_config
+from i2v.utils.checkpoints import save_checkpoint
+
+TINY_CONFIG = Path(__file__).parent / "configs" / "tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Nothing here depends on the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+PACKAGED = ["i2v-infer", "i2v-infer.yaml", "./i2v/configs/i2v-infer.yaml", "i2v/configs/i2v-infer.yaml"]
+
+
+@pytest.mark.parametrize("config", [*PACKAGED, CONFIG_DIR / "i2v-infer.yaml", Path("../x/i2v/configs/i2v-infer.yaml")])
+def test_packaged_config_is_found_from_anywhere(config):
+    assert "i2v-infer" in known_configs()
+    for _ in range(2):
+        assert load_config(config).model.image_size == 1024
+
+
+def test_packaged_model_is_the_published_size():
+    with torch.device("meta"):
+        model = build_i2v("i2v-infer", device="meta")
+    assert len(model.state_dict()) == 733
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(18.9, abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["own.yaml", "sub/i2v-infer.yaml", "i2v-infer.yaml"])
+def test_own_config_is_found_by_its_path_and_sees_the_packaged_model(name, tmp_path):
+    own = tmp_path / name
+    own.parent.mkdir(exist_ok=True)
+    shutil.copy(TINY_CONFIG, own)
+    for path in (own, str(own), name, f"./{name}"):
+        assert load_config(path, ["model.memory_selector.mode=greedy"]).model.image_size == 128
+    predictor = build_i2v_video_predictor(name, device="cpu")
+    assert predictor.model.image_size == 128
+
+
+def test_groups_beside_the_file_are_found(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("defaults: [sam_i2v]\nnum_maskmem: 9\n")
+    (tmp_path / "own.yaml").write_text("defaults: [model: mine, _self_]\n")
+    config = load_config("own.yaml")
+    assert (config.model.num_maskmem, config.model.image_size) == (9, 1024)
+
+
+def test_twice_in_one_process_and_inside_another_hydra_program(tmp_path):
+    (tmp_path / "conf").mkdir()
+    with initialize_config_dir(str(tmp_path / "conf"), version_base=None):
+        theirs = GlobalHydra.instance().hydra
+        for _ in range(2):
+            assert isinstance(build_i2v_video_predictor(TINY_CONFIG, device="cpu"), I2VVideoPredictor)
+            assert GlobalHydra.instance().hydra is theirs
+        with pytest.raises(ValueError, match="nothing"):
+            load_config(TINY_CONFIG, ["nothing=1"])
+        assert GlobalHydra.instance().hydra is theirs
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_same_checkpoint_same_masks(tiny_predictor, tiny_video):
+    save_checkpoint("a.pt", {"model": tiny_predictor.model.state_dict()})
+
+    def masks(predictor):
+        state = predictor.init_state(tiny_video)
+        predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+        return [masks.numpy() for _, _, masks in predictor.propagate_in_video(state)]
+
+    built = build_i2v_video_predictor(TINY_CONFIG, ckpt_path="a.pt", device="cpu")
+    np.testing.assert_array_equal(masks(built), masks(tiny_predictor))
+
+
+def test_overrides_reach_model_and_predictor(make_tiny_predictor):
+    predictor = make_tiny_predictor("model.memory_selector.mode=greedy", "predictor.precision=bf16")
+    assert predictor.model.memory_selector.mode == "greedy"
+    config = load_config(TINY_CONFIG, ["model.image_size=64", "predictor.fill_hole_area=0"])
+    assert OmegaConf.select(config, "model.sam_prompt_encoder.image_size") == 64  # what depends on it follows
+    assert config.predictor.fill_hole_area == 0
+
+
+@pytest.mark.parametrize(("postprocessing", "overrides", "filled"), [(True, (), True), (False, (), False)])
+@pytest.mark.parametrize("override", [None, 8, 0])
+def test_apply_postprocessing(postprocessing, overrides, filled, override, make_tiny_predictor):
+    """Holes show it; an override has the last word."""
+    if override is not None:
+        overrides, filled = (f"predictor.fill_hole_area={override}",), override > 0
+    predictor = make_tiny_predictor(*overrides, apply_postprocessing=postprocessing)
+    assert predictor.model.sam_mask_decoder.dynamic_multimask_via_stability == postprocessing
+    video = np.zeros((1, 128, 128, 3), np.uint8)
+    mask = np.ones((128, 128), bool)
+    mask[40:48, 40:48] = False  # 2x2 cells of the low-resolution mask
+    state = predictor.init_state(video)
+    _, _, logits = predictor.add_new_mask(state, 0, 1, mask)
+    assert bool(logits[0, 0, 44, 44] > 0) == filled
+
+
+@pytest.mark.parametrize(("mode", "training"), [("eval", False), ("train", True)])
+@pytest.mark.parametrize("build", [lambda **kwargs: build_i2v_video_predictor(**kwargs).model, build_i2v])
+def test_mode(build, mode, training):
+    model = build(config_file=TINY_CONFIG, device="cpu", mode=mode)
+    assert model.training == model.memory_attention.training == training
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match="'test'"):
+        build_i2v(TINY_CONFIG, device="cpu", mode="test")
+
+
+@pytest.mark.parametrize(("cuda", "mps", "expected"), [(1, 1, "cuda"), (1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
+def test_default_device_is_cuda_then_mps_then_cpu(cuda, mps, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: bool(cuda))
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: bool(mps))
+    assert default_device() == torch.device(expected)
+    if expected == "cpu":
+        assert build_i2v_video_predictor(TINY_CONFIG).device == torch.device("cpu")

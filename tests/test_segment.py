@@ -1,0 +1,314 @@
+"""The command line: a whole run, its files, its errors, and what an interrupted run leaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from i2v import build_i2v_video_predictor, segment
+from i2v.inference.tracker import Tracker
+from i2v.segment import main, parse_prompts
+from i2v.utils.checkpoints import save_checkpoint
+
+# pycocotools does not know NumPy 2 well.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+TINY = ["--config", str(Path(__file__).parent / "configs" / "tiny.yaml"), "--device", "cpu"]
+POINT = ["--point", "0,16,24"]
+
+
+@pytest.fixture(autouse=True)
+def keep_signals_and_logs(caplog):
+    """`main` sets how the process reacts to SIGTERM; errors are read off the log."""
+    caplog.set_level(logging.INFO)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_predictor, tmp_path_factory) -> list[str]:
+    """--checkpoint with weights whose masks are not empty."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pt"
+    save_checkpoint(path, {"model": tiny_predictor.model.state_dict()})
+    return ["--checkpoint", str(path)]
+
+
+def read_masks(output: Path) -> dict[int, np.ndarray]:
+    """Label images by frame."""
+    images = {int(path.stem): Image.open(path) for path in sorted((output / "masks").iterdir())}
+    assert {image.mode for image in images.values()} == {"P"}
+    assert images[min(images)].getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
+    return {frame: np.asarray(image) for frame, image in images.items()}
+
+
+def read_video(path: Path) -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return frames
+
+
+def check_results(output: Path, frames: list[int], num_frames: int = 12, obj_ids: tuple[int, ...] = (1,)) -> dict:
+    """The results of the given frames are there, readable, and agree with each other; returns the JSON."""
+    labels = read_masks(output)
+    assert sorted(labels) == frames
+    assert {image.shape for image in labels.values()} == {(48, 64)}
+    drawn = read_video(output / "overlay.mp4")
+    assert len(drawn) == len(frames)
+    assert drawn[0].shape == (48, 64, 3)
+    annotation = json.loads((output / "masklets.json").read_text())
+    assert annotation["video_frame_count"] == num_frames == len(annotation["masklet"])
+    assert (annotation["video_height"], annotation["video_width"]) == (48, 64)
+    assert annotation["masklet_id"] == list(obj_ids)
+    assert annotation["masklet_num"] == len(obj_ids)
+    for frame, masklet in enumerate(annotation["masklet"]):
+        assert (masklet is not None) == (frame in labels)
+        masks = [coco_mask.decode(rle).astype(bool) for rle in masklet or ()]
+        if len(obj_ids) == 1 and masks:
+            np.testing.assert_array_equal(masks[0], labels[frame] == obj_ids[0])
+        elif masks:  # where objects overlap the label image shows one of them
+            np.testing.assert_array_equal(np.any(masks, axis=0), labels[frame] > 0)
+            for obj_id, mask in zip(obj_ids, masks, strict=True):
+                assert mask[labels[frame] == obj_id].all()
+    assert not list(output.rglob(".*"))  # no temporary files
+    return annotation
+
+
+@pytest.mark.parametrize(
+    ("arguments", "frames"),
+    [
+        (POINT, range(12)),
+        (["--point", "5,16,24"], range(5, 12)),
+        (["--point", "5,16,24", "--reverse"], range(6)),
+        (["--point", "5,16,24", "--both"], range(12)),
+        (["--point", "5,16,24", "--both", "--max-frames", "3"], range(3, 8)),
+        (["--point", "5,16,24", "--max-frames", "1"], [5]),
+        (["--point", "5,16,24", "--max-frames", "100", "--reverse"], range(6)),
+        (["--point", "2,16,24", "--point", "7,30,24", "--reverse"], range(8)),
+        (["--box", "0,6,14,26,34"], range(12)),
+        ([*POINT, "--precision", "bf16"], range(12)),
+    ],
+)
+def test_run(arguments, frames, checkpoint, png_folder, tmp_path):
+    output = tmp_path / "new" / "out"
+    assert main([str(png_folder), *TINY, *checkpoint, *arguments, "--output", str(output)]) == 0
+    annotation = check_results(output, list(frames))
+    # The tests would show little with empty or full masks.
+    areas = [coco_mask.area(masklet[0]) for masklet in annotation["masklet"] if masklet]
+    assert all(0 < area < 48 * 64 for area in areas)
+    assert annotation["video_id"] == png_folder.name
+    assert annotation["masklet_first_appeared_frame"] == [min(frames)]
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.avi"])
+def test_run_on_a_video_file_with_all_kinds_of_prompts(name, checkpoint, make_video, tiny_video, tmp_path):
+    video = make_video(tmp_path / name, tiny_video)
+    mask = tmp_path / "my,mask@home.png"
+    Image.fromarray((np.mgrid[:48, :64][1] < 20).astype(np.uint8)).save(mask)
+    prompts = ["--point", "0,16,24,1@2", "--point", "0,2,2,0@2", "--box", "3,6,14,26,34@5", "--mask", f"1,{mask}@3"]
+    output = tmp_path / "out"
+    assert main([str(video), *TINY, *checkpoint, *prompts, "--output", str(output)]) == 0
+    annotation = check_results(output, list(range(12)), obj_ids=(2, 3, 5))
+    first = coco_mask.decode(annotation["masklet"][1][1])  # object 3 where it was prompted
+    assert first[:, :18].all() and not first[:, 22:].any()
+    assert annotation["masklet_first_appeared_frame"] == [0, 0, 0]  # also before it was prompted
+    # The prompts are drawn: a green point in the first frame, and none in a later one.
+    capture = cv2.VideoCapture(str(output / "overlay.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    blue, green, red = read_video(output / "overlay.mp4")[0][24, 16].astype(int)
+    assert green > red + 50 and green > blue + 50
+
+
+@pytest.mark.parametrize("untrained", [False, True])
+def test_seed_repeats(untrained, checkpoint, png_folder, tmp_path, monkeypatch):
+    """It draws the memories, and the weights if there are none, without a trace in the global random state."""
+    built = []
+
+    def build(*args, **kwargs):
+        built.append(build_i2v_video_predictor(*args, **kwargs))
+        return built[-1]
+
+    monkeypatch.setattr(segment, "build_i2v_video_predictor", build)
+    before = torch.get_rng_state()
+    files = []
+    for i, seed in enumerate("112"):
+        output = tmp_path / str(i)
+        weights = ["--untrained"] if untrained else checkpoint
+        assert main([str(png_folder), *TINY, *weights, *POINT, "--seed", seed, "--output", str(output)]) == 0
+        files.append({path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()})
+    assert len(files[0]) == 14
+    assert files[0] == files[1]
+    if untrained:
+        first, second, other = (predictor.model.mask_downsample.weight for predictor in built)
+        assert torch.equal(first, second) and not torch.equal(first, other)
+        assert torch.equal(torch.get_rng_state(), before)
+    else:
+        assert files[0] != files[2]
+
+
+def test_untrained_says_so(png_folder, tmp_path, caplog):
+    assert main([str(png_folder), *TINY, "--untrained", *POINT, "--max-frames", "1", "--output", str(tmp_path / "out")]) == 0
+    assert "masks mean nothing" in caplog.text
+    assert str(tmp_path / "out") in caplog.text
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------------
+
+
+def check_error(caplog, arguments: list[str], *named: str) -> None:
+    """Status 1, and one line that names the thing."""
+    assert main(arguments) == 1
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is None
+    assert record.getMessage().startswith("error: ")
+    for name in named:
+        assert name in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("--point", text) for text in ("", "0", "0,1", "a,1,2", "-1,1,2", "0.5,1,2", "0,x,2", "0,1,2,3", "0,1,2,0.5", "0,1,2,nan")]
+    + [("--point", text) for text in ("0,1,2,1,5", "0,1,2@0", "0,1,2@256", "0,1,2@x", "0,1,2@-1", "0,1,2@", "@1")]
+    + [("--box", text) for text in ("", "0", "0,1,2,3", "0,1,2,3,4,5", "0,1,2,3,x", "b,1,2,3,4", "0,1,2,3,4@0")]
+    + [("--mask", text) for text in ("", "0", "a,m.png", "-1,m.png", "m.png", "0,m.png@999")],
+)
+def test_malformed_prompt_is_named(option, text, caplog, tmp_path):
+    # The video does not exist either: prompts are looked at first.
+    check_error(caplog, ["no-video", *TINY, "--untrained", option + "=" + text, "--output", str(tmp_path / "out")], repr(text))
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompts_are_parsed():
+    prompts = parse_prompts(["0,1.5,2", "0,3,4,0", "7,5,6@2"], ["0,1,2,3,4", " 7 ,1,2,3,4@3"], [])
+    assert list(prompts) == [(0, 1), (7, 2), (7, 3)]
+    assert prompts[0, 1].points == [(1.5, 2, 1), (3, 4, 0)]
+    assert prompts[0, 1].box == (1, 2, 3, 4)
+    assert prompts[7, 2].points == [(5, 6, 1)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], ["--point", "--box", "--mask"]),
+        (["--point", "12,1,2"], ["frame 12", "12"]),
+        (["--point", "0,64,2"], ["64", "outside"]),
+        (["--point", "0,nan,2"], ["finite"]),
+        (["--box", "0,20,1,10,9"], ["20", "x0 < x1"]),
+        (["--box", "0,1,2,3,4", "--box", "0,1,2,3,5"], ["'0,1,2,3,5'", "second box"]),
+        (["--mask", "0,MASK", "--mask", "0,MASK"], ["second mask"]),
+        (["--mask", "0,MASK", "--point", "0,1,2"], ["either a mask"]),
+        (["--mask", "0,none.png"], ["no such mask", "none.png"]),
+        (["--mask", "0,TEXT"], ["text.png", "not a readable image"]),
+        (["--mask", "0,MASK"], ["mask", "8, 8", "48, 64"]),
+        ([*POINT, "--max-frames", "0"], ["--max-frames", "0"]),
+        ([*POINT, "--config", "nonsense"], ["nonsense", "i2v-infer"]),
+        ([*POINT, "--device", "nonsense"], ["nonsense"]),
+        ([*POINT, "--device", "cuda:77"], ["cuda"]),
+    ],
+)
+def test_error_names_the_thing_and_a_second_try_works(arguments, named, caplog, png_folder, tmp_path):
+    Image.new("L", (8, 8), 1).save(tmp_path / "mask.png")
+    (tmp_path / "text.png").write_text("text")
+    files = {"0,MASK": f"0,{tmp_path / 'mask.png'}", "0,TEXT": f"0,{tmp_path / 'text.png'}"}
+    arguments = [files.get(argument, argument) for argument in arguments]
+    run = [str(png_folder), *TINY, "--untrained", "--output", str(tmp_path / "out")]
+    check_error(caplog, [*run, *arguments], *named)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert main([*run, *POINT, "--max-frames", "1"]) == 0
+
+
+@pytest.mark.parametrize("weights", [[], ["--untrained", "--checkpoint", "a.pt"]])
+def test_weights_or_untrained(weights, capsys, tmp_path):
+    with pytest.raises(SystemExit) as status:
+        main(["video", *TINY, *weights, *POINT, "--output", str(tmp_path)])
+    assert status.value.code == 2
+    assert "--checkpoint" in capsys.readouterr().err
+
+
+def test_video_or_checkpoint_is_missing(caplog, png_folder, tmp_path):
+    rest = [*TINY, *POINT, "--output", str(tmp_path / "out")]
+    check_error(caplog, [str(tmp_path / "none.mp4"), "--untrained", *rest], "none.mp4")
+    caplog.clear()
+    check_error(caplog, [str(png_folder), "--checkpoint", str(tmp_path / "none.pt"), *rest], "no such checkpoint", "none.pt")
+
+
+def test_results_of_another_run_are_not_overwritten(caplog, png_folder, tmp_path):
+    run = [str(png_folder), *TINY, "--untrained", *POINT, "--max-frames", "1", "--output", str(tmp_path / "out")]
+    assert main(run) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    check_error(caplog, [*run, "--seed", "5"], str(tmp_path / "out"))
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
+def test_output_is_a_file(caplog, png_folder, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    check_error(caplog, [str(png_folder), *TINY, "--untrained", *POINT, "--output", str(tmp_path / "out")], "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_frame_that_fails_in_mid_video_leaves_what_was_finished(caplog, checkpoint, broken_folder, tmp_path):
+    check_error(caplog, [str(broken_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")], "00006.png")
+    check_results(tmp_path / "out", list(range(6)))
+
+
+# --- interruptions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("arguments", "finished"), [(POINT, range(9)), (["--point", "4,16,24", "--both"], range(3, 12))])
+def test_interrupted_run_leaves_what_was_finished(arguments, finished, stop, monkeypatch, checkpoint, png_folder, tmp_path):
+    track, calls = Tracker.track, []
+
+    def interrupted(self, state, objects, frame, reverse):
+        calls.append(frame)
+        if len(calls) == 9:
+            assert signal.getsignal(stop) is signal.default_int_handler
+            signal.raise_signal(stop)
+        track(self, state, objects, frame, reverse)
+
+    monkeypatch.setattr(Tracker, "track", interrupted)
+    assert main([str(png_folder), *TINY, *checkpoint, *arguments, "--output", str(tmp_path / "out")]) == 130
+    check_results(tmp_path / "out", list(finished))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+def test_stopped_process_leaves_what_was_finished(checkpoint, tiny_video, make_video, tmp_path):
+    video = make_video(tmp_path / "video.avi", np.concatenate([tiny_video] * 100))
+    command = [sys.executable, "-m", "i2v.segment", str(video), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "masks" / "00003.png").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert "Traceback" not in printed
+    annotation = json.loads((tmp_path / "out" / "masklets.json").read_text())
+    count = sum(masklet is not None for masklet in annotation["masklet"])
+    assert 4 <= count < 1200
+    # Stopped between the two, a frame's PNG is there, but it is not yet in the list.
+    (tmp_path / "out" / "masks" / f"{count:05d}.png").unlink(missing_ok=True)
+    check_results(tmp_path / "out", list(range(count)), num_frames=1200)
+
+
+def test_error_in_a_process(tmp_path):
+    command = [sys.executable, "-m", "i2v.segment", "no-such-video", *TINY, "--untrained", *POINT, "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: no such video file or folder of frames: no-such-video"

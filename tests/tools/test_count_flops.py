@@ -1,0 +1,71 @@
+"""tools/count_flops.py against the paper's tables, and on configs without some components."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "tests" / "configs" / "tiny.yaml")
+
+
+@pytest.fixture
+def count_flops(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("count_flops")
+
+
+def test_paper(count_flops: ModuleType) -> None:
+    model = count_flops.build_meta_model("i2v-infer")
+    parameters = {name: count / 1e6 for name, count in count_flops.count_parameters(model).items()}
+    assert sum(parameters.values()) == pytest.approx(18.9, abs=0.05)
+    quoted = {"TFI": 3.7, "memory encoder": 1.4, "memory attention": 2.8, "MPG": 0.6}
+    assert {name: parameters[name] for name in quoted} == pytest.approx(quoted, abs=0.05)
+
+    costs = count_flops.count_published_costs(model)
+    layers = {name: cost.layers / 1e9 for name, cost in costs.items()}
+    quoted = {"TFI": 37.4, "memory encoder": 5.8, "memory attention": 14.6, "MPG": 0.9, "prompt encoder, mask decoder": 1.8}
+    assert {name: layers[name] for name in quoted} == pytest.approx(quoted, abs=0.2)
+    assert costs["image trunk"].total / 1e9 == pytest.approx(39.1, abs=0.5)  # the quoted number has normalisation in it
+    assert costs["memory attention"].products / 1e9 == pytest.approx(275, abs=0.5)
+
+    model.image_encoder.trunk_video.window = 3
+    cells = model.feature_size**2
+    assert count_flops.plain_tfi_macs(model.image_encoder.trunk_video, cells) / 1e9 == pytest.approx(26.3, abs=0.05)
+
+
+def test_less_is_computed_here(count_flops: ModuleType) -> None:
+    model = count_flops.build_meta_model(TINY)
+    published, here = count_flops.count_published_costs(model), count_flops.count_macs(model)
+    assert here["TFI"] < published["TFI"].total
+    assert here["memory attention"] < published["memory attention"].total
+    assert here["memory encoder"] == published["memory encoder"].total
+
+
+def test_objects_share_the_encoder_and_the_first_self_attention(count_flops: ModuleType) -> None:
+    model = count_flops.build_meta_model(TINY)
+    one, three = count_flops.count_macs(model, 1), count_flops.count_macs(model, 3)
+    assert three["image trunk"] == one["image trunk"]
+    assert three["TFI"] == one["TFI"]
+    assert one["memory attention"] < three["memory attention"] < 3 * one["memory attention"]
+    assert three["MPG"] == 3 * one["MPG"]
+
+
+def test_components_that_are_left_out(count_flops: ModuleType) -> None:
+    overrides = ["model.image_encoder.trunk_video=null", "model.memory_prompt_generator=null"]
+    model = count_flops.build_meta_model(TINY, overrides)
+    macs, parameters = count_flops.count_macs(model), count_flops.count_parameters(model)
+    assert macs["TFI"] == macs["MPG"] == parameters["TFI"] == parameters["MPG"] == 0
+    assert macs["image trunk"] > 0
+    assert sum(parameters.values()) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_main_prints_both_windows(count_flops: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    count_flops.main(["--config", TINY, "model.image_encoder.trunk_video.window=3"])
+    printed = capsys.readouterr().out
+    assert "| TFI, window 3 " in printed
+    assert "| TFI, window 5 " in printed
+    assert "18.9 M" not in printed  # quoted for the published model only

@@ -1,0 +1,272 @@
+"""Counts the parameters and the multiply-accumulates of each component: Tables 8 and 9 of the SAM-I2V paper.
+
+    python tools/count_flops.py [--config i2v-infer] [OVERRIDE ...]
+
+For one frame and one object, with a full memory. Nothing is computed: the model is on PyTorch's meta device. "Layers" are
+convolutions and linear layers, "products" those of activations with activations, that is attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from i2v import build_i2v
+from i2v.build_i2v import known_configs
+from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
+from i2v.modeling.layers import Attention
+from i2v.modeling.sam_i2v import SAMI2V, ObjectMemory
+
+# The modules of each component, and the methods through which the model and its users enter them.
+COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
+    "image trunk": {"image_encoder.trunk_image": ("forward",)},
+    "TFI": {"image_encoder.trunk_video": ("stem_products", "forward")},
+    "memory encoder": {"memory_encoder": ("forward",)},
+    "memory attention": {"memory_attention": ("forward",)},
+    "MPG": {"memory_prompt_generator": ("forward",)},
+    "prompt encoder, mask decoder": {"sam_prompt_encoder": ("forward", "image_position"), "sam_mask_decoder": ("forward",)},
+}
+OTHERS = "others"
+WINDOWS = (3, 5)  # of the TFI: the paper's table, the released model
+
+# What is known of the published model.
+QUOTED_CONFIG = "i2v-infer"
+QUOTED = {
+    "image trunk": "39.1 G *†",
+    "TFI, window 3": "3.7 M, 26.3 G",
+    "TFI, window 5": "3.7 M, 37.4 G *",
+    "memory encoder": "1.4 M, 5.8 G",
+    "memory attention": "2.8 M, 14.6 G; products 275 G *",
+    "MPG": "0.6 M, 0.9 G",
+    "prompt encoder, mask decoder": "1.8 G *",
+    "total": "18.9 M",
+}
+QUOTED_NOTE = """\
+* from the project's design notes, not from the paper. † has the products of the window attention in it.
+Quoted numbers seem to count PyTorch's own normalisation layers too (0.3 G of the trunk)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates.
+
+    Attributes:
+        layers: of convolutions and linear layers. products: of activations with activations.
+    """
+
+    layers: int = 0
+    products: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.layers + self.products
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.layers + other.layers, self.products + other.products)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.layers - other.layers, self.products - other.products)
+
+
+def build_meta_model(config: str, overrides: Sequence[str] = ()) -> SAMI2V:
+    """The network of a config on the meta device: shapes without values."""
+    return build_i2v(config, device="meta", hydra_overrides_extra=overrides).requires_grad_(False)
+
+
+def component_modules(model: SAMI2V) -> dict[str, dict[str, nn.Module]]:
+    """The modules of each component by their path; those that the config leaves out (TFI, MPG) are missing."""
+    modules = dict(model.named_modules())
+    return {name: {path: modules[path] for path in paths if path in modules} for name, paths in COMPONENTS.items()}
+
+
+@contextmanager
+def around_components(model: SAMI2V, around: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Inside of this context, every call of a component runs inside of `around(component)`."""
+
+    def wrap(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with around(name):
+                return method(*args, **kwargs)
+
+        return call
+
+    with ExitStack() as stack:
+        for name, modules in component_modules(model).items():
+            for path, module in modules.items():
+                for method in COMPONENTS[name][path]:
+                    stack.enter_context(patch.object(module, method, wrap(name, getattr(module, method))))
+        yield
+
+
+def count_parameters(model: SAMI2V) -> dict[str, int]:
+    """Number of parameters per component."""
+
+    def count(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    counts = {name: sum(map(count, modules.values())) for name, modules in component_modules(model).items()}
+    return {**counts, OTHERS: count(model) - sum(counts.values())}
+
+
+def count_costs(model: SAMI2V, num_objects: int = 1) -> dict[str, Cost]:
+    """Multiply-accumulates per component, as computed here, for one frame of `num_objects` objects with a full memory.
+
+    Args:
+        model: from `build_meta_model`.
+    """
+    costs = dict.fromkeys(COMPONENTS, Cost())
+    with FlopCounterMode(display=False) as counter:
+
+        @contextmanager
+        def add_to(name: str) -> Iterator[None]:
+            before = _cost_so_far(counter)
+            yield
+            costs[name] += _cost_so_far(counter) - before
+
+        with torch.no_grad(), around_components(model, add_to):
+            _run_frame(model, num_objects)
+        total = _cost_so_far(counter)
+    return {**costs, OTHERS: total - sum(costs.values(), Cost())}
+
+
+def count_macs(model: SAMI2V, num_objects: int = 1) -> dict[str, int]:
+    """Multiply-accumulates per component, attention included; see `count_costs`."""
+    return {name: cost.total for name, cost in count_costs(model, num_objects).items()}
+
+
+def count_published_costs(model: SAMI2V) -> dict[str, Cost]:
+    """Multiply-accumulates per component, as the published network computes it, for one frame of one object.
+
+    It differs from what is computed here in two places: it computes all slices of the TFI's window, with plain layers, and
+    it projects the values of an attention before they are averaged.
+
+    Args:
+        model: from `build_meta_model`.
+    """
+    corrections: dict[str, Cost] = {}
+
+    def correct(name: str) -> Callable[..., None]:
+        def hook(attention: Attention, inputs: Sequence[torch.Tensor], _: torch.Tensor) -> None:
+            queries, keys, values = inputs[0].shape[1], inputs[1].shape[1], attention.v_proj
+            if attention.num_heads == 1 and values.in_features < values.out_features:
+                corrections[name] = corrections.get(name, Cost()) + Cost(
+                    layers=(keys - queries) * values.weight.numel(),
+                    products=queries * keys * (values.out_features - values.in_features),
+                )
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, modules in component_modules(model).items():
+            for part in nn.ModuleList(modules.values()).modules():
+                if isinstance(part, Attention):
+                    stack.callback(part.register_forward_hook(correct(name)).remove)
+        costs = count_costs(model)
+    costs = {name: cost + corrections.get(name, Cost()) for name, cost in costs.items()}
+    if model.image_encoder.trunk_video is not None:
+        costs["TFI"] = Cost(layers=plain_tfi_macs(model.image_encoder.trunk_video, model.feature_size**2))
+    return costs
+
+
+def plain_tfi_macs(tfi: TemporalFeatureIntegrator, cells: int) -> int:
+    """Multiply-accumulates of the TFI for maps of `cells` cells, if every layer computes every slice of the window.
+
+    All of its layers keep the resolution, the 3-dimensional ones (temporal branch) for each slice.
+    """
+    plane = sum(layer.weight.numel() for layer in tfi.modules() if isinstance(layer, nn.Conv2d))
+    volume = sum(layer.weight.numel() for layer in tfi.modules() if isinstance(layer, nn.Conv3d))
+    return cells * (plane + tfi.window * volume)
+
+
+def _run_frame(model: SAMI2V, num_objects: int) -> None:
+    """The steps of tracking a frame."""
+    encoder, size = model.image_encoder, model.feature_size
+    image = torch.empty(1, 3, model.image_size, model.image_size, device="meta")
+    products = encoder.stem_products(image)  # made once per frame; the rest of the window is at hand
+    features = encoder.integrate(encoder.trunk_maps(image), [products] * encoder.window)
+
+    frames = 1 + model.memory_selector.num_tracked  # what a tracked object remembers once the video is long enough
+    memory = ObjectMemory(
+        features=torch.empty(num_objects, frames, model.memory_channels, size, size, device="meta"),
+        foreground=torch.empty(num_objects, frames, size, size, device="meta", dtype=torch.bool),
+        positions=torch.arange(frames),
+        repeats=torch.ones(frames, dtype=torch.long),  # on the CPU, because the model looks at the values
+        pointers=torch.empty(num_objects, frames, model.width, device="meta"),
+        distances=torch.empty(frames, device="meta"),
+        pointer_repeats=torch.ones(frames, dtype=torch.long),
+    )
+    conditioned, memory_prompts = model.condition(features, memory)
+    prediction = model.decode(conditioned, memory_prompts, num_objects)
+    model.encode_memory(features, model.upsample(prediction.masks), prediction.object_score_logits)
+
+
+def _cost_so_far(counter: FlopCounterMode) -> Cost:
+    operations = counter.get_flop_counts().get("Global", {})
+    batched = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
+    # On the meta device attention is made of batched matrix products, and a layer is made of anything but these.
+    products = sum(count for operation, count in operations.items() if operation in batched)
+    return Cost((sum(operations.values()) - products) // 2, products // 2)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others are aligned to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(cells, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
+
+    ruler = [(":" + "-" * (w - 1)) if i == 0 else ("-" * (w - 1) + ":") for i, w in enumerate(widths)]
+    return "\n".join([line(header), line(ruler), *map(line, rows)])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model.memory_prompt_generator=null")
+    args = parser.parse_args(arguments)
+    model = build_meta_model(args.config, args.overrides)
+    tfi = model.image_encoder.trunk_video
+    quoted = QUOTED if Path(args.config).stem == QUOTED_CONFIG else {}
+    parameters = count_parameters(model)
+    published, here = count_published_costs(model), count_costs(model)
+
+    def row(label: str, num_parameters: int, published: Cost, here: Cost) -> list[str]:
+        macs = [f"{count / 1e9:.2f}" for count in (published.layers, published.products, here.total)]
+        return [label, f"{num_parameters / 1e6:.2f}", macs[0], quoted.get(label, ""), *macs[1:]]
+
+    rows = []
+    for name, cost in here.items():
+        label = f"TFI, window {tfi.window}" if name == "TFI" and tfi is not None else name
+        rows.append(row(label, parameters[name], published[name], cost))
+    totals = [sum(costs.values(), Cost()) for costs in (published, here)]
+    rows.append(row("total", sum(parameters.values()), *totals))
+    if tfi is not None:
+        for window in sorted({*WINDOWS} - {tfi.window}):
+            tfi.window = window  # no weight depends on it
+            costs = count_published_costs(model)["TFI"], count_costs(model)["TFI"]
+            rows.append(row(f"TFI, window {tfi.window}", parameters["TFI"], *costs))
+
+    frames, size = 1 + model.memory_selector.num_tracked, model.image_size
+    pointer_tokens = frames * model.width // model.memory_channels
+    print(f"One {size}x{size} frame, one object, {frames} memories, {pointer_tokens} tokens of object pointers.")
+    print('"Published" is how the published network computes it. MACs: multiply-accumulates.\n')
+    header = ["component", "parameters, M", "published: layers, G MACs", "quoted", "published: products, G", "here: all, G"]
+    print(format_table(header, rows))
+    if quoted:
+        print(f"\n{QUOTED_NOTE}")
+
+
+if __name__ == "__main__":
+    main()
