@@ -192,7 +192,7 @@ class TemporalFeatureIntegrator(nn.Module):
 def full_precision(x: Tensor) -> AbstractContextManager:
     """No autocast on x's device. The sum over the levels of the TFI is what every later part of the network sees: in bfloat16
     its rounding alone costs 2 % of mask IoU with the parity weights, for 4 % less time."""
-    return torch.autocast(x.device.type, enabled=False)
+    return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=False)
 
 
 def _init_weights(module: nn.Module) -> None:
