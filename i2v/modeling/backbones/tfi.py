@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -192,7 +192,9 @@ class TemporalFeatureIntegrator(nn.Module):
 def full_precision(x: Tensor) -> AbstractContextManager:
     """No autocast on x's device. The sum over the levels of the TFI is what every later part of the network sees: in bfloat16
     its rounding alone costs 2 % of mask IoU with the parity weights, for 4 % less time."""
-    return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=False)
+    if not torch.amp.is_autocast_available(x.device.type):  # such as the meta device
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _init_weights(module: nn.Module) -> None:
