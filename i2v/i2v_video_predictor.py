@@ -309,7 +309,7 @@ class I2VVideoPredictor:
         if xy.numel() and xy.shape[-1] != 2:
             raise ValueError(f"points must be pairs (x, y), got {xy.tolist()}")
         xy = xy.reshape(-1, 2)
-        kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.float32).reshape(-1)
+        kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.float32, device="cpu").reshape(-1)
         if len(xy) != len(kinds):
             raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
         if box is None and not len(xy):

@@ -11,7 +11,7 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
         match = re.fullmatch(r"(.*?)(?:@(\d+))?", text)
         fields = match[1].split(",")
         obj_id = int(match[2] or 1)
-        if len(fields) not in counts or not fields[0].strip().isdigit() or not 1 <= obj_id <= 255:
+        if len(fields) not in counts or not fields[0].strip().isdecimal() or not 1 <= obj_id <= 255:
             raise ValueError(f"{text!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
         return prompts.setdefault((int(fields[0]), obj_id), UserPrompt()), fields[1:]
 
@@ -119,18 +119,24 @@ class ResultWriter:
     Every mask is written at once, so that what was finished is there whatever happens; `finish` adds the overlay and the JSON.
 
     Args:
-        folder: where `masks/`, `overlay.mp4` and `masklets.json` go. name: of the video.
+        folder: where `masks/`, `overlay.mp4` and `masklets.json` go. name: of the video. frames: its size, length and rate.
+
+    Raises:
+        FileExistsError: the folder holds results already.
     """
 
     def __init__(self, folder: Path, name: str, frames: Frames, prompts: Prompts) -> None:
         self.folder = folder
         self.masks = folder / "masks"
+        self._overlay = folder / "overlay.mp4"
+        self._json = folder / "masklets.json"
         self._name = name
         self._frames = frames
         self._prompts = prompts
         self._rles: dict[int, dict[int, dict[str, Any]]] = {}
-        if self.masks.exists() and any(self.masks.iterdir()):
-            raise FileExistsError(f"{self.masks} has files in it: choose another --output, or remove it")
+        former = [*self.masks.glob("*"), *(path for path in (self._overlay, self._json) if path.exists())]
+        if former:
+            raise FileExistsError(f"{folder} has results in it ({former[0].name}): choose another --output, or remove them")
         self.masks.mkdir(parents=True, exist_ok=True)
 
     def add(self, frame: int, obj_ids: list[int], mask_logits: Tensor) -> None:
@@ -139,13 +145,17 @@ class ResultWriter:
         save_label_image(self.masks / f"{frame:05d}.png", masks_to_labels(logits, obj_ids))
         self._rles[frame] = {obj_id: mask_to_rle(mask > 0) for obj_id, mask in zip(obj_ids, logits, strict=True)}
 
-    def finish(self) -> None:
-        """Write the overlay and the JSON of all frames that were added."""
+    def finish(self, read_frame: Callable[[int], np.ndarray]) -> None:
+        """Write the overlay and the JSON of all frames that were added.
+
+        Args:
+            read_frame: gives a frame of the video, (H, W, 3) uint8 RGB.
+        """
         if not self._rles:
             return
         self._write_json()
         rate = getattr(self._frames, "frames_per_second", 24.0)
-        with VideoWriter(self.folder / "overlay.mp4", rate, self._frames.width, self._frames.height) as video:
+        with VideoWriter(self._overlay, rate, self._frames.width, self._frames.height) as video:
             for frame in sorted(self._rles):
                 with Image.open(self.masks / f"{frame:05d}.png") as image:
                     labels = np.asarray(image)
@@ -154,7 +164,7 @@ class ResultWriter:
                     for (prompted, obj_id), prompt in self._prompts.items()
                     if prompted == frame
                 ]
-                video.write(draw_overlay(self._frames[frame], labels, drawn))
+                video.write(draw_overlay(read_frame(frame), labels, drawn))
 
     def _write_json(self) -> None:
         """As SA-V's annotations: `masklet[frame][object]` is an RLE; frames that were not tracked are None."""
@@ -176,7 +186,7 @@ class ResultWriter:
                 [self._rles[frame].get(obj_id) for obj_id in obj_ids] if frame in self._rles else None for frame in range(count)
             ],
         }
-        with atomic_write(self.folder / "masklets.json") as temporary:
+        with atomic_write(self._json) as temporary:
             temporary.write_text(json.dumps(annotation))
 
 
@@ -233,6 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = error.args[0] if isinstance(error, KeyError) else error
         log.error("error: %s", message)
         return 1
+    except KeyboardInterrupt:
+        log.info("interrupted")
+        return 130
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -240,7 +253,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"--max-frames must be at least 1, got {args.max_frames}")
     prompts = parse_prompts(args.point, args.box, args.mask)
     frames = open_frames(args.video)
-    writer = ResultWriter(args.output, Path(args.video).stem, open_frames(args.video), prompts)
+    writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts)
     overrides = [f"predictor.precision={args.precision}"] if args.precision else []
     with torch.random.fork_rng(enabled=args.untrained, devices=[]):
         if args.untrained:
@@ -258,7 +271,7 @@ def _run(args: argparse.Namespace) -> int:
         log.info("interrupted: writing what is finished")
         status = 130
     finally:
-        writer.finish()
+        writer.finish(state.loader.decoded)
     log.info("masks, overlay.mp4 and masklets.json are in %s", args.output)
     return status
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,6 +254,9 @@ def test_results_of_another_run_are_not_overwritten(caplog, png_folder, tmp_path
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     check_error(caplog, [*run, "--seed", "5"], str(tmp_path / "out"))
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    shutil.rmtree(tmp_path / "out" / "masks")
+    caplog.clear()
+    check_error(caplog, run, "overlay.mp4")
 
 
 def test_output_is_a_file(caplog, png_folder, tmp_path):
@@ -305,6 +309,15 @@ def test_stopped_process_leaves_what_was_finished(checkpoint, tiny_video, make_v
     # Stopped between the two, a frame's PNG is there, but it is not yet in the list.
     (tmp_path / "out" / "masks" / f"{count:05d}.png").unlink(missing_ok=True)
     check_results(tmp_path / "out", list(range(count)), num_frames=1200)
+
+
+def test_interrupted_while_the_model_is_built(monkeypatch, caplog, png_folder, tmp_path):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment, "build_i2v_video_predictor", interrupt)
+    assert main([str(png_folder), *TINY, "--untrained", *POINT, "--output", str(tmp_path / "out")]) == 130
+    assert "interrupted" in caplog.text
 
 
 def test_error_in_a_process(tmp_path):

@@ -88,6 +88,10 @@ class FrameLoader:
             self._futures.clear()  # so that a frame that failed is tried again
             raise
 
+    def decoded(self, index: int) -> np.ndarray:
+        """Frame `index` as the source has it, (height, width, 3) uint8 RGB."""
+        return self._worker.submit(self.frames.__getitem__, index).result()
+
     def has(self, index: int) -> bool:
         """Whether frame `index` exists."""
         return self._worker.submit(self.frames.has, index).result()

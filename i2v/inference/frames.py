@@ -6,6 +6,7 @@ when the source is opened, before any work is done, wherever that is possible wi
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from abc import ABC, abstractmethod
@@ -17,6 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
+
+log = logging.getLogger(__name__)
 
 # In order of preference: PNGs beside JPEG frames are taken for masks.
 IMAGE_SUFFIXES = ((".jpg", ".jpeg"), (".png",))
@@ -113,6 +116,8 @@ class VideoFile(Frames):
                 f"{path} ends early: it promises {promised} frames, {self.num_frames} can be decoded. It is truncated; "
                 f"repair it, or cut it to what is there (ffmpeg -i {self.path.name} -frames:v {self.num_frames} fixed.mp4)"
             )
+        if self.num_frames < promised:
+            log.warning("%s: its header promises %d frames, %d can be decoded", path, promised, self.num_frames)
         self._capture = self._open()
         self._position = 0
         self._recent: OrderedDict[int, np.ndarray] = OrderedDict()

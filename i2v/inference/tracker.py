@@ -15,10 +15,13 @@ from i2v.inference.state import Prompt, TrackedObject, VideoState
 from i2v.modeling.memory.selector import MemoryPlan
 from i2v.modeling.sam_i2v import NO_OBJECT_LOGIT, SAMI2V, MaskPrediction, ObjectMemory
 from i2v.utils.masks import fill_holes
+from i2v.utils.process_memory import release_free_memory
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Logits of a former prediction that a click starts from are clamped to this, as in SAM 2.
 _PREVIOUS_LOGIT_LIMIT = 32.0
+# Frames between two releases of free memory.
+_RELEASE_EVERY = 16
 
 
 class Tracker:
@@ -87,6 +90,8 @@ class Tracker:
             for obj, output in zip(members, outputs, strict=True):
                 obj.bank.store(frame, output, conditioning=False)
                 obj.bank.drop_memories(frame, self.model.memory_selector.reach)
+        if frame % _RELEASE_EVERY == 0:
+            release_free_memory()
 
     def masks_at_video_size(self, state: VideoState, frame: int) -> Tensor:
         """Mask logits of all objects in a frame, (O, 1, height, width) float32 on the network's device; -1024 for an object

@@ -61,11 +61,18 @@ class Conv2dBN(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.c = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = nn.BatchNorm2d(out_channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bn.training:
@@ -128,7 +135,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout:
     """
     q = q.expand(k.shape[0], -1, -1, -1)
     long = q.shape[2] * k.shape[2] >= _TILED_FROM
-    if q.device.type == "cpu" and q.shape[1] == 1 and long and not torch.is_grad_enabled():
+    # In float32 PyTorch's is faster where values are as wide as keys.
+    tiled_is_faster = long and (v.shape[-1] < q.shape[-1] or q.dtype != torch.float32)
+    if q.device.type == "cpu" and q.shape[1] == 1 and tiled_is_faster and not torch.is_grad_enabled():
         return tiled_attention(q[:, 0], k[:, 0], v[:, 0].to(q.dtype), bias).unsqueeze(1)
     mask = None if bias is None else bias[:, None, None, :].to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask, dropout_p=dropout)

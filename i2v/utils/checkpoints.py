@@ -65,7 +65,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileNotFoundError, ValueError: see `read_checkpoint`; also if names or shapes differ, and which.
     """
     weights = read_weights(path)
-    _check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this model")
+    check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this model")
     model.load_state_dict(weights, strict=True)
 
 
@@ -91,7 +91,21 @@ def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
         # SAM 2 added the object score to the decoder; image segmenters have none.
         and "obj_score" not in name
     }
-    _check_names(own, weights, f"{path} is not a checkpoint of this model's image segmenter")
+    check_names(own, weights, f"{path} is not a checkpoint of this model's image segmenter")
+    model.load_state_dict(weights, strict=False)
+
+
+def load_matching_weights(model: nn.Module, path: str | Path) -> None:
+    """Load what a checkpoint of a smaller or larger variant of this model has in common with it; the rest stays as it is.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_checkpoint`; also if nothing matches, or a name has another shape.
+    """
+    own = model.state_dict()
+    weights = {name: value for name, value in read_weights(path).items() if name in own}
+    if not weights:
+        raise ValueError(f"{path} has not one weight of this model")
+    check_names({name: own[name] for name in weights}, weights, f"{path} is not a checkpoint of a variant of this model")
     model.load_state_dict(weights, strict=False)
 
 
@@ -101,7 +115,7 @@ def save_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
         torch.save(dict(checkpoint), temporary)
 
 
-def _check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], message: str) -> None:
+def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], message: str) -> None:
     """Raise a ValueError that says which names or shapes differ."""
     differences = {
         "missing": [name for name in expected if name not in given],

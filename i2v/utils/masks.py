@@ -87,11 +87,11 @@ def save_label_image(path: str | Path, labels: np.ndarray) -> None:
         image.save(temporary, format="PNG")
 
 
-def load_mask(path: str | Path) -> np.ndarray:
-    """Read a mask image: foreground where any channel is not zero.
+def load_labels(path: str | Path) -> np.ndarray:
+    """Read a label image: a palette image's indices or a grey image's values; an image in colour is label 1 where not black.
 
     Returns:
-        (H, W) bool.
+        (H, W) integers, 0 where there is no object.
 
     Raises:
         FileNotFoundError: no such file. ValueError: not an image.
@@ -101,7 +101,20 @@ def load_mask(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             # The index of a palette image is the label; its alpha channel, if any, is not part of a mask.
-            pixels = np.asarray(image if image.mode in ("P", "L", "1", "I", "I;16") else image.convert("RGB"))
+            if image.mode in ("P", "L", "1", "I", "I;16"):
+                return np.asarray(image).astype(np.int32)
+            return np.asarray(image.convert("RGB")).any(axis=2).astype(np.int32)
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} is not a readable image: {error}") from error
-    return pixels.reshape(*pixels.shape[:2], -1).any(axis=2)
+
+
+def load_mask(path: str | Path) -> np.ndarray:
+    """Read a mask image: foreground where any channel is not zero.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: not an image.
+    """
+    return load_labels(path) != 0

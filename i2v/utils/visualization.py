@@ -63,7 +63,8 @@ class VideoWriter:
 
     def __init__(self, path: str | Path, frames_per_second: float, width: int, height: int) -> None:
         self._file = atomic_write(path)
-        self._arguments = (frames_per_second, (width, height))
+        self._padding = (0, height % 2, 0, width % 2)  # the codec halves the resolution of colours: it needs even sides
+        self._arguments = (frames_per_second, (width + width % 2, height + height % 2))
         self._path = path
 
     def __enter__(self) -> VideoWriter:
@@ -77,7 +78,8 @@ class VideoWriter:
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame, (height, width, 3) uint8 RGB."""
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        image = cv2.copyMakeBorder(frame, *self._padding, cv2.BORDER_REPLICATE)
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
     def __exit__(self, *error: object) -> None:
         self._writer.release()

@@ -62,7 +62,7 @@ def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> Obje
 )
 def test_variants_build_and_run(overrides: list[str]) -> None:
     model = build_i2v(TINY, device="cpu", hydra_overrides_extra=overrides)
-    features = model.image_encoder(torch.zeros(1, 3, 2, model.image_size, model.image_size))
+    features = model.image_encoder.encode_clip(torch.zeros(1, 2, 3, model.image_size, model.image_size))[:, -1]
     assert features.shape == (1, model.width, model.feature_size, model.feature_size)
     memory = memory_of(model)
     memory.positions.clamp_(max=len(model.maskmem_tpos_enc) - 1)
@@ -124,7 +124,7 @@ def test_sizes_that_do_not_fit(override: str, message: str) -> None:
 def test_the_training_graph_reaches_every_used_parameter() -> None:
     model = build_i2v(TINY, device="cpu", mode="train")
     images = torch.randn(2, 3, 3, 128, 128, generator=torch.Generator().manual_seed(2))
-    features = model.image_encoder(images)
+    features = model.image_encoder.encode_clip(images)[:, -1]
     first = model.use_mask(features, torch.ones(2, 1, 128, 128))
     conditioned, prompts = model.condition(features, None, batch_size=2)
     second = model.decode(conditioned, prompts, 2, points=torch.ones(2, 1, 2), labels=torch.ones(2, 1, dtype=torch.long))

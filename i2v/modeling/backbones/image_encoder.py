@@ -64,7 +64,21 @@ class ImageEncoder(nn.Module):
         products = [*products, *[products[-1]] * (self.window - len(products))]
         return self.trunk_video(maps, products[-self.window :])
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Features (B, C, h, w) of the last frame of a clip (B, 3, T, S, S), T at most the window."""
-        frames = clip.unbind(2)
-        return self.integrate(self.trunk_maps(frames[-1]), [self.stem_products(frame) for frame in frames])
+    def encode_clip(self, clip: Tensor) -> Tensor:
+        """All frames of clips at once, for training; the window of a frame stays inside the clip.
+
+        Args:
+            clip: (B, T, 3, S, S), normalised.
+
+        Returns:
+            (B, T, C, h, w).
+        """
+        frames = clip.flatten(0, 1)
+        maps, products = self.trunk_maps(frames), self.stem_products(frames)
+        windows = []
+        if products is not None:
+            products = products.unflatten(0, clip.shape[:2])
+            time = torch.arange(clip.shape[1], device=clip.device)
+            first = (time - self.window + 1).clamp(min=0)
+            windows = [products[:, torch.minimum(first + step, time)].flatten(0, 1) for step in range(self.window)]
+        return self.integrate(maps, windows).unflatten(0, clip.shape[:2])

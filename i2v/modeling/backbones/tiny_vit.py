@@ -177,6 +177,11 @@ class TinyViT(nn.Module):
         )
         self.channels = [embed_dims[0], *embed_dims[1:], out_channels]
 
+    def depth_groups(self) -> list[list[nn.Module]]:
+        """Modules from the input to the output, for learning rates that decay with depth."""
+        stages = [[module] for stage in self.layers for module in (*stage.blocks, stage.downsample) if module is not None]
+        return [[self.patch_embed], *stages, [self.neck]]
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """
         Args:

@@ -108,6 +108,7 @@ class MemorySelector:
         similarity: Callable[[Sequence[int]], Tensor] | None = None,
         seed: int = 0,
         num_frames: int | None = None,
+        look_ahead: bool = False,
     ) -> MemoryPlan:
         """Choose what to remember at a point in time.
 
@@ -118,10 +119,12 @@ class MemorySelector:
             seed: of the drawing. The drawing at a given time depends on nothing else, so it repeats, and two objects with
                 the same history get the same frames.
             num_frames: of the video, None if unknown; bounds the pointers' distances in the mode "consecutive".
+            look_ahead: pointers of conditioning frames after this one count, at negative distances ("consecutive" only: SAM 2
+                does so in training).
         """
         conditioning = sorted(conditioning)
         if self.mode == "consecutive":
-            return self._plan_consecutive(time, conditioning, tracked, num_frames)
+            return self._plan_consecutive(time, conditioning, tracked, num_frames, look_ahead)
         return self._plan_selected(time, conditioning, tracked, similarity, seed)
 
     def _plan_selected(self, time, conditioning, tracked, similarity, seed) -> MemoryPlan:
@@ -157,12 +160,12 @@ class MemorySelector:
             pointers[0] = PlannedPointer(pointers[0].time, pointers[0].distance, 1 + fill)
         return MemoryPlan(tuple(memories), tuple(pointers))
 
-    def _plan_consecutive(self, time, conditioning, tracked, num_frames) -> MemoryPlan:
+    def _plan_consecutive(self, time, conditioning, tracked, num_frames, look_ahead) -> MemoryPlan:
         limit = self.max_pointers if num_frames is None else min(num_frames, self.max_pointers)
         previous = [t for t in range(time - self.num_tracked, time) if t in tracked]
         memories = [PlannedMemory(t, 0) for t in conditioning]
         memories += [PlannedMemory(t, self.num_tracked + 1 - (time - t)) for t in previous]
-        past = [t for t in conditioning if t <= time]
+        past = [t for t in conditioning if t <= time or look_ahead]
         past += [t for t in range(time - 1, time - limit, -1) if t in tracked]
         pointers = [PlannedPointer(t, (time - t) / max(limit - 1, 1)) for t in past]
         return MemoryPlan(tuple(memories), tuple(pointers))

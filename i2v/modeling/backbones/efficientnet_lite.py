@@ -1,0 +1,117 @@
+"""EfficientNet-Lite0 (Tan and Le, "EfficientNet", ICML 2019, without squeeze-and-excitation): the trunk of the Lite model."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from i2v.modeling.layers import Conv2dBN, LayerNorm2d
+
+# Kernel size, stride, expansion, channels and number of the blocks of each stage.
+_STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+_STEM_CHANNELS = 32
+# Index of the last block at each stride 4, 8, 16 and 32, and its channels.
+_TAPS = {2: 24, 4: 40, 10: 112, 15: 320}
+
+
+class SameConvBN(nn.Module):
+    """Convolution, batch normalisation, and ReLU6 if wanted. Padded as TensorFlow does: with stride 2 the odd one of the
+    padding is at the end, as the ImageNet weights expect it."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, activation: bool = True
+    ) -> None:
+        super().__init__()
+        total = kernel_size - stride
+        self.padding = (total // 2, total - total // 2)
+        symmetric = self.padding[0] == self.padding[1]
+        self.conv = Conv2dBN(
+            in_channels, out_channels, kernel_size, stride, self.padding[0] if symmetric else 0, groups, eps=1e-3
+        )
+        self.pad_first = not symmetric
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pad_first:
+            x = F.pad(x, self.padding * 2)
+        x = self.conv(x)
+        return F.relu6(x) if self.activation else x
+
+
+class InvertedBottleneck(nn.Module):
+    """Expand, depthwise convolution, project, and a residual where the shape stays: (B, C, H, W) -> (B, D, H/s, W/s)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self.expand = SameConvBN(in_channels, hidden, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = SameConvBN(hidden, hidden, kernel_size, stride, groups=hidden)
+        self.project = SameConvBN(hidden, out_channels, 1, activation=False)
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """The feature layers of EfficientNet-Lite0, and a neck that joins the maps at one stride.
+
+    Args:
+        out_channels: of the neck. stride: of the neck's map, in pixels: 8 or 16.
+
+    Attributes:
+        channels: of the maps that `forward` returns.
+    """
+
+    def __init__(self, out_channels: int, stride: int = 16) -> None:
+        super().__init__()
+        self.stem = SameConvBN(3, _STEM_CHANNELS, 3, stride=2)
+        self.blocks = nn.ModuleList()
+        channels = _STEM_CHANNELS
+        for kernel_size, first_stride, expansion, width, depth in _STAGES:
+            for i in range(depth):
+                self.blocks.append(InvertedBottleneck(channels, width, kernel_size, first_stride if i == 0 else 1, expansion))
+                channels = width
+        # The neck joins the maps from its stride on to coarser ones.
+        self.first_level = {8: 1, 16: 2}[stride]
+        self.laterals = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in list(_TAPS.values())[self.first_level :])
+        self.neck = nn.Sequential(
+            LayerNorm2d(out_channels),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            LayerNorm2d(out_channels),
+        )
+        self.channels = [*_TAPS.values(), out_channels]
+
+    def depth_groups(self) -> list[list[nn.Module]]:
+        """Modules from the input to the output, for learning rates that decay with depth."""
+        return [[self.stem], *([block] for block in self.blocks), [self.laterals, self.neck]]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """
+        Args:
+            images: (B, 3, H, W), normalised; H and W multiples of 32.
+
+        Returns:
+            Five maps: 24 channels at 1/4, 40 at 1/8, 112 at 1/16, 320 at 1/32, and the neck's.
+        """
+        x = self.stem(images)
+        maps = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in _TAPS:
+                maps.append(x)
+        inputs = maps[self.first_level :]
+        joined = self.laterals[0](inputs[0])
+        for lateral, coarse in zip(self.laterals[1:], inputs[1:], strict=True):
+            # 1x1 convolutions and resizing commute: the cheaper order.
+            joined = joined + F.interpolate(lateral(coarse), size=joined.shape[-2:], mode="bilinear", align_corners=False)
+        return [*maps, self.neck(joined)]

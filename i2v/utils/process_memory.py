@@ -1,0 +1,18 @@
+"""The memory of this process."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+
+def release_free_memory() -> None:
+    """Give memory that is free back to the system, where the C library is glibc; elsewhere nothing.
+
+    Results that stay lie between large tensors that come and go with every frame, so that free memory falls into pieces and
+    more and more is taken from the system: 0.2 MB per full-size frame. Takes some milliseconds.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
