@@ -22,8 +22,8 @@ CONFIG_DIR = Path(__file__).parent / "configs"
 # What `apply_postprocessing=False` switches off.
 _NO_POSTPROCESSING = (
     "model.sam_mask_decoder.dynamic_multimask_via_stability=false",
-    "predictor.binarize_prompted_masks=false",
-    "predictor.fill_hole_area=0",
+    "++predictor.binarize_prompted_masks=false",
+    "++predictor.fill_hole_area=0",
 )
 
 
@@ -52,13 +52,16 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = ()) -> DictC
         ValueError: an unknown name (the known ones are listed), or a config or override that Hydra cannot compose.
     """
     path = Path(config_file)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    if path.suffix == ".yaml" and path.is_file():
         folder, name = path.resolve().parent, path.stem
-    elif path.stem in known_configs() and (len(path.parts) == 1 or path.parts[-3:-1] == CONFIG_DIR.parts[-2:]):
+    elif path.name.removesuffix(".yaml") in known_configs() and (
+        len(path.parts) == 1 or path.parts[-3:-1] == CONFIG_DIR.parts[-2:]
+    ):
         folder, name = CONFIG_DIR, path.stem
     else:
         raise ValueError(f"unknown config {str(config_file)!r}: neither a YAML file nor one of {', '.join(known_configs())}")
-    overrides = [f"hydra.searchpath=[file://{CONFIG_DIR}]", *overrides] if folder != CONFIG_DIR else list(overrides)
+    searchpath = str(CONFIG_DIR).replace("\\", "\\\\").replace("'", "\\'")
+    overrides = [f"hydra.searchpath=['file://{searchpath}']", *overrides] if folder != CONFIG_DIR else list(overrides)
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from i2v.inference.features import FeatureStore, FrameLoader
 from i2v.inference.frames import Frames, LiveFrames, open_frames
-from i2v.inference.memory_bank import MemoryBank
+from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.state import Prompt, TrackedObject, VideoState
 from i2v.inference.tracker import Tracker
 from i2v.modeling.sam_i2v import SAMI2V
@@ -73,8 +75,10 @@ class I2VVideoPredictor:
             FileNotFoundError, NotADirectoryError, TypeError, ValueError: see `i2v.inference.frames`; nothing was done then.
         """
         encoder = self.model.image_encoder
-        reach = max(self.model.memory_selector.reach, encoder.window)
-        frames: Frames = LiveFrames(keep=reach + 1) if video_path is None else open_frames(video_path)
+        reach = self.model.memory_selector.reach
+        # To correct the oldest of the last frames, those that it remembers are needed, and the window of each of them.
+        live = LiveFrames(num_usable=reach + 1, num_kept=2 * reach + encoder.window)
+        frames: Frames = live if video_path is None else open_frames(video_path)
         loader = FrameLoader(
             frames,
             self.model.image_size,
@@ -120,7 +124,7 @@ class I2VVideoPredictor:
         """
         state = inference_state
         self._check_frame(state, frame_idx)
-        prompt = self._points_prompt(state, points, labels, box, normalize_coords)
+        prompt = make_points_prompt(points, labels, box, state.frames.size, self.model.image_size, normalize_coords)
         if box is not None and not clear_old_points:
             raise ValueError("a box replaces the points in its frame: give it with clear_old_points=True, before points")
         obj = state.objects.get(obj_id) or TrackedObject(obj_id)
@@ -147,13 +151,7 @@ class I2VVideoPredictor:
         """
         state = inference_state
         self._check_frame(state, frame_idx)
-        mask = torch.as_tensor(mask)
-        size = (state.frames.height, state.frames.width)
-        if tuple(mask.shape) != size:
-            raise ValueError(f"the mask has shape {tuple(mask.shape)}, but the video's frames are (height, width) = {size}")
-        if mask.is_floating_point() and mask.isnan().any():
-            raise ValueError("the mask has NaN in it")
-        prompt = Prompt(mask=self._tracker.resize_mask_prompt(mask != 0))
+        prompt = Prompt(mask=self._tracker.resize_mask_prompt(check_mask(mask, state.frames.size)))
         return self._prompt(state, state.objects.get(obj_id) or TrackedObject(obj_id), frame_idx, prompt)
 
     def propagate_in_video(
@@ -219,7 +217,8 @@ class I2VVideoPredictor:
         """Remove an object's prompts in a frame.
 
         A frame that was tracked before it was corrected gets the mask of tracking back. A frame that was prompted at first
-        has no mask until it is tracked; an object without any prompt left is not tracked.
+        has no mask until it is tracked. Where that was the last such frame, the object begins anew from the frames in which it
+        was corrected; without any prompt left it is not tracked.
 
         Returns:
             As `add_new_points_or_box`, or None without `need_output`.
@@ -232,13 +231,14 @@ class I2VVideoPredictor:
         if obj_id not in state.objects:
             raise KeyError(f"no object {obj_id!r}; there are {state.obj_ids}")
         obj = state.objects[obj_id]
-        if obj.prompts.pop(frame_idx, None) is not None:
-            corrected = obj.bank.tracked.get(frame_idx)
-            obj.bank.remove(frame_idx)
-            if not obj.bank.conditioning:
-                obj.bank = MemoryBank()
-            elif corrected is not None:
-                self._tracker.track(state, [obj], frame_idx, corrected.reverse)
+        if frame_idx in obj.prompts:
+            if frame_idx in obj.bank.tracked:
+                self._tracker.track(state, [obj], frame_idx, obj.bank.tracked[frame_idx].reverse)
+            else:
+                obj.bank.remove(frame_idx)
+                if not obj.bank.conditioning:
+                    obj.bank.start_from_corrections()
+            del obj.prompts[frame_idx]
         if need_output:
             return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
         return None
@@ -272,8 +272,10 @@ class I2VVideoPredictor:
         self, state: VideoState, start: int, limit: int | None, step: int
     ) -> Iterator[tuple[int, list[int], Tensor]]:
         frame_idx = start
+        # Backward, what is new is the first frame of the window.
+        lead = 0 if step > 0 else self.model.image_encoder.window - 1
         while (limit is None or abs(frame_idx - start) <= limit) and state.loader.has(frame_idx):
-            state.loader.prefetch(frame_idx + step * ahead for ahead in range(1, _PREFETCH + 1))
+            state.loader.prefetch(frame_idx + step * (lead + ahead) for ahead in range(1, _PREFETCH + 1))
             yield self._result(state, frame_idx, reverse=step < 0)
             frame_idx += step
 
@@ -287,51 +289,13 @@ class I2VVideoPredictor:
     def _prompt(self, state: VideoState, obj: TrackedObject, frame_idx: int, prompt: Prompt) -> tuple[int, list[int], Tensor]:
         output = self._tracker.prompt(state, obj, frame_idx, prompt)
         obj.bank.store(frame_idx, output, conditioning=frame_idx not in obj.bank.tracked)
-        obj.prompts[frame_idx] = prompt
+        obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large
         state.objects[obj.obj_id] = obj
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
 
     @staticmethod
     def _check_frame(state: VideoState, frame_idx: int) -> None:
+        if not isinstance(frame_idx, Integral):
+            raise TypeError(f"a frame index is an integer, not {frame_idx!r}")
         if not state.loader.has(frame_idx):
-            known = "not known yet" if state.num_frames is None else str(state.num_frames)
-            raise IndexError(f"no frame {frame_idx} in {state.frames.name}; its number of frames is {known}")
-
-    def _points_prompt(self, state: VideoState, points: Any, labels: Any, box: Any, in_pixels: bool) -> Prompt:
-        """Check points, labels and box, and turn them into points of the network's input."""
-        size = torch.tensor([state.frames.width, state.frames.height], dtype=torch.float32)
-        limit = size if in_pixels else torch.ones(2)
-        if points is None and box is None:
-            raise ValueError("give points with labels, or a box, or both")
-        if (points is None) != (labels is None):
-            raise ValueError("points need labels, and labels need points: one label (1 or 0) for each point")
-        xy = torch.as_tensor(np.zeros((0, 2)) if points is None else points, dtype=torch.float32, device="cpu")
-        if xy.numel() and xy.shape[-1] != 2:
-            raise ValueError(f"points must be pairs (x, y), got {xy.tolist()}")
-        xy = xy.reshape(-1, 2)
-        kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.float32, device="cpu").reshape(-1)
-        if len(xy) != len(kinds):
-            raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
-        if box is None and not len(xy):
-            raise ValueError("the list of points is empty")
-        if not xy.isfinite().all():
-            raise ValueError(f"points must be finite numbers, got {xy.tolist()}")
-        if ((xy < 0) | (xy >= limit)).any():
-            raise ValueError(f"a point of {xy.tolist()} is outside of the frame (width, height) = {limit.tolist()}")
-        if not ((kinds == 0) | (kinds == 1)).all():
-            raise ValueError(f"labels must be 1 (foreground) or 0 (background), got {kinds.tolist()}")
-        if box is not None:
-            corners = torch.as_tensor(box, dtype=torch.float32, device="cpu")
-            if corners.numel() == 4:
-                corners = corners.reshape(2, 2)
-            if corners.shape != (2, 2) or not corners.isfinite().all():
-                raise ValueError(f"a box is four finite numbers (x0, y0, x1, y1), got {box}")
-            if (corners[0] >= corners[1]).any():
-                raise ValueError(f"a box (x0, y0, x1, y1) must have x0 < x1 and y0 < y1, got {corners.flatten().tolist()}")
-            if ((corners < 0) | (corners > limit)).any():
-                raise ValueError(
-                    f"the box {corners.flatten().tolist()} is not inside of the frame (width, height) = {limit.tolist()}"
-                )
-            xy = torch.cat([corners, xy])
-            kinds = torch.cat([torch.tensor([2.0, 3.0]), kinds])
-        return Prompt(points=xy / limit * self.model.image_size, labels=kinds.int())
+            raise IndexError(f"no frame {frame_idx} in {state.frames.name}: it has frames {state.frames.extent()}")

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from i2v.build_i2v import build_i2v_video_predictor, known_configs
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.frames import Frames, open_frames
+from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.state import VideoState
 from i2v.inference.tracker import PRECISIONS
 from i2v.utils.files import atomic_write
@@ -42,6 +43,10 @@ class UserPrompt:
     points: list[tuple[float, float, int]] = field(default_factory=list)
     box: tuple[float, float, float, float] | None = None
     mask: np.ndarray | None = None
+
+    def arguments(self) -> tuple[list[tuple[float, float]] | None, list[int] | None, tuple[float, ...] | None]:
+        """Points, labels and box as the predictor takes them."""
+        return [point[:2] for point in self.points] or None, [point[2] for point in self.points] or None, self.box
 
 
 Prompts = dict[tuple[int, int], UserPrompt]  # by frame and object
@@ -97,20 +102,25 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
     return prompts
 
 
+def check_prompts(frames: Frames, prompts: Prompts) -> None:
+    """Raise a ValueError or IndexError for what the predictor would refuse, before there is one."""
+    for (frame, _), prompt in prompts.items():
+        if not frames.has(frame):
+            raise IndexError(f"no frame {frame} in {frames.name}: it has frames {frames.extent()}")
+        if prompt.mask is not None:
+            check_mask(prompt.mask, frames.size)
+        else:
+            make_points_prompt(*prompt.arguments(), frames.size, image_size=1)
+
+
 def add_prompts(predictor: I2VVideoPredictor, state: VideoState, prompts: Prompts) -> None:
     """Give a user's prompts to the predictor."""
     for (frame, obj_id), prompt in sorted(prompts.items()):
         if prompt.mask is not None:
             predictor.add_new_mask(state, frame, obj_id, prompt.mask)
             continue
-        predictor.add_new_points_or_box(
-            state,
-            frame,
-            obj_id,
-            points=[point[:2] for point in prompt.points] or None,
-            labels=[point[2] for point in prompt.points] or None,
-            box=prompt.box,
-        )
+        points, labels, box = prompt.arguments()
+        predictor.add_new_points_or_box(state, frame, obj_id, points=points, labels=labels, box=box)
 
 
 class ResultWriter:
@@ -138,6 +148,11 @@ class ResultWriter:
         if former:
             raise FileExistsError(f"{folder} has results in it ({former[0].name}): choose another --output, or remove them")
         self.masks.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames that have results."""
+        return len(self._rles)
 
     def add(self, frame: int, obj_ids: list[int], mask_logits: Tensor) -> None:
         """Write the masks (O, 1, H, W) of a frame."""
@@ -253,8 +268,9 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"--max-frames must be at least 1, got {args.max_frames}")
     prompts = parse_prompts(args.point, args.box, args.mask)
     frames = open_frames(args.video)
+    check_prompts(frames, prompts)
     writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts)
-    overrides = [f"predictor.precision={args.precision}"] if args.precision else []
+    overrides = [f"++predictor.precision={args.precision}"] if args.precision else []
     with torch.random.fork_rng(enabled=args.untrained, devices=[]):
         if args.untrained:
             log.info("--untrained: the weights are random, so that the masks mean nothing")
@@ -272,7 +288,8 @@ def _run(args: argparse.Namespace) -> int:
         status = 130
     finally:
         writer.finish(state.loader.decoded)
-    log.info("masks, overlay.mp4 and masklets.json are in %s", args.output)
+    if writer.num_frames:
+        log.info("masks, overlay.mp4 and masklets.json of %d frames are in %s", writer.num_frames, args.output)
     return status
 
 

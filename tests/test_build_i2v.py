@@ -35,6 +35,26 @@ def test_packaged_config_is_found_from_anywhere(config):
         assert load_config(config).model.image_size == 1024
 
 
+@pytest.mark.parametrize("name", ["ä b", "a (copy)", "a,b=c", "a[1]&{x}", "it's"])
+def test_own_config_uses_the_package_wherever_that_lies(name, tmp_path, monkeypatch):
+    package = Path(shutil.copytree(CONFIG_DIR, tmp_path / name))
+    monkeypatch.setitem(load_config.__globals__, "CONFIG_DIR", package)
+    assert load_config(TINY_CONFIG).model.image_size == 128
+
+
+def test_config_without_a_predictor(tmp_path):
+    text = TINY_CONFIG.read_text()
+    (tmp_path / "own.yaml").write_text(text[: text.index("predictor:")])
+    predictor = build_i2v_video_predictor(tmp_path / "own.yaml", device="cpu", apply_postprocessing=False)
+    assert isinstance(predictor, I2VVideoPredictor)
+
+
+@pytest.mark.parametrize("name", ["i2v-infer.txt", "i2v-infer.v2", "i2v-infer.yml"])
+def test_names_like_those_of_configs_are_unknown(name):
+    with pytest.raises(ValueError, match="unknown config"):
+        load_config(name)
+
+
 def test_packaged_model_is_the_published_size():
     with torch.device("meta"):
         model = build_i2v("i2v-infer", device="meta")

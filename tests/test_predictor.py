@@ -218,11 +218,48 @@ def test_live_frames_give_what_the_video_gives(tiny_predictor, tiny_video) -> No
             _, _, masks = tiny_predictor.add_new_mask(state, 0, 1, disc(video, 20, 20))
         live[frame] = masks.clone()
     assert_same(live, expected)
-    with pytest.raises(IndexError, match="frame 2 of the live video is gone"):
+    with pytest.raises(IndexError, match=r"no frame 2 in the live video: it has frames 19 to 39"):
         tiny_predictor.add_new_points_or_box(state, 2, 5, points=[[1, 1]], labels=[1])
     assert state.obj_ids == [1]
+    # The oldest frame that can be asked for needs features, and windows, of frames before it.
+    tiny_predictor.add_new_points_or_box(state, 19, 1, points=[[1, 1]], labels=[0])
+    assert not torch.equal(tiny_predictor.add_new_points_or_box(state, 19, 5, points=[[40, 30]], labels=[1])[2][:1], live[19])
+    _, _, masks = tiny_predictor.clear_all_prompts_in_frame(state, 19, 1)
+    assert_same({19: masks[:1]}, {19: live[19]}, 0.001)
     with pytest.raises(ValueError, match="track_frame is for live video"):
         tiny_predictor.track_frame(tiny_predictor.init_state(video), video[0])
+
+
+def test_object_begins_anew_from_its_corrections(tiny_predictor, tiny_video) -> None:
+    state = start(tiny_predictor, tiny_video)
+    track(tiny_predictor, state)
+    _, _, corrected = tiny_predictor.add_new_points_or_box(state, 5, 1, points=[[1, 1]], labels=[0])
+    tiny_predictor.clear_all_prompts_in_frame(state, 0, 1)
+    assert list(state.objects[1].prompts) == list(state.objects[1].bank.conditioning) == [5]
+    masks = track(tiny_predictor, state)
+    assert list(masks) == list(range(5, 12))
+    torch.testing.assert_close(masks[5], corrected)
+    assert all((frame > -1024).any() for frame in masks.values())
+
+
+def test_clearing_that_fails_loses_nothing(tiny_predictor, tiny_video, monkeypatch) -> None:
+    state = start(tiny_predictor, tiny_video)
+    track(tiny_predictor, state)
+    _, _, corrected = tiny_predictor.add_new_points_or_box(state, 5, 1, points=[[1, 1]], labels=[0])
+
+    def fail(*_):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(tiny_predictor.model, "condition", fail)
+    with pytest.raises(OSError, match="disk"):
+        tiny_predictor.clear_all_prompts_in_frame(state, 5, 1)
+    assert set(state.objects[1].prompts) == {0, 5}
+    torch.testing.assert_close(tiny_predictor._tracker.masks_at_video_size(state, 5), corrected)
+
+
+def test_mask_prompts_are_not_kept(tiny_predictor, tiny_video) -> None:
+    state = start(tiny_predictor, tiny_video)
+    assert state.objects[1].prompts[0].mask is None
 
 
 def test_holes_are_filled_and_postprocessing_can_be_off(make_tiny_predictor, tiny_video) -> None:

@@ -233,6 +233,16 @@ def test_error_names_the_thing_and_a_second_try_works(arguments, named, caplog, 
     assert main([*run, *POINT, "--max-frames", "1"]) == 0
 
 
+@pytest.mark.parametrize("prompt", [["--point", "99,1,1"], ["--box", "5,500,1,501,9"], ["--mask", "3,MASK"]])
+def test_all_prompts_are_checked_before_any_work(prompt, caplog, monkeypatch, png_folder, tmp_path):
+    Image.new("L", (8, 8), 1).save(tmp_path / "mask.png")
+    prompt = [argument.replace("MASK", str(tmp_path / "mask.png")) for argument in prompt]
+    monkeypatch.setattr(segment, "build_i2v_video_predictor", lambda *args, **kwargs: pytest.fail("work was done"))
+    run = [str(png_folder), *TINY, "--untrained", "--output", str(tmp_path / "out"), *POINT, *prompt]
+    check_error(caplog, run, "frame")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("weights", [[], ["--untrained", "--checkpoint", "a.pt"]])
 def test_weights_or_untrained(weights, capsys, tmp_path):
     with pytest.raises(SystemExit) as status:

@@ -286,7 +286,7 @@ def build_parser() -> argparse.ArgumentParser:
 @torch.inference_mode()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser()
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     if args.frames < 1 or args.objects < 1:
         parser.error("--frames and --objects must be at least 1")
     if args.memory is not None and args.memory <= SETTLED:

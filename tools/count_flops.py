@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model.memory_prompt_generator=null")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     model = build_meta_model(args.config, args.overrides)
     tfi = model.image_encoder.trunk_video
     quoted = QUOTED if Path(args.config).stem == QUOTED_CONFIG else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -76,29 +76,31 @@ class FrameLoader:
         self.image_size = image_size
         self.device = device
         self.keep_on_cpu = keep_on_cpu
-        self._background = background
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-frames")
+        self._background = background and frames.num_frames is not None
+        # A source of unknown length may wait for its next frame: then no other thread must wait in turn, nor ask ahead.
+        inline = frames.num_frames is None
+        self._worker = None if inline else ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-frames")
         self._futures: RecentlyUsed[int, Future[Tensor]] = RecentlyUsed(keep, self._submit)
 
     def load(self, index: int) -> Tensor:
         """Frame `index` on the device, (1, 3, S, S)."""
         try:
-            return self._futures[index].result().to(self.device, non_blocking=True)
+            return self._to_device(self._futures[index].result())
         except Exception:
             self._futures.clear()  # so that a frame that failed is tried again
             raise
 
     def decoded(self, index: int) -> np.ndarray:
         """Frame `index` as the source has it, (height, width, 3) uint8 RGB."""
-        return self._worker.submit(self.frames.__getitem__, index).result()
+        return self._run(self.frames.__getitem__, index)
 
     def has(self, index: int) -> bool:
         """Whether frame `index` exists."""
-        return self._worker.submit(self.frames.has, index).result()
+        return self._run(self.frames.has, index)
 
     def count(self) -> int:
         """Number of frames; an iterator is read to its end."""
-        return self._worker.submit(self.frames.count).result()
+        return self._run(self.frames.count)
 
     def prefetch(self, indices: Iterable[int]) -> None:
         """Start to decode frames that will be needed soon; those that are known not to exist are left out."""
@@ -109,14 +111,25 @@ class FrameLoader:
             if exists and index not in self._futures:
                 _ = self._futures[index]
 
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments) if self._worker is None else self._worker.submit(function, *arguments).result()
+
     def _submit(self, index: int) -> Future[Tensor]:
-        return self._worker.submit(self._decode, index)
+        if self._worker is not None:
+            return self._worker.submit(self._decode, index)
+        future: Future[Tensor] = Future()
+        future.set_result(self._decode(index))
+        return future
 
     def _decode(self, index: int) -> Tensor:
         image = preprocess(self.frames[index], self.image_size)
         if self.device.type == "cuda":
             image = image.pin_memory()
-        return image if self.keep_on_cpu else image.to(self.device, non_blocking=True)
+        return image if self.keep_on_cpu else self._to_device(image)
+
+    def _to_device(self, image: Tensor) -> Tensor:
+        # Only from pinned memory: elsewhere the copy may still be read when its source is freed.
+        return image.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 class FeatureStore:

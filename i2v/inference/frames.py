@@ -39,6 +39,11 @@ class Frames(ABC):
     width: int
     num_frames: int | None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.width, self.height
+
     @abstractmethod
     def __getitem__(self, index: int) -> np.ndarray:
         """Frame `index` as (height, width, 3) uint8 RGB."""
@@ -51,6 +56,10 @@ class Frames(ABC):
         """Number of frames. A source of unknown length is read to its end."""
         assert self.num_frames is not None
         return self.num_frames
+
+    def extent(self) -> str:
+        """Which frames there are, for messages."""
+        return f"0 to {self.count() - 1}"
 
 
 class ImageFolder(Frames):
@@ -111,7 +120,9 @@ class VideoFile(Frames):
         self.num_frames = len(self._timestamps)
         if not self.num_frames:
             raise ValueError(f"{path}: OpenCV cannot decode a single frame of it")
-        if self.num_frames < 0.95 * promised:
+        # The header's number may be an estimate from duration and rate: a rate that varies is no truncation.
+        ends = self._timestamps[-1] / 1000 + 1 / self.frames_per_second
+        if self.num_frames < 0.95 * promised and ends < 0.95 * promised / self.frames_per_second:
             raise ValueError(
                 f"{path} ends early: it promises {promised} frames, {self.num_frames} can be decoded. It is truncated; "
                 f"repair it, or cut it to what is there (ffmpeg -i {self.path.name} -frames:v {self.num_frames} fixed.mp4)"
@@ -197,6 +208,7 @@ class IteratorFrames(Frames):
         self._iterator: Iterator[Any] = iter(frames)
         self._folder = tempfile.TemporaryDirectory(prefix="i2v-frames-")
         self._read = 0
+        self._error: Exception | None = None
         self.num_frames = None
         first = next(self._iterator, None)
         if first is None:
@@ -220,12 +232,18 @@ class IteratorFrames(Frames):
         return cv2.cvtColor(cv2.imread(self._path(index)), cv2.COLOR_BGR2RGB)
 
     def _read_one(self) -> None:
+        if self._error is not None:  # the frame is lost: the next one must not take its place
+            raise self._error
         try:
             frame = next(self._iterator)
         except StopIteration:
             self.num_frames = self._read
-        else:
+            return
+        try:
             self._store(frame)
+        except (ValueError, OSError) as error:
+            self._error = error
+            raise
 
     def _store(self, frame: Any) -> None:
         image = _check_size(_to_rgb(frame, self._read), self._read, self)
@@ -239,13 +257,18 @@ class IteratorFrames(Frames):
 
 
 class LiveFrames(Frames):
-    """Frames that arrive one by one (`append`); the last `keep` of them are held."""
+    """Frames that arrive one by one (`append`).
 
-    def __init__(self, keep: int) -> None:
+    Args:
+        num_usable: the last frames that can be asked for. num_kept: those that are held, because a usable one may need them.
+    """
+
+    def __init__(self, num_usable: int, num_kept: int) -> None:
         self.name = "the live video"
         self.num_frames = 0
         self.height = self.width = 0
-        self._keep = keep
+        self._num_usable = num_usable
+        self._num_kept = num_kept
         self._recent: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def append(self, frame: Any) -> int:
@@ -256,9 +279,17 @@ class LiveFrames(Frames):
             self.height, self.width = image.shape[:2]
         self._recent[index] = _check_size(image, index, self).copy()
         self.num_frames = index + 1
-        if len(self._recent) > self._keep:
+        if len(self._recent) > self._num_kept:
             self._recent.popitem(last=False)
         return index
+
+    def has(self, index: int) -> bool:
+        return max(self.count() - self._num_usable, 0) <= index < self.count()
+
+    def extent(self) -> str:
+        if not self.count():
+            return "none yet"
+        return f"{max(self.count() - self._num_usable, 0)} to {self.count() - 1}, and forgets earlier ones"
 
     def __getitem__(self, index: int) -> np.ndarray:
         if index not in self._recent:

@@ -71,6 +71,12 @@ class MemoryBank:
         for frames in (self.conditioning, self.tracked, self.memories):
             frames.pop(frame, None)
 
+    def start_from_corrections(self) -> None:
+        """Begin anew where no conditioning frame is left: from the frames that were corrected, if there are any."""
+        self.conditioning = {frame: output for frame, output in self.tracked.items() if output.prompted}
+        self.tracked = {}
+        self.memories = {frame: memory for frame, memory in self.memories.items() if frame in self.conditioning}
+
     def drop_memories(self, frame: int, reach: int) -> None:
         """Drop the memories of tracked frames further than `reach` from `frame`: the selector cannot choose them there."""
         for other in [other for other in self.memories if abs(other - frame) > reach and other in self.tracked]:

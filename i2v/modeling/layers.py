@@ -127,7 +127,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout:
 
     Args:
         q: (B or 1, heads, L, D) queries; a batch of 1 is shared by all. k: (B, heads, S, D) keys.
-        v: (B, heads, S, E) values. bias: (B, S) added to the scores, -inf where a key must not be seen.
+        v: (B, heads, S, E) values. bias: (B, S) added to the scores, finite.
         dropout: probability with which a weight is dropped.
 
     Returns:
@@ -185,7 +185,7 @@ class Attention(nn.Module):
             q: (B or 1, L, embedding_dim). k, v: (B, S, kv_in_dim).
             q_rotation: (L', width / 2, 2) as `axial_rotation` makes it, for the first L tokens, repeated as often as it
                 fits; None for no rotation. k_rotation: likewise for the keys; tokens beyond the repeats are not rotated.
-            bias: (B, S) added to the scores, -inf where a key must not be seen.
+            bias: (B, S) added to the scores, finite.
 
         Returns:
             (B, L, embedding_dim).
@@ -193,7 +193,8 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         q = rotate(self._heads(self.q_proj(q)), q_rotation)
         k = rotate(self._heads(self.k_proj(k)), k_rotation)
-        if self.num_heads == 1 and v.shape[-1] < self.v_proj.out_features and not dropout:
+        narrow = self.num_heads == 1 and v.shape[-1] < self.v_proj.out_features
+        if narrow and not dropout and q.device.type == "cpu":  # elsewhere fused kernels want values as wide as keys
             # The weights sum to one, so that projecting their average of the values is averaging projected values:
             # with 64 channels in place of 256 a third of the products is saved.
             out = self.v_proj(attend(q, k, v.unsqueeze(1), bias)[:, 0])

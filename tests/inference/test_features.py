@@ -82,6 +82,15 @@ def test_prefetch_decodes_ahead_only_in_the_background(tiny_video):
     assert ahead == {False: [], True: [3, 4]}
 
 
+def test_backward_tracking_decodes_ahead_too(tiny_predictor, tiny_video):
+    state = tiny_predictor.init_state(tiny_video)
+    tiny_predictor.add_new_points_or_box(state, 11, 1, [[40, 24]], [1])
+    for frame, _, _ in tiny_predictor.propagate_in_video(state, reverse=True):
+        window = tiny_predictor.model.image_encoder.window
+        first = frame - window + 1
+        assert all(ahead in state.loader._futures for ahead in (first - 1, first - 2) if ahead >= 0)
+
+
 def test_frame_that_failed_is_tried_again(tiny_video):
     frames = RecordingFrames(tiny_video, broken=2)
     loader = make_loader(frames)

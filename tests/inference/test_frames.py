@@ -105,12 +105,22 @@ def test_iterator_is_read_when_needed_and_can_go_back(tiny_predictor, tiny_video
     results = tiny_predictor.propagate_in_video(state)
     for _ in range(4):
         next(results)
-    assert 4 <= len(taken) < 12  # a few are read ahead
+    assert len(taken) == 4  # nobody waits for a frame that nobody asked for
     results.close()
     frame, _, again = next(tiny_predictor.propagate_in_video(state, 0, 0))
     assert frame == 0
     np.testing.assert_array_equal(again, first)
     assert len(list(tiny_predictor.propagate_in_video(state))) == state.num_frames == len(taken) == 12
+
+
+def test_bad_frame_of_an_iterator_stays_bad(tiny_predictor, tiny_video):
+    frames = [*tiny_video[:6], tiny_video[6][:40], *tiny_video[7:]]
+    state = tiny_predictor.init_state(iter(frames))
+    tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+    for start in (0, 5):  # the next frame must not take its place
+        with pytest.raises(ValueError, match="frame 6 of the iterator"):
+            list(tiny_predictor.propagate_in_video(state, start))
+    assert 6 not in state.objects[1].bank
 
 
 def test_frames_of_an_iterator_disappear_from_disk(tiny_video, tmp_path, monkeypatch):
@@ -174,7 +184,7 @@ def test_video_file_has_the_colours_and_rate_of_its_source(tmp_path, make_video,
 
 
 def test_live_frames_hold_the_last_ones(tiny_video):
-    frames = LiveFrames(keep=3)
+    frames = LiveFrames(num_usable=3, num_kept=3)
     assert not frames.has(0)
     assert [frames.append(frame.copy()) for frame in tiny_video[:5]] == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(frames[2], tiny_video[2])
@@ -186,7 +196,7 @@ def test_live_frames_hold_the_last_ones(tiny_video):
 
 
 def test_live_frames_are_copies(tiny_video):
-    frames = LiveFrames(keep=1)
+    frames = LiveFrames(num_usable=1, num_kept=1)
     camera_buffer = tiny_video[0].copy()
     frames.append(camera_buffer)
     camera_buffer[:] = 0

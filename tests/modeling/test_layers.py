@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from i2v.modeling import layers
 from i2v.modeling.layers import Attention, Conv2dBN, LayerNorm2d, attend, rotate, tiled_attention
+from i2v.modeling.memory.prompt_generator import MemoryPromptGenerator
 from i2v.modeling.position_encoding import axial_rotation
 
 
@@ -81,3 +82,17 @@ def test_layer_norm_2d_is_layer_norm_over_channels() -> None:
     x = normal(2, 6, 3, 4)
     expected = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-6).sqrt()
     torch.testing.assert_close(norm(x), expected)
+
+
+@torch.inference_mode()
+def test_what_is_hidden_does_not_count_in_tiles_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_TILE", (4, 8))  # whole tiles are hidden
+    generator = MemoryPromptGenerator(width=16, memory_channels=4, num_tokens=5, dropout=0.0).eval()
+    memory, position = normal(2, 64, 4), normal(2, 64, 4, seed=1)
+    foreground = torch.zeros(2, 64, dtype=torch.bool)
+    foreground[:, 40:44] = True
+    rotation = axial_rotation(16, 8, 8)
+    plain = generator(memory, position, foreground, rotation)
+    monkeypatch.setattr(layers, "_TILED_FROM", 1)
+    memory[:, :40] = 1e3  # hidden
+    torch.testing.assert_close(generator(memory, position, foreground, rotation), plain)

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from i2v.modeling.layers import Attention
 from i2v.modeling.position_encoding import axial_rotation
 
+# Added to the score of what must not be seen: the softmax makes it zero. Finite, as the tiled attention needs it.
+_HIDDEN = -1e4
+
 
 class MemoryPromptGenerator(nn.Module):
     """Learned tokens read the foreground of the memories and are handed to the mask decoder like prompts.
@@ -61,7 +64,7 @@ class MemoryPromptGenerator(nn.Module):
         if self.masked_attention:
             # An object that was nowhere yet and has no pointer leaves nothing to look at: then everything is looked at.
             hidden = ~foreground & foreground.any(dim=1, keepdim=True)
-            bias = (memory.new_zeros(hidden.shape) if bias is None else bias).masked_fill(hidden, float("-inf"))
+            bias = (memory.new_zeros(hidden.shape) if bias is None else bias).masked_fill(hidden, _HIDDEN)
         tokens = self.query_embedding_fg.weight.expand(memory.shape[0], -1, -1)
         own_rotation = axial_rotation(tokens.shape[-1], 1, self.num_tokens, tokens.device)
         x = tokens + self.dropout(

@@ -138,7 +138,7 @@ class MemorySelector:
                 return pool
             scores = torch.zeros(len(pool), dtype=torch.float64)
             if self.mode != "uniform":
-                scores += similarity(pool).double().cpu()
+                scores += similarity(pool).cpu().double()  # MPS has no float64
             if self.mode != "greedy":
                 scores += noise[[time - t - 1 for t in pool]]
             return sorted(pool[i] for i in scores.topk(count).indices.tolist())
@@ -156,7 +156,7 @@ class MemorySelector:
         past = [(t, 0) for t in conditioning if t <= time] + list(zip(far + near, positions, strict=True))
         pointers = [PlannedPointer(t, (length + 1 - p) / (length + 1)) for t, p in past]
         if pointers:
-            fill = max(length + len(conditioning) - len(pointers), 0)
+            fill = sum(memory.repeats for memory in memories) - len(pointers)
             pointers[0] = PlannedPointer(pointers[0].time, pointers[0].distance, 1 + fill)
         return MemoryPlan(tuple(memories), tuple(pointers))
 

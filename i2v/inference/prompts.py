@@ -1,0 +1,80 @@
+"""What a user may give as a prompt, checked before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2v.inference.state import Prompt
+
+
+def make_points_prompt(
+    points: Any, labels: Any, box: Any, frame_size: tuple[int, int], image_size: int, in_pixels: bool = True
+) -> Prompt:
+    """Check points, labels and box, and turn them into points of the network's input.
+
+    Args:
+        points: (N, 2) (x, y), or None. labels: (N,), or None. box: (4,) (x0, y0, x1, y1), or None.
+        frame_size: (width, height) of the video. image_size: of the network's input.
+        in_pixels: False if points and box are fractions of the frame's sides.
+
+    Raises:
+        ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not finite
+            or outside of the frame; labels other than 0 and 1; a box without area.
+    """
+    limit = torch.tensor(frame_size, dtype=torch.float32) if in_pixels else torch.ones(2)
+    if points is None and box is None:
+        raise ValueError("give points with labels, or a box, or both")
+    if (points is None) != (labels is None):
+        raise ValueError("points need labels, and labels need points: one label (1 or 0) for each point")
+    xy = torch.as_tensor(np.zeros((0, 2)) if points is None else points, dtype=torch.float32, device="cpu")
+    if xy.numel() and xy.shape[-1] != 2:
+        raise ValueError(f"points must be pairs (x, y), got {xy.tolist()}")
+    xy = xy.reshape(-1, 2)
+    kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.float32, device="cpu").reshape(-1)
+    if len(xy) != len(kinds):
+        raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
+    if box is None and not len(xy):
+        raise ValueError("the list of points is empty")
+    if not xy.isfinite().all():
+        raise ValueError(f"points must be finite numbers, got {xy.tolist()}")
+    if ((xy < 0) | (xy >= limit)).any():
+        raise ValueError(f"a point of {xy.tolist()} is outside of the frame (width, height) = {limit.tolist()}")
+    if not ((kinds == 0) | (kinds == 1)).all():
+        raise ValueError(f"labels must be 1 (foreground) or 0 (background), got {kinds.tolist()}")
+    if box is not None:
+        corners = torch.as_tensor(box, dtype=torch.float32, device="cpu")
+        if corners.numel() == 4:
+            corners = corners.reshape(2, 2)
+        if corners.shape != (2, 2) or not corners.isfinite().all():
+            raise ValueError(f"a box is four finite numbers (x0, y0, x1, y1), got {box}")
+        if (corners[0] >= corners[1]).any():
+            raise ValueError(f"a box (x0, y0, x1, y1) must have x0 < x1 and y0 < y1, got {corners.flatten().tolist()}")
+        if ((corners < 0) | (corners > limit)).any():
+            raise ValueError(
+                f"the box {corners.flatten().tolist()} is not inside of the frame (width, height) = {limit.tolist()}"
+            )
+        xy = torch.cat([corners, xy])
+        kinds = torch.cat([torch.tensor([2.0, 3.0]), kinds])
+    return Prompt(points=xy / limit * image_size, labels=kinds.int())
+
+
+def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
+    """A mask prompt (height, width) as bool, foreground where it is not zero.
+
+    Args:
+        frame_size: (width, height) of the video.
+
+    Raises:
+        ValueError: a mask of another size, or not of two dimensions, or with NaN.
+    """
+    mask = torch.as_tensor(mask)
+    size = frame_size[::-1]
+    if tuple(mask.shape) != size:
+        raise ValueError(f"the mask has shape {tuple(mask.shape)}, but the video's frames are (height, width) = {size}")
+    if mask.is_floating_point() and mask.isnan().any():
+        raise ValueError("the mask has NaN in it")
+    return mask != 0
