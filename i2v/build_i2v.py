@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.checkpoints import load_weights
+
+log = logging.getLogger(__name__)
 
 CONFIG_DIR = Path(__file__).parent / "configs"
 # What `apply_postprocessing=False` switches off.
@@ -51,6 +54,8 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = ()) -> DictC
     Raises:
         ValueError: an unknown name (the known ones are listed), or a config or override that Hydra cannot compose.
     """
+    if isinstance(overrides, str):
+        raise TypeError(f"overrides are a list of strings, not one string: [{overrides!r}]")
     path = Path(config_file)
     if path.suffix == ".yaml" and path.is_file():
         folder, name = path.resolve().parent, path.stem
@@ -136,4 +141,6 @@ def _build_model(config: DictConfig, ckpt_path: str | Path | None, device: str |
         raise ValueError(f"cannot build the model: {error}") from error
     if ckpt_path is not None:
         load_weights(model, ckpt_path)
+    else:
+        log.warning("no checkpoint: the weights are random")
     return model.to(device).train(mode == "train")

@@ -30,7 +30,7 @@ from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.state import VideoState
 from i2v.inference.tracker import PRECISIONS
 from i2v.utils.files import atomic_write
-from i2v.utils.masks import load_mask, mask_to_rle, masks_to_labels, save_label_image
+from i2v.utils.masks import load_labels, mask_to_rle, masks_to_labels, save_label_image
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
 
 log = logging.getLogger("i2v.segment")
@@ -64,13 +64,16 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
     """
     prompts: Prompts = {}
 
-    def split(text: str, form: str, counts: Sequence[int]) -> tuple[UserPrompt, list[str]]:
+    def prompt_of(frame: int, obj_id: int | None) -> UserPrompt:
+        return prompts.setdefault((frame, obj_id or 1), UserPrompt())
+
+    def split(text: str, form: str, counts: Sequence[int]) -> tuple[int, int | None, list[str]]:
         match = re.fullmatch(r"(.*?)(?:@(\d+))?", text)
         fields = match[1].split(",")
-        obj_id = int(match[2] or 1)
-        if len(fields) not in counts or not fields[0].strip().isdecimal() or not 1 <= obj_id <= 255:
+        obj_id = int(match[2]) if match[2] else None
+        if len(fields) not in counts or not fields[0].strip().isdecimal() or not 1 <= (obj_id or 1) <= 255 or obj_id == 0:
             raise ValueError(f"{text!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
-        return prompts.setdefault((int(fields[0]), obj_id), UserPrompt()), fields[1:]
+        return int(fields[0]), obj_id, fields[1:]
 
     def numbers(text: str, fields: Sequence[str]) -> list[float]:
         try:
@@ -79,24 +82,36 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
             raise ValueError(f"{text!r}: {error}") from error
 
     for text in points:
-        prompt, fields = split(text, "--point FRAME,X,Y[,LABEL][@OBJ]", (3, 4))
+        frame, obj_id, fields = split(text, "--point FRAME,X,Y[,LABEL][@OBJ]", (3, 4))
         x, y, *label = numbers(text, fields)
         if label and label[0] not in (0, 1):
             raise ValueError(f"{text!r}: LABEL is 1 (foreground) or 0 (background)")
-        prompt.points.append((x, y, int(label[0]) if label else 1))
+        prompt_of(frame, obj_id).points.append((x, y, int(label[0]) if label else 1))
     for text in boxes:
-        prompt, fields = split(text, "--box FRAME,X0,Y0,X1,Y1[@OBJ]", (5,))
+        frame, obj_id, fields = split(text, "--box FRAME,X0,Y0,X1,Y1[@OBJ]", (5,))
+        prompt = prompt_of(frame, obj_id)
         if prompt.box is not None:
             raise ValueError(f"{text!r} is a second box for one object in one frame")
         prompt.box = tuple(numbers(text, fields))
     for text in masks:
         # A path may have commas and @ in it, so that only its ends are looked at.
-        prompt, fields = split(text, "--mask FRAME,PNG[@OBJ]", range(2, 100))
-        if prompt.mask is not None:
-            raise ValueError(f"{text!r} is a second mask for one object in one frame")
-        if prompt.points or prompt.box:
-            raise ValueError(f"{text!r}: give an object in one frame either a mask, or points and a box")
-        prompt.mask = load_mask(",".join(fields))
+        frame, obj_id, fields = split(text, "--mask FRAME,PNG[@OBJ]", range(2, 100))
+        path = ",".join(fields)
+        labels = load_labels(path)
+        values = np.unique(labels[labels > 0])
+        with Image.open(path) as image:
+            has_palette = image.mode == "P"
+        if obj_id is None and has_palette and len(values):
+            masks_by_object = {int(value): labels == value for value in values}
+        else:
+            masks_by_object = {obj_id or 1: labels > 0}
+        for number, mask in masks_by_object.items():
+            prompt = prompt_of(frame, number)
+            if prompt.mask is not None:
+                raise ValueError(f"{text!r} is a second mask for object {number} in one frame")
+            if prompt.points or prompt.box:
+                raise ValueError(f"{text!r}: give an object in one frame either a mask, or points and a box")
+            prompt.mask = mask
     if not prompts:
         raise ValueError("nothing to segment: give at least one --point, --box or --mask")
     return prompts
@@ -153,6 +168,14 @@ class ResultWriter:
     def num_frames(self) -> int:
         """Number of frames that have results."""
         return len(self._rles)
+
+    def empty_objects(self) -> list[int]:
+        """Ids of the objects that are nowhere."""
+        areas: dict[int, int] = {}
+        for rles in self._rles.values():
+            for obj_id, rle in rles.items():
+                areas[obj_id] = areas.get(obj_id, 0) + int(coco_mask.area(rle))
+        return [obj_id for obj_id, area in areas.items() if not area]
 
     def add(self, frame: int, obj_ids: list[int], mask_logits: Tensor) -> None:
         """Write the masks (O, 1, H, W) of a frame."""
@@ -289,6 +312,8 @@ def _run(args: argparse.Namespace) -> int:
     finally:
         writer.finish(state.loader.decoded)
     if writer.num_frames:
+        for obj_id in writer.empty_objects():
+            log.warning("object %d: its mask is empty in every frame", obj_id)
         log.info("masks, overlay.mp4 and masklets.json of %d frames are in %s", writer.num_frames, args.output)
     return status
 

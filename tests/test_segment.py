@@ -23,6 +23,7 @@ from i2v import build_i2v_video_predictor, segment
 from i2v.inference.tracker import Tracker
 from i2v.segment import main, parse_prompts
 from i2v.utils.checkpoints import save_checkpoint
+from i2v.utils.masks import save_label_image
 
 # pycocotools does not know NumPy 2 well.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -192,6 +193,26 @@ def test_malformed_prompt_is_named(option, text, caplog, tmp_path):
     # The video does not exist either: prompts are looked at first.
     check_error(caplog, ["no-video", *TINY, "--untrained", option + "=" + text, "--output", str(tmp_path / "out")], repr(text))
     assert not (tmp_path / "out").exists()
+
+
+def test_mask_image_with_several_labels_is_several_objects(tmp_path):
+    labels = np.zeros((48, 64), np.uint8)
+    labels[:10], labels[20:30] = 2, 7
+    save_label_image(tmp_path / "two.png", labels)
+    prompts = parse_prompts([], [], [f"3,{tmp_path / 'two.png'}"])
+    assert list(prompts) == [(3, 2), (3, 7)]
+    np.testing.assert_array_equal(prompts[3, 7].mask, labels == 7)
+    Image.fromarray(labels).save(tmp_path / "grey.png")  # such as a mask with soft edges
+    assert list(parse_prompts([], [], [f"3,{tmp_path / 'grey.png'}"])) == [(3, 1)]
+    (prompt,) = parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@2"]).values()
+    np.testing.assert_array_equal(prompt.mask, labels > 0)
+
+
+def test_object_that_is_nowhere_is_mentioned(caplog, png_folder, tmp_path):
+    Image.new("L", (64, 48)).save(tmp_path / "empty.png")
+    run = [str(png_folder), *TINY, "--untrained", "--max-frames", "1", "--output", str(tmp_path / "out")]
+    assert main([*run, "--mask", f"0,{tmp_path / 'empty.png'}@4"]) == 0
+    assert "object 4: its mask is empty in every frame" in caplog.text
 
 
 def test_prompts_are_parsed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +17,8 @@ from i2v.modeling.memory.selector import MemoryPlan
 from i2v.modeling.sam_i2v import NO_OBJECT_LOGIT, SAMI2V, MaskPrediction, ObjectMemory
 from i2v.utils.masks import fill_holes
 from i2v.utils.process_memory import release_free_memory
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Logits of a former prediction that a click starts from are clamped to this, as in SAM 2.
@@ -34,11 +37,13 @@ class Tracker:
     """
 
     def __init__(self, model: SAMI2V, fill_hole_area: int, binarize_prompted_masks: bool, precision: str) -> None:
+        self.model = model
         if precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+        if precision == "fp16" and self.device.type == "cpu":
+            log.warning("fp16 is many times slower than fp32 on a CPU: use bf16")
         if fill_hole_area < 0:
             raise ValueError(f"fill_hole_area must be 0 or more cells, got {fill_hole_area}")
-        self.model = model
         self.fill_hole_area = fill_hole_area
         self.binarize_prompted_masks = binarize_prompted_masks
         self.precision = precision
