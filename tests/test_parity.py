@@ -33,12 +33,18 @@ def manifest(name: str) -> dict[str, list[int]]:
 
 
 @pytest.fixture(scope="module")
-def predictor(seeded, tmp_path_factory):
-    """The full model with the fixtures' weights, through a checkpoint file like a user's."""
+def weights(seeded, tmp_path_factory) -> Path:
+    """The fixtures' weights in a checkpoint file like a user's."""
     path = tmp_path_factory.mktemp("weights") / "sam_i2v.pt"
     save_checkpoint(path, {"model": seeded.seeded_state_dict(manifest("sam_i2v"))})
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(weights):
+    """The full model with the fixtures' weights."""
     overrides = ["model.memory_selector.mode=greedy", "predictor.fill_hole_area=0"]
-    return build_i2v_video_predictor("i2v-infer", path, device="cpu", hydra_overrides_extra=overrides)
+    return build_i2v_video_predictor("i2v-infer", weights, device="cpu", hydra_overrides_extra=overrides)
 
 
 def test_published_names_and_size(predictor) -> None:
@@ -146,11 +152,23 @@ def prompt_box(predictor, state) -> None:
     predictor.add_new_points_or_box(state, 0, 1, box=[200, 120, 520, 420])
 
 
+def expected_masks(prompt: str) -> np.ndarray:
+    """The published masks at the video's size, a bool array per frame."""
+    expected = np.load(REFERENCE / "fixtures" / f"{prompt}_prompt.npz")
+    shape = expected["video_masks_shape"]
+    return np.unpackbits(expected["video_masks"])[: np.prod(shape)].reshape(shape).astype(bool)
+
+
+def mask_iou(mask: np.ndarray, expected: np.ndarray) -> float:
+    mask = mask.reshape(expected.shape)
+    return (mask & expected).sum() / (mask | expected).sum()
+
+
 @pytest.mark.parametrize("prompt", [prompt_box, prompt_click, prompt_mask])
 def test_clips(prompt, predictor) -> None:
-    expected = np.load(REFERENCE / "fixtures" / f"{prompt.__name__.removeprefix('prompt_')}_prompt.npz")
-    shape = expected["video_masks_shape"]
-    expected_masks = np.unpackbits(expected["video_masks"])[: np.prod(shape)].reshape(shape).astype(bool)
+    name = prompt.__name__.removeprefix("prompt_")
+    expected = np.load(REFERENCE / "fixtures" / f"{name}_prompt.npz")
+    published = expected_masks(name)
     state = predictor.init_state(REFERENCE / "clip")
     prompt(predictor, state)
     frames = expected["frames"].tolist()
@@ -163,7 +181,16 @@ def test_clips(prompt, predictor) -> None:
         assert abs(output.score.item() - expected["object_score_logits"][i].item()) < 0.01, f"frame {frame}"
         np.testing.assert_allclose(output.pointer, expected["obj_ptr"][i, 0], atol=1e-3)
         np.testing.assert_allclose(np.broadcast_to(output.ious, 3), expected["ious"][i, 0], atol=1e-3)
-        mask = (masks > 0).numpy().reshape(expected_masks[i].shape)
-        iou = (mask & expected_masks[i]).sum() / (mask | expected_masks[i]).sum()
+        iou = mask_iou((masks > 0).numpy(), published[i])
         assert iou >= 0.999, f"frame {frame}: IoU {iou:.4f}"
     assert i == len(frames) - 1
+
+
+def test_bfloat16_is_close_to_the_published_masks(weights) -> None:
+    overrides = ["model.memory_selector.mode=greedy", "predictor.fill_hole_area=0", "predictor.precision=bf16"]
+    predictor = build_i2v_video_predictor("i2v-infer", weights, device="cpu", hydra_overrides_extra=overrides)
+    state = predictor.init_state(REFERENCE / "clip")
+    prompt_click(predictor, state)
+    expected = expected_masks("click")
+    for frame, _, masks in predictor.propagate_in_video(state, max_frame_num_to_track=1):
+        assert mask_iou((masks > 0).numpy(), expected[frame]) >= 0.98, f"frame {frame}"

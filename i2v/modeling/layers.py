@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,13 @@ from torch import Tensor, nn
 _TILE = (1024, 512)
 # Below this many scores the scaled-dot-product attention of PyTorch is as fast.
 _TILED_FROM = 1 << 20
+
+
+def full_precision(x: Tensor) -> AbstractContextManager:
+    """No autocast on x's device: for the few sums whose rounding errors reach the mask."""
+    if not torch.amp.is_autocast_available(x.device.type):  # such as the meta device
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 class LayerNorm2d(nn.Module):
@@ -194,7 +202,8 @@ class Attention(nn.Module):
         q = rotate(self._heads(self.q_proj(q)), q_rotation)
         k = rotate(self._heads(self.k_proj(k)), k_rotation)
         narrow = self.num_heads == 1 and v.shape[-1] < self.v_proj.out_features
-        if narrow and not dropout and q.device.type == "cpu":  # elsewhere fused kernels want values as wide as keys
+        # Fused kernels of GPUs want values as wide as keys.
+        if narrow and not dropout and q.device.type not in ("cuda", "mps"):
             # The weights sum to one, so that projecting their average of the values is averaging projected values:
             # with 64 channels in place of 256 a third of the products is saved.
             out = self.v_proj(attend(q, k, v.unsqueeze(1), bias)[:, 0])

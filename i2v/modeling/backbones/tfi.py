@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.layers import LayerNorm2d, QuickGELU
+from i2v.modeling.layers import LayerNorm2d, QuickGELU, full_precision
 
 
 class TemporalNet(nn.Module):
@@ -165,6 +164,8 @@ class TemporalFeatureIntegrator(nn.Module):
                 x = checkpoint(net, x, wanted, use_reentrant=False)
             else:
                 x = net(x, wanted)
+            # What every later part of the network sees: in bfloat16, rounding this sum over the levels alone costs 2 % of mask
+            # IoU with the parity weights.
             with full_precision(x):
                 current = x[:, -1].float()
                 level_map = maps[level].float()
@@ -187,14 +188,6 @@ class TemporalFeatureIntegrator(nn.Module):
             inside = [products[frame][:, tap] for tap, frame in taps if 0 <= frame < len(products)]
             slices.append(sum(inside) + self.temporal_stem.bias[:, None, None])
         return torch.stack(slices, dim=1)
-
-
-def full_precision(x: Tensor) -> AbstractContextManager:
-    """No autocast on x's device. The sum over the levels of the TFI is what every later part of the network sees: in bfloat16
-    its rounding alone costs 2 % of mask IoU with the parity weights, for 4 % less time."""
-    if not torch.amp.is_autocast_available(x.device.type):  # such as the meta device
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _init_weights(module: nn.Module) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.layers import Conv2dBN, LayerNorm2d
+from i2v.modeling.layers import Conv2dBN, LayerNorm2d, full_precision
 
 
 class PatchEmbedding(nn.Module):
@@ -192,8 +193,13 @@ class TinyViT(nn.Module):
             64 @ 1/4, 128 @ 1/8, 160, 320 and 256 @ 1/16.
         """
         x = self.patch_embed(images)
-        maps = [x]
-        for layer in self.layers[:-1]:
-            x = layer(x)
-            maps.append(x)
-        return [*maps, self.neck(self.layers[-1](x))]
+        convolutions, *transformers = self.layers
+        maps = [x, convolutions(x)]
+        # Rounding errors of the transformers reach the mask: bfloat16 costs up to 3 % of its IoU with the parity weights, and
+        # saves 6 % of a frame's time. (In training they are noise among noise.)
+        with nullcontext() if self.training else full_precision(x):
+            x = maps[-1] if self.training else maps[-1].float()
+            for stage in transformers:
+                x = stage(x)
+                maps.append(x)
+            return [*maps[:-1], self.neck(maps[-1])]
