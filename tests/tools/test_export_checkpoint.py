@@ -1,0 +1,39 @@
+"""tools/export_checkpoint.py writes the weights alone, in half precision."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from i2v.utils.checkpoints import load_weights, save_checkpoint
+
+
+@pytest.fixture
+def export_checkpoint(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
+    return importlib.import_module("export_checkpoint")
+
+
+def test_exported_checkpoint_loads(export_checkpoint, make_tiny_predictor, tmp_path):
+    model = make_tiny_predictor().model
+    optimizer = {"moment": torch.zeros(1000)}
+    save_checkpoint(tmp_path / "last.pt", {"model": model.state_dict(), "optimizer": optimizer, "step": 3})
+    export_checkpoint.main([str(tmp_path / "last.pt"), str(tmp_path / "out.pt")])
+    assert set(torch.load(tmp_path / "out.pt", weights_only=True)) == {"model"}
+    assert (tmp_path / "out.pt").stat().st_size < 0.6 * (tmp_path / "last.pt").stat().st_size
+    other = make_tiny_predictor().model
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    load_weights(other, tmp_path / "out.pt")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_weights_that_do_not_fit(export_checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "last.pt", {"model": {"large": torch.tensor([1e6])}})
+    with pytest.raises(ValueError, match=r"last\.pt: large does not fit"):
+        export_checkpoint.export(tmp_path / "last.pt", tmp_path / "out.pt")
+    assert not (tmp_path / "out.pt").exists()

@@ -1,0 +1,93 @@
+"""tools/training_memory.py: what it follows, and its table."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+ROOT = Path(__file__).parents[2]
+TINY = str(ROOT / "tests" / "configs" / "tiny-train.yaml")
+
+
+@pytest.fixture
+def training_memory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("training_memory")
+
+
+def test_follows_allocations(training_memory: ModuleType) -> None:
+    with training_memory.like_a_gpu():
+        before = torch.empty(1000)
+        with training_memory.MemoryTracker() as tracker:
+            a = before * 2
+            assert tracker.current == 4000
+            view = a.view(10, 100)[2:]
+            b = torch.cat([a, a]).bfloat16()  # the float32 tensor in between is freed
+            assert (tracker.current, tracker.peak) == (8000, 16000)
+            del a
+            assert tracker.current == 8000  # its view is there
+            del view, b
+            assert tracker.current == 0
+
+
+def test_follows_what_is_kept_for_the_backward_pass(training_memory: ModuleType) -> None:
+    layers = nn.Sequential(*[nn.Tanh() for _ in range(8)])  # each keeps its output
+    peaks = {}
+    for recompute in (False, True):
+        with training_memory.like_a_gpu():
+            x = torch.empty(1000, requires_grad=True)
+            with training_memory.MemoryTracker() as tracker:
+                y = checkpoint(layers, x, use_reentrant=False) if recompute else layers(x)
+                kept = tracker.current
+                y.sum().backward()
+            peaks[recompute] = tracker.peak
+            assert kept == (4000 if recompute else 8 * 4000)
+    assert peaks[True] >= peaks[False] >= 8 * 4000
+
+
+def test_fused_attention_keeps_no_scores(training_memory: ModuleType) -> None:
+    with training_memory.like_a_gpu():
+        q = torch.empty(1, 1, 500, 16, requires_grad=True)
+        with training_memory.MemoryTracker() as tracker:
+            nn.functional.scaled_dot_product_attention(q, q, q).sum().backward()
+    assert tracker.peak < 500 * 500 * 2
+
+
+def test_switches_save_memory(training_memory: ModuleType) -> None:
+    overrides = ["folder=unused", "data.parts.clips.dataset.num_frames=2", "prompts.correction_clicks=1"]
+    config = training_memory.load_experiment(TINY, overrides)
+    batch = training_memory.batches_of(config)["clips"]
+    assert batch == (1, 2, 2)
+    nothing, everything = (
+        training_memory.step_memory(training_memory.with_switches(config, dict.fromkeys(training_memory.SWITCHES, on)), *batch)
+        for on in (False, True)
+    )
+    assert everything.kept < nothing.kept / 2
+    assert everything.peak < nothing.peak
+    assert nothing.kept <= nothing.peak
+
+
+def test_table(training_memory: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def gibi_per_switch(config, *batch) -> object:
+        assert batch == (1, 3, 2)
+        switches = [OmegaConf.select(config, path) for path in training_memory.SWITCHES.values()]
+        return training_memory.StepMemory(kept=switches.count(False) * 2**30, peak=2**33)
+
+    monkeypatch.setattr(training_memory, "step_memory", gibi_per_switch)
+    training_memory.main(["--config", TINY, "folder=unused", "+loss.activation_checkpointing=true"])
+    printed = capsys.readouterr().out
+    assert "| recomputed | clips: 1 x 3 frames, 2 objects each |" in printed
+    rows = dict(line.strip("| ").split(" | ") for line in printed.splitlines() if line.endswith(") |"))
+    assert rows == {
+        "nothing": "8.0 (5.0)",
+        **{f"only {name}": "8.0 (4.0)" for name in training_memory.SWITCHES},
+        "everything": "8.0 (0.0)",
+        "the config's: loss": "8.0 (4.0)",
+    }

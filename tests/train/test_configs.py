@@ -1,0 +1,87 @@
+"""The experiments in configs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from train.cli import known_experiments, load_experiment
+from train.losses import ClipLoss
+from train.model.rollout import PromptSampling
+from train.optimizer import OptimizerSettings
+from train.trainer import TrainerSettings
+
+
+def targets_in(node: object) -> set[str]:
+    """All that a config instantiates."""
+    if isinstance(node, dict):
+        own = {node["_target_"]} if "_target_" in node else set()
+        return own.union(*map(targets_in, node.values()))
+    return set().union(*map(targets_in, node)) if isinstance(node, list) else set()
+
+
+def test_names() -> None:
+    assert known_experiments() == ["i2v-lite-image", "i2v-lite-video", "i2v-train"]
+
+
+@pytest.mark.parametrize("name", known_experiments())
+def test_composes(name: str) -> None:
+    config = load_experiment(name, [])
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    for target in targets_in(resolved):
+        module, _, last = target.rpartition(".")
+        assert hasattr(__import__(module, fromlist=[last]), last), target
+    with torch.device("meta"):
+        model = instantiate(config.model)
+    assert model.image_size == config.clip_transform.image_size
+    TrainerSettings(**config.trainer)
+    for part in ("prompts", "loss", "optimizer"):
+        instantiate(config[part])
+    names = [parameter for parameter, _ in model.named_parameters()]
+    assert all(any(parameter.startswith(prefix) for parameter in names) for prefix in config.frozen)
+
+
+@pytest.fixture
+def paper() -> DictConfig:
+    return load_experiment("i2v-train", [])
+
+
+def test_values_of_the_paper(paper: DictConfig) -> None:
+    assert instantiate(paper.optimizer) == OptimizerSettings(
+        learning_rate=3e-4,
+        trunk_learning_rate=6e-5,
+        layer_decay=0.9,
+        weight_decay=0.1,
+        final_factor=0.01,
+        warmup_steps=0,
+        max_gradient_norm=0.1,
+    )
+    assert instantiate(paper.prompts) == PromptSampling(
+        mask=0.5,
+        box=0.5,
+        max_prompted_frames=2,
+        max_corrected_frames=2,
+        correction_clicks=7,
+        ground_truth_clicks=0.1,
+    )
+    loss: ClipLoss = instantiate(paper.loss)
+    assert loss.weights == {"mask": 20, "iou": 1, "presence": 1}
+    assert loss.full_size
+    assert (paper.trainer.epochs, paper.trainer.precision) == (10, "bf16")
+    assert paper.initial_weights.path == "checkpoints/tinysam.pth"
+    assert get_class(paper.data.parts.sa1b.dataset._target_).__name__ == "SA1B"
+    assert Path(paper.data.parts.sa1b.dataset.file_list).name == "sa1b_10k.txt"
+    assert get_class(paper.data.parts.sav.dataset._target_).__name__ == "SAV"
+    assert (paper.data.parts.sa1b.batch_size, paper.data.parts.sav.batch_size) == (8, 1)
+    assert paper.data.parts.sav.dataset.num_frames == 8
+
+
+def test_activation_checkpointing_reaches_the_modules(paper: DictConfig) -> None:
+    with torch.device("meta"):
+        model = instantiate(paper.model)
+    assert model.image_encoder.trunk_image.layers[0].checkpointing
+    assert paper.activation_checkpointing

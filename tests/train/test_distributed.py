@@ -1,0 +1,94 @@
+"""Several processes that train together, on the CPU with gloo."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from i2v.utils.checkpoints import read_checkpoint
+from tests.train.helpers import PROJECT, TINY_TRAINING, difference, finish, same, start
+
+RUN = "tests.train.distributed_run"
+TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", RUN)
+
+
+def load(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return torch.load(folder / f"{name}.pt", weights_only=True)
+
+
+def test_two_processes_are_as_good_as_one(clips: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, command in ((one, (sys.executable, "-m", RUN)), (two, TORCHRUN)):
+        process = start(*command, clips, folder, "plain")
+        printed = finish(process)
+        assert process.returncode == 0, printed
+    gradients = load(one, "gradients0")
+    assert same(load(two, "gradients0"), load(two, "gradients1"))
+    assert difference(gradients, load(two, "gradients0")) < 1e-4
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert same(load(two, "weights0"), load(two, "weights1"))
+    assert same(load(two, "weights0"), read_checkpoint(two / "last.pt")["model"])
+    assert read_checkpoint(two / "last.pt")["step"] == 4
+
+
+def test_non_finite_loss_in_one_process(clips: Path, tmp_path: Path) -> None:
+    skip, stop = tmp_path / "skip", tmp_path / "stop"
+    process = start(*TORCHRUN, clips, skip, "skip")
+    printed = finish(process)
+    assert process.returncode == 0, printed
+    assert printed.count("is left out, its loss is not finite") == 4  # two steps, in both processes
+    assert same(load(skip, "weights0"), load(skip, "weights1"))
+    assert read_checkpoint(skip / "last.pt")["step"] == 4
+    assert all(value.isfinite().all() for value in load(skip, "weights0").values())
+
+    process = start(*TORCHRUN, clips, stop, "stop")
+    printed = finish(process)
+    assert process.returncode != 0
+    assert "the loss of step 0 is not finite. Samples: " in printed
+    assert not (stop / "last.pt").exists()
+
+
+def test_one_process_fails(clips: Path, tmp_path: Path) -> None:
+    process = start(*TORCHRUN, clips, tmp_path, "dies")
+    printed = finish(process, timeout=60)  # nobody waits for it
+    assert process.returncode != 0
+    assert "the disk is gone" in printed
+    assert not list(tmp_path.glob("weights*"))
+
+
+def test_script_for_one_node(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUS", "2")
+    process = start("sh", "train.sh", *training(clips, tmp_path), cwd=PROJECT / "train")
+    printed = finish(process)
+    assert process.returncode == 0, printed
+    checkpoint = read_checkpoint(tmp_path / "last.pt")
+    assert (checkpoint["step"], checkpoint["world_size"]) == (4, 2)
+
+
+def test_script_for_several_nodes(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    for name, value in {"GPUS": 1, "NODES": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    nodes = [start("sh", "train/multi_node_train_4_nodes.sh", *training(clips, tmp_path)) for _ in range(2)]
+    printed = [finish(node) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], printed
+    checkpoint = read_checkpoint(tmp_path / "last.pt")
+    assert (checkpoint["step"], checkpoint["world_size"]) == (4, 2)
+
+
+def training(clips: Path, output: Path) -> tuple[str, ...]:
+    """Of two epochs of two steps."""
+    return (str(TINY_TRAINING), f"folder={clips}", f"output={output}", "data.steps_per_epoch=2")
+
+
+def test_several_nodes_need_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    process = start("sh", "train/multi_node_train_4_nodes.sh")
+    assert "set it to the host name of one of the nodes" in finish(process)
+    assert process.returncode != 0

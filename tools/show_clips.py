@@ -1,0 +1,57 @@
+"""Draws a contact sheet of synthetic clips, one clip per row, with the masks' outlines and tints.
+
+python tools/show_clips.py sheet.png --folders ../shared/data/bsds500 ../shared/data/coco128 --videos ../shared/data/clips
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from i2v.utils.visualization import draw_overlay
+from train.dataset.sample import RawClip
+from train.dataset.stills import StillImages
+from train.dataset.synthetic import SyntheticClips
+
+
+def clip_row(clip: RawClip, plain: bool, height: int) -> np.ndarray:
+    """The frames of a clip side by side: (height, width, 3) uint8 RGB."""
+    cells = []
+    for frame, masks in zip(clip.frames.permute(0, 2, 3, 1).numpy(), clip.masks.numpy(), strict=True):
+        labels = np.zeros(frame.shape[:2], np.uint8)
+        for label, mask in enumerate(masks, start=1):
+            labels[mask] = label
+        cell = frame if plain else draw_overlay(frame, labels, alpha=0.35)
+        width = round(height * frame.shape[1] / frame.shape[0])
+        cells.append(cv2.resize(cell, (width, height), interpolation=cv2.INTER_AREA))
+    return np.concatenate(cells, axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="PNG file")
+    parser.add_argument("--folders", type=Path, nargs="+", required=True, help="photographs with masks")
+    parser.add_argument("--videos", type=Path, help="videos whose stills serve as backgrounds")
+    parser.add_argument("--stills", action="store_true", help="show the still images instead of clips")
+    parser.add_argument("--plain", action="store_true", help="without masks")
+    parser.add_argument("--split", choices=("train", "validation"), default="train")
+    parser.add_argument("--count", type=int, default=8, help="number of clips")
+    parser.add_argument("--cell", type=int, default=160, help="height of a frame in the sheet")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    dataset = StillImages(args.folders, args.split) if args.stills else SyntheticClips(args.folders, args.split, args.videos)
+    rng = np.random.default_rng(args.seed)
+    clips = [dataset.load(int(rng.integers(len(dataset))), rng) for _ in range(args.count)]
+    rows = [clip_row(clip, args.plain, args.cell) for clip in clips]
+    width = max(row.shape[1] for row in rows)
+    rows = [cv2.copyMakeBorder(row, 0, 4, 0, width - row.shape[1], cv2.BORDER_CONSTANT) for row in rows]
+    Image.fromarray(np.concatenate(rows)).save(args.output)
+    print(f"{args.output}: {args.count} clips of {dataset.name}")
+
+
+if __name__ == "__main__":
+    main()

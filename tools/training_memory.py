@@ -1,0 +1,195 @@
+"""Counts the GPU memory that a training step needs, for several settings of activation checkpointing.
+
+    python tools/training_memory.py [--config i2v-train] [OVERRIDE ...]
+
+Nothing is computed, and no GPU is needed: the step runs on PyTorch's fake tensors, which have shapes and types but no data, in
+bfloat16 autocast and with fused attention. Every allocation is followed, forward and backward, so that the peak has in it what
+is recomputed. Overrides such as data.parts.sav.dataset.max_objects=4 change what is counted. Takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from train.cli import load_experiment
+from train.model.rollout import ClipRollout, PromptPlan
+
+GIBI = 2**30
+# The switches of activation checkpointing by their names in the table.
+SWITCHES = {
+    "trunk": "model.image_encoder.trunk_image.activation_checkpointing",
+    "TFI": "model.image_encoder.trunk_video.activation_checkpointing",
+    "memory attention": "model.memory_attention.activation_checkpointing",
+    "decoder and memory encoder": "activation_checkpointing",
+    "loss": "loss.activation_checkpointing",
+}
+# Float32 numbers per parameter: itself, gradient, DDP's copy of the gradient, and AdamW's two averages.
+_NUMBERS_PER_PARAMETER = 5
+
+_layer_norm = F.layer_norm
+
+
+class StepMemory(NamedTuple):
+    """Bytes of activations: kept from the forward to the backward pass, and the most at any time in both."""
+
+    kept: int
+    peak: int
+
+
+class MemoryTracker(TorchDispatchMode):
+    """Follows what is allocated while it is active.
+
+    Attributes:
+        current, peak: bytes of the tensors that were made and are still there, and the most of them at any time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return False  # the rollout asks tensors whether memories repeat, and whether to click on the error or on the object
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.current += size
+            self.peak = max(self.peak, self.current)
+            weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.current -= size
+
+
+class FusedAttention(torch.autograd.Function):
+    """What a GPU's fused attention allocates and keeps: no scores, but one number per query."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        output = q.new_empty(*q.shape[:-1], v.shape[-1])
+        ctx.save_for_backward(q, k, v, output, q.new_empty(q.shape[:-1], dtype=torch.float32))
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
+
+
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, **_: Any) -> Tensor:
+    return FusedAttention.apply(q.bfloat16(), k.bfloat16(), v.bfloat16())
+
+
+def _float32_layer_norm(x: Tensor, *arguments: Any) -> Tensor:
+    return _layer_norm(x.float(), *arguments)
+
+
+@contextmanager
+def like_a_gpu() -> Iterator[None]:
+    """Fake tensors. They are of the CPU, because autograd asks the driver about those of a GPU; where autocast treats a GPU
+    differently in this network, it is done here."""
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        patch.object(F, "layer_norm", _float32_layer_norm),
+        patch.object(F, "scaled_dot_product_attention", _fused_attention),
+    ):
+        yield
+
+
+def step_memory(config: DictConfig, clips: int, frames: int, objects: int) -> StepMemory:
+    """Memory of the activations of a step with `objects` in each clip, with the costliest prompts: all rounds of clicks in as
+    many frames as the config allows."""
+    with torch.device("meta"):
+        model = instantiate(config.model)
+    prompts = instantiate(config.prompts)
+    corrected = list(range(min(frames, prompts.max_corrected_frames)))
+    plan = PromptPlan(dict.fromkeys(corrected[: prompts.max_prompted_frames], "click"), corrected)
+    with like_a_gpu():
+        rollout = ClipRollout(model.to_empty(device="cpu"), prompts, config.get("activation_checkpointing", False)).train()
+        loss = instantiate(config.loss)
+        images = torch.empty(clips, frames, 3, model.image_size, model.image_size)
+        masks = torch.empty(clips * objects, frames, model.image_size, model.image_size, dtype=torch.bool)
+        video = torch.arange(clips * objects) // objects
+        with MemoryTracker() as tracker:
+            with torch.autocast("cpu", torch.bfloat16):
+                results = rollout(images, masks, video, torch.Generator(), plan)
+            total = loss([frame.predictions for frame in results], masks, float(len(masks)))["total"]
+            kept = tracker.current
+            total.backward()
+    return StepMemory(kept, tracker.peak)
+
+
+def batches_of(config: DictConfig) -> dict[str, tuple[int, int, int]]:
+    """Clips, frames and objects of the largest batch of each data set."""
+    return {
+        name: (part.batch_size, part.dataset.get("num_frames", 1), part.dataset.max_objects)
+        for name, part in config.data.parts.items()
+    }
+
+
+def settings_of(config: DictConfig) -> dict[str, dict[str, bool]]:
+    """The rows of the table: a name, and the value of each switch."""
+    names = list(SWITCHES)
+    own = [name for name in names if OmegaConf.select(config, SWITCHES[name])]
+    rows = {"nothing": [], **{f"only {name}": [name] for name in names}, "everything": names}
+    rows[f"the config's: {', '.join(own) or 'nothing'}"] = own
+    return {row: {name: name in chosen for name in names} for row, chosen in rows.items()}
+
+
+def with_switches(config: DictConfig, values: dict[str, bool]) -> DictConfig:
+    """The config with other values of the switches."""
+    changed = config.copy()
+    for name, value in values.items():
+        OmegaConf.update(changed, SWITCHES[name], value, force_add=True)
+    return changed
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="i2v-train", help="an experiment (i2v-train by default) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
+    args = parser.parse_args(argv)
+    config = load_experiment(args.config, args.overrides)
+    batches = batches_of(config)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in instantiate(config.model).parameters())
+    print(f"weights, gradients, AdamW, DDP: {parameters * 4 * _NUMBERS_PER_PARAMETER / GIBI:.2f} GiB")
+    print("\nGiB of activations: peak (kept after the forward pass)\n")
+    titles = [f"{name}: {c} x {t} frames, {o} objects each" for name, (c, t, o) in batches.items()]
+    print("| recomputed |", " | ".join(titles), "|")
+    print("|---|" + "---|" * len(titles))
+    for row, values in settings_of(config).items():
+        memories = [step_memory(with_switches(config, values), *batch) for batch in batches.values()]
+        cells = [f"{memory.peak / GIBI:.1f} ({memory.kept / GIBI:.1f})" for memory in memories]
+        print(f"| {row} |", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Writes the lists of samples that training uses, one name per line.
+
+    python tools/write_file_list.py sa1b path/to/SA-1B train/txt/sa1b.txt --count 10000
+    python tools/write_file_list.py sav path/to/sav_train train/txt/sav.txt
+
+A name is a path below the folder, without suffix. Images (.jpg) with a JSON file and videos with masklets are listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from i2v.utils.files import atomic_write
+
+DEFAULT_COUNT = {"sa1b": 10_000, "sav": None}
+
+
+def find_names(folder: Path, suffix: str) -> set[str]:
+    """The files with a suffix in a folder and below, without it."""
+    return {path.relative_to(folder).as_posix().removesuffix(suffix) for path in folder.rglob(f"*{suffix}")}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=DEFAULT_COUNT, help="what the folder holds")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("output", type=Path, help="the list to write")
+    parser.add_argument("--count", type=int, help="draw so many (default: 10000 of sa1b, all of sav)")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawing")
+    parser.add_argument(
+        "--masklets", choices=("manual", "auto", "both"), default="manual", help="that a video must have, of sav"
+    )
+    args = parser.parse_args(argv)
+    if not args.folder.is_dir():
+        parser.error(f"no such folder: {args.folder}")
+    if args.data == "sa1b":
+        found = find_names(args.folder, ".jpg") & find_names(args.folder, ".json")
+    else:
+        kinds = [kind for kind in ("manual", "auto") if args.masklets in (kind, "both")]
+        found = set().union(*(find_names(args.folder, f"_{kind}.json") for kind in kinds))
+    # Sorted, because the order in which a file system lists its files must not matter.
+    names = sorted(found)
+    count = args.count or DEFAULT_COUNT[args.data] or len(names)
+    if not names or not 0 < count <= len(names):
+        parser.error(f"{args.folder} has {len(names)} samples with masks, --count is {count}")
+    drawn = np.random.default_rng(args.seed).choice(len(names), count, replace=False)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(args.output) as temporary:
+        temporary.write_text("".join(f"{names[i]}\n" for i in sorted(drawn)), encoding="utf-8")
+    print(f"{args.output}: {count} of {len(names)}")
+
+
+if __name__ == "__main__":
+    main()

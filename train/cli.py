@@ -1,0 +1,252 @@
+"""The command line of the training, `python train/train.py`: from a config to a `Trainer`.
+
+python train/train.py -c i2v-train [KEY=VALUE ...]           # one process; torchrun starts several (train.sh)
+python train/train.py -c i2v-train --check                   # build all, read a batch of each data set, say what is missing
+python train/train.py -c i2v-train --slurm slurm.nodes=4     # submit the job to Slurm
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from i2v.build_i2v import load_config
+from i2v.modeling.sam_i2v import SAMI2V
+from train.dataset.mixture import MixtureDataset, MixturePart, MixtureSchedule, SampleReader, collate
+from train.model.rollout import ClipRollout
+from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
+from train.utils.processes import Processes, find_device, start_processes
+from train.utils.seeds import derive_seed
+
+log = logging.getLogger("train")
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG_DIR = ROOT / "configs"
+
+
+def known_experiments() -> list[str]:
+    """Names of the experiments in configs/."""
+    return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
+
+
+def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of an experiment: a name in configs/, or the path of a YAML file.
+
+    Raises:
+        ValueError: an unknown name, or a config that Hydra cannot compose.
+    """
+    path = CONFIG_DIR / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            raise ValueError(f"unknown config {name!r}: neither a YAML file nor one of {', '.join(known_experiments())}")
+    return load_config(path, overrides)
+
+
+def build_model(config: DictConfig) -> SAMI2V:
+    """The network with its initial weights; what `frozen` names is not trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        model: SAMI2V = instantiate(config.model)
+    if config.initial_weights is not None:
+        instantiate(config.initial_weights, model)
+    for prefix in config.frozen:
+        parameters = [p for name, p in model.named_parameters() if name.startswith(prefix)]
+        if not parameters:
+            raise ValueError(f"frozen: no parameter's name begins with {prefix!r}")
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    return model
+
+
+def build_reader(config: DictConfig, name: str) -> SampleReader:
+    """The reader of a data set."""
+    part = config.data.parts[name]
+    return SampleReader(instantiate(part.dataset), instantiate(part.transform), config.data.max_failures)
+
+
+def build_data(config: DictConfig, processes: Processes) -> MixtureDataset:
+    """The batches of all data sets."""
+    readers = {name: build_reader(config, name) for name in config.data.parts}
+    parts = [
+        MixturePart(name, len(readers[name]), part.batch_size, part.get("repeat", 1))
+        for name, part in config.data.parts.items()
+    ]
+    schedule = MixtureSchedule(parts, config.seed, processes.world_size, processes.rank, config.data.get("steps_per_epoch"))
+    return MixtureDataset(list(readers.values()), schedule)
+
+
+def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
+    """Everything that a training needs."""
+    return Trainer(
+        rollout=ClipRollout(build_model(config), instantiate(config.prompts), config.get("activation_checkpointing", False)),
+        loss=instantiate(config.loss),
+        data=build_data(config, processes),
+        optimizer=instantiate(config.optimizer),
+        settings=TrainerSettings(**config.trainer),
+        processes=processes,
+        output=Path(config.output),
+        seed=config.seed,
+        validations={name: instantiate(validation) for name, validation in config.validation.items()},
+        config=OmegaConf.to_yaml(config, resolve=True),
+    )
+
+
+def check(config: DictConfig) -> list[str]:
+    """Build everything, and read one batch of each data set.
+
+    Returns:
+        What is wrong, one line each; nothing if the training can start.
+    """
+    problems = []
+
+    def attempt(what: str, function: Callable[..., str | None], *arguments: Any) -> None:
+        try:
+            summary = function(*arguments)
+        except (OSError, ValueError, TypeError, RuntimeError, ImportError, HydraException) as error:
+            problems.append(f"{what}: {_cause(error)}")
+        else:
+            log.info("%s: fine%s", what, f", {summary}" if summary else "")
+
+    attempt("device", lambda: str(find_device(config.device)))
+    attempt("model and initial weights", _check_model, config)
+    for name in config.data.parts:
+        attempt(f"data set {name}", _check_data, config, name)
+    for name, validation in config.validation.items():
+        attempt(f"validation {name}", lambda part: instantiate(part).read_one(), validation)
+    attempt("output folder", _check_output, Path(config.output))
+    for name in ("prompts", "loss", "optimizer"):
+        attempt(name, lambda part: str(type(instantiate(part)).__name__), config[name])
+    attempt("trainer", lambda: f"{TrainerSettings(**config.trainer).epochs} epochs")
+    if not problems:
+        attempt("all together", _check_trainer, config)
+    return problems
+
+
+def _check_model(config: DictConfig) -> str:
+    trained = sum(p.numel() for p in build_model(config).parameters() if p.requires_grad)
+    return f"{trained / 1e6:.1f} M parameters are trained"
+
+
+def _check_data(config: DictConfig, name: str) -> str:
+    reader = build_reader(config, name)
+    count = config.data.parts[name].batch_size
+    batch = collate([reader.read(i % len(reader), derive_seed(config.seed, i)) for i in range(count)])
+    return f"{len(reader)} samples; a batch has frames {tuple(batch.frames.shape)} and {len(batch.masks)} objects"
+
+
+def _check_output(folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return str(folder)
+
+
+def _check_trainer(config: DictConfig) -> str:
+    trainer = build_trainer(config, Processes(0, 1, torch.device("cpu")))
+    return f"{trainer.num_steps} steps in one process; the next one is {trainer.step}"
+
+
+def _cause(error: Exception) -> BaseException:
+    """What is behind Hydra's errors."""
+    return error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+
+
+def submit(arguments: list[str], config: DictConfig) -> None:
+    """Hand the training to Slurm: one task per GPU, on `slurm.nodes` nodes.
+
+    Raises:
+        OSError: there is no Slurm here.
+    """
+    import submitit
+
+    settings = config.slurm
+    folder = ROOT / config.output / "slurm"
+    try:
+        executor = submitit.AutoExecutor(folder, cluster="slurm")
+    except RuntimeError as error:
+        raise OSError(f"cannot submit to Slurm: {error}") from error
+    executor.update_parameters(
+        name="sam-i2v",
+        nodes=settings.nodes,
+        tasks_per_node=settings.gpus_per_node,
+        cpus_per_task=settings.cpus_per_task,
+        timeout_min=settings.hours * 60,
+        gpus_per_node=settings.gpus_per_node,
+        slurm_partition=settings.partition,
+        # Where the packages and the config's relative paths are found.
+        slurm_setup=[f"cd {shlex.quote(str(ROOT))}"],
+        slurm_srun_args=["--kill-on-bad-exit=1"],
+    )
+    job = executor.submit(SlurmTask(arguments))
+    log.info("submitted as job %s; its output is in %s", job.job_id, folder)
+
+
+class SlurmTask:
+    """What each Slurm task runs; it is submitted again when it is preempted, and goes on from its checkpoint."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+
+    def __call__(self) -> None:
+        import submitit
+
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+        if main(self.arguments):
+            raise RuntimeError("the training has failed; the reason is above")
+
+    def checkpoint(self, *_: Any) -> Any:
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python train/train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = ", ".join(known_experiments())
+    parser.add_argument("-c", "--config", required=True, help=f"one of {known}, or a YAML file")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="build all, read a batch of each data set, and train nothing")
+    mode.add_argument("--slurm", action="store_true", help="submit to Slurm; see the config's part `slurm`")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as trainer.epochs=1 or output=runs/mine")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    first = int(os.environ.get("RANK", 0)) == 0  # the others would say the same
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
+    args = build_parser().parse_args(arguments)
+    try:
+        config = load_experiment(args.config, args.overrides)
+        if args.slurm:
+            submit([argument for argument in arguments if argument != "--slurm"], config)
+            return 0
+        if args.check:
+            problems = check(config)
+            for problem in problems:
+                log.error("missing or wrong: %s", problem)
+            if not problems:
+                log.info("everything is there; the training can start")
+            return min(len(problems), 1)
+        with start_processes(config.device) as processes:
+            build_trainer(config, processes).run()
+    except (OSError, ValueError, ImportError, NonFiniteLossError, HydraException) as error:
+        log.error("error: %s", _cause(error))
+        return 1
+    return 0

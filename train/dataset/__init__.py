@@ -1,0 +1,1 @@
+"""Data sets: where clips come from, and what happens to them before the network sees them."""

@@ -1,0 +1,217 @@
+"""Batches of several data sets, in an order that depends on nothing but the seed and the number of the step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from train.dataset.sample import ClipDataset, RawClip, SampleError
+
+log = logging.getLogger(__name__)
+
+# What random numbers are drawn for. Part of the seed, so that the same numbers never serve two purposes.
+_STEPS, _SAMPLES, _SEEDS = range(3)
+
+
+@dataclass
+class Sample:
+    """A clip that is ready for the network: frames (T, 3, S, S) float32, masks (O, T, S, S) bool."""
+
+    name: str
+    frames: Tensor
+    masks: Tensor
+
+
+@dataclass
+class Batch:
+    """B clips of one data set.
+
+    Attributes:
+        frames: (B, T, 3, S, S) float32, normalised. masks: (O, T, S, S) bool, all objects of all clips.
+        video: (O,) int64, the clip of each object. names: of the clips.
+    """
+
+    frames: Tensor
+    masks: Tensor
+    video: Tensor
+    names: list[str]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; DataLoader(pin_memory=True) calls this."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(self, frames=change(self.frames), masks=change(self.masks), video=change(self.video))
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of one length and size as a batch."""
+    counts = torch.tensor([len(sample.masks) for sample in samples])
+    return Batch(
+        frames=torch.stack([sample.frames for sample in samples]),
+        masks=torch.cat([sample.masks for sample in samples]),
+        video=torch.arange(len(samples)).repeat_interleave(counts),
+        names=[sample.name for sample in samples],
+    )
+
+
+class SampleReader:
+    """Reads samples of a data set; one that cannot be used is reported and replaced.
+
+    Args:
+        transform: clip, generator -> frames (T, 3, S, S), masks (O, T, S, S), as in transforms.py.
+        max_failures: so many bad samples in a row are an error.
+    """
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        transform: Callable[[RawClip, np.random.Generator], tuple[Tensor, Tensor]],
+        max_failures: int = 20,
+    ) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.max_failures = max_failures
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int, seed: int) -> Sample:
+        """Sample `index`, or another one where it is bad. All chance comes from `seed`.
+
+        Raises:
+            RuntimeError: too many bad samples in a row; it names the data set and the last error.
+        """
+        failure: Exception | None = None
+        for attempt in range(self.max_failures):
+            # A generator for each attempt: how much a bad sample drew before it failed must not matter.
+            rng = np.random.default_rng((seed, attempt))
+            if failure is not None:
+                index = int(rng.integers(len(self.dataset)))
+            try:
+                clip = self.dataset.load(index, rng)
+            except (SampleError, OSError) as error:
+                log.warning("%s: sample %d is replaced by another one: %s", self.dataset.name, index, error)
+                failure = error
+            else:
+                return Sample(clip.name, *self.transform(clip, rng))
+        raise RuntimeError(
+            f"{self.dataset.name}: {self.max_failures} bad samples in a row, the last one: {failure}"
+        ) from failure
+
+
+@dataclass(frozen=True)
+class MixturePart:
+    """A data set of a mixture: its number of samples, samples per batch and process, and passes through it per epoch."""
+
+    name: str
+    num_samples: int
+    batch_size: int
+    repeat: int = 1
+
+    def __post_init__(self) -> None:
+        for field in ("num_samples", "batch_size", "repeat"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} of {self.name} must be at least 1, not {getattr(self, field)}")
+
+
+class MixtureSchedule:
+    """Which samples go into which batch. It has no state: every batch can be asked for at any time.
+
+    One pass goes `repeat` times through each data set, shuffled. What is left over of a data set and does not fill a batch on
+    every process is dropped, unless there is no batch without it: then the data set is gone through until one is full. The
+    steps of all data sets are shuffled together, and in a step all processes have the same data set, so that none waits long
+    for another. The batches of all processes together do not depend on the number of processes, if they are as large together.
+
+    Args:
+        parts: the data sets. seed: of order and samples. world_size, rank: number of processes, and which of them this is.
+        steps_per_epoch: the passes follow one another without end and are cut into epochs of so many steps; None for one pass.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[MixturePart],
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        if not parts:
+            raise ValueError("a mixture needs a data set")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not one of {world_size} processes")
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch must be at least 1, not {steps_per_epoch}")
+        self.parts = list(parts)
+        self.seed = seed
+        self.world_size = world_size
+        self.rank = rank
+        self._steps = [max(part.num_samples * part.repeat // (part.batch_size * world_size), 1) for part in parts]
+        self._length = sum(self._steps) if steps_per_epoch is None else steps_per_epoch
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return self._length
+
+    def batch(self, epoch: int, step: int) -> tuple[int, list[int], list[int]]:
+        """What this process reads in a step of an epoch.
+
+        Returns:
+            The number of the data set, the indices of its samples, and a seed for each of them.
+        """
+        if epoch < 0 or not 0 <= step < len(self):
+            raise IndexError(f"no step {step} in epoch {epoch}: epochs have {len(self)} steps")
+        pass_index, position = divmod(epoch * len(self) + step, sum(self._steps))
+        datasets = self._rng(pass_index, _STEPS).permutation(np.repeat(np.arange(len(self.parts)), self._steps))
+        dataset = int(datasets[position])
+        earlier = int((datasets[:position] == dataset).sum())
+        batch_size = self.parts[dataset].batch_size
+        start = (earlier * self.world_size + self.rank) * batch_size
+        indices = self._order(pass_index, dataset)[start : start + batch_size]
+        seeds = [int(self._rng(pass_index, _SEEDS, dataset, start + i).integers(2**63)) for i in range(batch_size)]
+        return dataset, indices.tolist(), seeds
+
+    def _order(self, pass_index: int, dataset: int) -> np.ndarray:
+        """The samples of a data set in the order of a pass."""
+        part = self.parts[dataset]
+        needed = self._steps[dataset] * part.batch_size * self.world_size
+        rounds = -(-needed // part.num_samples)
+        return np.concatenate(
+            [self._rng(pass_index, _SAMPLES, dataset, i).permutation(part.num_samples) for i in range(rounds)]
+        )
+
+    def _rng(self, pass_index: int, purpose: int, dataset: int = 0, number: int = 0) -> np.random.Generator:
+        return np.random.default_rng((self.seed, pass_index, purpose, dataset, number))
+
+
+class MixtureDataset(Dataset[Batch]):
+    """The batches of a mixture by the number of their step, counted from the first epoch's first one.
+
+    For `DataLoader(dataset, sampler=range(start, stop), batch_size=None)`: a run that is resumed at `start` gets the data that
+    it would have got without interruption, with any number of workers.
+
+    Args:
+        readers: of the data sets, in the order of the schedule's parts.
+    """
+
+    def __init__(self, readers: Sequence[SampleReader], schedule: MixtureSchedule) -> None:
+        sizes = [len(reader) for reader in readers]
+        scheduled = [part.num_samples for part in schedule.parts]
+        if sizes != scheduled:
+            raise ValueError(f"the readers have {sizes} samples, the schedule {scheduled}")
+        self.readers = list(readers)
+        self.schedule = schedule
+
+    def __getitem__(self, step: int) -> Batch:
+        dataset, indices, seeds = self.schedule.batch(*divmod(step, len(self.schedule)))
+        return collate([self.readers[dataset].read(index, seed) for index, seed in zip(indices, seeds, strict=True)])

@@ -1,0 +1,57 @@
+"""SA-1B, and whatever comes as images with run-length encoded masks in a JSON file beside each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from train.dataset.sample import (
+    ClipDataset,
+    RawClip,
+    decode_mask,
+    draw_objects,
+    list_names,
+    read_image,
+    read_json,
+    require_any,
+    rle_area,
+    sample_errors,
+    stack_frames,
+)
+
+
+class SA1B(ClipDataset):
+    """Images as clips of one frame: NAME.jpg with NAME.json ({"annotations": [{"segmentation": COCO RLE}, ...]}).
+
+    Args:
+        folder: of both, sub-folders such as sa_000000 included. file_list: names such as sa_000000/sa_1, one per line; None
+            for all images. max_objects: of an image, drawn at random.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list; the message names it.
+    """
+
+    def __init__(self, folder: str | Path, file_list: str | Path | None = None, max_objects: int = 3) -> None:
+        self.folder = Path(folder)
+        self.name = str(folder)
+        self.max_objects = max_objects
+        self.names = list_names(self.folder, (".jpg",), file_list)
+        require_any((self.folder / f"{name}.json" for name in self.names), folder, "no JSON file to any of the images")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def load(self, index: int, rng: np.random.Generator) -> RawClip:
+        name = self.names[index]
+        path = self.folder / f"{name}.json"
+        data = read_json(path)
+        image = read_image(self.folder / f"{name}.jpg")
+        with sample_errors(path):
+            masks = [annotation["segmentation"] for annotation in data["annotations"]]
+            objects = draw_objects(np.array([rle_area(rle) for rle in masks]), self.max_objects, rng)
+            if not len(objects):
+                raise ValueError("no objects")
+            drawn = np.stack([decode_mask(masks[i], image.shape[:2]) for i in objects])
+        return RawClip(f"{self.name}/{name}", stack_frames([image]), torch.from_numpy(drawn).unsqueeze(0))

@@ -1,0 +1,231 @@
+"""What a data set gives: clips with masks, read when they are asked for."""
+
+from __future__ import annotations
+
+import json
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from i2v.utils.masks import rle_to_mask
+
+# What json, Pillow, NumPy, pycocotools and our own look-ups raise at a file that is not what it should be.
+_MALFORMED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+class SampleError(ValueError):
+    """A sample cannot be used: a file of it is missing, unreadable or does not fit. The message names the file."""
+
+
+@dataclass
+class RawClip:
+    """T frames of a video, as they lie on the disk, and O objects in them. An image is a clip of one frame.
+
+    Attributes:
+        name: for messages. frames: (T, 3, H, W) uint8 RGB. masks: (T, O, H, W) bool; an object may be absent in some frames.
+    """
+
+    name: str
+    frames: Tensor
+    masks: Tensor
+
+
+class ClipDataset(ABC):
+    """A collection of images or videos.
+
+    Attributes:
+        name: of the data set, for messages.
+    """
+
+    name: str
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images or videos."""
+
+    @abstractmethod
+    def load(self, index: int, rng: np.random.Generator) -> RawClip:
+        """Read a clip of image or video `index`. What is left to chance, such as its first frame, is drawn from `rng`.
+
+        Raises:
+            SampleError: it cannot be read, or has no object; the message names the file.
+        """
+
+
+def list_names(folder: str | Path, suffixes: Sequence[str], file_list: str | Path | None = None) -> list[str]:
+    """The names of a data set's samples: paths below its folder, without suffix.
+
+    Args:
+        suffixes: of the files that stand for a sample, one of them is enough; "" where samples are sub-folders.
+        file_list: a text file with one name per line; None for all that is there, in alphabetical order.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: no such folder or list, or a name of the list is not in the folder.
+        ValueError: nothing in the folder or in the list.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder")
+    if file_list is not None:
+        return _read_file_list(Path(file_list), folder, suffixes)
+    found: set[str] = set()
+    for suffix in suffixes:
+        paths = folder.rglob(f"*{suffix}") if suffix else (path for path in folder.iterdir() if path.is_dir())
+        visible = (path for path in paths if not path.name.startswith("."))
+        found.update(path.relative_to(folder).as_posix().removesuffix(suffix) for path in visible)
+    if not found:
+        raise ValueError(f"{folder} has no {' or '.join(f'*{suffix}' for suffix in suffixes) if any(suffixes) else 'folders'}")
+    return sorted(found)
+
+
+def _read_file_list(file_list: Path, folder: Path, suffixes: Sequence[str]) -> list[str]:
+    if not file_list.is_file():
+        raise FileNotFoundError(f"no such file list: {file_list}")
+    names = [line.strip() for line in file_list.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"the file list {file_list} is empty")
+    missing = [name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in suffixes)]
+    if missing:
+        what = f"{missing[0]}{suffixes[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        raise FileNotFoundError(f"{folder} lacks {what} of the {len(names)} names in {file_list}")
+    return names
+
+
+def require_any(paths: Iterable[Path], folder: str | Path, what: str) -> None:
+    """Check that a folder fits to the other files of a data set: a ValueError, if none of these paths exists."""
+    if not any(path.exists() for path in paths):
+        raise ValueError(f"{folder} has {what}: is it the right folder?")
+
+
+@contextmanager
+def sample_errors(source: Path | str) -> Iterator[None]:
+    """Turn what a missing or malformed file raises into a SampleError that names it."""
+    try:
+        yield
+    except SampleError:
+        raise
+    except FileNotFoundError as error:
+        raise SampleError(f"no such file: {source}") from error
+    except _MALFORMED as error:
+        raise SampleError(f"{source} is unreadable or not as it should be: {type(error).__name__}: {error}") from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB; a SampleError if it is missing, truncated or not an image."""
+    with sample_errors(path), Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; a SampleError if it is missing or corrupt."""
+    with sample_errors(path):
+        return json.loads(path.read_bytes())
+
+
+def rle_area(rle: dict[str, Any] | None) -> int:
+    """Pixels of a COCO run-length encoded mask; 0 for an absent object, which has no or empty counts."""
+    if not rle or not rle["counts"]:
+        return 0
+    counts = rle["counts"]
+    return sum(counts[1::2]) if isinstance(counts, list) else int(coco_mask.area(rle))
+
+
+def decode_mask(rle: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarray:
+    """A run-length encoded mask, or an absent object, as (H, W) bool; a ValueError if it is not of that size (H, W)."""
+    area = rle_area(rle)
+    if not rle or not area:
+        return np.zeros(size, bool)
+    check_mask_size(tuple(rle["size"]), size)
+    mask = rle_to_mask(rle)
+    if mask.sum() != area:  # what a run-length encoding that is too short leaves out is not initialised
+        raise ValueError("a run-length encoded mask ends early")
+    return mask
+
+
+def check_mask_size(mask_size: tuple[int, ...], frame_size: tuple[int, int]) -> None:
+    """A ValueError if a mask (H, W) is not as large as its frame."""
+    if mask_size != frame_size:
+        height, width = frame_size
+        raise ValueError(f"its mask is {mask_size[1]}x{mask_size[0]} pixels, the frame is {width}x{height}")
+
+
+def draw_clip(
+    num_available: int,
+    num_frames: int | None,
+    max_stride: int,
+    max_objects: int | None,
+    areas_in: Callable[[int], np.ndarray],
+    rng: np.random.Generator,
+) -> tuple[range, np.ndarray]:
+    """Choose frames of a video, and objects that are visible in the first of them.
+
+    Args:
+        num_available: frames to choose from. num_frames: of the clip; None for all frames, and objects visible in any of them.
+        max_stride: the distance of frames is drawn from 1 to this, as far as it fits. max_objects: None for all.
+        areas_in: the areas (O,) in pixels of all objects in a frame.
+
+    Returns:
+        The positions of the frames among the available ones, and sorted indices of up to `max_objects` objects.
+
+    Raises:
+        ValueError: too few frames, or no clip begins with a visible object.
+    """
+    if num_frames is None:
+        seen = [np.flatnonzero(areas_in(position)) for position in range(num_available)]
+        objects = draw_objects(np.bincount(np.concatenate([np.empty(0, np.intp), *seen])), max_objects, rng)
+        if not len(objects):
+            raise ValueError("no frame has a visible object")
+        return range(num_available), objects
+    if num_available < num_frames:
+        raise ValueError(f"{num_available} annotated frames are too few for a clip of {num_frames}")
+    fitting = (num_available - 1) // max(num_frames - 1, 1)
+    stride = int(rng.integers(1, max(min(max_stride, fitting), 1) + 1))
+    length = (num_frames - 1) * stride + 1
+    for start in rng.permutation(num_available - length + 1).tolist():
+        objects = draw_objects(areas_in(start), max_objects, rng)
+        if len(objects):
+            return range(start, start + length, stride), objects
+    raise ValueError(f"no clip of {num_frames} frames begins with a visible object")
+
+
+def draw_objects(areas: np.ndarray, max_objects: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Choose up to `max_objects` of the objects that are visible somewhere; all of them for None.
+
+    Args:
+        areas: (O,) pixels of each object in the whole clip.
+
+    Returns:
+        Sorted indices of the objects; none if no object is visible.
+    """
+    visible = np.flatnonzero(areas > 0)
+    if max_objects is None:
+        return visible
+    return np.sort(rng.choice(visible, min(max_objects, len(visible)), replace=False))
+
+
+def stack_frames(frames: list[np.ndarray]) -> Tensor:
+    """Images (H, W, 3) uint8 RGB of one size as (T, 3, H, W); a ValueError if their sizes differ."""
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)

@@ -1,0 +1,315 @@
+"""Photographs with masks, and still frames of videos without masks: what synthetic clips are made of."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+
+from i2v.utils.masks import load_labels
+from train.dataset.sample import (
+    ClipDataset,
+    RawClip,
+    SampleError,
+    check_mask_size,
+    decode_mask,
+    draw_objects,
+    list_names,
+    read_image,
+    read_json,
+    sample_errors,
+    stack_frames,
+)
+
+Split = Literal["train", "validation"]
+
+# The longest side of what is read, in pixels: a clip is drawn at less.
+_MAX_SIDE = 640
+# Every how many names, or rather their hashes, one is held out for validation.
+_HELD_OUT = 10
+# Of a video, every this many frames is one still.
+_VIDEO_STEP = 24
+# Smaller segments, as a share of the photograph, are nobody's object.
+_MIN_SEGMENT = 0.002
+# That a segment of a photograph with parts is united with some that it touches, to be an object.
+_UNION_PROBABILITY = 0.4
+# Segments that are looked at in search of an object.
+_CANDIDATES = 12
+# Transparent pixels around an object that is cut out.
+_MARGIN = 8
+
+
+@dataclass
+class Photograph:
+    """A photograph and its segments.
+
+    Attributes:
+        name: for messages. image: (H, W, 3) uint8 RGB. masks: (N, H, W) bool, which may overlap; N may be 0.
+        has_parts: whether a segment may be a part of an object, such as a sleeve, rather than an object.
+    """
+
+    name: str
+    image: np.ndarray
+    masks: np.ndarray
+    has_parts: bool
+
+
+class Photographs:
+    """The photographs of some folders, each with its segments. A folder has one of two layouts:
+
+    - `images/NAME.jpg` and label maps `regions/NAME_*.png`, one per person that divided the photograph into regions (BSDS500).
+      Of these one is drawn whenever the photograph is read.
+    - `NAME.jpg` and `NAME.json` with an RLE mask per object (SA-1B).
+
+    Args:
+        folders: at least one. split: a tenth of the photographs, chosen by their names alone, is held out for validation.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: a wrong folder, or one without photographs of this split.
+    """
+
+    def __init__(self, folders: Sequence[str | Path], split: Split) -> None:
+        self.paths: list[Path] = []
+        for folder in map(Path, folders):
+            has_regions = (folder / "regions").is_dir()
+            images, suffix = (folder / "images", ".jpg") if has_regions else (folder, ".json")
+            self.paths += [images / f"{name}.jpg" for name in _names_of_split(images, suffix, split)]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int, rng: np.random.Generator) -> Photograph:
+        """Read photograph `index`, at most 640 pixels wide and high.
+
+        Raises:
+            SampleError: a file is missing or damaged.
+        """
+        path = self.paths[index]
+        image = read_image(path)
+        regions = sorted((path.parent.parent / "regions").glob(f"{path.stem}_*.png"))
+        if regions:
+            masks = _read_regions(regions, image.shape[:2], rng)
+        else:
+            masks = _read_instances(path.with_suffix(".json"), image.shape[:2])
+        image = _limit_size(image)
+        if len(masks) and masks.shape[1:] != image.shape[:2]:
+            resized = [cv2.resize(mask.view(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for mask in masks]
+            masks = np.stack(resized).view(bool)
+        return Photograph(str(path), image, masks, has_parts=bool(regions))
+
+
+class VideoStills:
+    """Still frames of the videos of a folder, about one per second.
+
+    A video is decoded when a still of it is first asked for; its stills stay in memory, compressed (about 50 kB each).
+
+    Args:
+        folder: with *.mp4 files. split: as in `Photographs`, by the names of the videos.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: a wrong folder, or one without videos of this split.
+    """
+
+    def __init__(self, folder: str | Path, split: Split) -> None:
+        self.paths = [Path(folder) / f"{name}.mp4" for name in _names_of_split(Path(folder), ".mp4", split)]
+        self._stills: dict[Path, list[np.ndarray]] = {}
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """A random still, (H, W, 3) uint8 RGB, at most 640 pixels wide and high.
+
+        Raises:
+            SampleError: OpenCV cannot decode the video.
+        """
+        path = self.paths[rng.integers(len(self.paths))]
+        if path not in self._stills:
+            self._stills[path] = _decode_stills(path)
+        stills = self._stills[path]
+        encoded = stills[rng.integers(len(stills))]
+        return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+class StillImages(ClipDataset):
+    """Photographs with up to `max_objects` of their segments, as clips of one frame. A segment is a mask of the photograph, or
+    with a probability of `union_probability` the union of some that touch each other.
+
+    Args:
+        folders, split: see `Photographs`.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: see `Photographs`.
+    """
+
+    def __init__(
+        self, folders: Sequence[str | Path], split: Split = "train", max_objects: int = 3, union_probability: float = 0.3
+    ) -> None:
+        self.name = "still images"
+        self.photographs = Photographs(folders, split)
+        self.max_objects = max_objects
+        self.union_probability = union_probability
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    def load(self, index: int, rng: np.random.Generator) -> RawClip:
+        photograph = self.photographs.read(index, rng)
+        shares = photograph.masks.mean((1, 2))
+        chosen = draw_objects(np.where(shares >= _MIN_SEGMENT, shares, 0), self.max_objects, rng)
+        if not len(chosen):
+            raise SampleError(f"{photograph.name} has no segment that is large enough")
+        masks = np.stack([_unite_maybe(photograph, i, self.union_probability, rng) for i in chosen])
+        return RawClip(photograph.name, stack_frames([photograph.image]), torch.from_numpy(masks[None]))
+
+
+def draw_object(photograph: Photograph, rng: np.random.Generator) -> np.ndarray | None:
+    """Draw a segment that looks like an object (`is_object_like`), large ones rather than small ones. Of a photograph that
+    has parts, it may be the union of some that touch.
+
+    Returns:
+        (H, W) bool; None if none looks like an object.
+    """
+    shares = photograph.masks.mean((1, 2))
+    shares[shares < _MIN_SEGMENT] = 0
+    weights = np.sqrt(shares)
+    num_candidates = min(_CANDIDATES, np.count_nonzero(shares))
+    if not num_candidates:
+        return None
+    for i in rng.choice(len(shares), num_candidates, replace=False, p=weights / weights.sum()):
+        mask = _unite_maybe(photograph, i, _UNION_PROBABILITY, rng)
+        if is_object_like(mask):
+            return mask
+    return None
+
+
+def is_object_like(mask: np.ndarray) -> bool:
+    """Whether a segment may be a thing rather than a part of sky, grass or wall: of 1 to 40 % of the photograph, mostly
+    inside of it, compact, and no sliver. Rules of thumb: of what passes of BSDS500, about three in four are things."""
+    area = int(mask.sum())
+    if not 0.01 <= area / mask.size <= 0.4:
+        return False
+    border = sum(int(side.sum()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    if border > 0.35 * area**0.5:
+        return False
+    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    hull = cv2.contourArea(cv2.convexHull(np.concatenate(contours)))
+    radius = cv2.distanceTransform(np.pad(mask.view(np.uint8), 1), cv2.DIST_L2, 3).max()
+    return area > 0.55 * hull and radius > 0.2 * area**0.5
+
+
+def unite_with_neighbours(masks: np.ndarray, index: int, rng: np.random.Generator, most: int = 3) -> np.ndarray:
+    """The union of segment `index` of (N, H, W) bool with 1 to `most` segments that touch it, drawn by how much they do."""
+    union = masks[index].copy()
+    for _ in range(rng.integers(1, most + 1)):
+        rim = cv2.dilate(union.view(np.uint8), np.ones((3, 3), np.uint8)).view(bool) & ~union
+        contact = masks[:, rim].sum(1)
+        if not contact.any():
+            break
+        union |= masks[rng.choice(len(masks), p=contact / contact.sum())]
+    return union
+
+
+def cut_out(image: np.ndarray, mask: np.ndarray, scale: float, feather: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cut an object out, scaled; its edge is softened with a standard deviation of `feather` pixels.
+
+    Returns:
+        (h, w, 4) uint8, opacity last and colours multiplied by it, with a transparent margin; and the place (x, y) in the
+        photograph of its top left corner.
+    """
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    border = int(np.ceil(_MARGIN / scale))
+    opacity = np.pad(mask[y : y + height, x : x + width].astype(np.uint8), border)
+    colours = np.pad(image[y : y + height, x : x + width], ((border, border), (border, border), (0, 0)))
+    # What is next to the object must not shine through its edge: replace it, and the outermost pixels, by the object's colours.
+    inner = cv2.erode(opacity, np.ones((3, 3), np.uint8))[..., None].astype(np.float32)
+    weights = cv2.blur(inner, (9, 9))[..., None] + 1e-4
+    spread = cv2.blur(colours * inner, (9, 9)) / weights
+    colours = np.where((inner > 0) | (weights < 2e-4), colours, spread).astype(np.float32)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    shape = [round(side * scale) for side in opacity.shape[::-1]]
+    colours = cv2.resize(colours, shape, interpolation=interpolation)
+    alpha = cv2.resize(opacity.astype(np.float32), shape, interpolation=interpolation)
+    if scale > 1.2:  # the stairs of an enlarged mask
+        alpha = np.clip((cv2.GaussianBlur(alpha, (0, 0), 0.8 * scale) - 0.5) * 1.6 * scale + 0.5, 0, 1)
+    if feather > 0.3:
+        alpha = cv2.GaussianBlur(alpha, (0, 0), feather)
+    pixels = np.concatenate([colours * alpha[..., None], alpha[..., None] * 255], axis=2)
+    return np.rint(pixels).astype(np.uint8), np.array([x - border, y - border], float)
+
+
+def fill_hole(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The photograph without an object: the colours around it continued into the hole, with the texture beside it."""
+    hole = cv2.dilate(mask.view(np.uint8), np.ones((7, 7), np.uint8))
+    shrink = 96 / max(mask.shape)
+    small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    small_hole = (cv2.resize(hole * 255, small.shape[1::-1], interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
+    size = image.shape[1::-1]
+    filled = cv2.resize(cv2.inpaint(small, small_hole, 3, cv2.INPAINT_TELEA), size, interpolation=cv2.INTER_CUBIC)
+    texture = image - cv2.resize(small, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    _, _, width, height = cv2.boundingRect(hole)
+    # So far that all of the object moves out of the hole, unless it is larger than half of the photograph.
+    axis, shift = (1, width) if width * size[1] < height * size[0] else (0, height)
+    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 2)
+    soft[hole > 0] = 1
+    blended = image + (filled + np.roll(texture, shift, axis) - image) * soft[..., None]
+    return np.clip(np.rint(blended), 0, 255).astype(np.uint8)
+
+
+def _unite_maybe(photograph: Photograph, index: int, probability: float, rng: np.random.Generator) -> np.ndarray:
+    if photograph.has_parts and rng.random() < probability:
+        return unite_with_neighbours(photograph.masks, index, rng)
+    return photograph.masks[index]
+
+
+def _names_of_split(folder: Path, suffix: str, split: Split) -> list[str]:
+    """The names (`list_names`) of a folder's files that belong to a split; which one depends on each name alone."""
+    held_out = split == "validation"
+    names = [name for name in list_names(folder, (suffix,)) if (zlib.crc32(name.encode()) % _HELD_OUT == 0) == held_out]
+    if not names:
+        raise ValueError(f"{folder} has no *{suffix} of the {split} split")
+    return names
+
+
+def _read_instances(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """The masks of an SA-1B style JSON file for an image (H, W): (N, H, W) bool."""
+    content = read_json(path)
+    with sample_errors(path):
+        masks = [decode_mask(annotation["segmentation"], size) for annotation in content["annotations"]]
+    return np.stack(masks) if masks else np.zeros((0, *size), bool)
+
+
+def _read_regions(paths: Sequence[Path], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """The regions of one of some label maps for an image (H, W): (N, H, W) bool."""
+    path = paths[rng.integers(len(paths))]
+    with sample_errors(path):
+        labels = load_labels(path)
+        check_mask_size(labels.shape, size)
+    return labels == np.unique(labels)[:, None, None]
+
+
+def _decode_stills(path: Path) -> list[np.ndarray]:
+    """One frame in `_VIDEO_STEP` of a video, as JPEG."""
+    capture = cv2.VideoCapture(str(path))
+    stills = []
+    position = 0
+    while capture.grab():
+        if position % _VIDEO_STEP == 0:
+            ok, image = capture.retrieve()
+            if ok:
+                stills.append(cv2.imencode(".jpg", _limit_size(image))[1])
+        position += 1
+    if not stills:
+        raise SampleError(f"{path}: OpenCV cannot decode a single frame of it")
+    return stills
+
+
+def _limit_size(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    scale = _MAX_SIDE / max(height, width)
+    if scale >= 1:
+        return image
+    return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,99 @@
+"""What happens to a clip before the network sees it: augmentation, resizing, normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
+from train.dataset.sample import RawClip
+
+# Brightness, contrast, saturation: each is scaled by up to 1 +- this.
+Jitter = tuple[float, float, float]
+
+
+class PlainTransform:
+    """Resizing and normalisation as in the predictor, for evaluation.
+
+    Args:
+        image_size: S, of the network's input in pixels.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+
+    def __call__(self, clip: RawClip, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A clip as (T, 3, S, S) float32, normalised, and masks (O, T, S, S) bool. `rng` is not used."""
+        frames = _resize_frames(clip.frames, self.image_size, InterpolationMode.BICUBIC)
+        return _normalise(frames), _resize_masks(clip.masks, self.image_size).transpose(0, 1)
+
+
+class ClipTransform:
+    """Augmentation for training. All frames of a clip are moved alike.
+
+    A clip is reversed in time only where all of its objects are visible in its last frame: it begins with the prompt.
+
+    Args:
+        image_size: S, of the network's input in pixels. flip: probability of a horizontal flip.
+        degrees, shear: the affine map draws its angles from +- these; 0 and 0 for none.
+        clip_jitter: of the colours, the same for all frames. grayscale: probability that a clip loses its colours.
+        frame_jitter: of the colours, drawn for each frame. reverse: probability of a reversal in time.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        flip: float = 0.5,
+        degrees: float = 25,
+        shear: float = 20,
+        clip_jitter: Jitter = (0.1, 0.03, 0.03),
+        grayscale: float = 0.05,
+        frame_jitter: Jitter = (0.1, 0.05, 0.05),
+        reverse: float = 0.5,
+    ) -> None:
+        self.image_size = image_size
+        self.reverse = reverse
+        affine = v2.RandomAffine(degrees, shear=shear, interpolation=InterpolationMode.BILINEAR, fill=None)
+        self._move = v2.Compose([v2.RandomHorizontalFlip(flip), affine if degrees or shear else v2.Identity()])
+        self._colour_clip = v2.Compose([v2.ColorJitter(*clip_jitter), v2.RandomGrayscale(grayscale)])
+        self._colour_frame = v2.ColorJitter(*frame_jitter)
+
+    def __call__(self, clip: RawClip, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A clip as (T, 3, S, S) float32, normalised, and masks (O, T, S, S) bool; an object may have left the image."""
+        # torchvision draws from PyTorch's global generator. Only that of the CPU: torch.manual_seed would seed the GPUs, too.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))
+            return self._augment(clip.frames, clip.masks)
+
+    def _augment(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        reversible = masks[-1].flatten(1).any(1).all()
+        inside = tv_tensors.Image(torch.full((1, 1, *frames.shape[-2:]), 255, dtype=torch.uint8))
+        moved = self._move(tv_tensors.Image(frames), inside, tv_tensors.Mask(masks))
+        frames, inside = (_resize_frames(x.as_subclass(Tensor), self.image_size, InterpolationMode.BILINEAR) for x in moved[:2])
+        resized = _resize_masks(moved[2].as_subclass(Tensor), self.image_size)
+        # What comes into view is grey: zero, after normalisation. (torchvision's `fill` costs twice the affine map itself.)
+        frames = frames + (1 - inside) * torch.from_numpy(IMAGE_MEAN)[:, None, None]
+        frames = self._colour_clip(frames)
+        frames = _normalise(torch.stack([self._colour_frame(frame) for frame in frames]))
+        if torch.rand(()) < self.reverse and reversible:
+            frames, resized = frames.flip(0), resized.flip(0)
+        return frames, resized.transpose(0, 1)
+
+
+def _resize_frames(frames: Tensor, image_size: int, interpolation: InterpolationMode) -> Tensor:
+    """(T, 3, H, W) uint8 as (T, 3, S, S) float32 in [0, 1]. Resized as bytes, which is what Pillow does."""
+    resized = F.resize_image(frames, [image_size, image_size], interpolation=interpolation, antialias=True)
+    return F.to_dtype_image(resized, torch.float32, scale=True)
+
+
+def _resize_masks(masks: Tensor, image_size: int) -> Tensor:
+    """(T, O, H, W) bool as (T, O, S, S) bool. Exact: PyTorch's "nearest" moves masks by up to half a pixel against frames."""
+    return F.resize_image(masks, [image_size, image_size], interpolation=InterpolationMode.NEAREST_EXACT)
+
+
+def _normalise(frames: Tensor) -> Tensor:
+    return F.normalize_image(frames, IMAGE_MEAN.tolist(), IMAGE_STD.tolist())

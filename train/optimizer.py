@@ -1,0 +1,67 @@
+"""AdamW with learning rates that decay with the trunk's depth, and a cosine schedule (SAM-I2V, section 4.1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from i2v.modeling.sam_i2v import SAMI2V
+
+
+@dataclass
+class OptimizerSettings:
+    """How the network is optimised.
+
+    Attributes:
+        learning_rate: of all but the trunk. trunk_learning_rate: of the trunk's neck; every block before it has
+            layer_decay times that of the one after it. weight_decay: of all but biases and normalisations.
+        final_factor: learning rates fall along a cosine to this share. warmup_steps: they rise linearly over these first.
+        max_gradient_norm: longer gradients are clipped to this.
+    """
+
+    learning_rate: float = 3e-4
+    trunk_learning_rate: float = 6e-5
+    layer_decay: float = 0.9
+    weight_decay: float = 0.1
+    final_factor: float = 0.01
+    warmup_steps: int = 0
+    max_gradient_norm: float = 0.1
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """What the learning rates are multiplied by in a step."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        progress = (step - self.warmup_steps) / max(num_steps - self.warmup_steps, 1)
+        return self.final_factor + (1 - self.final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def build_optimizer(model: SAMI2V, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the parameters that are trained. Each group has its own "peak_lr", which the schedule scales."""
+    trunk_rates = trunk_learning_rates(model, settings)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = trunk_rates.get(parameter, settings.learning_rate)
+        # The scales and shifts of normalisations have one dimension; attention biases have two.
+        decay = settings.weight_decay if parameter.ndim > 1 and "bias" not in name else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    if not groups:
+        raise ValueError("no parameter is left to train: `frozen` matches all of them")
+    return torch.optim.AdamW(
+        [{"params": p, "lr": rate, "peak_lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
+    )
+
+
+def trunk_learning_rates(model: SAMI2V, settings: OptimizerSettings) -> dict[nn.Parameter, float]:
+    """The learning rate of each parameter of the trunk."""
+    groups = model.image_encoder.trunk_image.depth_groups()
+    rates = {}
+    for depth, modules in enumerate(reversed(groups)):
+        for module in modules:
+            rate = settings.trunk_learning_rate * settings.layer_decay**depth
+            rates |= dict.fromkeys(module.parameters(), rate)
+    return rates

@@ -1,0 +1,323 @@
+"""The training loop.
+
+A step depends on the seed, its number and the weights, and on nothing else: data, prompts and dropout are drawn from generators
+that are seeded by them. So a checkpoint of weights, optimizer and step is all that a resumed run needs to go on as if it had
+never stopped, and the global random state is never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from i2v.utils.checkpoints import check_names, read_checkpoint, save_checkpoint
+from train.dataset.mixture import Batch, MixtureDataset
+from train.losses import ClipLoss
+from train.model.rollout import ClipRollout, PromptedFrame
+from train.optimizer import OptimizerSettings, build_optimizer
+from train.utils.log import TrainingLog, peak_memory
+from train.utils.processes import Processes
+from train.utils.seeds import derive_seed, seeded
+from train.utils.signals import StopRequest, deaf_children
+from train.validation import Validation, validate
+
+log = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass
+class TrainerSettings:
+    """How long and how a training runs.
+
+    Attributes:
+        epochs: passes through the data. precision: "fp32" or "bf16" autocast. accumulate: batches per step of the optimizer.
+        workers: processes that read data, for each process that trains. checkpoint_minutes: between checkpoints.
+        validate_every: steps between validations. log_every, picture_every: steps. skip_non_finite: leave out a step whose
+            loss or gradient is not finite, instead of stopping. freeze_batch_norm: use the running statistics, and keep them.
+        stop_after_minutes: write a checkpoint and end, to go on another time; None to train to the end.
+    """
+
+    epochs: int = 10
+    precision: str = "bf16"
+    accumulate: int = 1
+    workers: int = 4
+    checkpoint_minutes: float = 10.0
+    validate_every: int = 2000
+    log_every: int = 20
+    picture_every: int = 500
+    skip_non_finite: bool = False
+    freeze_batch_norm: bool = False
+    stop_after_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in _PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(_PRECISIONS)}")
+        for name in ("epochs", "accumulate", "validate_every", "log_every", "picture_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient is infinite or not a number; the message names the samples."""
+
+
+class Trainer:
+    """Trains a network; goes on where a former run into the same folder stopped.
+
+    Args:
+        rollout: the network unrolled over clips. loss, data: of the training. validations: by name; the first one decides
+            which checkpoint is the best. output: folder of checkpoints and logs. seed: of everything random.
+        config: kept in the checkpoint, for the record.
+
+    Raises:
+        FileNotFoundError, ValueError: a checkpoint that cannot be resumed.
+    """
+
+    def __init__(
+        self,
+        rollout: ClipRollout,
+        loss: ClipLoss,
+        data: MixtureDataset,
+        optimizer: OptimizerSettings,
+        settings: TrainerSettings,
+        processes: Processes,
+        output: Path,
+        seed: int,
+        validations: Mapping[str, Validation] | None = None,
+        config: str = "",
+    ) -> None:
+        self.model = rollout.model.to(processes.device)
+        self.rollout = rollout.to(processes.device)
+        self.loss, self.data, self.settings, self.processes = loss, data, settings, processes
+        self.output, self.seed, self.config = Path(output), seed, config
+        self.validations = dict(validations or {})
+        self.optimizer_settings = optimizer
+        self.optimizer = build_optimizer(self.model, optimizer)
+        self.num_steps = settings.epochs * len(data.schedule) // settings.accumulate
+        self.step = 0
+        self.best = float("-inf")
+        self._stop_request = StopRequest()
+        self._resume()
+        self._network: nn.Module = self.rollout
+        if processes.world_size > 1:
+            cuda = processes.device.type == "cuda"
+            self._network = DistributedDataParallel(self.rollout, device_ids=[processes.device] if cuda else None)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the matrix products."""
+        return _PRECISIONS[self.settings.precision]
+
+    def run(self) -> None:
+        """Train to the last step, or until the time is up or a signal asks to stop (SIGTERM, SIGINT; a checkpoint is
+        written then).
+
+        Raises:
+            NonFiniteLossError: see there. OSError: a checkpoint cannot be written. The last checkpoint stays in both cases.
+        """
+        if self.step >= self.num_steps:
+            log.info("nothing to do: step %d of %d is done", self.step, self.num_steps)
+            return
+        with ExitStack() as stack:
+            stack.enter_context(self._stop_request)
+            board = None
+            if self.processes.is_first:
+                self._remove_fragments()
+                board = TrainingLog(self.output / "tensorboard", self.step, self.num_steps)
+            if board is not None:
+                stack.callback(board.close)
+            batches = self._batches()
+            started = saved = time.monotonic()
+            minutes = self.settings.stop_after_minutes
+            while self.step < self.num_steps and not self._stop_together(minutes, started):
+                self._train_step(batches, board)
+                self.step += 1
+                done = self.step == self.num_steps
+                if self.step % self.settings.validate_every == 0 or done:
+                    self._validate(board)
+                if done or time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                    self._save("last")
+                    saved = time.monotonic()
+            if self.step < self.num_steps:
+                self._save("last")
+                log.info("stopped after step %d of %d; the same command goes on", self.step, self.num_steps)
+
+    def _batches(self) -> Iterator[Batch]:
+        workers, accumulate = self.settings.workers, self.settings.accumulate
+        loader = DataLoader(
+            self.data,
+            sampler=range(self.step * accumulate, self.num_steps * accumulate),
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=self.processes.device.type == "cuda",
+            # The workers' own seed; otherwise it would be drawn from the global generator.
+            generator=torch.Generator().manual_seed(self.seed),
+            # Forking a process that runs threads, as this one does, can hang it.
+            multiprocessing_context="spawn" if workers else None,
+        )
+        with deaf_children():
+            return iter(loader)
+
+    def _train_step(self, batches: Iterator[Batch], board: TrainingLog | None) -> None:
+        started = time.monotonic()
+        settings, device = self.optimizer_settings, self.processes.device
+        factor = settings.factor(self.step, self.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        self._train_mode()
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, float] = {}
+        names: list[str] = []
+        suspects: list[str] = []
+        num_frames, waited = 0, 0.0
+        for part in range(self.settings.accumulate):
+            asked = time.monotonic()
+            batch = next(batches).to(device, non_blocking=True)
+            waited += time.monotonic() - asked
+            frames = None  # those of the part before would keep its graph, if it was left out
+            frames, losses, finite = self._forward_backward(batch, part)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + value / self.settings.accumulate
+            names += batch.names
+            suspects += [] if finite else batch.names
+            num_frames += batch.frames.shape[0] * batch.frames.shape[1] * self.processes.world_size
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_gradient_norm))
+        if not math.isfinite(totals["total"]):
+            self._reject("loss", suspects)
+        elif not math.isfinite(norm):
+            self._reject("gradient", names)
+        else:
+            self.optimizer.step()
+        if board is not None:
+            board.step(totals)
+            if self.step % self.settings.log_every == 0:
+                seconds = time.monotonic() - started
+                scalars = {f"loss/{name}": value for name, value in totals.items()}
+                scalars["learning_rate/trunk"] = settings.trunk_learning_rate * factor
+                scalars["learning_rate/others"] = settings.learning_rate * factor
+                scalars["gradient_norm"] = norm
+                scalars |= {"frames_per_second": num_frames / seconds, "seconds_waited_for_data": waited}
+                scalars["peak_memory_megabytes"] = peak_memory(device)
+                board.scalars(scalars, self.step)
+            if self.step % self.settings.picture_every == 0:
+                board.picture("training", batch, frames, self.step)
+
+    def _forward_backward(self, batch: Batch, part: int) -> tuple[list[PromptedFrame], dict[str, float], bool]:
+        """Add the gradients of a batch, if the losses of all processes are finite.
+
+        Returns:
+            What happened in the frames, the mean losses of all processes, and whether the loss of this one is finite.
+        """
+        processes = self.processes
+        device = processes.device
+        seed = derive_seed(self.seed, self.step, part, processes.rank)
+        synchronise = part + 1 == self.settings.accumulate
+        with ExitStack() as stack:
+            stack.enter_context(seeded(seed, device))  # dropout draws from the global generators
+            if isinstance(self._network, DistributedDataParallel) and not synchronise:
+                stack.enter_context(self._network.no_sync())
+            # All processes prompt alike, so that they take equally long.
+            plan = self.rollout.prompts.draw(
+                batch.frames.shape[1], torch.Generator().manual_seed(derive_seed(self.seed, self.step, part))
+            )
+            with torch.autocast(device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+                frames = self._network(batch.frames, batch.masks, batch.video, torch.Generator(device).manual_seed(seed), plan)
+            count = processes.mean(torch.tensor(float(len(batch.masks)), device=device))
+            losses = self.loss([frame.predictions for frame in frames], batch.masks, count.clamp(min=1))
+            # Every parameter takes part in every step, with a gradient of zero where a clip does not use it: so DDP
+            # needs no search for those that are not used.
+            losses["total"] = losses["total"] + sum(p.sum() for p in self.model.parameters() if p.requires_grad) * 0.0
+            means = processes.mean(torch.stack([value.detach() for value in losses.values()])).tolist()
+            means = dict(zip(losses, means, strict=True))
+            if math.isfinite(means["total"]):
+                (losses["total"] / self.settings.accumulate).backward()
+        return frames, means, bool(losses["total"].isfinite())
+
+    def _reject(self, what: str, suspects: list[str]) -> None:
+        names = ", ".join(self.processes.gather(suspects))
+        if not self.settings.skip_non_finite:
+            raise NonFiniteLossError(
+                f"the {what} of step {self.step} is not finite. Samples: {names}. "
+                "Look at them, lower the learning rate, or set trainer.skip_non_finite=true"
+            )
+        log.warning("step %d is left out, its %s is not finite: %s", self.step, what, names)
+
+    def _train_mode(self) -> None:
+        self.rollout.train()
+        if self.settings.freeze_batch_norm:
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def _validate(self, board: TrainingLog | None) -> None:
+        scores = {
+            name: validate(validation, self.model, self.processes, self.precision)
+            for name, validation in self.validations.items()
+        }
+        if not scores:
+            return
+        log.info("step %d: %s", self.step, ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
+        if board is not None:
+            board.scalars({f"validation/{name}": score for name, score in scores.items()}, self.step)
+        first = next(iter(scores.values()))
+        if first > self.best:
+            self.best = first
+            self._save("best")
+
+    def _save(self, name: str) -> None:
+        if not self.processes.is_first:
+            return
+        checkpoint = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "seed": self.seed,
+            "world_size": self.processes.world_size,
+            "config": self.config,
+        }
+        path = self.output / f"{name}.pt"
+        try:
+            save_checkpoint(path, checkpoint)
+        except RuntimeError as error:  # PyTorch's writer makes one of a full disk
+            raise OSError(f"cannot write {path}, the former one stays; is the disk full? {error}") from error
+
+    def _remove_fragments(self) -> None:
+        """Of checkpoints that were being written when a former run was killed."""
+        for path in self.output.glob(".*.pt"):
+            path.unlink()
+
+    def _resume(self) -> None:
+        path = self.output / "last.pt"
+        if path.exists():
+            checkpoint = read_checkpoint(path)
+            check_names(self.model.state_dict(), checkpoint["model"], f"cannot resume {path}: it is of another model")
+            if checkpoint["seed"] != self.seed:
+                raise ValueError(f"cannot resume {path}: its seed is {checkpoint['seed']}, not {self.seed}")
+            self.model.load_state_dict(checkpoint["model"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.step, self.best = checkpoint["step"], checkpoint["best"]
+            now = {"config": self.config, "world_size": self.processes.world_size}
+            for what in [name for name, value in now.items() if checkpoint.get(name, value) != value]:
+                log.warning("the %s is another one than that of %s: the run goes on with the new one", what, path)
+            log.info("going on after step %d of %d", self.step, self.num_steps)
+        steps = self.processes.gather([self.step])
+        if len(set(steps)) > 1:
+            raise ValueError(f"the processes are at the steps {steps}: {path} must be in a folder that all of them share")
+
+    def _stop_together(self, minutes: float | None, started: float) -> bool:
+        """Whether any process was asked to stop, or the time is up; the same answer in all processes."""
+        timed_out = minutes is not None and time.monotonic() - started > 60 * minutes
+        stop = torch.tensor(float(self._stop_request.made or timed_out), device=self.processes.device)
+        return bool(self.processes.sum(stop) > 0)

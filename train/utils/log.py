@@ -1,0 +1,90 @@
+"""What a training tells: a line of progress, numbers and pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
+from i2v.utils.visualization import DrawnPrompt, draw_overlay
+from train.dataset.mixture import Batch
+from train.model.rollout import PromptedFrame
+
+
+class TrainingLog:
+    """Progress of the first process; the others have none.
+
+    Args:
+        folder: of TensorBoard's files. first, last: step at which this run begins, and number of steps.
+    """
+
+    def __init__(self, folder: Path, first: int, last: int) -> None:
+        self._writer = SummaryWriter(folder, purge_step=first)
+        interval = 1.0 if sys.stderr.isatty() else 30.0  # seconds; a file gets a line each time
+        self._bar = tqdm(total=last, initial=first, unit="step", mininterval=interval, smoothing=0.02, dynamic_ncols=True)
+
+    def step(self, values: dict[str, float]) -> None:
+        """One step is done; its losses are shown."""
+        self._bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()}, refresh=False)
+        self._bar.update()
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Numbers for TensorBoard, by their names."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def picture(self, name: str, batch: Batch, frames: list[PromptedFrame], step: int) -> None:
+        """Draw the first clip: above the prediction with the prompts, below the ground truth."""
+        self._writer.add_image(name, draw_clip(batch, frames), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._bar.close()
+        self._writer.close()
+
+
+def draw_clip(batch: Batch, frames: list[PromptedFrame]) -> np.ndarray:
+    """The first clip of a batch as a picture (2 S, T S, 3) uint8."""
+    members = (batch.video == 0).nonzero()[:, 0].tolist()
+    columns = []
+    for t, frame in enumerate(frames):
+        image = to_image(batch.frames[0, t])
+        labels = np.zeros((2, *image.shape[:2]), np.uint8)
+        prompts = []
+        for number, member in enumerate(members, start=1):
+            logits = frame.predictions[-1].masks[member, 0].detach().float().cpu().numpy()
+            shown = cv2.resize(logits, image.shape[1::-1]) > 0
+            labels[0][shown] = number
+            labels[1][batch.masks[member, t].cpu().numpy()] = number
+            prompts.append(_drawn(number, frame, member))
+        columns.append(np.concatenate([draw_overlay(image, labels[0], prompts), draw_overlay(image, labels[1])]))
+    return np.concatenate(columns, axis=1)
+
+
+def to_image(frame: Tensor) -> np.ndarray:
+    """A normalised frame (3, S, S) as a picture (S, S, 3) uint8."""
+    pixels = frame.float().cpu().numpy().transpose(1, 2, 0) * IMAGE_STD + IMAGE_MEAN
+    return np.ascontiguousarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def peak_memory(device: torch.device) -> float:
+    """Megabytes: the most that PyTorch held on a CUDA device, elsewhere the most that this process had resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _drawn(number: int, frame: PromptedFrame, member: int) -> DrawnPrompt:
+    if frame.points is None:
+        return DrawnPrompt(number)
+    points, labels = frame.points[member].tolist(), frame.labels[member].tolist()
+    clicks = [(x, y, label) for (x, y), label in zip(points, labels, strict=True) if label in (0, 1)]
+    box = [x for point, label in zip(points, labels, strict=True) if label in (2, 3) for x in point]
+    return DrawnPrompt(number, clicks, tuple(box) or None)

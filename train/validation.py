@@ -1,0 +1,121 @@
+"""Validation during training."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.modeling.sam_i2v import SAMI2V
+from sav_dataset.jf import jf_scores
+from train.dataset.mixture import SampleReader, collate
+from train.dataset.sample import ClipDataset
+from train.dataset.transforms import PlainTransform
+from train.losses import mask_iou
+from train.model.rollout import ClipRollout, PromptPlan, PromptSampling
+from train.utils.processes import Processes
+
+
+class Validation(ABC):
+    """A set of things to segment, each of which gives a score in [0, 100]."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of things."""
+
+    @abstractmethod
+    def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
+        """The score of thing `index`, NaN if it has none; the network is in evaluation mode."""
+
+    @abstractmethod
+    def read_one(self) -> None:
+        """Read the first thing, to see that it is there; its errors are raised."""
+
+
+class VideoValidation(Validation):
+    """J&F on videos, through the predictor: what a user gets. Each object is prompted with its mask in the first frame in which
+    it is visible.
+
+    Args:
+        videos: gives whole videos: a `VOSFolder` with num_frames=None and max_objects=None.
+    """
+
+    def __init__(self, videos: ClipDataset) -> None:
+        self.videos = videos
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
+        clip = self.videos.load(index, np.random.default_rng(index))
+        name = "bf16" if precision == torch.bfloat16 else "fp32"
+        predictor = I2VVideoPredictor(model, precision=name)
+        state = predictor.init_state(clip.frames.permute(0, 2, 3, 1).numpy())
+        truth = clip.masks.numpy()
+        found = np.zeros_like(truth)
+        first_seen = truth.any((2, 3)).argmax(axis=0)
+        starts = sorted(set(first_seen.tolist()))
+        for start, end in pairwise([*starts, len(truth)]):
+            for obj_id in np.flatnonzero(first_seen == start).tolist():
+                predictor.add_new_mask(state, start, obj_id, clip.masks[start, obj_id])
+            for t, obj_ids, logits in predictor.propagate_in_video(state, start, end - start - 1):
+                found[t, obj_ids] = (logits[:, 0] > 0).cpu().numpy()
+        return _mean([score.j_and_f for score in jf_scores(truth, found)])
+
+    def read_one(self) -> None:
+        self.videos.load(0, np.random.default_rng(0))
+
+
+class ClipValidation(Validation):
+    """Mean IoU on clips or images that are drawn once for all, prompted in the first frame.
+
+    Args:
+        dataset: of clips. image_size: S, of the network's input. num_samples: of clips. prompt: "mask", "click" or "box";
+            a mask is not scored in the first frame itself.
+    """
+
+    def __init__(self, dataset: ClipDataset, image_size: int, num_samples: int, prompt: str) -> None:
+        self.reader = SampleReader(dataset, PlainTransform(image_size))
+        self.num_samples = num_samples
+        self.prompt = prompt
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
+        device = model.no_mem_embed.device
+        batch = collate([self.reader.read(index % len(self.reader), seed=index)]).to(device)
+        rollout = ClipRollout(model, PromptSampling())
+        generator = torch.Generator(device).manual_seed(index)
+        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+            frames = rollout(batch.frames, batch.masks, batch.video, generator, PromptPlan({0: self.prompt}))
+        ious = [
+            mask_iou(model.upsample(frame.predictions[-1].masks), batch.masks[:, t, None])
+            for t, frame in enumerate(frames)
+            if t or self.prompt != "mask"
+        ]
+        return 100 * float(torch.stack(ious).mean())
+
+    def read_one(self) -> None:
+        self.reader.read(0, seed=0)
+
+
+@torch.inference_mode()
+def validate(validation: Validation, model: SAMI2V, processes: Processes, precision: torch.dtype) -> float:
+    """The mean of the scores that there are, with the work shared among the processes; NaN if there is none."""
+    training = model.training
+    model.eval()
+    mine = range(processes.rank, len(validation), processes.world_size)
+    scores = processes.gather([validation.score(model, index, precision) for index in mine])
+    model.train(training)
+    return _mean(scores)
+
+
+def _mean(scores: list[float]) -> float:
+    """The mean without NaN; NaN if nothing is left."""
+    finite = [score for score in scores if not math.isnan(score)]
+    return sum(finite) / len(finite) if finite else math.nan
