@@ -82,6 +82,23 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = ()) -> DictC
     return config
 
 
+def shipped_checkpoint(config: DictConfig) -> Path | None:
+    """The weights that come with a packaged config ("checkpoint" in it), or None.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
+    name = config.get("checkpoint")
+    if name is None:
+        return None
+    # In a wheel they lie in the package, in a checkout beside it.
+    places = [folder / "checkpoints" / name for folder in (CONFIG_DIR.parent, CONFIG_DIR.parents[1])]
+    for path in places:
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"the config's checkpoint {name} is missing: it is neither {places[0]} nor {places[1]}")
+
+
 def build_i2v(
     config_file: str | Path,
     ckpt_path: str | Path | None = None,
@@ -92,7 +109,8 @@ def build_i2v(
     """Build the network.
 
     Args:
-        config_file: see `load_config`. ckpt_path: weights; None leaves the network untrained.
+        config_file: see `load_config`. ckpt_path: weights; by default those that come with the config, and where there are
+            none the network is untrained ("checkpoint=null" in the overrides leaves it so in any case).
         device: by default CUDA, then MPS, then the CPU. mode: "eval" or "train".
 
     Raises:
@@ -113,7 +131,7 @@ def build_i2v_video_predictor(
 
     Args:
         config_file: "i2v-infer", another packaged name, or a path; see `load_config`.
-        ckpt_path: weights; None leaves the network untrained. device: by default CUDA, then MPS, then the CPU.
+        ckpt_path: weights; see `build_i2v`. device: by default CUDA, then MPS, then the CPU.
         mode: "eval"; "train" leaves dropout on.
         hydra_overrides_extra: such as "model.memory_selector.mode=greedy" or "predictor.precision=bf16".
         apply_postprocessing: False for no choice among several masks by stability, no binary masks in the memory of prompted
@@ -139,8 +157,9 @@ def _build_model(config: DictConfig, ckpt_path: str | Path | None, device: str |
         model: SAMI2V = instantiate(config.model)
     except HydraException as error:
         raise ValueError(f"cannot build the model: {error}") from error
-    if ckpt_path is not None:
-        load_weights(model, ckpt_path)
+    path = ckpt_path or shipped_checkpoint(config)
+    if path is not None:
+        load_weights(model, path)
     else:
         log.warning("no checkpoint: the weights are random")
     return model.to(device).train(mode == "train")

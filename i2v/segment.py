@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
-from i2v.build_i2v import build_i2v_video_predictor, known_configs
+from i2v.build_i2v import build_i2v_video_predictor, known_configs, load_config
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.frames import Frames, open_frames
 from i2v.inference.prompts import check_mask, make_points_prompt
@@ -251,8 +251,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of JPEG or PNG frames")
     parser.add_argument("--config", default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file")
-    weights = parser.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--checkpoint", help="the weights")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--checkpoint", help="the weights; by default those that come with the config")
     weights.add_argument("--untrained", action="store_true", help="random weights: shows that it runs, no more")
     repeated = {"action": "append", "default": []}
     parser.add_argument("--point", metavar="FRAME,X,Y[,LABEL][@OBJ]", help="a click; LABEL 0 is background", **repeated)
@@ -287,13 +287,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    overrides = [f"++predictor.precision={args.precision}"] if args.precision else []
+    if args.untrained:
+        overrides.append("++checkpoint=null")
+    elif args.checkpoint is None and load_config(args.config).get("checkpoint") is None:
+        raise ValueError(
+            f"no weights come with the config {args.config!r}: give --checkpoint FILE, or --untrained for random ones"
+        )
     if args.max_frames is not None and args.max_frames < 1:
         raise ValueError(f"--max-frames must be at least 1, got {args.max_frames}")
     prompts = parse_prompts(args.point, args.box, args.mask)
     frames = open_frames(args.video)
     check_prompts(frames, prompts)
     writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts)
-    overrides = [f"++predictor.precision={args.precision}"] if args.precision else []
     with torch.random.fork_rng(enabled=args.untrained, devices=[]):
         if args.untrained:
             log.info("--untrained: the weights are random, so that the masks mean nothing")

@@ -42,6 +42,22 @@ def test_own_config_uses_the_package_wherever_that_lies(name, tmp_path, monkeypa
     assert load_config(TINY_CONFIG).model.image_size == 128
 
 
+@pytest.mark.parametrize("place", ["package/checkpoints", "checkpoints"])
+def test_config_with_weights(place, tmp_path, monkeypatch, make_tiny_predictor):
+    package = Path(shutil.copytree(CONFIG_DIR, tmp_path / "package" / "configs"))
+    monkeypatch.setitem(load_config.__globals__, "CONFIG_DIR", package)
+    (package / "own.yaml").write_text(f"{TINY_CONFIG.read_text()}\ncheckpoint: own.pt\n")
+    with pytest.raises(FileNotFoundError, match=r"own\.pt is missing"):
+        build_i2v("own", device="cpu")
+    trained = make_tiny_predictor().model
+    (tmp_path / place).mkdir()
+    save_checkpoint(tmp_path / place / "own.pt", {"model": trained.state_dict()})
+    weight = build_i2v("own", device="cpu").mask_downsample.weight
+    torch.testing.assert_close(weight, trained.mask_downsample.weight)
+    untrained = build_i2v("own", device="cpu", hydra_overrides_extra=["checkpoint=null"])
+    assert not torch.equal(untrained.mask_downsample.weight, weight)
+
+
 def test_config_without_a_predictor(tmp_path):
     text = TINY_CONFIG.read_text()
     (tmp_path / "own.yaml").write_text(text[: text.index("predictor:")])

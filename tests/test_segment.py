@@ -264,12 +264,13 @@ def test_all_prompts_are_checked_before_any_work(prompt, caplog, monkeypatch, pn
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("weights", [[], ["--untrained", "--checkpoint", "a.pt"]])
-def test_weights_or_untrained(weights, capsys, tmp_path):
+def test_weights_or_untrained(caplog, capsys, tmp_path):
+    run = ["video", *TINY, *POINT, "--output", str(tmp_path)]
+    check_error(caplog, run, "no weights come with the config", "tiny.yaml", "--checkpoint", "--untrained")
     with pytest.raises(SystemExit) as status:
-        main(["video", *TINY, *weights, *POINT, "--output", str(tmp_path)])
+        main([*run, "--untrained", "--checkpoint", "a.pt"])
     assert status.value.code == 2
-    assert "--checkpoint" in capsys.readouterr().err
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_video_or_checkpoint_is_missing(caplog, png_folder, tmp_path):
