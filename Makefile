@@ -1,11 +1,11 @@
-# make demo: set up, and segment the bunny. make test: set up, lint, test.
+# make demo: set up, and segment the bunny. make test: set up, lint, test. make train-lite: train the Lite model on a CPU.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The versions that this project is tested with; any recent pair works.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test lint clean
+.PHONY: demo test train-lite lint clean
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,14 @@ demo: $(VENV)/installed
 	rm -rf demo-result
 	$(BIN)/python -m i2v.segment assets/bunny.mp4 --untrained --point 0,240,190 --max-frames 6 --precision bf16 --output demo-result
 	@echo "The result is in demo-result: open demo-result/overlay.mp4"
+
+# Both stages of the Lite model; stopped at any time, the same command goes on. SHARED: the folder with its data sets.
+SHARED ?= ../shared/data
+train-lite: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[train]"
+	$(BIN)/python train/train.py -c i2v-lite-image shared=$(SHARED)
+	$(BIN)/python train/train.py -c i2v-lite-video shared=$(SHARED)
+	$(BIN)/python tools/export_checkpoint.py runs/lite-video/best.pt checkpoints/sam-i2v_lite.pt
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
