@@ -1,0 +1,143 @@
+"""The simulated user: where a person would click, given what the object is and what was predicted.
+
+Everything is deterministic; with a random generator clicks are drawn near those places, and repeat with its seed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+FOREGROUND, BACKGROUND = 1, 0
+# A drawn click is at least this far inside its region, in parts of the largest possible distance from the region's border.
+_DRAWN_DEPTH = 0.5
+
+
+@dataclass(frozen=True)
+class Click:
+    """A click: the frame's index, the object's number, the pixel (x, y), and 1 for foreground or 0 for background.
+
+    `dataclasses.asdict` turns it into JSON, and `Click(**entry)` back.
+    """
+
+    frame: int
+    obj: int
+    x: int
+    y: int
+    label: int
+
+
+@dataclass
+class SimulatedUser:
+    """Clicks on objects, and remembers every click.
+
+    Attributes:
+        rng: None for the deterministic places. log: all clicks, in their order.
+    """
+
+    rng: np.random.Generator | None = None
+    log: list[Click] = field(default_factory=list)
+
+    @classmethod
+    def seeded(cls, seed: int, video: str) -> SimulatedUser:
+        """One whose clicks are drawn: the same in every run with this seed, whatever other videos there are."""
+        return cls(np.random.default_rng([seed, zlib.crc32(video.encode())]))
+
+    def click(self, frame: int, obj: int, ground_truth: np.ndarray, prediction: np.ndarray | None = None) -> Click | None:
+        """Click on the object, or, given its predicted mask, on what is wrong there.
+
+        Args:
+            frame, obj: for the log. ground_truth, prediction: (H, W) bool.
+
+        Returns:
+            The click; None if nothing is wrong.
+
+        Raises:
+            ValueError: no prediction and no object, or masks of two sizes.
+        """
+        if prediction is None:
+            found = (*first_click(ground_truth, self.rng), FOREGROUND)
+        else:
+            found = correction_click(ground_truth, prediction, self.rng)
+        if found is None:
+            return None
+        self.log.append(Click(frame, obj, *found))
+        return self.log[-1]
+
+
+def first_click(mask: np.ndarray, rng: np.random.Generator | None = None) -> tuple[int, int]:
+    """The pixel (x, y) of a mask (H, W) bool nearest to its centre of mass; the upper, then left one of several.
+
+    Args:
+        rng: to draw a pixel well inside the mask instead.
+
+    Raises:
+        ValueError: an empty mask.
+    """
+    y, x = np.nonzero(mask)
+    if not len(y):
+        raise ValueError("there is no object to click on: the mask is empty")
+    if rng is not None:
+        return _inside(mask, rng)
+    nearest = np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2)
+    return int(x[nearest]), int(y[nearest])
+
+
+def correction_click(
+    ground_truth: np.ndarray, prediction: np.ndarray, rng: np.random.Generator | None = None
+) -> tuple[int, int, int] | None:
+    """The point of the larger error region that is farthest from the region's border.
+
+    An error region is a connected component (8 neighbours) of the pixels that were missed, or of those that are foreground
+    by mistake; the larger one is that of the most pixels. Beyond the frame nothing is wrong, so that its border counts as the
+    region's border.
+
+    Args:
+        ground_truth, prediction: (H, W) bool. rng: to draw a pixel well inside that region instead.
+
+    Returns:
+        (x, y, label): label 1 where the object was missed, 0 where it is not; None if the masks are equal.
+
+    Raises:
+        ValueError: masks of two sizes.
+    """
+    if ground_truth.shape != prediction.shape:
+        raise ValueError(f"the masks have two sizes: {ground_truth.shape} and {prediction.shape}")
+    missed = _largest_component(ground_truth & ~prediction)
+    mistaken = _largest_component(prediction & ~ground_truth)
+    label = FOREGROUND if np.count_nonzero(missed) >= np.count_nonzero(mistaken) else BACKGROUND
+    region = missed if label == FOREGROUND else mistaken
+    return (*_inside(region, rng), label) if region.any() else None
+
+
+def box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The first and last column and row of a mask (H, W) bool, as the corners (x0, y0, x1, y1) of a box.
+
+    An object that is one pixel wide has a box from that pixel to the next, because boxes have an area.
+
+    Raises:
+        ValueError: an empty mask.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    if not width:
+        raise ValueError("there is no object to draw a box around: the mask is empty")
+    return x, y, x + max(width - 1, 1), y + max(height - 1, 1)
+
+
+def _largest_component(mask: np.ndarray) -> np.ndarray:
+    """The connected component of a mask (H, W) bool with the most pixels; the first one of several. Empty if the mask is."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]  # label 0 is where the mask is not
+    return labels == 1 + np.argmax(areas) if len(areas) else np.zeros_like(mask)
+
+
+def _inside(region: np.ndarray, rng: np.random.Generator | None) -> tuple[int, int]:
+    """The pixel (x, y) farthest from the border of a region (H, W) bool, or one that is drawn among the deep ones."""
+    framed = cv2.copyMakeBorder(region.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    depth = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    chosen = depth.argmax() if rng is None else rng.choice(np.flatnonzero(depth >= _DRAWN_DEPTH * depth.max()))
+    y, x = np.unravel_index(chosen, region.shape)
+    return int(x), int(y)

@@ -1,0 +1,340 @@
+"""The data sets of the benchmarks, a small reader each, and a checker that says what is missing or odd before hours are spent.
+
+    python -m test_pvs.datasets --check davis2016 /data/DAVIS
+    python -m test_pvs.datasets --export davis2016 /data/DAVIS ground_truth
+
+The second writes the ground truth in the layout in which systems' masks are saved, so that SA-V's evaluator compares both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from i2v.inference.frames import ImageFolder
+from test_pvs.annotations import Annotations, LabelImages, ObjectFolders, RunLengths, frame_number, listed, visible
+from test_pvs.outputs import save_mask, whole_folder
+from train.dataset.sample import read_json, sample_errors
+
+log = logging.getLogger("test_pvs.datasets")
+
+
+@dataclass
+class EvaluationVideo:
+    """A video with ground truth. Frames are indices into the video, which `init_state(frames)` opens.
+
+    Everything but these four raises a ValueError that names the file, where a file cannot be used.
+
+    Attributes:
+        name: unique in its data set. frames: folder of the images. annotations: the ground truth, by frame numbers.
+        annotated_every: frames from one annotated frame to the next; None where data sets leave that open.
+    """
+
+    name: str
+    frames: Path
+    annotations: Annotations
+    annotated_every: int | None = None
+
+    @cached_property
+    def images(self) -> ImageFolder:
+        """The frames, decoded when they are asked for: (H, W, 3) uint8 RGB each."""
+        return ImageFolder(self.frames)
+
+    @cached_property
+    def frame_names(self) -> list[str]:
+        """Names of the frames' files without suffix; masks are saved under them."""
+        return [path.stem for path in self.images.paths]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.images.size
+
+    @cached_property
+    def annotated_frames(self) -> list[int]:
+        """Indices of the frames that have ground truth, in order."""
+        return [self._indices[number] for number in self.annotations.frames if number in self._indices]
+
+    @cached_property
+    def objects(self) -> list[int]:
+        """Numbers of all objects."""
+        return self.annotations.objects
+
+    def mask(self, frame: int, obj: int) -> np.ndarray:
+        """The ground truth of an object in an annotated frame: (H, W) bool, empty where it is absent."""
+        return self.annotations.mask(self._numbers[frame], obj, self.size)
+
+    def first_frame(self, obj: int) -> int | None:
+        """The first annotated frame in which an object is visible; None if it never is."""
+        return next((frame for frame in self.annotated_frames if self.mask(frame, obj).any()), None)
+
+    def problems(self, thorough: bool = False) -> list[str]:
+        """What is missing or odd, one message each.
+
+        Args:
+            thorough: decode every frame, which takes a while; otherwise the images' headers and ends are looked at.
+        """
+        found = []
+        try:
+            # One by one: what was found before an error counts.
+            for problem in self._find_problems(thorough):
+                found.append(problem)
+        except (OSError, ValueError) as error:
+            found.append(str(error))
+        return list(dict.fromkeys(found))  # a label image that cannot be read is met once per object
+
+    @cached_property
+    def _numbers(self) -> list[int]:
+        return [frame_number(path) for path in self.images.paths]
+
+    @cached_property
+    def _indices(self) -> dict[int, int]:
+        return {number: index for index, number in enumerate(self._numbers)}
+
+    def _find_problems(self, thorough: bool) -> Iterator[str]:
+        steps = np.diff(self._numbers)
+        gaps = [self.images.paths[i].name for i in np.flatnonzero(steps > min(steps, default=1))]
+        if gaps:
+            yield f"{self.frames}: frames are missing after {listed(gaps)}"
+        frameless = [number for number in self.annotations.frames if number not in self._indices]
+        if frameless:
+            yield f"{self.annotations.source}: masks of frame {listed(frameless)}, which {self.frames} has not"
+        if self.annotated_every is not None:
+            expected = range(0, len(self._numbers), self.annotated_every)
+            missing = sorted(set(expected) - set(self.annotated_frames))
+            if missing:
+                yield f"{self.annotations.source}: no masks of frame {listed([self.frame_names[index] for index in missing])}"
+        yield from (f"{self.annotations.source}: {gap}" for gap in self.annotations.gaps())
+        if not self.annotated_frames or not self.objects:
+            yield f"{self.annotations.source}: no annotated frame with an object"
+        for obj in self.objects:
+            yield from self._find_mask_problems(obj)
+        for index in range(self.images.count() if thorough else 0):
+            _ = self.images[index]
+
+    def _find_mask_problems(self, obj: int) -> Iterator[str]:
+        found = False
+        for frame in self.annotated_frames:
+            try:
+                found |= bool(self.mask(frame, obj).any())
+            except (OSError, ValueError) as error:
+                yield str(error)
+        if not found:
+            yield f"{self.annotations.source}: object {obj} is in no frame"
+
+
+def read_sav(root: Path) -> list[EvaluationVideo]:
+    """SA-V's validation or test set: JPEGImages_24fps/VIDEO/00000.jpg, Annotations_6fps/VIDEO/OBJECT/00000.png, 00004.png, ...
+    and a list of the videos (sav_val.txt, sav_test.txt), which may be missing."""
+    frames, annotations = _subfolders(root, "JPEGImages_24fps", "Annotations_6fps")
+    names = _existing(annotations, _listed_names(root, "sav_*.txt") or _folder_names(annotations))
+    return [EvaluationVideo(name, frames / name, ObjectFolders(annotations / name), 4) for name in names]
+
+
+def read_davis2016(root: Path) -> list[EvaluationVideo]:
+    """DAVIS 2016: JPEGImages/480p/VIDEO/00000.jpg, Annotations/480p/VIDEO/00000.png. All objects are one."""
+    return _read_davis(root, ("480p/val.txt", "2016/val.txt"), single=True)
+
+
+def read_davis2017(root: Path) -> list[EvaluationVideo]:
+    """DAVIS 2017: as DAVIS 2016, with label images."""
+    return _read_davis(root, ("2017/val.txt",), single=False)
+
+
+def read_folders(root: Path) -> list[EvaluationVideo]:
+    """MOSE, YouTube-VOS: JPEGImages/VIDEO/00000.jpg, Annotations/VIDEO/00000.png with label images of some of the frames."""
+    return _read_label_images(*_subfolders(root, "JPEGImages", "Annotations"))
+
+
+def read_pumavos(root: Path) -> list[EvaluationVideo]:
+    """PUMaVOS: the same layout, and every frame is annotated."""
+    return _read_label_images(*_subfolders(root, "JPEGImages", "Annotations"), every=1)
+
+
+def read_lvvis(root: Path) -> list[EvaluationVideo]:
+    """LV-VIS: JPEGImages/VIDEO/00000.jpg and a YouTube-VIS JSON in the same folder, or beside it (val/, val_instances.json)."""
+    (frames,) = _subfolders(root, "JPEGImages")
+    files = sorted(root.glob("*.json")) or sorted(root.resolve().parent.glob(f"{root.resolve().name}*.json"))
+    if len(files) != 1:
+        found = f"there are {listed([path.name for path in files])}" if files else "there is none"
+        raise ValueError(f"{root}: expected one JSON file with annotations there or beside it; {found}")
+    content = read_json(files[0])
+    with sample_errors(files[0]):
+        entries = defaultdict(list)
+        for entry in content["annotations"]:
+            entries[entry["video_id"]].append(entry)
+        videos = []
+        for video in content["videos"]:
+            numbers = [frame_number(name) for name in video["file_names"]]
+            folder = Path(video["file_names"][0]).parent
+            annotations = RunLengths(files[0], numbers, entries[video["id"]])
+            videos.append(EvaluationVideo(_flat(folder), frames / folder, annotations, 1))
+    return sorted(videos, key=lambda video: video.name)
+
+
+ESD_IMAGES, ESD_MASKS = ("rgb", "image", "images"), ("mask", "masks")
+
+
+def read_esd(root: Path) -> list[EvaluationVideo]:
+    """ESD-1: sequences in folders of any depth, each with a folder of images and one of label images (`ESD_IMAGES`,
+    `ESD_MASKS`, in any case). An image and its mask have the same number in their names."""
+    videos = []
+    for folder in sorted(path for path in root.rglob("*") if path.is_dir() and path.name.lower() in ESD_IMAGES):
+        masks = [path for path in visible(folder.parent) if path.is_dir() and path.name.lower() in ESD_MASKS]
+        if not masks:
+            raise ValueError(f"{folder.parent} has images, but no folder of masks ({' or '.join(ESD_MASKS)})")
+        name = _flat(folder.parent.relative_to(root)) if folder.parent != root else root.resolve().name
+        videos.append(EvaluationVideo(name, folder, LabelImages(masks[0]), 1))
+    if not videos:
+        raise ValueError(f"no sequences in {root}: expected folders {' or '.join(ESD_IMAGES)} beside {' or '.join(ESD_MASKS)}")
+    return videos
+
+
+READERS: dict[str, Callable[[Path], list[EvaluationVideo]]] = {
+    "sav": read_sav,
+    "davis2016": read_davis2016,
+    "davis2017": read_davis2017,
+    "pumavos": read_pumavos,
+    "lvvis": read_lvvis,
+    "esd": read_esd,
+    "mose": read_folders,
+    "youtubevos": read_folders,
+}
+
+
+def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = ()) -> list[EvaluationVideo]:
+    """The videos of a data set. Little is read: what is wrong with a video shows when it is used, or in `check`.
+
+    Args:
+        dataset: one of `READERS`. root: its folder. names: of the videos; all of them by default.
+
+    Raises:
+        ValueError: an unknown data set or video, or a folder of another layout. NotADirectoryError: no such folder.
+    """
+    if dataset not in READERS:
+        raise ValueError(f"unknown data set {dataset!r}: the known ones are {', '.join(READERS)}")
+    root = Path(root)
+    if not root.is_dir():
+        raise NotADirectoryError(f"no such folder: {root}")
+    videos = {video.name: video for video in READERS[dataset](root)}
+    if not videos:
+        raise ValueError(f"{root} has no videos")
+    unknown = sorted(set(names) - videos.keys())
+    if unknown:
+        raise ValueError(f"{root} has no video {listed(unknown)}")
+    return [video for video in videos.values() if not names or video.name in names]
+
+
+def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str]:
+    """What is missing or odd in a data set, one message each (see `EvaluationVideo.problems`)."""
+    found = [f"{video.name}: {problem}" for video in tqdm(videos, unit="video") for problem in video.problems(thorough)]
+    for folder in {video.frames.parent for video in videos if isinstance(video.annotations, (LabelImages, ObjectFolders))}:
+        used = {video.frames for video in videos}
+        unused = [path.name for path in visible(folder) if path.is_dir() and path not in used]
+        # A list of videos, or a folder of masks, names fewer: that may be intended, as in DAVIS, which holds its training set.
+        if unused:
+            log.info("not used, because it is in no list or has no masks: %s", listed(unused))
+    return found
+
+
+def export_ground_truth(videos: Iterable[EvaluationVideo], output: Path) -> None:
+    """Write the ground truth as OUTPUT/VIDEO/OBJECT/FRAME.png. Videos that are there already are skipped; those of SA-V, which
+    have this layout, become links."""
+    output.mkdir(parents=True, exist_ok=True)
+    for video in videos:
+        target = output / video.name
+        if target.exists():
+            continue
+        if isinstance(video.annotations, ObjectFolders):
+            target.symlink_to(video.annotations.source.resolve(), target_is_directory=True)
+            continue
+        with whole_folder(target) as folder:
+            for obj in video.objects:
+                for frame in video.annotated_frames:
+                    save_mask(folder, obj, video.frame_names[frame], video.mask(frame, obj))
+
+
+def _read_davis(root: Path, lists: Sequence[str], single: bool) -> list[EvaluationVideo]:
+    frames, annotations = _subfolders(root, "JPEGImages", "Annotations")
+    for resolution in ("480p", "Full-Resolution", "1080p"):
+        if (annotations / resolution).is_dir():
+            frames, annotations = frames / resolution, annotations / resolution
+            break
+    names = next(filter(None, (_listed_names(root / "ImageSets", name) for name in lists)), None)
+    return _read_label_images(frames, annotations, names, every=1, single=single)
+
+
+def _read_label_images(
+    frames: Path, annotations: Path, names: list[str] | None = None, every: int | None = None, single: bool = False
+) -> list[EvaluationVideo]:
+    names = _existing(annotations, names or _folder_names(annotations))
+    return [EvaluationVideo(name, frames / name, LabelImages(annotations / name, single), every) for name in names]
+
+
+def _subfolders(root: Path, *names: str) -> list[Path]:
+    folders = [root / name for name in names]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{root} is not the folder of this data set: it has no folder {folder.name}")
+    return folders
+
+
+def _folder_names(folder: Path) -> list[str]:
+    return [path.name for path in visible(folder) if path.is_dir()]
+
+
+def _listed_names(folder: Path, pattern: str) -> list[str]:
+    """The videos in a list: a name per line, or, in DAVIS 2016, the paths /JPEGImages/480p/VIDEO/00000.jpg and of its mask."""
+    paths = sorted(folder.glob(pattern))
+    entries = [Path(line.split()[0]) for line in paths[0].read_text().splitlines() if line.strip()] if paths else []
+    return sorted({entry.parent.name if entry.suffix else entry.name for entry in entries})
+
+
+def _existing(folder: Path, names: Sequence[str]) -> Sequence[str]:
+    missing = [name for name in names if not (folder / name).is_dir()]
+    if missing:
+        raise ValueError(f"{folder} lacks {listed(missing)} of the list of videos")
+    return names
+
+
+def _flat(path: Path) -> str:
+    """A name for a folder below others that can itself be one folder's name."""
+    return "--".join(path.parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 1 if something is wrong."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description="Check a data set, or write its ground truth for the evaluator.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", nargs=2, metavar=("NAME", "PATH"), help=f"NAME: {', '.join(READERS)}")
+    action.add_argument("--export", nargs=3, metavar=("NAME", "PATH", "OUT"), help="a folder per video and object")
+    parser.add_argument("--thorough", action="store_true", help="with --check: decode every frame")
+    parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
+    args = parser.parse_args(arguments)
+    try:
+        dataset, root, *output = args.check or args.export
+        videos = read_dataset(dataset, root, args.videos)
+        if output:
+            export_ground_truth(videos, Path(output[0]))
+            return 0
+        found = check(videos, args.thorough)
+    except (OSError, ValueError) as error:
+        log.error("error: %s", error)
+        return 1
+    print(*found, sep="\n", end="\n" if found else "")  # noqa: T201
+    print(f"{root}: {len(videos)} videos, {len(found)} problems")  # noqa: T201
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Runs a protocol over the videos of a data set: on all devices, a video at a time, and goes on where an earlier run ended."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from tqdm import tqdm
+
+from i2v.utils.files import atomic_write
+from test_pvs.datasets import READERS, EvaluationVideo, read_dataset
+from test_pvs.outputs import whole_folder
+from test_pvs.systems import SYSTEMS, SystemSettings, VideoSystem, build_system
+
+log = logging.getLogger("test_pvs.runner")
+
+# Names in a run's output.
+MASKS, VIDEO_RESULT, RESULTS, SETTINGS = "masks", "result.json", "results.json", "settings.json"
+
+# Evaluates a video: (system, video, options of the protocol, folder for VIDEO's masks) -> what goes into the output JSON.
+Protocol = Callable[[VideoSystem, EvaluationVideo, dict[str, Any], Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to evaluate on what.
+
+    Attributes:
+        protocol: a function at the top of a module, because workers import it. options: its own, as they go into JSON.
+        dataset, data: see `read_dataset`. output: folder of the results.
+    """
+
+    protocol: Protocol
+    options: dict[str, Any]
+    system: SystemSettings
+    dataset: str
+    data: Path
+    output: Path
+
+    def settings(self) -> dict[str, Any]:
+        """All that the results depend on."""
+        system = {name: value for name, value in asdict(self.system).items() if name != "device"}
+        settings = {
+            "protocol": self.protocol.__name__,
+            **self.options,
+            **system,
+            "dataset": self.dataset,
+            "data": str(self.data.resolve()),
+        }
+        return json.loads(json.dumps(settings))
+
+
+def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> dict[str, BaseException]:
+    """Evaluate all videos that are not finished.
+
+    OUTPUT/masks/VIDEO appears when the video is finished; it holds the masks, and result.json with what the protocol returned.
+    At the end OUTPUT/results.json has the settings, the results of all videos, and the failures with their tracebacks.
+
+    Args:
+        devices: one worker for each, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"]. names: of videos; all by default.
+
+    Returns:
+        The videos that failed, each with its error.
+
+    Raises:
+        ValueError: OUTPUT holds a run with other settings. ValueError, OSError, ImportError: the data set or the system cannot
+            be used, whatever the video.
+    """
+    videos = read_dataset(run.dataset, run.data, names)
+    _claim(run)
+    finished = {video.name for video in videos if (run.output / MASKS / video.name).is_dir()}
+    if finished:
+        log.info("%d of %d videos were finished before", len(finished), len(videos))
+    todo = deque(video.name for video in videos if video.name not in finished)
+    failures = _share(run, todo, devices) if todo else {}
+    _collect(run, [video.name for video in videos], failures)
+    for name, error in failures.items():
+        log.error("failed: %s: %s: %s", name, type(error).__name__, error)
+    return failures
+
+
+def parse_devices(text: str) -> list[str]:
+    """The devices of the workers: "cuda:0,cuda:1"; "cuda" for all GPUs; "cpu:2" for two workers on the CPU; "" for all GPUs or,
+    where there is none, one worker on the CPU.
+
+    Raises:
+        ValueError: not of that form, or no such GPU.
+    """
+    devices = []
+    for part in (text or ("cuda" if torch.cuda.is_available() else "cpu")).split(","):
+        kind, _, number = part.strip().partition(":")
+        if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
+            raise ValueError(f"{part!r} is not a device: give cpu, cpu:WORKERS, cuda, cuda:NUMBER or mps")
+        if kind == "cpu":
+            devices += ["cpu"] * int(number or 1)
+        elif kind == "cuda" and not number:
+            devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        else:
+            devices.append(part.strip())
+    if not devices:
+        raise ValueError(f"no device in {text!r}")
+    return devices
+
+
+def _claim(run: Run) -> None:
+    """Note the settings in the output, or compare them with those of the run that it goes on with."""
+    path = run.output / SETTINGS
+    if not path.exists():
+        run.output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(run.settings(), indent=1))
+    old, new = json.loads(path.read_text()), run.settings()
+    other = [f"{key} was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
+    if other:
+        raise ValueError(f"{run.output} holds a run with other settings ({'; '.join(other)}): take another folder")
+
+
+def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, BaseException]:
+    """Evaluate videos, each on the device that is free first."""
+    in_process = len(devices) == 1
+    threads = max((os.cpu_count() or 1) // len(devices), 1)
+
+    def start_worker() -> Executor:
+        if in_process:
+            return ThreadPoolExecutor(1)
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_process, (threads,))
+
+    runs = [replace(run, system=replace(run.system, device=device)) for device in devices[: len(todo)]]
+    workers = [start_worker() for _ in runs]
+    failures: dict[str, BaseException] = {}
+    try:
+        # What is wrong with the system is wrong for every video: it is built first, and an error ends the run.
+        running: dict[Future[None], tuple[int, str | None]]
+        running = {workers[i].submit(_prepare, runs[i].system): (i, None) for i in range(len(runs))}
+        with tqdm(total=len(todo), unit="video") as progress:
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    i, name = running.pop(future)
+                    error = future.exception()
+                    if name is None and error is not None:
+                        raise error
+                    if error is not None:
+                        failures[name] = error
+                    if isinstance(error, BrokenExecutor):  # the process died, of too little memory perhaps
+                        workers[i] = start_worker()
+                    progress.update(name is not None)
+                    if todo:
+                        name = todo.popleft()
+                        running[workers[i].submit(_evaluate, runs[i], name)] = (i, name)
+    finally:
+        for worker in workers:
+            worker.shutdown(cancel_futures=True)
+        _system.cache_clear()  # frees the model
+        _videos.cache_clear()
+    return dict(sorted(failures.items()))
+
+
+def _start_process(threads: int) -> None:
+    """Start of a worker process: its share of the cores, and an end when the main process ends, even if that was killed."""
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+_system = lru_cache(maxsize=1)(build_system)
+
+
+@lru_cache(maxsize=1)
+def _videos(dataset: str, data: Path) -> dict[str, EvaluationVideo]:
+    """The videos by name; read once, because a JSON of annotations may be large."""
+    return {video.name: video for video in read_dataset(dataset, data)}
+
+
+def _prepare(settings: SystemSettings) -> None:
+    _system(settings)
+
+
+def _evaluate(run: Run, name: str) -> None:
+    """Evaluate one video, in a worker."""
+    video = _videos(run.dataset, run.data)[name]
+    with whole_folder(run.output / MASKS / name) as folder:
+        result = run.protocol(_system(run.system), video, run.options, folder)
+        (folder / VIDEO_RESULT).write_text(json.dumps(result))
+
+
+def _collect(run: Run, names: Sequence[str], errors: dict[str, BaseException]) -> None:
+    """Write one JSON with the results of all videos."""
+    paths = {name: run.output / MASKS / name / VIDEO_RESULT for name in names}
+    videos = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    failures = {name: "".join(traceback.format_exception(error)) for name, error in errors.items()}
+    with atomic_write(run.output / RESULTS) as temporary:
+        temporary.write_text(json.dumps({"settings": run.settings(), "videos": videos, "failures": failures}, indent=1))
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that all protocols have."""
+    parser.add_argument("dataset", choices=READERS, help="name of the data set")
+    parser.add_argument("data", type=Path, help="its folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--system", default="sam-i2v", help=f"{', '.join(SYSTEMS)}, or package.module:function (default: sam-i2v)"
+    )
+    parser.add_argument("--config", help="of the system, by default i2v-infer for SAM-I2V")
+    parser.add_argument("--checkpoint", help="weights, by default those that come with the config")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="by default the config's")
+    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
+    parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")
+    parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
+    parser.add_argument("--seed", type=int, help="draw the clicks, from this seed (default: the deterministic places)")
+
+
+def system_settings(args: argparse.Namespace) -> SystemSettings:
+    """The system of `add_run_arguments`."""
+    return SystemSettings(args.system, args.config, args.checkpoint, precision=args.precision, overrides=tuple(args.overrides))

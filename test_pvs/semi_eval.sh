@@ -1,0 +1,11 @@
+#!/bin/sh
+# Semi-supervised benchmark, second half, J&F: DATASET=davis2016 DATA=/data/DAVIS OUT=results/3c sh test_pvs/semi_eval.sh
+# DATASET, DATA, OUT: as for semi_infer.sh. VIDEOS: only these, names with spaces between them.
+# Further arguments go to sav_dataset/sav_evaluator.py. The table is written to $OUT/masks/results.csv, too.
+set -eu
+: "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
+project=$(cd "$(dirname "$0")/.." && pwd)
+export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
+# shellcheck disable=SC2086 # VIDEOS is a list
+"${PYTHON:-python}" -m test_pvs.datasets --export "$DATASET" "$DATA" "$OUT/ground_truth" ${VIDEOS:+--videos $VIDEOS}
+exec "${PYTHON:-python}" -m sav_dataset.sav_evaluator --gt_root "$OUT/ground_truth" --pred_root "$OUT/masks" "$@"

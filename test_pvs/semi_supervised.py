@@ -1,0 +1,176 @@
+"""The semi-supervised benchmark: objects are prompted where they first appear, and tracked in one pass.
+
+    python -m test_pvs.semi_supervised davis2016 /data/DAVIS --input 3c --checkpoint sam_i2v.pt --output results/3c
+
+test_pvs/semi_infer.sh is the same with variables; test_pvs/semi_eval.sh scores the masks. A run that was killed goes on where
+it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sav_dataset.jf import region_similarity
+from test_pvs.clicks import SimulatedUser, box_around
+from test_pvs.datasets import EvaluationVideo
+from test_pvs.outputs import save_mask
+from test_pvs.runner import RESULTS, Run, add_run_arguments, parse_devices, run_videos, system_settings
+from test_pvs.systems import VideoSession, VideoSystem
+
+log = logging.getLogger("test_pvs.semi_supervised")
+
+
+def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Evaluate one video, and save the masks of its annotated frames.
+
+    Args:
+        options: "input" is gm for the ground truth's mask, bb for its box, or 3c for three clicks (or any number).
+            "seed" of drawn clicks; None for the deterministic ones. "all_frames": save masks of frames without ground truth,
+            too.
+        folder: for the masks, OBJECT/FRAME.png.
+
+    Returns:
+        {"seconds", "frames", "prompts": [{"frame", "object", "input", ...}, ...]}; a prompt has the "iou" of its mask and
+        "clicks" with theirs and the number that was "used", or the "box".
+    """
+    appearing: defaultdict[int, list[int]] = defaultdict(list)
+    for obj in video.objects:
+        first = video.first_frame(obj)
+        if first is not None:
+            appearing[first].append(obj)
+    if not appearing:
+        raise ValueError(f"{video.annotations.source}: no object is visible in any frame")
+    seed = options.get("seed")
+    user = SimulatedUser() if seed is None else SimulatedUser.seeded(seed, video.name)
+    last = video.images.count() - 1
+    wanted = set(range(last + 1)) if options.get("all_frames") else set(video.annotated_frames)
+
+    started = time.perf_counter()
+    session = system.start(video.frames)
+    prompts = []
+    starts = sorted(appearing)
+    # Up to the first prompt there is nothing; then objects are tracked until the next ones appear.
+    for frame in sorted(wanted):
+        if frame < starts[0]:
+            _save(video, folder, frame, {})
+    for start, following in pairwise([*starts, last + 1]):
+        prompts += [prompt_object(session, video, start, obj, options["input"], user) for obj in appearing[start]]
+        for frame, scores in session.propagate(start, following - 1):
+            if frame in wanted:
+                _save(video, folder, frame, scores)
+    return {"seconds": round(time.perf_counter() - started, 3), "frames": last + 1 - starts[0], "prompts": prompts}
+
+
+def prompt_object(
+    session: VideoSession, video: EvaluationVideo, frame: int, obj: int, kind: str, user: SimulatedUser
+) -> dict[str, Any]:
+    """Prompt an object with its ground truth.
+
+    Args:
+        kind: as "input" of `semi_supervised`.
+
+    Returns:
+        The prompt's entry in the output JSON.
+    """
+    ground_truth = video.mask(frame, obj)
+    entry = {"frame": frame, "object": obj, "input": kind}
+    if kind == "gm":
+        return entry | {"iou": _iou(ground_truth, session.prompt(frame, obj, mask=ground_truth))}
+    if kind == "bb":
+        box = box_around(ground_truth)
+        return entry | {"box": box, "iou": _iou(ground_truth, session.prompt(frame, obj, box=box))}
+    return entry | click_object(session, ground_truth, frame, obj, parse_clicks(kind), user)
+
+
+def click_object(
+    session: VideoSession, ground_truth: np.ndarray, frame: int, obj: int, num_clicks: int, user: SimulatedUser
+) -> dict[str, Any]:
+    """Click on an object until the clicks are used up or nothing is wrong, and keep the best prefix of the clicks by IoU.
+
+    Returns:
+        "clicks", each with the "iou" of the mask after it, "used" (how many were kept) and their "iou".
+    """
+    clicks, ious = [], []
+    prediction = None
+    while len(clicks) < num_clicks and (click := user.click(frame, obj, ground_truth, prediction)) is not None:
+        clicks.append(click)
+        scores = session.prompt(frame, obj, points=[(c.x, c.y, c.label) for c in clicks])
+        prediction = scores > 0
+        ious.append(_iou(ground_truth, scores))
+    used = 1 + int(np.argmax(ious))  # the shortest one of several
+    if used < len(clicks):
+        session.clear(frame, obj)
+        # Again one by one: a system starts from the mask of the clicks before.
+        for number in range(1, used + 1):
+            session.prompt(frame, obj, points=[(c.x, c.y, c.label) for c in clicks[:number]])
+    entries = [{**asdict(click), "iou": iou} for click, iou in zip(clicks, ious, strict=True)]
+    return {"clicks": entries, "used": used, "iou": ious[used - 1]}
+
+
+def parse_clicks(kind: str) -> int:
+    """The number of clicks of an input such as "3c".
+
+    Raises:
+        ValueError: not of that form.
+    """
+    if not re.fullmatch(r"[1-9]\d*c", kind):
+        raise ValueError(f"unknown input {kind!r}: give 3c (or another number of clicks), bb (box) or gm (mask)")
+    return int(kind[:-1])
+
+
+def _iou(ground_truth: np.ndarray, scores: np.ndarray) -> float:
+    return round(region_similarity(ground_truth, scores > 0), 6)
+
+
+def _save(video: EvaluationVideo, folder: Path, frame: int, scores: dict[int, np.ndarray]) -> None:
+    """Save the masks of all objects of the data set in a frame; objects that were not prompted yet have empty ones."""
+    masks = {obj: score > 0 for obj, score in scores.items()}
+    if scores and video.annotations.exclusive:
+        winner = np.argmax(np.stack(list(scores.values())), axis=0)
+        masks = {obj: mask & (winner == i) for i, (obj, mask) in enumerate(masks.items())}
+    for obj in video.objects:
+        save_mask(folder, obj, video.frame_names[frame], masks.get(obj, np.zeros(video.size[::-1], bool)))
+
+
+def _input(text: str) -> str:
+    if text not in ("gm", "bb"):
+        try:
+            parse_clicks(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description="Prompt objects where they first appear, and save their masks.")
+    add_run_arguments(parser)
+    parser.add_argument("--input", type=_input, default="3c", help="3c: three clicks; bb: box; gm: ground-truth mask")
+    parser.add_argument("--all-frames", action="store_true", help="save masks of frames without ground truth, too")
+    args = parser.parse_args(arguments)
+    options = {"input": args.input, "seed": args.seed, "all_frames": args.all_frames}
+    run = Run(semi_supervised, options, system_settings(args), args.dataset, args.data, args.output)
+    try:
+        failures = run_videos(run, parse_devices(args.devices), args.videos)
+    except (OSError, ValueError, ImportError) as error:
+        log.error("error: %s", error)
+        return 1
+    print(f"The clicks are in {args.output / RESULTS}, the masks beside it; {len(failures)} videos failed")  # noqa: T201
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

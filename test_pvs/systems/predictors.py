@@ -1,0 +1,154 @@
+"""SAM-I2V and SAM 2.1: predictors that have the same calls."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from i2v.build_i2v import build_i2v_video_predictor, load_config, shipped_checkpoint
+from i2v.inference.frames import ImageFolder
+from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
+
+
+class PredictorSession(VideoSession):
+    """A session of a predictor with SAM 2's calls.
+
+    Args:
+        predictor: I2VVideoPredictor or SAM2VideoPredictor. state: what its `init_state` returned. context: makes the context
+            in which the predictor is called.
+    """
+
+    def __init__(
+        self, predictor: Any, state: Any, context: Callable[[], AbstractContextManager[Any]] = nullcontext, keep: Any = None
+    ) -> None:
+        self._predictor = predictor
+        self._state = state
+        self._context = context
+        self._keep = keep  # lives as long as the session
+
+    def prompt(
+        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        with self._context():
+            if mask is not None:
+                _, objects, logits = self._predictor.add_new_mask(self._state, frame, obj, mask)
+            else:
+                _, objects, logits = self._predictor.add_new_points_or_box(
+                    self._state,
+                    frame,
+                    obj,
+                    points=[point[:2] for point in points] or None,
+                    labels=[point[2] for point in points] or None,
+                    box=box,
+                )
+        return _scores(logits[list(objects).index(obj), 0])
+
+    def clear(self, frame: int, obj: int) -> None:
+        self._predictor.clear_all_prompts_in_frame(self._state, frame, obj, need_output=False)
+
+    def reset(self) -> None:
+        self._predictor.reset_state(self._state)
+
+    def propagate(self, first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        # The context is entered for each step: a generator must not leave it open in its caller.
+        results = iter(self._predictor.propagate_in_video(self._state, first, last - first))
+        while True:
+            with self._context():
+                result = next(results, None)
+            if result is None:
+                return
+            frame, objects, logits = result
+            yield frame, {obj: _scores(logits[i, 0]) for i, obj in enumerate(objects)}
+
+
+def _scores(logits: torch.Tensor) -> np.ndarray:
+    return logits.float().cpu().numpy()
+
+
+class SAMI2V(VideoSystem):
+    """SAM-I2V, of any config.
+
+    Args:
+        config, checkpoint, device, overrides: see `i2v.build_i2v_video_predictor`. precision: fp32, bf16 or fp16; by default
+            the config's.
+
+    Raises:
+        ValueError, FileNotFoundError: see there; also without weights, because random ones would score silently.
+    """
+
+    name = "SAM-I2V"
+
+    def __init__(
+        self,
+        config: str = "i2v-infer",
+        checkpoint: str | None = None,
+        device: str = "cpu",
+        precision: str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        overrides = [*overrides, *([f"++predictor.precision={precision}"] if precision else [])]
+        if checkpoint is None and shipped_checkpoint(load_config(config, overrides)) is None:
+            raise ValueError(f"the config {config} comes without weights: give a checkpoint")
+        self._predictor = build_i2v_video_predictor(config, checkpoint, device, hydra_overrides_extra=overrides)
+
+    def start(self, frames: Path) -> VideoSession:
+        return PredictorSession(self._predictor, self._predictor.init_state(frames, offload_video_to_cpu=True))
+
+
+class SAM2(VideoSystem):
+    """SAM 2 and SAM 2.1, of the PyPI package `sam2`.
+
+    Args:
+        config: a name that the package knows, such as configs/sam2.1/sam2.1_hiera_b+.yaml. checkpoint: the weights published
+            with it. precision: fp32 or bf16 (their evaluation's; by autocast).
+
+    Raises:
+        ImportError: the package is missing; it says how to install it. ValueError: no checkpoint, or another precision.
+    """
+
+    name = "SAM 2.1"
+
+    def __init__(
+        self,
+        config: str,
+        checkpoint: str | None,
+        device: str = "cpu",
+        precision: str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> None:
+        try:
+            from sam2.build_sam import build_sam2_video_predictor
+        except ImportError as error:
+            raise ImportError("SAM 2.1 needs the package sam2: pip install 'sam2>=1.1'") from error
+        if checkpoint is None or not Path(checkpoint).is_file():
+            raise ValueError(f"SAM 2.1 needs its published weights, got {checkpoint}")
+        if precision not in (None, "fp32", "bf16"):
+            raise ValueError(f"SAM 2.1 runs in fp32 or bf16, not {precision}")
+        self._predictor = build_sam2_video_predictor(config, checkpoint, device, hydra_overrides_extra=list(overrides))
+        self._device_type = torch.device(device).type
+        self._autocast = precision == "bf16"
+
+    def start(self, frames: Path) -> VideoSession:
+        folder = numbered_jpegs(frames)
+        state = self._predictor.init_state(folder.name, offload_video_to_cpu=True)
+        return PredictorSession(self._predictor, state, self._context, keep=folder)
+
+    def _context(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device_type, torch.bfloat16, enabled=self._autocast)
+
+
+def numbered_jpegs(frames: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder of links 00000.jpg, 00001.jpg, ... to a video's frames, as SAM 2 wants them; it disappears with the object.
+
+    What is no JPEG is linked under that name as well: what reads it looks at the content.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="frames-")
+    for index, path in enumerate(ImageFolder(frames).paths):
+        (Path(folder.name) / f"{index:05d}.jpg").symlink_to(path.resolve())
+    return folder

@@ -1,0 +1,103 @@
+"""Systems whose behaviour is known. Those for other processes are told what to do by environment variables."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from test_pvs.systems import Box, Point, StaticMask, SystemSettings, VideoSession, VideoSystem
+
+
+class RecordingSystem(VideoSystem):
+    """Writes down every call, answers points with the given masks, by their number, and predicts what was prompted last.
+
+    Args:
+        answers: by object and number of points, (H, W) bool. shape: (H, W) of the video.
+
+    Attributes:
+        calls: ("prompt", frame, object, what), ("clear", frame, object), ("propagate", first, last).
+    """
+
+    name = "recording"
+
+    def __init__(self, shape: tuple[int, int], answers: dict[tuple[int, int], np.ndarray] | None = None) -> None:
+        self.shape = shape
+        self.answers = answers or {}
+        self.calls: list[tuple[Any, ...]] = []
+
+    def start(self, frames: Path) -> VideoSession:
+        return _RecordingSession(self)
+
+
+class _RecordingSession(VideoSession):
+    def __init__(self, system: RecordingSystem) -> None:
+        self._system = system
+        self._masks: dict[int, np.ndarray] = {}
+
+    def prompt(
+        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        if mask is not None:
+            what, answer = "mask", mask
+        elif box is not None:
+            x0, y0, x1, y1 = box
+            what, answer = box, np.zeros(self._system.shape, bool)
+            answer[y0 : y1 + 1, x0 : x1 + 1] = True
+        else:
+            what, answer = list(points), self._system.answers[obj, len(points)]
+        self._system.calls.append(("prompt", frame, obj, what))
+        self._masks[obj] = answer
+        return self._scores(obj)
+
+    def clear(self, frame: int, obj: int) -> None:
+        self._system.calls.append(("clear", frame, obj))
+        del self._masks[obj]
+
+    def reset(self) -> None:
+        self._masks.clear()
+
+    def propagate(self, first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        self._system.calls.append(("propagate", first, last))
+        for frame in range(first, last + 1):
+            yield frame, {obj: self._scores(obj) for obj in self._masks}
+
+    def _scores(self, obj: int) -> np.ndarray:
+        # The higher number wins where objects overlap.
+        return np.where(self._masks[obj], np.float32(1 + obj), np.float32(-1))
+
+
+class _Unusual(StaticMask):
+    """A static mask that notes the videos that it starts in the file $STUB_LOG, with its process. With the video $STUB_HANG it
+    hangs in the middle, with $STUB_DIE it ends the process."""
+
+    def start(self, frames: Path) -> VideoSession:
+        with Path(os.environ["STUB_LOG"]).open("a") as log:
+            log.write(f"{frames.name} {os.getpid()}\n")
+        if frames.name == os.environ.get("STUB_DIE"):
+            os._exit(9)
+        session = super().start(frames)
+        if frames.name == os.environ.get("STUB_HANG"):
+            propagate = session.propagate
+
+            def hang(first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+                for frame, scores in propagate(first, last):
+                    yield frame, scores
+                    if frame == 3:
+                        Path(os.environ["STUB_LOG"]).with_suffix(".hangs").touch()
+                        time.sleep(60)
+
+            session.propagate = hang
+        return session
+
+
+def unusual(settings: SystemSettings) -> VideoSystem:
+    return _Unusual()
+
+
+def broken(settings: SystemSettings) -> VideoSystem:
+    raise ValueError(f"there is no such thing as {settings.config}")

@@ -1,0 +1,244 @@
+"""test_pvs.datasets: every layout is read as it is, and what is wrong with it is found."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sav_dataset.sav_evaluator import evaluate
+from test_pvs import datasets
+from test_pvs.datasets import EvaluationVideo, export_ground_truth, read_dataset
+from tests.test_pvs import layouts
+from tests.test_pvs.layouts import APPEARS, NAMES, NUM_FRAMES
+
+# Per data set: the writer, names of the videos, objects of the first video by label, and frames between annotated ones.
+LAYOUTS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], dict[int, int], int]] = {
+    "sav": (layouts.sav, NAMES, {1: 0, 2: 1}, 4),
+    "davis2017": (lambda root: layouts.folders(root, resolution="480p"), NAMES, {1: 1, 2: 2}, 1),
+    "pumavos": (layouts.folders, NAMES, {1: 1, 2: 2}, 1),
+    "lvvis": (layouts.lvvis, NAMES, {1: 11, 2: 12}, 1),
+    "esd": (layouts.esd, ("training--one", "training--two"), {1: 1, 2: 2}, 1),
+    "mose": (lambda root: layouts.folders(root, every=2), NAMES, {1: 1, 2: 2}, 2),
+    "youtubevos": (lambda root: layouts.folders(root, every=4, step=5), NAMES, {1: 1, 2: 2}, 4),
+}
+
+
+def read(dataset: str, root: Path) -> list[EvaluationVideo]:
+    return read_dataset(dataset, LAYOUTS[dataset][0](root))
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS)
+def test_layout(dataset: str, tmp_path: Path) -> None:
+    _, names, objects, every = LAYOUTS[dataset]
+    videos = read(dataset, tmp_path / "val")
+    assert tuple(video.name for video in videos) == names
+    frames, labels = layouts.discs(0)
+    video = videos[0]
+    assert video.size == (64, 48)
+    assert video.annotated_frames == list(range(0, NUM_FRAMES, every))
+    assert video.objects == list(objects.values())
+    for label, obj in objects.items():
+        for frame in video.annotated_frames:
+            assert np.array_equal(video.mask(frame, obj), labels[frame] == label)
+    assert [video.first_frame(obj) for obj in video.objects] == [0, APPEARS]
+    assert len(video.frame_names) == NUM_FRAMES
+    assert np.abs(video.images[5].astype(int) - frames[5]).mean() < 20
+    assert [problem for video in videos for problem in video.problems(thorough=True)] == []
+
+
+def test_davis2016_is_one_object_and_its_list_counts(tmp_path: Path) -> None:
+    videos = read_dataset("davis2016", layouts.davis2016(tmp_path))
+    assert [video.name for video in videos] == list(NAMES)
+    assert videos[0].objects == [1]
+    assert np.array_equal(videos[0].mask(6, 1), layouts.discs(0)[1][6] > 0)
+    # The label images of DAVIS 2017, too: all objects are one. And 0 and 255 are one object, whatever the reader.
+    both = read_dataset("davis2016", layouts.folders(tmp_path / "2017", resolution="480p"))
+    assert both[0].objects == [1]
+    assert np.array_equal(both[0].mask(6, 1), layouts.discs(0)[1][6] > 0)
+    (tmp_path / "ImageSets/480p/val.txt").unlink()
+    assert len(read_dataset("davis2016", tmp_path)) == 3
+    binary = read_dataset("davis2017", tmp_path)[0]
+    assert binary.objects == [1]
+    assert np.array_equal(binary.mask(6, 1), layouts.discs(0)[1][6] > 0)
+
+
+def test_davis2017_list(tmp_path: Path) -> None:
+    layouts.folders(tmp_path, resolution="480p")
+    (tmp_path / "ImageSets/2017").mkdir(parents=True)
+    (tmp_path / "ImageSets/2017/val.txt").write_text("two\n")
+    assert [video.name for video in read_dataset("davis2017", tmp_path)] == ["two"]
+    (tmp_path / "ImageSets/2017/val.txt").write_text("two\nthree\n")
+    with pytest.raises(ValueError, match="three"):
+        read_dataset("davis2017", tmp_path)
+
+
+def test_lvvis_json_in_its_folder(tmp_path: Path) -> None:
+    assert len(read_dataset("lvvis", layouts.lvvis(tmp_path / "val", in_folder=True))) == 2
+
+
+def test_some_videos(tmp_path: Path) -> None:
+    layouts.folders(tmp_path)
+    assert [video.name for video in read_dataset("mose", tmp_path, ["two"])] == ["two"]
+    with pytest.raises(ValueError, match="three"):
+        read_dataset("mose", tmp_path, ["two", "three"])
+
+
+@pytest.mark.parametrize("dataset", datasets.READERS)
+def test_wrong_folder_is_named(dataset: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match=str(tmp_path / "other")):
+        read_dataset(dataset, tmp_path / "other")
+    with pytest.raises(NotADirectoryError, match="nowhere"):
+        read_dataset(dataset, tmp_path / "nowhere")
+
+
+def test_unknown_data_set() -> None:
+    with pytest.raises(ValueError, match="davis2016"):
+        read_dataset("davis", ".")
+
+
+def test_real_data(shared: Path) -> None:
+    davis = read_dataset("davis2016", shared / "data/davis2016-dev")
+    assert [video.name for video in davis] == ["blackswan", "bmx-trees", "car-shadow", "dance-twirl", "dog"]
+    assert davis[-1].objects == [1]
+    assert davis[-1].mask(0, 1).shape == (480, 854)
+    (chair,) = read_dataset("pumavos", shared / "data/pumavos-chair")
+    assert chair.annotated_frames == list(range(60))  # frame_000000.png belongs to 00000.jpg
+    assert chair.objects == [1]
+    assert chair.problems() == []
+
+
+def break_image(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def write_small(path: Path) -> None:
+    Image.fromarray(np.ones((20, 30), np.uint8)).save(path)
+
+
+def write_empty(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
+
+
+def remove_all(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+DAMAGES = {
+    "missing frame": ("pumavos", "JPEGImages/one/00003.jpg", Path.unlink, "masks of frame 3"),
+    "gap in the frames": ("mose", "JPEGImages/one/00003.jpg", Path.unlink, "missing after 00002.jpg"),
+    "missing mask": ("pumavos", "Annotations/one/00003.png", Path.unlink, "no masks of frame 00003"),
+    "missing mask of an object": ("sav", "Annotations_6fps/one/001/00008.png", Path.unlink, "object 1 has no mask of frame 8"),
+    "gap between numbers": ("youtubevos", "JPEGImages/one/00015.jpg", Path.unlink, "missing after 00010.jpg"),
+    "no frames": ("mose", "JPEGImages/one", remove_all, "it is empty"),
+    "no masks": ("mose", "Annotations/one", remove_all, "no annotated frame"),
+    "no object": ("mose", "Annotations/one", write_empty, "no annotated frame with an object"),
+    "object in no frame": ("sav", "Annotations_6fps/one/001", write_empty, "object 1 is in no frame"),
+    "truncated frame": ("mose", "JPEGImages/one/00003.jpg", break_image, "00003.jpg is not a readable image"),
+    "frame of another size": ("mose", "JPEGImages/one/00003.jpg", write_small, "00003.jpg is 30x20"),
+    "truncated mask": ("sav", "Annotations_6fps/one/001/00004.png", break_image, "00004.png is not a readable image"),
+    "truncated label image": ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
+    "mask of another size": ("pumavos", "Annotations/one/00004.png", write_small, "00004.png is 30x20 pixels, the video 64x48"),
+    "stray file": ("sav", "Annotations_6fps/one/001", lambda path: path.rename(path.with_name("dog")), "nothing like dog"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_check_finds(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset, path, change, message = DAMAGES[damage]
+    LAYOUTS[dataset][0](tmp_path)
+    assert datasets.main(["--check", dataset, str(tmp_path)]) == 0
+    change(tmp_path / path)
+    assert datasets.main(["--check", dataset, str(tmp_path)]) == 1
+    output = capsys.readouterr().out
+    assert message in output
+    assert "two:" not in output  # the other video is good
+
+
+def test_check_counts_all_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.sav(tmp_path)
+    for name in ("00000.png", "00004.png"):
+        break_image(tmp_path / "Annotations_6fps/one/000" / name)
+    (tmp_path / "JPEGImages_24fps/two/00005.jpg").unlink()
+    assert datasets.main(["--check", "sav", str(tmp_path)]) == 1
+    output = capsys.readouterr().out
+    assert "000/00000.png" in output
+    assert "000/00004.png" in output
+    assert "2 videos, 4 problems" in output  # frames 5 to 11 move up, so that frames 4 and 8 are at other places
+
+
+def test_check_decodes_frames_if_wanted(tmp_path: Path) -> None:
+    layouts.esd(tmp_path)
+    path = tmp_path / "training/one/RGB/rgb_7.png"
+    data = path.read_bytes()
+    middle = len(data) // 2
+    # A good header and a good end: nothing but decoding shows what is wrong between them.
+    path.write_bytes(data[:middle] + bytes(64) + data[middle + 64 :])
+    (video, _) = read_dataset("esd", tmp_path)
+    assert video.problems() == []
+    assert any("rgb_7.png" in problem for problem in video.problems(thorough=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["annotations"][0]["segmentations"].pop(),
+        lambda content: content["annotations"][0]["segmentations"][3].update(size=[20, 30]),
+        lambda content: content["annotations"][0]["segmentations"][3].update(counts=[700, 9]),
+        lambda content: content["videos"][0]["file_names"].append("one/00077.jpg"),
+    ],
+    ids=["too few masks", "another size", "broken encoding", "no such frame"],
+)
+def test_check_finds_in_json(change: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.lvvis(tmp_path / "val")
+    path = tmp_path / "val_instances.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    assert datasets.main(["--check", "lvvis", str(tmp_path / "val")]) == 1
+    output = capsys.readouterr().out
+    assert "val_instances.json" in output
+    assert "two:" not in output
+
+
+def test_json_that_is_none_is_named(tmp_path: Path) -> None:
+    layouts.lvvis(tmp_path / "val")
+    for text in ("{", "[]", '{"videos": []}'):
+        (tmp_path / "val_instances.json").write_text(text)
+        with pytest.raises(ValueError, match=r"val_instances\.json"):
+            read_dataset("lvvis", tmp_path / "val")
+
+
+def test_check_of_a_wrong_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert datasets.main(["--check", "sav", str(tmp_path)]) == 1
+    assert str(tmp_path) in caplog.text
+
+
+def test_check_mentions_videos_without_masks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layouts.folders(tmp_path)
+    (tmp_path / "JPEGImages/three").mkdir()
+    with caplog.at_level(logging.INFO):
+        assert datasets.main(["--check", "pumavos", str(tmp_path)]) == 0
+    assert "three" in caplog.text
+
+
+@pytest.mark.parametrize("dataset", LAYOUTS)
+def test_exported_ground_truth_scores_full_marks_against_itself_only(dataset: str, tmp_path: Path) -> None:
+    videos = read(dataset, tmp_path / "val")
+    output = tmp_path / "ground_truth"
+    export_ground_truth(videos, output)
+    export_ground_truth(videos, output)  # nothing to do
+    results = evaluate(output, output, strict=True)
+    assert [(score.j, score.f) for result in results for score in result.scores.values()] == [(100, 100)] * 4
+    assert (output / videos[0].name).is_symlink() == (dataset == "sav")
+    obj = f"{videos[0].objects[1]:03d}"
+    names = [videos[0].frame_names[frame] for frame in videos[0].annotated_frames]
+    assert sorted(path.stem for path in (output / videos[0].name / obj).iterdir()) == sorted(names)

@@ -1,0 +1,385 @@
+"""test_pvs.semi_supervised and test_pvs.runner: which prompts a system gets, which masks are saved, and how a run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from i2v import I2VVideoPredictor
+from i2v.utils.masks import load_mask
+from sav_dataset.sav_evaluator import evaluate as sav_evaluate
+from test_pvs import semi_supervised as benchmark
+from test_pvs.clicks import box_around, correction_click, first_click
+from test_pvs.datasets import EvaluationVideo, read_dataset
+from test_pvs.runner import parse_devices
+from test_pvs.semi_supervised import semi_supervised
+from tests.test_pvs import layouts
+from tests.test_pvs.layouts import APPEARS, HEIGHT, NAMES, NUM_FRAMES, WIDTH
+from tests.test_pvs.stubs import RecordingSystem
+
+PROJECT = Path(__file__).parents[2]
+TINY_CONFIG = PROJECT / "tests/configs/tiny.yaml"
+LABELS = layouts.discs(0)[1]
+FIRST, SECOND = LABELS[0] == 1, LABELS[APPEARS] == 2  # the objects where they are prompted
+LAST = NUM_FRAMES - 1
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos with label images on every second frame; read-only."""
+    return layouts.folders(tmp_path_factory.mktemp("data"), every=2)
+
+
+@pytest.fixture
+def video(data: Path) -> EvaluationVideo:
+    return read_dataset("mose", data)[0]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "output"
+
+
+def evaluate(system: RecordingSystem, video: EvaluationVideo, folder: Path, kind: str, **options: Any) -> dict[str, Any]:
+    folder.mkdir()
+    return semi_supervised(system, video, {"input": kind, **options}, folder)
+
+
+def half(mask: np.ndarray, part: float) -> np.ndarray:
+    """The left part of a mask, by columns of the frame."""
+    left, _, right, _ = box_around(mask)
+    return mask & (np.arange(WIDTH) <= left + part * (right - left))
+
+
+def saved(folder: Path, obj: int, frame: int) -> np.ndarray:
+    return load_mask(folder / f"{obj:03d}" / f"{frame:05d}.png")
+
+
+def test_masks_are_given_where_objects_appear(video: EvaluationVideo, output: Path) -> None:
+    system = RecordingSystem((HEIGHT, WIDTH))
+    result = evaluate(system, video, output, "gm")
+    assert system.calls == [
+        ("prompt", 0, 1, "mask"),
+        ("propagate", 0, APPEARS - 1),
+        ("prompt", APPEARS, 2, "mask"),
+        ("propagate", APPEARS, LAST),
+    ]
+    assert [(prompt["frame"], prompt["object"], prompt["iou"]) for prompt in result["prompts"]] == [(0, 1, 1), (APPEARS, 2, 1)]
+
+
+def test_masks_of_annotated_frames_are_saved_and_empty_before_an_object_appears(video: EvaluationVideo, output: Path) -> None:
+    evaluate(RecordingSystem((HEIGHT, WIDTH)), video, output, "gm")
+    names = [f"{frame:05d}.png" for frame in range(0, NUM_FRAMES, 2)]
+    assert {path.name: sorted(file.name for file in path.iterdir()) for path in output.iterdir()} == {
+        "001": names,
+        "002": names,
+    }
+    assert np.array_equal(saved(output, 1, 2), FIRST)
+    assert not saved(output, 2, 2).any()
+    assert np.array_equal(saved(output, 2, APPEARS), SECOND)
+
+
+def test_all_frames_are_saved_if_wanted(video: EvaluationVideo, output: Path) -> None:
+    evaluate(RecordingSystem((HEIGHT, WIDTH)), video, output, "gm", all_frames=True)
+    assert len(list((output / "001").iterdir())) == NUM_FRAMES
+
+
+def test_frames_before_the_first_object_have_empty_masks(tmp_path: Path, output: Path) -> None:
+    root = layouts.sav(tmp_path / "sav")
+    for path in (root / "Annotations_6fps/one/000").iterdir():  # the one object that is left appears in frame 4
+        path.unlink()
+    (root / "Annotations_6fps/one/000").rmdir()
+    system = RecordingSystem((HEIGHT, WIDTH))
+    evaluate(system, read_dataset("sav", root)[0], output, "gm")
+    assert system.calls == [("prompt", 4, 1, "mask"), ("propagate", 4, LAST)]
+    assert [saved(output, 1, frame).any() for frame in (0, 4, 8)] == [False, True, True]
+
+
+def test_objects_do_not_overlap_where_the_ground_truth_does_not(video: EvaluationVideo, output: Path) -> None:
+    everywhere = np.ones((HEIGHT, WIDTH), bool)
+    evaluate(RecordingSystem((HEIGHT, WIDTH), {(1, 1): everywhere, (2, 1): SECOND}), video, output, "1c")
+    assert np.array_equal(saved(output, 1, 6), ~SECOND)  # the stub's higher number has the higher score
+    assert np.array_equal(saved(output, 2, 6), SECOND)
+
+
+def test_objects_may_overlap_in_sav(tmp_path: Path, output: Path) -> None:
+    (video, _) = read_dataset("sav", layouts.sav(tmp_path / "sav"))
+    everywhere = np.ones((HEIGHT, WIDTH), bool)
+    evaluate(RecordingSystem((HEIGHT, WIDTH), {(0, 1): everywhere, (1, 1): SECOND}), video, output, "1c")
+    assert saved(output, 0, 8).all()
+    assert np.array_equal(saved(output, 1, 8), SECOND)
+
+
+def test_boxes(video: EvaluationVideo, output: Path) -> None:
+    system = RecordingSystem((HEIGHT, WIDTH))
+    result = evaluate(system, video, output, "bb")
+    prompts = [call for call in system.calls if call[0] == "prompt"]
+    assert prompts == [("prompt", 0, 1, box_around(FIRST)), ("prompt", APPEARS, 2, box_around(SECOND))]
+    assert [tuple(prompt["box"]) for prompt in result["prompts"]] == [box_around(FIRST), box_around(SECOND)]
+    assert result["prompts"][0]["iou"] == pytest.approx(FIRST.sum() / 17**2, abs=1e-6)
+
+
+def clicks_of(system: RecordingSystem, obj: int) -> list[Any]:
+    return [call[3] if call[0] == "prompt" else call[0] for call in system.calls if call[0] != "propagate" and call[2] == obj]
+
+
+def test_three_clicks_each_where_the_prediction_was_wrong(video: EvaluationVideo, output: Path) -> None:
+    answers = {(1, 1): half(FIRST, 0.3), (1, 2): half(FIRST, 0.6), (1, 3): FIRST | half(SECOND, 0.1)}
+    answers |= {(2, number): half(SECOND, 0.2 * number) for number in (1, 2, 3)}
+    system = RecordingSystem((HEIGHT, WIDTH), answers)
+    result = evaluate(system, video, output, "3c")
+    expected = [(*first_click(FIRST), 1)]
+    expected += [correction_click(FIRST, answers[1, number]) for number in (1, 2)]
+    assert clicks_of(system, 1) == [expected[:1], expected[:2], expected]
+    prompt = result["prompts"][0]
+    assert [(click["frame"], click["obj"], click["x"], click["y"], click["label"]) for click in prompt["clicks"]] == [
+        (0, 1, *click) for click in expected
+    ]
+    assert prompt["used"] == 3
+    assert prompt["iou"] == prompt["clicks"][2]["iou"] == pytest.approx(FIRST.sum() / answers[1, 3].sum(), abs=1e-6)
+
+
+def test_the_best_prefix_is_used(video: EvaluationVideo, output: Path) -> None:
+    answers = {(1, 1): half(FIRST, 0.5), (1, 2): half(FIRST, 0.9), (1, 3): half(FIRST, 0.2)}
+    answers |= {(2, 1): half(SECOND, 0.9), (2, 2): half(SECOND, 0.5), (2, 3): half(SECOND, 0.9)}
+    system = RecordingSystem((HEIGHT, WIDTH), answers)
+    result = evaluate(system, video, output, "3c")
+    assert [prompt["used"] for prompt in result["prompts"]] == [2, 1]  # of equally good prefixes the shortest
+    first, second = (clicks_of(system, obj) for obj in (1, 2))
+    # After the third click everything is forgotten, and the good ones are made again, one by one.
+    assert [call if call == "clear" else len(call) for call in first] == [1, 2, 3, "clear", 1, 2]
+    assert [call if call == "clear" else len(call) for call in second] == [1, 2, 3, "clear", 1]
+    assert first[-1] == first[1]
+    assert np.array_equal(saved(output, 1, 8), answers[1, 2])
+    assert np.array_equal(saved(output, 2, 8), answers[2, 1])
+    assert len(result["prompts"][0]["clicks"]) == 3  # all of them are in the log
+
+
+def test_no_click_where_nothing_is_wrong(video: EvaluationVideo, output: Path) -> None:
+    system = RecordingSystem((HEIGHT, WIDTH), {(1, 1): FIRST, (2, 1): half(SECOND, 0.5), (2, 2): SECOND})
+    result = evaluate(system, video, output, "3c")
+    assert [len(prompt["clicks"]) for prompt in result["prompts"]] == [1, 2]
+    assert [prompt["used"] for prompt in result["prompts"]] == [1, 2]
+
+
+def test_drawn_clicks_repeat(video: EvaluationVideo, tmp_path: Path) -> None:
+    answers = {(obj, 1): np.ones((HEIGHT, WIDTH), bool) for obj in (1, 2)}
+    results = [
+        evaluate(RecordingSystem((HEIGHT, WIDTH), answers), video, tmp_path / str(i), "1c", seed=seed)["prompts"]
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert results[0] == results[1] != results[2]
+
+
+@pytest.mark.parametrize("text", ["0c", "c", "gt", "3", "-1c"])
+def test_unknown_input_is_refused_at_once(text: str, data: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(data, output, f"--input={text}")
+    assert "3c" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_devices() -> None:
+    assert parse_devices("cuda:0,cuda:1") == ["cuda:0", "cuda:1"]
+    assert parse_devices("cpu") == ["cpu"]
+    assert parse_devices("cpu:3") == ["cpu"] * 3
+    for text in ("gpu", "cuda:x", "cpu:0"):
+        with pytest.raises(ValueError, match=text):
+            parse_devices(text)
+    if not torch.cuda.is_available():
+        assert parse_devices("") == ["cpu"]
+        with pytest.raises(ValueError, match="no device"):
+            parse_devices("cuda")
+
+
+def run(data: Path, output: Path, *options: str) -> int:
+    """Run the command line in this process; static masks on the CPU unless the options say otherwise."""
+    defaults = ["--input", "gm", "--system", "static-mask", "--devices", "cpu"]
+    return benchmark.main(["mose", str(data), "--output", str(output), *defaults, *options])
+
+
+def files_of(output: Path) -> dict[str, bytes]:
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*.png")}
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def prompts_of(output: Path) -> dict[str, Any]:
+    videos = json.loads((output / "results.json").read_text())["videos"]
+    return {name: result["prompts"] for name, result in videos.items()}
+
+
+def test_two_workers_give_the_same_as_one(data: Path, tmp_path: Path) -> None:
+    options = ("--input", "3c", "--system", "optical-flow")
+    assert run(data, tmp_path / "1", *options) == 0
+    assert run(data, tmp_path / "2", *options, "--devices", "cpu:2") == 0
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
+    assert len(files_of(tmp_path / "1")) == 2 * 2 * NUM_FRAMES / 2
+    assert prompts_of(tmp_path / "1") == prompts_of(tmp_path / "2")
+    assert set(prompts_of(tmp_path / "1")) == set(NAMES)
+
+
+def test_a_bad_video_is_reported_and_does_not_stop_the_others(
+    tmp_path: Path, output: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = layouts.folders(tmp_path / "data")
+    mask = root / "Annotations/one/00004.png"
+    good = mask.read_bytes()
+    mask.write_bytes(good[:50])
+    assert run(root, output) == 1
+    failures = json.loads((output / "results.json").read_text())["failures"]
+    assert list(failures) == ["one"]
+    assert "00004.png" in failures["one"]
+    assert "Traceback" in failures["one"]
+    assert "one" in caplog.text
+    assert entries(output / "masks") == ["two"]  # nothing of the bad video is left, visible or hidden
+    mask.write_bytes(good)
+    assert run(root, output) == 0  # it is done when it can be
+    assert set(prompts_of(output)) == set(NAMES)
+    assert json.loads((output / "results.json").read_text())["failures"] == {}
+
+
+def test_a_worker_that_dies_is_replaced(data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("STUB_DIE", "one")
+    assert run(data, output, "--system", "tests.test_pvs.stubs:unusual", "--devices", "cpu:2") == 1
+    results = json.loads((output / "results.json").read_text())
+    assert list(results["failures"]) == ["one"]
+    assert list(results["videos"]) == ["two"]
+
+
+def test_a_system_that_cannot_be_built_ends_the_run(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(data, output, "--system", "tests.test_pvs.stubs:broken", "--config", "a unicorn") == 1
+    assert "no such thing as a unicorn" in caplog.text
+    assert not (output / "results.json").exists()
+
+
+def test_a_folder_with_other_settings_is_refused(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(data, output, "--videos", "one") == 0
+    assert run(data, output, "--input", "bb") == 1
+    assert "input was gm, is bb" in caplog.text
+    assert run(data, output) == 0  # more videos, and other devices, are no other settings
+    assert set(prompts_of(output)) == set(NAMES)
+
+
+def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "STUB_LOG": str(tmp_path / "log"), **variables}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        # A process that ended and was not waited for is still listed, as a zombie.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
+def test_a_killed_run_goes_on_and_repeats_nothing(devices: str, data: Path, output: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "test_pvs.semi_supervised", "mose", str(data), "--output", str(output), "--input", "gm"]
+    command += ["--system", "tests.test_pvs.stubs:unusual", "--devices", devices]
+    log = tmp_path / "log"
+    process = subprocess.Popen(command, env=environment(tmp_path, STUB_HANG="two"), cwd=tmp_path)
+    try:
+        wait_until(lambda: log.with_suffix(".hangs").exists() and (output / "masks/one").exists())
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    lines = log.read_text().split()
+    assert sorted(lines[::2]) == ["one", "two"]
+    wait_until(lambda: not any(is_running(int(worker)) for worker in lines[1::2]), 10)  # no worker goes on alone
+    assert (output / "masks/.two.partial/001/00000.png").exists()  # half-written
+    assert not (output / "masks/two").exists()
+    log.unlink()
+    subprocess.run(command, env=environment(tmp_path), cwd=tmp_path, check=True, timeout=120)
+    assert log.read_text().split()[::2] == ["two"]  # the finished video is not done again
+    assert entries(output / "masks") == ["one", "two"]
+    assert run(data, tmp_path / "whole") == 0
+    assert files_of(output) == files_of(tmp_path / "whole")
+    assert set(prompts_of(output)) == set(NAMES)
+
+
+def run_script(name: str, tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(PROJECT / "test_pvs" / name), *arguments],
+        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": "", **variables},
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def global_score(output: str) -> list[float]:
+    (line,) = (line for line in output.splitlines() if line.startswith("Global score  "))
+    return [float(number) for number in line.split()[2:]]
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_predictor: I2VVideoPredictor) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny weights.pt"
+    torch.save({"model": tiny_predictor.model.state_dict()}, path)
+    return path
+
+
+def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": str(tmp_path / "the output")}
+    model = {"CONFIG": str(TINY_CONFIG), "CKPT": str(tiny_checkpoint), "DEVICES": "cpu"}
+    done = run_script("semi_infer.sh", tmp_path, "--videos", "one", INPUT="3c", **model, **where)
+    assert done.returncode == 0, done.stderr
+    (prompts,) = prompts_of(tmp_path / "the output").values()
+    assert [(prompt["frame"], prompt["object"]) for prompt in prompts] == [(0, 1), (APPEARS, 2)]
+    assert all(1 <= prompt["used"] <= len(prompt["clicks"]) <= 3 for prompt in prompts)
+    assert all(prompt["iou"] == max(click["iou"] for click in prompt["clicks"]) for prompt in prompts)
+    done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", VIDEOS="one", **where)
+    assert done.returncode == 0, done.stderr
+    assert all(0 <= score < 100 for score in global_score(done.stdout))
+    assert (tmp_path / "the output/masks/results.csv").exists()
+
+
+def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
+    """A static mask of an object that does not move is perfect; a click on it is not."""
+    frames, labels = layouts.discs(0)
+    layouts.write_frames(tmp_path / "data/JPEGImages/still", np.repeat(frames[:1], 6, axis=0))
+    layouts.write_labels(tmp_path / "data/Annotations/still", np.repeat(labels[:1], 6, axis=0))
+    where = {"DATASET": "mose", "DATA": str(tmp_path / "data"), "OUT": "gm"}
+    done = run_script("semi_infer.sh", tmp_path, INPUT="gm", SYSTEM="static-mask", DEVICES="cpu", **where)
+    assert done.returncode == 0, done.stderr
+    assert global_score(run_script("semi_eval.sh", tmp_path, "-n", "1", **where).stdout) == [100, 100, 100]
+    assert run(tmp_path / "data", tmp_path / "1c", "--input", "1c") == 0
+    (result,) = sav_evaluate(tmp_path / "gm/ground_truth", tmp_path / "1c/masks", strict=True)
+    assert result.scores["001"].j < 50
+
+
+def test_scripts_say_which_variable_is_missing(tmp_path: Path) -> None:
+    for script in ("semi_infer.sh", "semi_eval.sh"):
+        done = run_script(script, tmp_path, DATASET="mose", OUT="out")
+        assert done.returncode != 0
+        assert "DATA:" in done.stderr
+
+
+def test_weights_are_needed(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(data, output, "--system", "sam-i2v", "--config", str(TINY_CONFIG)) == 1
+    assert "without weights" in caplog.text

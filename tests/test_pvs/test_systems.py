@@ -1,0 +1,252 @@
+"""test_pvs.systems: the interface over the predictors, and the floors on videos whose motion is known."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from i2v import I2VVideoPredictor
+from sav_dataset.jf import region_similarity
+from test_pvs.systems import (
+    SAMI2V,
+    OpticalFlow,
+    PredictorSession,
+    StaticMask,
+    SystemSettings,
+    VideoSession,
+    VideoSystem,
+    build_system,
+)
+from tests.conftest import TINY_CONFIG
+
+HEIGHT, WIDTH, NUM_FRAMES, STEP = 60, 80, 8, 2
+Y, X = np.mgrid[:HEIGHT, :WIDTH]
+
+
+def object_at(frame: int) -> np.ndarray:
+    """The disc that moves to the right by `STEP` pixels per frame."""
+    return (X - 20 - STEP * frame) ** 2 + (Y - 30) ** 2 <= 12**2
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disc with a pattern that moves over another pattern that does not; read-only."""
+    folder = tmp_path_factory.mktemp("frames")
+    rng = np.random.default_rng(0)
+    noise = (rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3)).astype(np.uint8) for _ in range(2))
+    background, pattern = (cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for image in noise)
+    for t in range(NUM_FRAMES):
+        image = np.where(object_at(t)[..., None], np.roll(pattern, STEP * t, axis=1), background)
+        Image.fromarray(image).save(folder / f"frame_{t:03d}.png")
+    return folder
+
+
+def track(session: VideoSession, first: int = 0, last: int = NUM_FRAMES - 1) -> dict[int, dict[int, np.ndarray]]:
+    return dict(session.propagate(first, last))
+
+
+def test_a_static_mask_stays(frames: Path) -> None:
+    session = StaticMask().start(frames)
+    scores = session.prompt(0, 3, mask=object_at(0))
+    assert scores.dtype == np.float32
+    assert np.array_equal(scores > 0, object_at(0))
+    results = track(session)
+    assert list(results) == list(range(NUM_FRAMES))
+    assert all(list(scores) == [3] and np.array_equal(scores[3] > 0, object_at(0)) for scores in results.values())
+
+
+def test_optical_flow_follows_the_object(frames: Path) -> None:
+    session = OpticalFlow().start(frames)
+    session.prompt(0, 1, mask=object_at(0))
+    results = track(session)
+    # What it uncovers behind itself stays in the mask, which costs a little with every frame.
+    assert region_similarity(object_at(1), results[1][1] > 0) > 0.9
+    assert region_similarity(object_at(7), results[7][1] > 0) > 0.6
+    assert region_similarity(object_at(7), object_at(0)) < 0.2  # a mask that stays
+
+
+def test_optical_flow_leaves_what_does_not_move(frames: Path) -> None:
+    still = (X >= 60) & (Y <= 15)
+    session = OpticalFlow().start(frames)
+    session.prompt(0, 1, mask=still)
+    session.prompt(0, 2, mask=object_at(0))
+    results = track(session)
+    assert region_similarity(still, results[NUM_FRAMES - 1][1] > 0) > 0.95
+    assert region_similarity(object_at(7), results[7][2] > 0) > 0.6  # both objects at once
+
+
+def test_boxes_and_clicks_become_ellipses_and_discs(frames: Path) -> None:
+    session = StaticMask().start(frames)
+    ellipse = session.prompt(0, 1, box=(10, 20, 50, 40)) > 0
+    assert ellipse.sum() == pytest.approx(np.pi * 20 * 10, rel=0.05)
+    assert [ellipse[30, 10], ellipse[20, 30], ellipse[20, 10]] == [True, True, False]
+    discs = session.prompt(0, 2, points=[(30, 30, 1), (60, 30, 1)]) > 0
+    assert [discs[30, 30], discs[30, 60], discs[30, 45]] == [True, True, False]
+    bitten = session.prompt(0, 1, points=[(10, 30, 0)], box=(10, 20, 50, 40)) > 0
+    assert not bitten[30, 10]
+    assert bitten[30, 30]
+
+
+def test_a_click_corrects_a_carried_mask(frames: Path) -> None:
+    session = StaticMask().start(frames)
+    session.prompt(0, 1, mask=object_at(0))
+    track(session, 0, 4)
+    corrected = session.prompt(4, 1, points=[(70, 10, 1), (20, 30, 0)]) > 0
+    assert [corrected[10, 70], corrected[30, 20], corrected[30, 10]] == [True, False, True]
+    # It acts from there on, and tracking goes on from the frame that was corrected.
+    results = track(session, 4)
+    assert list(results) == [4, 5, 6, 7]
+    assert all(np.array_equal(scores[1] > 0, corrected) for scores in results.values())
+
+
+def test_objects_that_come_later_and_other_passes(frames: Path) -> None:
+    session = StaticMask().start(frames)
+    session.prompt(2, 1, mask=object_at(2))
+    session.prompt(5, 2, mask=object_at(5))
+    session.prompt(6, 1, mask=object_at(6))
+    results = track(session)
+    assert [list(scores) for scores in results.values()] == [[], [], [1], [1], [1], [1, 2], [1, 2], [1, 2]]
+    assert np.array_equal(results[5][1] > 0, object_at(2))
+    assert np.array_equal(results[7][1] > 0, object_at(6))
+    session.clear(6, 1)
+    assert np.array_equal(track(session)[7][1] > 0, object_at(2))
+    session.reset()
+    with pytest.raises(ValueError, match="prompt"):
+        track(session)
+    session.prompt(0, 9, mask=object_at(0))
+    assert list(track(session)[7]) == [9]
+
+
+def test_bad_prompts_of_floors(frames: Path) -> None:
+    session = StaticMask().start(frames)
+    with pytest.raises(ValueError, match="shape"):
+        session.prompt(0, 1, mask=np.ones((5, 5), bool))
+    with pytest.raises(IndexError, match="frame 8"):
+        session.prompt(8, 1, mask=object_at(0))
+    with pytest.raises(ValueError, match="points"):
+        session.prompt(0, 1)
+
+
+@pytest.fixture
+def system(tiny_predictor: I2VVideoPredictor, tmp_path: Path) -> SAMI2V:
+    torch.save({"model": tiny_predictor.model.state_dict()}, tmp_path / "tiny.pt")
+    return SAMI2V(str(TINY_CONFIG), str(tmp_path / "tiny.pt"))
+
+
+def test_sam_i2v_gives_what_its_predictor_gives(system: SAMI2V, tiny_predictor: I2VVideoPredictor, frames: Path) -> None:
+    session = system.start(frames)
+    state = tiny_predictor.init_state(frames)
+    pairs = [
+        (session.prompt(0, 4, points=[(20, 30, 1), (60, 30, 0)]), [(0, 4), {"points": [[20, 30], [60, 30]], "labels": [1, 0]}]),
+        (session.prompt(0, 2, box=(10, 20, 30, 40)), [(0, 2), {"box": [10, 20, 30, 40]}]),
+    ]
+    for scores, (place, prompt) in pairs:
+        _, objects, expected = tiny_predictor.add_new_points_or_box(state, *place, **prompt)
+        assert np.array_equal(scores, expected[objects.index(place[1]), 0].numpy())
+    assert np.array_equal(
+        session.prompt(0, 7, mask=object_at(0)), tiny_predictor.add_new_mask(state, 0, 7, object_at(0))[2][2, 0]
+    )
+    results = track(session)
+    expected = list(tiny_predictor.propagate_in_video(state))
+    assert list(results) == [frame for frame, *_ in expected] == list(range(NUM_FRAMES))
+    for frame, objects, logits in expected:
+        assert list(results[frame]) == objects == [4, 2, 7]
+        assert all(np.array_equal(results[frame][obj], logits[i, 0]) for i, obj in enumerate(objects))
+
+
+def test_sam_i2v_goes_on_where_it_stopped(system: SAMI2V, frames: Path) -> None:
+    whole, parts = system.start(frames), system.start(frames)
+    for session in (whole, parts):
+        session.prompt(0, 1, mask=object_at(0))
+    expected = track(whole)
+    results = track(parts, 0, 2)
+    assert list(results) == [0, 1, 2]
+    results |= track(parts, 3)
+    assert list(results) == list(expected)
+    assert all(np.array_equal(results[frame][1], expected[frame][1]) for frame in expected)
+
+
+def test_sam_i2v_forgets(system: SAMI2V, frames: Path) -> None:
+    session = system.start(frames)
+    once = session.prompt(0, 1, points=[(20, 30, 1)])
+    refined = session.prompt(0, 1, points=[(20, 30, 1), (30, 30, 1)])
+    assert not np.array_equal(once, refined)
+    session.clear(0, 1)
+    assert np.array_equal(session.prompt(0, 1, points=[(20, 30, 1)]), once)
+    session.reset()
+    assert list(session.prompt(0, 5, points=[(20, 30, 1)]).shape) == [HEIGHT, WIDTH]
+    assert all(list(scores) == [5] for scores in track(session).values())
+
+
+def test_precision_and_overrides_reach_sam_i2v(system: SAMI2V, frames: Path, tmp_path: Path) -> None:
+    masks = {"fp32": system.start(frames).prompt(0, 1, points=[(20, 30, 1)])}
+    for settings in ({"precision": "bf16"}, {"overrides": ("model.memory_prompt_generator=null",)}):
+        other = SystemSettings("sam-i2v", str(TINY_CONFIG), str(tmp_path / "tiny.pt"), **settings)
+        if "overrides" in settings:  # the weights of that part have no place then
+            with pytest.raises(ValueError, match="memory_prompt_generator"):
+                build_system(other)
+        else:
+            masks["bf16"] = build_system(other).start(frames).prompt(0, 1, points=[(20, 30, 1)])
+    assert not np.array_equal(masks["fp32"], masks["bf16"])
+
+
+def test_sam2_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sam2", None)
+    with pytest.raises(ImportError, match="pip install"):
+        build_system(SystemSettings("sam2"))
+
+
+@pytest.fixture
+def sam2_calls(monkeypatch: pytest.MonkeyPatch, tiny_predictor: I2VVideoPredictor) -> list[tuple[Any, ...]]:
+    """A package sam2 that builds the tiny predictor, which has the same calls, and the arguments with which it did."""
+    calls = []
+
+    def build(*arguments: Any, **options: Any) -> I2VVideoPredictor:
+        calls.append((*arguments, options))
+        return tiny_predictor
+
+    module = ModuleType("sam2.build_sam")
+    module.build_sam2_video_predictor = build
+    monkeypatch.setitem(sys.modules, "sam2", ModuleType("sam2"))
+    monkeypatch.setitem(sys.modules, "sam2.build_sam", module)
+    return calls
+
+
+def test_sam2_gets_numbered_jpegs(sam2_calls: list, frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").touch()
+    weights = str(tmp_path / "weights.pt")
+    system = build_system(SystemSettings("sam2", "sam2.1.yaml", weights, overrides=("a=1",)))
+    assert sam2_calls == [("sam2.1.yaml", weights, "cpu", {"hydra_overrides_extra": ["a=1"]})]
+    session = system.start(frames)
+    assert isinstance(session, PredictorSession)
+    links = sorted(Path(session._state.frames.name).iterdir())
+    assert [path.name for path in links] == [f"{index:05d}.jpg" for index in range(NUM_FRAMES)]
+    assert links[3].resolve() == frames.resolve() / "frame_003.png"
+    session.prompt(0, 1, mask=object_at(0))
+    assert len(track(session)) == NUM_FRAMES
+
+
+def test_sam2_needs_weights(sam2_calls: list) -> None:
+    with pytest.raises(ValueError, match="weights"):
+        build_system(SystemSettings("sam2"))
+    assert sam2_calls == []
+
+
+def test_systems_by_name() -> None:
+    assert isinstance(build_system(SystemSettings("static-mask")), StaticMask)
+    assert isinstance(build_system(SystemSettings("optical-flow")), OpticalFlow)
+    assert isinstance(build_system(SystemSettings("tests.test_pvs.stubs:unusual")), VideoSystem)
+    with pytest.raises(ValueError, match="static-mask"):
+        build_system(SystemSettings("magic"))
+    with pytest.raises(ValueError, match="has no magic"):
+        build_system(SystemSettings("tests.test_pvs.stubs:magic"))
+    with pytest.raises(ImportError, match="no_such_module"):
+        build_system(SystemSettings("no_such_module:magic"))

@@ -1,0 +1,105 @@
+"""Prepares `mask_info`, a JSON per video that says where its objects are, so that statistics need not read all masks.
+
+    python tools/save_gt_mask_multiprocess.py sav sav_val mask_info
+
+writes mask_info/VIDEO.json of every video of SA-V's validation set (24 frames per second, 6 of them annotated), or of any other
+data set that the benchmarks read, several videos at a time. Videos whose file is there are skipped.
+
+    {"video": "sav_000001", "height": 848, "width": 480, "num_frames": 341,
+     "annotated_frames": [0, 4, ...],                              indices into the video
+     "objects": {"0": {"first_frame": 0,                           null if it is never visible
+                       "areas": [1520, ...],                       pixels, one per annotated frame
+                       "boxes": [[30, 40, 80, 95], null, ...]}}}   x0, y0, x1, y1; null where the object is absent
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from i2v.utils.files import atomic_write
+from test_pvs.clicks import box_around
+from test_pvs.datasets import READERS, EvaluationVideo, read_dataset
+
+
+def mask_info(video: EvaluationVideo) -> dict[str, Any]:
+    """What the JSON of a video holds.
+
+    Raises:
+        ValueError, OSError: a file of the video cannot be used.
+    """
+    width, height = video.size
+    objects = {}
+    for obj in video.objects:
+        areas, boxes = [], []
+        for frame in video.annotated_frames:
+            mask = video.mask(frame, obj)
+            areas.append(int(mask.sum()))
+            boxes.append(box_around(mask) if areas[-1] else None)
+        first = next((frame for frame, area in zip(video.annotated_frames, areas, strict=True) if area), None)
+        objects[str(obj)] = {"first_frame": first, "areas": areas, "boxes": boxes}
+    return {
+        "video": video.name,
+        "height": height,
+        "width": width,
+        "num_frames": video.images.count(),
+        "annotated_frames": video.annotated_frames,
+        "objects": objects,
+    }
+
+
+@lru_cache(maxsize=1)
+def _videos(dataset: str, data: Path) -> dict[str, EvaluationVideo]:
+    """The videos by name; read once per process, because a JSON of annotations may be large."""
+    return {video.name: video for video in read_dataset(dataset, data)}
+
+
+def save_mask_info(dataset: str, data: Path, name: str, path: Path) -> None:
+    """Write the JSON of one video."""
+    info = mask_info(_videos(dataset, data)[name])
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(info))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 1 if something is wrong with a video."""
+    parser = argparse.ArgumentParser(description="Write a JSON per video that says where its objects are.")
+    parser.add_argument("dataset", choices=READERS, help="name of the data set")
+    parser.add_argument("data", type=Path, help="its folder")
+    parser.add_argument("output", type=Path, help="folder of the JSON files")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: one per core)")
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        parser.error(f"--workers must be at least 1, got {args.workers}")
+    try:
+        names = [video.name for video in read_dataset(args.dataset, args.data)]
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    args.output.mkdir(parents=True, exist_ok=True)
+    paths = {name: args.output / f"{name}.json" for name in names}
+    todo = [name for name in names if not paths[name].exists()]
+    failures = []
+    with ProcessPoolExecutor(args.workers) as pool:
+        futures = {pool.submit(save_mask_info, args.dataset, args.data, name, paths[name]): name for name in todo}
+        for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
+            if (error := future.exception()) is not None:
+                failures.append(f"{futures[future]}: {error}")
+    for failure in sorted(failures):
+        print(failure, file=sys.stderr)
+    print(f"{len(names)} videos, {len(names) - len(todo)} of them were finished, {len(failures)} failed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
