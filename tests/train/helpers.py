@@ -59,7 +59,7 @@ def write_clips(folder: Path, num_clips: int = 2) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """For processes that train: this Python's programs first, as many threads (results depend on it), nothing of another torchrun."""
+    """For processes that train: this Python first, as many threads (they change results), nothing of another torchrun."""
     own = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return own | {"PATH": f"{Path(sys.executable).parent}:{own['PATH']}", "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
