@@ -298,4 +298,4 @@ class I2VVideoPredictor:
         if not isinstance(frame_idx, Integral):
             raise TypeError(f"a frame index is an integer, not {frame_idx!r}")
         if not state.loader.has(frame_idx):
-            raise IndexError(f"no frame {frame_idx} in {state.frames.name}: it has frames {state.frames.extent()}")
+            raise state.frames.no_frame(frame_idx)

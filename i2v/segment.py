@@ -71,7 +71,7 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
         match = re.fullmatch(r"(.*?)(?:@(\d+))?", text)
         fields = match[1].split(",")
         obj_id = int(match[2]) if match[2] else None
-        if len(fields) not in counts or not fields[0].strip().isdecimal() or not 1 <= (obj_id or 1) <= 255 or obj_id == 0:
+        if len(fields) not in counts or not fields[0].strip().isdecimal() or obj_id not in (None, *range(1, 256)):
             raise ValueError(f"{text!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
         return int(fields[0]), obj_id, fields[1:]
 
@@ -121,7 +121,7 @@ def check_prompts(frames: Frames, prompts: Prompts) -> None:
     """Raise a ValueError or IndexError for what the predictor would refuse, before there is one."""
     for (frame, _), prompt in prompts.items():
         if not frames.has(frame):
-            raise IndexError(f"no frame {frame} in {frames.name}: it has frames {frames.extent()}")
+            raise frames.no_frame(frame)
         if prompt.mask is not None:
             check_mask(prompt.mask, frames.size)
         else:

@@ -95,7 +95,7 @@ def evaluate(
     for root in (gt_root, pred_root):
         if not root.is_dir():
             raise NotADirectoryError(f"no such folder: {root}")
-    videos = [path for path in _visible(gt_root) if path.is_dir()]
+    videos = [path for path in visible(gt_root) if path.is_dir()]
     if not videos:
         raise ValueError(f"no videos in {gt_root}: expected a folder for each")
     if num_processes < 1:
@@ -122,7 +122,7 @@ def _mapper(num_processes: int) -> Iterator:
 def _evaluate_video(ground_truth: Path, pred_root: Path, strict: bool, skip_first_and_last: bool) -> VideoResult:
     prediction: Path | None = pred_root / ground_truth.name
     problems = Problems(strict)
-    entries = _visible(ground_truth)
+    entries = visible(ground_truth)
     folders = [path for path in entries if path.is_dir()]
     if folders and len(folders) < len(entries):
         raise ValueError(f"{ground_truth} must hold either PNGs or a folder per object, not both")
@@ -153,7 +153,7 @@ def _evaluate_sequence(
     Args:
         prediction: None if it is missing, which was counted already. per_object: everything but 0 is the one object.
     """
-    paths = [path for path in _visible(ground_truth) if path.suffix.lower() == ".png"]
+    paths = [path for path in visible(ground_truth) if path.suffix.lower() == ".png"]
     if not paths:
         raise ValueError(f"no PNGs in {ground_truth}")
     binary = per_object or _is_binary(paths)
@@ -191,7 +191,7 @@ def _evaluate_sequence(
     return scores
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible(folder: Path) -> list[Path]:
     """What is in a folder, without hidden files, in the order of the names."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 

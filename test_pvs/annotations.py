@@ -5,7 +5,6 @@ Frames go by the number in their files' names, which is the same for an image an
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from i2v.inference.frames import by_frame_number
 from i2v.utils.masks import load_labels, load_mask
-from sav_dataset.sav_evaluator import DAVIS_2016_FOREGROUND
+from sav_dataset.sav_evaluator import DAVIS_2016_FOREGROUND, visible
 from train.dataset.sample import decode_mask
 
 
@@ -90,13 +90,12 @@ class LabelImages(Annotations):
     @cached_property
     def _labels(self) -> dict[int, set[int]]:
         """The labels in each frame, without 0. All images are read for it, because an object may appear in any of them."""
-        return {frame: set(np.unique(load_labels(path)).tolist()) - {0} for frame, path in self._paths.items()}
+        return {frame: _labels_in(path) for frame, path in self._paths.items()}
 
     @cached_property
     def _is_binary(self) -> bool:
         # What differs from the labels is decided without reading all images, where one suffices.
-        seen = (set(np.unique(load_labels(path)).tolist()) - {0} for path in self._paths.values())
-        return self._single or next(filter(None, seen), None) == {DAVIS_2016_FOREGROUND}
+        return self._single or next(filter(None, map(_labels_in, self._paths.values())), None) == {DAVIS_2016_FOREGROUND}
 
 
 class ObjectFolders(Annotations):
@@ -176,40 +175,24 @@ class RunLengths(Annotations):
         ]
 
 
-def visible(folder: Path) -> list[Path]:
-    """What is in a folder, without hidden files, in the order of the names."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def frame_number(path: str | Path) -> int:
-    """The last number in a file's name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    numbers = re.findall(r"\d+", Path(path).stem)
-    if not numbers:
-        raise ValueError(f"{path} has no number in its name, so that its place in the video is unknown")
-    return int(numbers[-1])
-
-
 def numbered_files(folder: Path, suffix: str) -> dict[int, Path]:
     """The files of a kind in a folder by their numbers, in their order.
 
     Raises:
         ValueError: a name without a number, or two with the same.
     """
-    found: dict[int, Path] = {}
-    for path in visible(folder):
-        if path.suffix.lower() == suffix and found.setdefault(frame_number(path), path) is not path:
-            raise ValueError(f"{found[frame_number(path)]} and {path.name} both are of frame {frame_number(path)}")
-    return dict(sorted(found.items()))
+    return by_frame_number(path for path in visible(folder) if path.suffix.lower() == suffix)
 
 
 def listed(items: Sequence[Any], shown: int = 5) -> str:
     """A list for a message, cut off where it is long."""
     more = f", ... ({len(items)} in all)" if len(items) > shown else ""
     return ", ".join(map(str, items[:shown])) + more
+
+
+def _labels_in(path: Path) -> set[int]:
+    """The labels of a label image, without 0."""
+    return set(np.unique(load_labels(path)).tolist()) - {0}
 
 
 def _check_size(path: Path, mask: np.ndarray, size: tuple[int, int]) -> None:

@@ -14,15 +14,18 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from i2v.inference.frames import ImageFolder
-from test_pvs.annotations import Annotations, LabelImages, ObjectFolders, RunLengths, frame_number, listed, visible
-from test_pvs.outputs import save_mask, whole_folder
+from i2v.inference.frames import ImageFolder, frame_number
+from i2v.utils.files import whole_folder
+from sav_dataset.sav_evaluator import visible
+from sav_dataset.sav_utils import ANNOTATION_STRIDE
+from test_pvs.annotations import Annotations, LabelImages, ObjectFolders, RunLengths, listed
+from test_pvs.outputs import save_mask
 from train.dataset.sample import read_json, sample_errors
 
 log = logging.getLogger("test_pvs.datasets")
@@ -137,7 +140,7 @@ def read_sav(root: Path) -> list[EvaluationVideo]:
     and a list of the videos (sav_val.txt, sav_test.txt), which may be missing."""
     frames, annotations = _subfolders(root, "JPEGImages_24fps", "Annotations_6fps")
     names = _existing(annotations, _listed_names(root, "sav_*.txt") or _folder_names(annotations))
-    return [EvaluationVideo(name, frames / name, ObjectFolders(annotations / name), 4) for name in names]
+    return [EvaluationVideo(name, frames / name, ObjectFolders(annotations / name), ANNOTATION_STRIDE) for name in names]
 
 
 def read_davis2016(root: Path) -> list[EvaluationVideo]:
@@ -232,6 +235,12 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = ()) -> l
     if unknown:
         raise ValueError(f"{root} has no video {listed(unknown)}")
     return [video for video in videos.values() if not names or video.name in names]
+
+
+@lru_cache(maxsize=1)
+def videos_by_name(dataset: str, root: Path) -> dict[str, EvaluationVideo]:
+    """The videos of `read_dataset` by name; for workers, which read it once, because a JSON of annotations may be large."""
+    return {video.name: video for video in read_dataset(dataset, root)}
 
 
 def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str]:

@@ -1,27 +1,11 @@
-"""What a benchmark writes: masks in SA-V's layout, in folders that are there whole or not at all."""
+"""What a benchmark writes: masks in SA-V's layout."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Give a new, hidden folder beside `target` to write to, and rename it to `target` when the block ends without an error."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_mask(folder: Path, obj: int, frame_name: str, mask: np.ndarray) -> None:

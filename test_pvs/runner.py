@@ -21,9 +21,8 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from i2v.utils.files import atomic_write
-from test_pvs.datasets import READERS, EvaluationVideo, read_dataset
-from test_pvs.outputs import whole_folder
+from i2v.utils.files import atomic_write, whole_folder
+from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
 from test_pvs.systems import SYSTEMS, SystemSettings, VideoSystem, build_system
 
 log = logging.getLogger("test_pvs.runner")
@@ -165,7 +164,7 @@ def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, Base
         for worker in workers:
             worker.shutdown(cancel_futures=True)
         _system.cache_clear()  # frees the model
-        _videos.cache_clear()
+        videos_by_name.cache_clear()
     return dict(sorted(failures.items()))
 
 
@@ -185,19 +184,13 @@ def _start_process(threads: int) -> None:
 _system = lru_cache(maxsize=1)(build_system)
 
 
-@lru_cache(maxsize=1)
-def _videos(dataset: str, data: Path) -> dict[str, EvaluationVideo]:
-    """The videos by name; read once, because a JSON of annotations may be large."""
-    return {video.name: video for video in read_dataset(dataset, data)}
-
-
 def _prepare(settings: SystemSettings) -> None:
     _system(settings)
 
 
 def _evaluate(run: Run, name: str) -> None:
     """Evaluate one video, in a worker."""
-    video = _videos(run.dataset, run.data)[name]
+    video = videos_by_name(run.dataset, run.data)[name]
     with whole_folder(run.output / MASKS / name) as folder:
         result = run.protocol(_system(run.system), video, run.options, folder)
         (folder / VIDEO_RESULT).write_text(json.dumps(result))

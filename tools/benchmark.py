@@ -16,7 +16,6 @@ import argparse
 import math
 import resource
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,6 +35,7 @@ from i2v.inference.tracker import PRECISIONS
 from i2v.modeling.layers import tiled_attention
 from i2v.modeling.memory.selector import MemorySelector
 from i2v.modeling.sam_i2v import SAMI2V
+from i2v.utils.process_memory import peak_memory
 
 MATRIX_PRODUCT = (4096, 1024, 4096)  # rows, inner size, columns of the product that this machine is measured by
 ATTEMPTS = 3  # the best one counts
@@ -165,14 +165,6 @@ def matrix_product_speed(device: torch.device, dtype: torch.dtype) -> float:
 
     attempt()
     return repeats * rows * inner * columns / min(attempt() for _ in range(ATTEMPTS))
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that PyTorch held on a CUDA device, elsewhere the most that this process ever had resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def memory_in_use(device: torch.device) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import cv2
 from tqdm import tqdm
+
+from i2v.utils.files import whole_folder
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
@@ -29,29 +30,25 @@ def extract_frames(video: Path, folder: Path, every: int = 1, quality: int = 95)
         ValueError: the video cannot be decoded, or it ends before 95 % of the frames that its header promises.
         OSError: a frame cannot be written.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
     # One thread each: there is a process per core.
     capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         raise ValueError(f"{video} is not a video that OpenCV can open")
-    partial.mkdir(parents=True)
     try:
         index = 0
-        while capture.grab():
-            if index % every == 0:
-                path = partial / f"{index:05d}.jpg"
-                _, image = capture.retrieve()
-                if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality]):
-                    raise OSError(f"cannot write {path}: is the disk full?")
-            index += 1
-        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if not index or index < 0.95 * promised:
-            raise ValueError(f"{video} ends early: it promises {promised} frames, {index} can be decoded")
-        partial.rename(folder)
+        with whole_folder(folder) as partial:
+            while capture.grab():
+                if index % every == 0:
+                    path = partial / f"{index:05d}.jpg"
+                    _, image = capture.retrieve()
+                    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality]):
+                        raise OSError(f"cannot write {path}: is the disk full?")
+                index += 1
+            promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            if not index or index < 0.95 * promised:
+                raise ValueError(f"{video} ends early: it promises {promised} frames, {index} can be decoded")
     finally:
         capture.release()
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,6 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.utils.files import atomic_write
 from test_pvs.clicks import box_around
-from test_pvs.datasets import READERS, EvaluationVideo, read_dataset
+from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
 
 
 def mask_info(video: EvaluationVideo) -> dict[str, Any]:
@@ -59,15 +58,9 @@ def mask_info(video: EvaluationVideo) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=1)
-def _videos(dataset: str, data: Path) -> dict[str, EvaluationVideo]:
-    """The videos by name; read once per process, because a JSON of annotations may be large."""
-    return {video.name: video for video in read_dataset(dataset, data)}
-
-
 def save_mask_info(dataset: str, data: Path, name: str, path: Path) -> None:
     """Write the JSON of one video."""
-    info = mask_info(_videos(dataset, data)[name])
+    info = mask_info(videos_by_name(dataset, data)[name])
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(info))
 

@@ -28,7 +28,7 @@ from train.dataset.mixture import MixtureDataset, MixturePart, MixtureSchedule, 
 from train.model.rollout import ClipRollout
 from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
 from train.utils.processes import Processes, find_device, start_processes
-from train.utils.seeds import derive_seed
+from train.utils.seeds import derive_seed, seeded
 
 log = logging.getLogger("train")
 
@@ -57,8 +57,7 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
 
 def build_model(config: DictConfig) -> SAMI2V:
     """The network with its initial weights; what `frozen` names is not trained."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)
+    with seeded(config.seed, torch.device("cpu")):
         model: SAMI2V = instantiate(config.model)
     if config.initial_weights is not None:
         instantiate(config.initial_weights, model)

@@ -21,11 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from i2v.utils.checkpoints import check_names, read_checkpoint, save_checkpoint
+from i2v.utils.process_memory import peak_memory
 from train.dataset.mixture import Batch, MixtureDataset
 from train.losses import ClipLoss
 from train.model.rollout import ClipRollout, PromptedFrame
 from train.optimizer import OptimizerSettings, build_optimizer
-from train.utils.log import TrainingLog, peak_memory
+from train.utils.log import TrainingLog
 from train.utils.processes import Processes
 from train.utils.seeds import derive_seed, seeded
 from train.utils.signals import StopRequest, deaf_children
@@ -208,7 +209,7 @@ class Trainer:
                 scalars["learning_rate/others"] = settings.learning_rate * factor
                 scalars["gradient_norm"] = norm
                 scalars |= {"frames_per_second": num_frames / seconds, "seconds_waited_for_data": waited}
-                scalars["peak_memory_megabytes"] = peak_memory(device)
+                scalars["peak_memory_megabytes"] = peak_memory(device) / 2**20
                 board.scalars(scalars, self.step)
             if self.step % self.settings.picture_every == 0:
                 board.picture("training", batch, frames, self.step)

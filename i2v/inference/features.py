@@ -76,10 +76,10 @@ class FrameLoader:
         self.image_size = image_size
         self.device = device
         self.keep_on_cpu = keep_on_cpu
-        self._background = background and frames.num_frames is not None
         # A source of unknown length may wait for its next frame: then no other thread must wait in turn, nor ask ahead.
         inline = frames.num_frames is None
         self._worker = None if inline else ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-frames")
+        self._background = background and not inline
         self._futures: RecentlyUsed[int, Future[Tensor]] = RecentlyUsed(keep, self._submit)
 
     def load(self, index: int) -> Tensor:
@@ -107,8 +107,7 @@ class FrameLoader:
         if not self._background:
             return
         for index in indices:
-            exists = index >= 0 and (self.frames.num_frames is None or index < self.frames.num_frames)
-            if exists and index not in self._futures:
+            if 0 <= index < self.frames.num_frames and index not in self._futures:
                 _ = self._futures[index]
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -61,6 +61,10 @@ class Frames(ABC):
         """Which frames there are, for messages."""
         return f"0 to {self.count() - 1}"
 
+    def no_frame(self, index: int) -> IndexError:
+        """The error that says that there is no frame `index`."""
+        return IndexError(f"no frame {index} in {self.name}: it has frames {self.extent()}")
+
 
 class ImageFolder(Frames):
     """A folder of JPEG frames, or of PNG frames if there is no JPEG, ordered by the last number in their names.
@@ -283,13 +287,15 @@ class LiveFrames(Frames):
             self._recent.popitem(last=False)
         return index
 
+    @property
+    def _usable(self) -> range:
+        return range(max(self.count() - self._num_usable, 0), self.count())
+
     def has(self, index: int) -> bool:
-        return max(self.count() - self._num_usable, 0) <= index < self.count()
+        return index in self._usable
 
     def extent(self) -> str:
-        if not self.count():
-            return "none yet"
-        return f"{max(self.count() - self._num_usable, 0)} to {self.count() - 1}, and forgets earlier ones"
+        return f"{self._usable[0]} to {self._usable[-1]}, and forgets earlier ones" if self._usable else "none yet"
 
     def __getitem__(self, index: int) -> np.ndarray:
         if index not in self._recent:
@@ -332,15 +338,33 @@ def _numbered_images(folder: Path) -> list[Path]:
     if not images:
         found = f"it holds other files ({files[0].name}, ...)" if files else "it is empty"
         raise ValueError(f"no JPEG or PNG frames in {folder}: {found}")
-    by_number: dict[int, Path] = {}
-    for path in images:
-        numbers = re.findall(r"\d+", path.stem)
-        if not numbers:
-            raise ValueError(f"{path} has no number in its name, so that its place in the video is unknown")
-        other = by_number.setdefault(int(numbers[-1]), path)
-        if other is not path:
-            raise ValueError(f"{other} and {path.name} both are frame {int(numbers[-1])}")
-    return [by_number[number] for number in sorted(by_number)]
+    return list(by_frame_number(images).values())
+
+
+def frame_number(path: str | Path) -> int:
+    """The last number in a file's name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    numbers = re.findall(r"\d+", Path(path).stem)
+    if not numbers:
+        raise ValueError(f"{path} has no number in its name, so that its place in the video is unknown")
+    return int(numbers[-1])
+
+
+def by_frame_number(paths: Iterable[Path]) -> dict[int, Path]:
+    """Files by the last numbers in their names, in the order of these.
+
+    Raises:
+        ValueError: a name without a number, or two with the same.
+    """
+    found: dict[int, Path] = {}
+    for path in paths:
+        number = frame_number(path)
+        if found.setdefault(number, path) is not path:
+            raise ValueError(f"{found[number]} and {path.name} both are frame {number}")
+    return dict(sorted(found.items()))
 
 
 def _check_image(path: Path) -> tuple[int, int]:

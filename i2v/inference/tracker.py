@@ -166,20 +166,16 @@ class Tracker:
             [obj.bank[state.time(pointer.time, reverse)].pointer for pointer in plan.pointers]
             for obj, plan in zip(objects, plans, strict=True)
         ]
-        first = plans[0]
 
         def stack(rows: list[list[Tensor]]) -> Tensor:
             return torch.stack([torch.stack(row) for row in rows]).to(device)
 
         empty = torch.zeros(len(objects), 0, self.model.width, device=device)
-        return ObjectMemory(
+        return ObjectMemory.of_plan(
+            plans[0],
             features=stack([[memory.features for memory in row] for row in memories]),
             foreground=stack([[memory.foreground for memory in row] for row in memories]),
-            positions=torch.tensor([memory.position for memory in first.memories], device=device),
-            repeats=torch.tensor([memory.repeats for memory in first.memories], device=device),
-            pointers=stack(pointers) if first.pointers else empty,
-            distances=torch.tensor([pointer.distance for pointer in first.pointers], device=device),
-            pointer_repeats=torch.tensor([p.repeats for p in first.pointers], device=device, dtype=torch.long),
+            pointers=stack(pointers) if plans[0].pointers else empty,
         )
 
     def _encode_missing(self, state: VideoState, objects: Sequence[TrackedObject], frames: Sequence[Sequence[int]]) -> None:

@@ -17,7 +17,7 @@ from i2v.modeling.layers import MLP
 from i2v.modeling.memory.attention import MemoryAttention
 from i2v.modeling.memory.encoder import MemoryEncoder
 from i2v.modeling.memory.prompt_generator import MemoryPromptGenerator
-from i2v.modeling.memory.selector import MemorySelector
+from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
 from i2v.modeling.position_encoding import axial_rotation, sine_encoding_1d, sine_encoding_2d
 from i2v.modeling.sam.mask_decoder import MaskDecoder
 from i2v.modeling.sam.prompt_encoder import PromptEncoder
@@ -45,6 +45,23 @@ class ObjectMemory:
     pointers: Tensor
     distances: Tensor
     pointer_repeats: Tensor
+
+    @classmethod
+    def of_plan(cls, plan: MemoryPlan, features: Tensor, foreground: Tensor, pointers: Tensor) -> ObjectMemory:
+        """The memories and pointers of a plan, in its order."""
+
+        def numbers(values: list[float], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=features.device)
+
+        return cls(
+            features=features,
+            foreground=foreground,
+            positions=numbers([memory.position for memory in plan.memories], torch.long),
+            repeats=numbers([memory.repeats for memory in plan.memories], torch.long),
+            pointers=pointers,
+            distances=numbers([pointer.distance for pointer in plan.pointers], torch.float32),
+            pointer_repeats=numbers([pointer.repeats for pointer in plan.pointers], torch.long),
+        )
 
 
 @dataclass

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
+import torch
+
 
 def release_free_memory() -> None:
     """Give memory that is free back to the system, where the C library is glibc; elsewhere nothing.
@@ -16,3 +18,13 @@ def release_free_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that PyTorch held on a CUDA device, elsewhere the most that this process ever had resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -43,7 +43,7 @@ class CarriedMaskSession(VideoSession):
         self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
     ) -> np.ndarray:
         if not 0 <= frame < self._frames.count():
-            raise IndexError(f"no frame {frame} in {self._frames.name}")
+            raise self._frames.no_frame(frame)
         if mask is None:
             tracked = self._results.get((frame, obj))
             before = np.zeros(self._frames.size[::-1], bool) if tracked is None else rle_to_mask(tracked)

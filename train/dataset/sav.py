@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from sav_dataset.sav_utils import ANNOTATION_STRIDE
 from train.dataset.sample import (
     ClipDataset,
     RawClip,
@@ -25,9 +26,6 @@ from train.dataset.sample import (
     sample_errors,
     stack_frames,
 )
-
-# The videos have 24 frames per second, the masklets 6.
-ANNOTATED_EVERY = 4
 
 
 class SAV(ClipDataset):
@@ -87,7 +85,7 @@ class SAV(ClipDataset):
                 areas_in=lambda position: np.array([rle_area(rle) for rle in masklets[position]]),
                 rng=rng,
             )
-        frames = self._read_frames(name, [position * ANNOTATED_EVERY for position in positions])
+        frames = self._read_frames(name, [position * ANNOTATION_STRIDE for position in positions])
         with sample_errors(annotations):
             masks = [[decode_mask(masklets[i][j], frames[0].shape[:2]) for j in objects] for i in positions]
         with sample_errors(f"a frame of {name}"):

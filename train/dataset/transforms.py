@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
 from train.dataset.sample import RawClip
+from train.utils.seeds import seeded
 
 # Brightness, contrast, saturation: each is scaled by up to 1 +- this.
 Jitter = tuple[float, float, float]
@@ -64,9 +65,8 @@ class ClipTransform:
 
     def __call__(self, clip: RawClip, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A clip as (T, 3, S, S) float32, normalised, and masks (O, T, S, S) bool; an object may have left the image."""
-        # torchvision draws from PyTorch's global generator. Only that of the CPU: torch.manual_seed would seed the GPUs, too.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        # torchvision draws from PyTorch's global generator.
+        with seeded(int(rng.integers(2**63)), torch.device("cpu")):
             return self._augment(clip.frames, clip.masks)
 
     def _augment(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

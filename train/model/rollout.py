@@ -183,18 +183,9 @@ class ClipRollout(nn.Module):
         return encoded, self.model.foreground(prediction.masks), prediction.pointers
 
     def _gather(self, plan: MemoryPlan, memories: dict[int, tuple[Tensor, Tensor, Tensor]]) -> ObjectMemory:
-        frames, pointers = plan.memories, plan.pointers
-        device = self.model.no_mem_embed.device
-
-        def numbers(values: list) -> Tensor:
-            return torch.tensor(values, device=device)
-
-        return ObjectMemory(
-            features=torch.stack([memories[memory.time][0] for memory in frames], dim=1),
-            foreground=torch.stack([memories[memory.time][1] for memory in frames], dim=1),
-            positions=numbers([memory.position for memory in frames]),
-            repeats=numbers([memory.repeats for memory in frames]),
-            pointers=torch.stack([memories[pointer.time][2] for pointer in pointers], dim=1),
-            distances=numbers([pointer.distance for pointer in pointers]),
-            pointer_repeats=numbers([pointer.repeats for pointer in pointers]),
+        return ObjectMemory.of_plan(
+            plan,
+            features=torch.stack([memories[memory.time][0] for memory in plan.memories], dim=1),
+            foreground=torch.stack([memories[memory.time][1] for memory in plan.memories], dim=1),
+            pointers=torch.stack([memories[pointer.time][2] for pointer in plan.pointers], dim=1),
         )

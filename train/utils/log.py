@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -72,13 +70,6 @@ def to_image(frame: Tensor) -> np.ndarray:
     """A normalised frame (3, S, S) as a picture (S, S, 3) uint8."""
     pixels = frame.float().cpu().numpy().transpose(1, 2, 0) * IMAGE_STD + IMAGE_MEAN
     return np.ascontiguousarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-
-
-def peak_memory(device: torch.device) -> float:
-    """Megabytes: the most that PyTorch held on a CUDA device, elsewhere the most that this process had resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _drawn(number: int, frame: PromptedFrame, member: int) -> DrawnPrompt:
