@@ -1,0 +1,71 @@
+"""What a camera does to the frames of a clip: light, focus, resolution, noise, compression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from train.dataset.smooth import drift
+
+
+@dataclass(frozen=True)
+class Flaws:
+    """What cameras do to a picture. Each flaw has a probability, and up to how strong it is.
+
+    Attributes:
+        light: change of the brightness and of the gamma over a clip, as a factor. object_light: as light, of each sprite.
+        shutter: motion blur, as a share of the time between frames. defocus: standard deviation in pixels.
+        noise: standard deviation, of 255. jpeg_quality: lowest and highest. low_resolution: factor.
+    """
+
+    light: float = 1.3
+    object_light: float = 1.2
+    shutter_probability: float = 0.5
+    shutter: float = 0.8
+    defocus_probability: float = 0.2
+    defocus: float = 1.5
+    noise_probability: float = 0.5
+    noise: float = 10
+    jpeg_probability: float = 0.4
+    jpeg_quality: tuple[int, int] = (30, 90)
+    low_resolution_probability: float = 0.15
+    low_resolution: float = 2.5
+
+
+def film(images: list[np.ndarray], flaws: Flaws, rng: np.random.Generator) -> list[np.ndarray]:
+    """Frames (H, W, 3) uint8 as a camera would film them."""
+    num_frames = len(images)
+    gains = np.exp(rng.uniform(-1, 1) * np.log(flaws.light) / 2 + drift(rng, num_frames, np.log(flaws.light)))
+    gammas = np.exp(drift(rng, num_frames, np.log(flaws.light)))
+    values = np.linspace(0, 1, 256)
+    tables = [np.clip(255 * gain * values**gamma, 0, 255).astype(np.uint8) for gain, gamma in zip(gains, gammas, strict=True)]
+    images = [cv2.LUT(image, table) for image, table in zip(images, tables, strict=True)]
+    if rng.random() < flaws.defocus_probability:
+        blurs = np.abs(rng.uniform(0, flaws.defocus) + drift(rng, num_frames, flaws.defocus / 2))
+        images = [cv2.GaussianBlur(image, (0, 0), max(blur, 0.1)) for image, blur in zip(images, blurs, strict=True)]
+    if rng.random() < flaws.low_resolution_probability:
+        shrink = 1 / rng.uniform(1, flaws.low_resolution)
+        images = [_resample(image, shrink) for image in images]
+    if rng.random() < flaws.noise_probability:
+        images = _add_noise(images, flaws.noise * rng.random(), rng)
+    if rng.random() < flaws.jpeg_probability:
+        quality = int(rng.integers(flaws.jpeg_quality[0], flaws.jpeg_quality[1] + 1))
+        encoded = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for image in images]
+        images = [cv2.imdecode(data, cv2.IMREAD_COLOR) for data in encoded]
+    return images
+
+
+def _resample(image: np.ndarray, shrink: float) -> np.ndarray:
+    small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _add_noise(images: list[np.ndarray], deviation: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """Add Gaussian noise; the frames share one field of it, each from a random place on."""
+    height, width = images[0].shape[:2]
+    noise = np.rint(deviation * rng.standard_normal((height + 64, width + 64, 3), np.float32)).astype(np.int16)
+    corners = rng.integers(0, 65, (len(images), 2))
+    parts = [noise[y : y + height, x : x + width] for y, x in corners]
+    return [cv2.add(image, part, dtype=cv2.CV_8U) for image, part in zip(images, parts, strict=True)]
