@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 # Threads that wait for work sleep instead of spinning: a tiny network on a shared machine is thirty times slower otherwise.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -45,6 +47,13 @@ def fixed_weight(name: str, value: torch.Tensor) -> torch.Tensor:
     elif value.ndim > 2 or min(value.shape) > 4:  # matrices and kernels; what is left are embeddings
         noise = noise / np.sqrt(np.prod(value.shape[1:])) * (0.3 if name.endswith(_FEEDBACK) else 1)
     return torch.as_tensor(noise, dtype=value.dtype)
+
+
+@pytest.fixture
+def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports tools/NAME.py."""
+    monkeypatch.syspath_prepend(PROJECT / "tools")
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ python tools/show_clips.py sheet.png --folders ../shared/data/bsds500 ../shared/
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -31,7 +32,7 @@ def clip_row(clip: RawClip, plain: bool, height: int) -> np.ndarray:
     return np.concatenate(cells, axis=1)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="PNG file")
     parser.add_argument("--folders", type=Path, nargs="+", required=True, help="photographs with masks")
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8, help="number of clips")
     parser.add_argument("--cell", type=int, default=160, help="height of a frame in the sheet")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     dataset = StillImages(args.folders, args.split) if args.stills else SyntheticClips(args.folders, args.split, args.videos)
     rng = np.random.default_rng(args.seed)
     clips = [dataset.load(int(rng.integers(len(dataset))), rng) for _ in range(args.count)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,9 +15,8 @@ TINY = ["--config", str(ROOT / "tests" / "configs" / "tiny.yaml"), "--device", "
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    module = importlib.import_module("benchmark")
+def benchmark(load_tool: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = load_tool("benchmark")
     monkeypatch.setattr(module, "MATRIX_PRODUCT", (64, 64, 64))
     return module
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,9 +13,8 @@ TINY = str(ROOT / "tests" / "configs" / "tiny.yaml")
 
 
 @pytest.fixture
-def count_flops(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("count_flops")
+def count_flops(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("count_flops")
 
 
 def test_paper(count_flops: ModuleType) -> None:

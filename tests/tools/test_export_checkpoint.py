@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,9 +9,8 @@ from i2v.utils.checkpoints import load_weights, save_checkpoint
 
 
 @pytest.fixture
-def export_checkpoint(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
-    return importlib.import_module("export_checkpoint")
+def export_checkpoint(load_tool):
+    return load_tool("export_checkpoint")
 
 
 def test_exported_checkpoint_loads(export_checkpoint, make_tiny_predictor, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("extract_sav_frames")
+def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("extract_sav_frames")
 
 
 @pytest.fixture

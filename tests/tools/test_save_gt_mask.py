@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -18,9 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("save_gt_mask_multiprocess")
+def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("save_gt_mask_multiprocess")
 
 
 @pytest.fixture

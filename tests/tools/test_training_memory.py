@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -17,9 +17,8 @@ TINY = str(ROOT / "tests" / "configs" / "tiny-train.yaml")
 
 
 @pytest.fixture
-def training_memory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("training_memory")
+def training_memory(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("training_memory")
 
 
 def test_follows_allocations(training_memory: ModuleType) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -156,14 +156,11 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
         SyntheticClips([folder]).load(0, np.random.default_rng(0))
 
 
-def test_contact_sheet(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "tools")
-    show_clips = importlib.import_module("show_clips")
+def test_contact_sheet(folder: Path, tmp_path: Path, load_tool: Callable[[str], ModuleType]) -> None:
+    show_clips = load_tool("show_clips")
     for i, options in enumerate(([], ["--plain"], ["--stills"])):
         sheet = tmp_path / f"sheet{i}.png"
-        arguments = [str(sheet), "--folders", str(folder), "--count", "2", "--cell", "32", *options]
-        monkeypatch.setattr("sys.argv", ["show_clips.py", *arguments])
-        show_clips.main()
+        show_clips.main([str(sheet), "--folders", str(folder), "--count", "2", "--cell", "32", *options])
         assert Image.open(sheet).size == ((40, 72) if "--stills" in options else (8 * 32, 72))
 
 
