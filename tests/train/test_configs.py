@@ -25,7 +25,7 @@ def targets_in(node: object) -> set[str]:
 
 
 def test_names() -> None:
-    assert known_experiments() == ["i2v-lite-image", "i2v-lite-long", "i2v-lite-video", "i2v-train"]
+    assert known_experiments() == ["i2v-lite-ablation", "i2v-lite-image", "i2v-lite-long", "i2v-lite-video", "i2v-train"]
 
 
 @pytest.mark.parametrize("name", known_experiments())

@@ -139,31 +139,42 @@ class StillImages(ClipDataset):
     with a probability of `union_probability` the union of some that touch each other.
 
     Args:
-        folders, split: see `Photographs`.
+        folders, split: see `Photographs`. things_only: segments that look like objects (`draw_object`) instead of all.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: see `Photographs`.
     """
 
     def __init__(
-        self, folders: Sequence[str | Path], split: Split = "train", max_objects: int = 3, union_probability: float = 0.3
+        self,
+        folders: Sequence[str | Path],
+        split: Split = "train",
+        max_objects: int = 3,
+        union_probability: float = 0.3,
+        things_only: bool = False,
     ) -> None:
         self.name = "still images"
         self.photographs = Photographs(folders, split)
         self.max_objects = max_objects
         self.union_probability = union_probability
+        self.things_only = things_only
 
     def __len__(self) -> int:
         return len(self.photographs)
 
     def load(self, index: int, rng: np.random.Generator) -> RawClip:
         photograph = self.photographs.read(index, rng)
-        shares = photograph.masks.mean((1, 2))
-        chosen = draw_objects(np.where(shares >= _MIN_SEGMENT, shares, 0), self.max_objects, rng)
-        if not len(chosen):
-            raise SampleError(f"{photograph.name} has no segment that is large enough")
-        masks = np.stack([_unite_maybe(photograph, i, self.union_probability, rng) for i in chosen])
-        return RawClip(photograph.name, stack_frames([photograph.image]), torch.from_numpy(masks[None]))
+        if self.things_only:
+            drawn = [draw_object(photograph, rng) for _ in range(self.max_objects)]
+            masks = [mask for mask in drawn if mask is not None]
+        else:
+            shares = photograph.masks.mean((1, 2))
+            chosen = draw_objects(np.where(shares >= _MIN_SEGMENT, shares, 0), self.max_objects, rng)
+            masks = [_unite_maybe(photograph, i, self.union_probability, rng) for i in chosen]
+        if not masks:
+            wanted = "looks like an object" if self.things_only else "is large enough"
+            raise SampleError(f"{photograph.name} has no segment that {wanted}")
+        return RawClip(photograph.name, stack_frames([photograph.image]), torch.from_numpy(np.stack(masks)[None]))
 
 
 def draw_object(photograph: Photograph, rng: np.random.Generator) -> np.ndarray | None:

@@ -223,6 +223,21 @@ def test_still_images(layout: str, request: pytest.FixtureRequest) -> None:
     assert torch.equal(again[0].masks, again[1].masks)
 
 
+def test_still_images_of_things(regions: Path) -> None:
+    """Neither the halves, nor the whole photograph, which is all that the second label map has."""
+    dataset = StillImages([regions], things_only=True)
+    shown = 0
+    for seed in range(20):
+        try:
+            clip = dataset.load(0, np.random.default_rng(seed))
+        except SampleError as error:
+            assert "no segment that looks like an object" in str(error)
+        else:
+            shown += 1
+            assert all(is_object_like(mask) for mask in clip.masks[0].numpy())
+    assert 0 < shown < 20
+
+
 def test_still_images_without_segments(instances: Path, rng: np.random.Generator) -> None:
     dataset = StillImages([instances])
     path = dataset.photographs.paths[0].with_suffix(".json")
