@@ -1,6 +1,6 @@
 """Writes the lists of samples that training uses, one name per line.
 
-    python tools/write_file_list.py sa1b path/to/SA-1B train/txt/sa1b.txt --count 10000
+    python tools/write_file_list.py sa1b path/to/SA-1B train/txt/sa1b_10k.txt
     python tools/write_file_list.py sav path/to/sav_train train/txt/sav.txt
 
 A name is a path below the folder, without suffix. Images (.jpg) with a JSON file and videos with masklets are listed.

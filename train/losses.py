@@ -64,7 +64,7 @@ class ClipLoss(nn.Module):
     Args:
         mask_weight, iou_weight, presence_weight: of the three parts.
         full_size: compare masks at the size of the network's input, as published. False compares them as they are decoded,
-            with every so many pixels of the true mask: a share of the time, and boundaries are that many times wider.
+            with the true mask made smaller: a share of the time, and boundaries are that many times wider.
         activation_checkpointing: compute everything again in the backward pass.
     """
 
@@ -92,30 +92,32 @@ class ClipLoss(nn.Module):
         """
         parts = dict.fromkeys(self.weights, masks.new_zeros((), dtype=torch.float32))
         for t, predictions in enumerate(frames):
-            step = 1 if self.full_size else masks.shape[-1] // predictions[0].all_masks.shape[-1]
-            target = masks[:, t, None, ::step, ::step].float()
+            target = masks[:, t, None].float()
+            present = target.flatten(1).any(dim=1).float()
+            if not self.full_size:
+                target = (F.adaptive_avg_pool2d(target, predictions[0].all_masks.shape[-2:]) >= 0.5).float()
             weight = boundary_weight(target)
             for prediction in predictions:
                 if self.activation_checkpointing:
-                    values = checkpoint(self._prediction, prediction, target, weight, use_reentrant=False)
+                    values = checkpoint(self._prediction, prediction, target, weight, present, use_reentrant=False)
                 else:
-                    values = self._prediction(prediction, target, weight)
+                    values = self._prediction(prediction, target, weight, present)
                 for name, value in values.items():
                     parts[name] = parts[name] + value / num_objects
         return {**parts, "total": sum(self.weights[name] * value for name, value in parts.items())}
 
     @staticmethod
-    def _prediction(prediction: MaskPrediction, target: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """Sums over the objects."""
+    def _prediction(prediction: MaskPrediction, target: Tensor, weight: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Sums over the objects. An object may be present, and too small for its target."""
         logits = prediction.all_masks.float()
         if logits.shape[-1] != target.shape[-1]:
             logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
-        present = target.flatten(1).any(dim=1).float()
+        visible = target.flatten(1).any(dim=1).float()
         by_mask = structure_loss(logits, target, weight)
         iou_error = (prediction.ious - mask_iou(logits, target)).abs().mean(dim=1)
         presence = F.binary_cross_entropy_with_logits(prediction.object_score_logits.float()[:, 0], present, reduction="none")
         return {
-            "mask": (by_mask.amin(dim=1) * present).sum(),
-            "iou": (iou_error * present).sum(),
+            "mask": (by_mask.amin(dim=1) * visible).sum(),
+            "iou": (iou_error * visible).sum(),
             "presence": presence.sum(),
         }

@@ -182,6 +182,7 @@ class Trainer:
         names: list[str] = []
         suspects: list[str] = []
         num_frames, waited = 0, 0.0
+        statistics = [buffer.clone() for buffer in self._running_statistics()] if self.settings.skip_non_finite else []
         for part in range(self.settings.accumulate):
             asked = time.monotonic()
             batch = next(batches).to(device, non_blocking=True)
@@ -195,9 +196,9 @@ class Trainer:
             num_frames += batch.frames.shape[0] * batch.frames.shape[1] * self.processes.world_size
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_gradient_norm))
         if not math.isfinite(totals["total"]):
-            self._reject("loss", suspects)
+            self._reject("loss", suspects, statistics)
         elif not math.isfinite(norm):
-            self._reject("gradient", names)
+            self._reject("gradient", names, statistics)
         else:
             self.optimizer.step()
         if board is not None:
@@ -245,13 +246,20 @@ class Trainer:
                 (losses["total"] / self.settings.accumulate).backward()
         return frames, means, bool(losses["total"].isfinite())
 
-    def _reject(self, what: str, suspects: list[str]) -> None:
+    def _running_statistics(self) -> list[torch.Tensor]:
+        modules = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        return [buffer for module in modules for buffer in module.buffers()]
+
+    def _reject(self, what: str, suspects: list[str], statistics: list[torch.Tensor]) -> None:
+        """Stop, or leave out the step: the running statistics become what they were before it."""
         names = ", ".join(self.processes.gather(suspects))
         if not self.settings.skip_non_finite:
             raise NonFiniteLossError(
                 f"the {what} of step {self.step} is not finite. Samples: {names}. "
                 "Look at them, lower the learning rate, or set trainer.skip_non_finite=true"
             )
+        for buffer, before in zip(self._running_statistics(), statistics, strict=True):
+            buffer.copy_(before)
         log.warning("step %d is left out, its %s is not finite: %s", self.step, what, names)
 
     def _train_mode(self) -> None:
@@ -307,7 +315,11 @@ class Trainer:
             if checkpoint["seed"] != self.seed:
                 raise ValueError(f"cannot resume {path}: its seed is {checkpoint['seed']}, not {self.seed}")
             self.model.load_state_dict(checkpoint["model"])
+            # PyTorch would restore the rates, too; those of the config count.
+            rates = [{name: group[name] for name in ("peak_lr", "weight_decay")} for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(checkpoint["optimizer"])
+            for group, ours in zip(self.optimizer.param_groups, rates, strict=True):
+                group.update(ours)
             self.step, self.best = checkpoint["step"], checkpoint["best"]
             now = {"config": self.config, "world_size": self.processes.world_size}
             for what in [name for name, value in now.items() if checkpoint.get(name, value) != value]:

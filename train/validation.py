@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from itertools import pairwise
@@ -13,11 +14,13 @@ from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.sam_i2v import SAMI2V
 from sav_dataset.jf import jf_scores
 from train.dataset.mixture import SampleReader, collate
-from train.dataset.sample import ClipDataset
+from train.dataset.sample import ClipDataset, SampleError
 from train.dataset.transforms import PlainTransform
 from train.losses import mask_iou
 from train.model.rollout import ClipRollout, PromptPlan, PromptSampling
 from train.utils.processes import Processes
+
+log = logging.getLogger(__name__)
 
 
 class Validation(ABC):
@@ -71,7 +74,8 @@ class VideoValidation(Validation):
 
 
 class ClipValidation(Validation):
-    """Mean IoU on clips or images that are drawn once for all, prompted in the first frame.
+    """Mean IoU on clips or images that are drawn once for all, prompted in the first frame. An empty mask of an object that
+    cannot be seen has IoU 1.
 
     Args:
         dataset: of clips. image_size: S, of the network's input. num_samples: of clips. prompt: "mask", "click" or "box";
@@ -93,11 +97,12 @@ class ClipValidation(Validation):
         generator = torch.Generator(device).manual_seed(index)
         with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
             frames = rollout(batch.frames, batch.masks, batch.video, generator, PromptPlan({0: self.prompt}))
-        ious = [
-            mask_iou(model.upsample(frame.predictions[-1].masks), batch.masks[:, t, None])
-            for t, frame in enumerate(frames)
-            if t or self.prompt != "mask"
-        ]
+        ious = []
+        for t, frame in enumerate(frames):
+            if t or self.prompt != "mask":
+                logits, masks = model.upsample(frame.predictions[-1].masks), batch.masks[:, t, None]
+                nothing = ~(logits > 0).flatten(1).any(1) & ~masks.flatten(1).any(1)
+                ious.append(torch.where(nothing, 1.0, mask_iou(logits, masks)[:, 0]))
         return 100 * float(torch.stack(ious).mean())
 
     def read_one(self) -> None:
@@ -106,11 +111,17 @@ class ClipValidation(Validation):
 
 @torch.inference_mode()
 def validate(validation: Validation, model: SAMI2V, processes: Processes, precision: torch.dtype) -> float:
-    """The mean of the scores that there are, with the work shared among the processes; NaN if there is none."""
+    """The mean of the scores that there are, with the work shared among the processes; NaN if there is none. What cannot be
+    read is reported, and left out."""
     training = model.training
     model.eval()
-    mine = range(processes.rank, len(validation), processes.world_size)
-    scores = processes.gather([validation.score(model, index, precision) for index in mine])
+    scores = []
+    for index in range(processes.rank, len(validation), processes.world_size):
+        try:
+            scores.append(validation.score(model, index, precision))
+        except (SampleError, OSError) as error:
+            log.warning("validation without number %d: %s", index, error)
+    scores = processes.gather(scores)
     model.train(training)
     return _mean(scores)
 

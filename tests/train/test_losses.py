@@ -110,8 +110,19 @@ def test_sizes() -> None:
     resized = F.interpolate(logits, size=(64, 64), mode="bilinear", align_corners=False)
     assert full["mask"] == structure_loss(resized, target, boundary_weight(target)).sum()
     small = ClipLoss(full_size=False)([[prediction]], masks, 1)
-    target = masks[..., ::4, ::4].float()
+    target = (F.interpolate(masks.float(), size=(16, 16), mode="area") >= 0.5).float()
     assert small["mask"] == structure_loss(logits, target, boundary_weight(target)).sum()
+
+
+def test_small_objects_are_present() -> None:
+    """Also those that are too small for the masks as they are decoded."""
+    masks = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    masks[..., 10:11, 10:12] = True
+    prediction = make_prediction(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1), torch.full((1, 1), 5.0))
+    assert ClipLoss()([[prediction]], masks, 1)["mask"] > 0
+    small = ClipLoss(full_size=False)([[prediction]], masks, 1)
+    assert small["mask"] == small["iou"] == 0
+    assert small["presence"] < 0.01
 
 
 def test_checkpointing_changes_nothing() -> None:

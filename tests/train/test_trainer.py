@@ -130,6 +130,13 @@ def test_what_cannot_be_resumed(make_trainer: MakeTrainer, tmp_path: Path, caplo
         make_trainer()
 
 
+def test_resumed_with_other_rates(make_trainer: MakeTrainer) -> None:
+    before_step(make_trainer(), 0, terminate).run()
+    groups = make_trainer("optimizer.learning_rate=0.125", "+optimizer.weight_decay=0.25").optimizer.param_groups
+    assert max(group["peak_lr"] for group in groups) == 0.125
+    assert {group["weight_decay"] for group in groups} == {0, 0.25}
+
+
 def test_time_is_up(make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         make_trainer("+trainer.stop_after_minutes=0.0001").run()
@@ -235,6 +242,18 @@ def test_non_finite(make_trainer: MakeTrainer, tmp_path: Path, kind: str, caplog
     assert last["step"] == 8
     assert all(value.isfinite().all() for value in last["model"].values())
     assert not same(last["model"], saved["model"])
+
+
+def test_non_finite_input_leaves_the_running_statistics(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer("trainer.skip_non_finite=true", "trainer.epochs=1")
+    forward = trainer.rollout.forward
+
+    def bad_frames(frames: torch.Tensor, *arguments: Any) -> Any:
+        return forward(frames * (torch.nan if trainer.step == 1 else 1), *arguments)
+
+    trainer.rollout.forward = bad_frames
+    trainer.run()
+    assert all(buffer.isfinite().all() for buffer in trainer.model.buffers())
 
 
 def test_non_finite_part_of_a_step(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:

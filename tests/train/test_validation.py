@@ -14,7 +14,7 @@ from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.sam_i2v import SAMI2V
 from sav_dataset.jf import jf_scores
 from tests.train.helpers import SIZE
-from train.dataset.sample import ClipDataset, RawClip
+from train.dataset.sample import ClipDataset, RawClip, SampleError
 from train.dataset.vos_folder import VOSFolder
 from train.utils.processes import Processes
 from train.validation import ClipValidation, Validation, VideoValidation, validate
@@ -113,6 +113,29 @@ def test_scores_that_do_not_exist_are_left_out(make_model: Callable[..., SAMI2V]
     assert math.isnan(late.score(model, 0, torch.float32))
     both = VideoValidation(OneClip(squares(0, 5, num_frames=6))).score(model, 0, torch.float32)
     assert both == VideoValidation(OneClip(squares(0, num_frames=6))).score(model, 0, torch.float32)
+
+
+def test_what_cannot_be_read_is_left_out(make_model: Callable[..., SAMI2V], caplog: pytest.LogCaptureFixture) -> None:
+    class Damaged(Fixed):
+        def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
+            if index == 1:
+                raise SampleError("video7/00003.png is damaged")
+            return super().score(model, index, precision)
+
+    assert validate(Damaged(50, 0, 100), make_model(), ALONE, torch.float32) == 75
+    assert "video7/00003.png is damaged" in caplog.text
+
+
+def test_nothing_where_nothing_is(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that leaves, and whose mask becomes empty, is right."""
+    masks = squares(0, num_frames=3)
+    masks[1:] = False
+    model = make_model()
+    validation = ClipValidation(OneClip(masks), SIZE, num_samples=1, prompt="mask")
+    monkeypatch.setattr(SAMI2V, "upsample", lambda self, masks: torch.full((len(masks), 1, SIZE, SIZE), -1.0))
+    assert validate(validation, model, ALONE, torch.float32) == 100
+    monkeypatch.setattr(SAMI2V, "upsample", lambda self, masks: torch.full((len(masks), 1, SIZE, SIZE), 1.0))
+    assert validate(validation, model, ALONE, torch.float32) == 0
 
 
 def test_training_mode_is_restored(make_model: Callable[..., SAMI2V]) -> None:
