@@ -15,16 +15,18 @@ $(VENV)/installed: setup.py
 
 demo: $(VENV)/installed
 	rm -rf demo-result
-	$(BIN)/python -m i2v.segment assets/bunny.mp4 --untrained --point 0,240,190 --max-frames 6 --precision bf16 --output demo-result
+	$(BIN)/python -m i2v.segment assets/bunny.mp4 --point 0,200,215 --output demo-result
 	@echo "The result is in demo-result: open demo-result/overlay.mp4"
 
-# Both stages of the Lite model, the second one in two parts; stopped at any time, the same command goes on. SHARED: the folder with its data sets.
+# Both stages of the Lite model, the second one in two parts, on two processor cores; stopped at any time, the same command goes
+# on. SHARED: the folder with its data sets.
 SHARED ?= ../shared/data
+TRAIN_LITE := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node=2 train/train.py
 train-lite: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[train]"
-	$(BIN)/python train/train.py -c i2v-lite-image shared=$(SHARED)
-	$(BIN)/python train/train.py -c i2v-lite-video shared=$(SHARED)
-	$(BIN)/python train/train.py -c i2v-lite-long shared=$(SHARED)
+	$(TRAIN_LITE) -c i2v-lite-image shared=$(SHARED)
+	$(TRAIN_LITE) -c i2v-lite-video shared=$(SHARED)
+	$(TRAIN_LITE) -c i2v-lite-long shared=$(SHARED)
 	$(BIN)/python tools/export_checkpoint.py runs/lite-long/best.pt checkpoints/sam-i2v_lite.pt
 
 lint: $(VENV)/installed

@@ -12,8 +12,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["i2v", "i2v.*"]),
-    package_data={"i2v": ["configs/*.yaml", "configs/model/*.yaml"]},
+    packages=[*find_packages(include=["i2v", "i2v.*"]), "i2v.checkpoints"],
+    # The weights that come along lie beside the package in a checkout, and in it when it is installed.
+    package_dir={"i2v.checkpoints": "checkpoints"},
+    package_data={"i2v": ["configs/*.yaml", "configs/model/*.yaml"], "i2v.checkpoints": ["README.md", "sam-i2v_lite.pt"]},
     install_requires=[
         "torch>=2.5",
         "torchvision>=0.20",

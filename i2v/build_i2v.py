@@ -22,6 +22,8 @@ from i2v.utils.checkpoints import load_weights
 log = logging.getLogger(__name__)
 
 CONFIG_DIR = Path(__file__).parent / "configs"
+# Of the command lines; its weights come along.
+DEFAULT_CONFIG = "i2v-lite"
 # What `apply_postprocessing=False` switches off.
 _NO_POSTPROCESSING = (
     "model.sam_mask_decoder.dynamic_multimask_via_stability=false",
@@ -130,7 +132,7 @@ def build_i2v_video_predictor(
     """Build a predictor.
 
     Args:
-        config_file: "i2v-infer", another packaged name, or a path; see `load_config`.
+        config_file: "i2v-lite" (its weights come along), "i2v-infer" (the published model), or a path; see `load_config`.
         ckpt_path: weights; see `build_i2v`. device: by default CUDA, then MPS, then the CPU.
         mode: "eval"; "train" leaves dropout on.
         hydra_overrides_extra: such as "model.memory_selector.mode=greedy" or "predictor.precision=bf16".

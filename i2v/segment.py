@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
-from i2v.build_i2v import build_i2v_video_predictor, known_configs, load_config
+from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, known_configs, load_config
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.frames import Frames, open_frames
 from i2v.inference.prompts import check_mask, make_points_prompt
@@ -250,7 +250,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Coordinates are pixels of the video, frames and the object in @OBJ are numbers; without @OBJ it is object 1.",
     )
     parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of JPEG or PNG frames")
-    parser.add_argument("--config", default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file")
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help=f"one of {', '.join(known_configs())}, or a YAML file")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", help="the weights; by default those that come with the config")
     weights.add_argument("--untrained", action="store_true", help="random weights: shows that it runs, no more")

@@ -213,7 +213,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system", default="sam-i2v", help=f"{', '.join(SYSTEMS)}, or package.module:function (default: sam-i2v)"
     )
-    parser.add_argument("--config", help="of the system, by default i2v-infer for SAM-I2V")
+    parser.add_argument("--config", help="of the system, by default i2v-lite for SAM-I2V")
     parser.add_argument("--checkpoint", help="weights, by default those that come with the config")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="by default the config's")
     parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")

@@ -334,7 +334,7 @@ def test_checkpoint_of_another_model_says_which_names_differ(tiny_predictor, tmp
     weights["image_encoder.other"] = torch.zeros(1)
     weights["maskmem_tpos_enc"] = torch.zeros(4, 1, 1, 8)
     save_checkpoint(tmp_path / "other.pt", {"model": weights})
-    with pytest.raises(ValueError, match=r"other\.pt is not a checkpoint of this model") as error:
+    with pytest.raises(ValueError, match=r"other\.pt is not a checkpoint of this config") as error:
         build_tiny(tmp_path / "other.pt")
     message = str(error.value)
     assert "1 missing: no_obj_ptr" in message

@@ -65,7 +65,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileNotFoundError, ValueError: see `read_checkpoint`; also if names or shapes differ, and which.
     """
     weights = read_weights(path)
-    check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this model")
+    check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this config's model")
     model.load_state_dict(weights, strict=True)
 
 

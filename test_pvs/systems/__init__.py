@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from i2v.build_i2v import DEFAULT_CONFIG
 from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask
 from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
 from test_pvs.systems.predictors import SAM2, SAMI2V, PredictorSession
@@ -48,7 +49,7 @@ class SystemSettings:
 
 
 SYSTEMS: dict[str, Callable[[SystemSettings], VideoSystem]] = {
-    "sam-i2v": lambda s: SAMI2V(s.config or "i2v-infer", s.checkpoint, s.device, s.precision, s.overrides),
+    "sam-i2v": lambda s: SAMI2V(s.config or DEFAULT_CONFIG, s.checkpoint, s.device, s.precision, s.overrides),
     "sam2": lambda s: SAM2(s.config or "configs/sam2.1/sam2.1_hiera_b+.yaml", s.checkpoint, s.device, s.precision, s.overrides),
     "optical-flow": lambda s: OpticalFlow(),
     "static-mask": lambda s: StaticMask(),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from i2v.build_i2v import build_i2v_video_predictor, load_config, shipped_checkpoint
+from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, load_config, shipped_checkpoint
 from i2v.inference.frames import ImageFolder
 from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
 
@@ -86,7 +86,7 @@ class SAMI2V(VideoSystem):
 
     def __init__(
         self,
-        config: str = "i2v-infer",
+        config: str = DEFAULT_CONFIG,
         checkpoint: str | None = None,
         device: str = "cpu",
         precision: str | None = None,
