@@ -48,10 +48,48 @@ def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
 
 
 def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
-    """Decode COCO's run-length encoding, compressed or not: (H, W) bool."""
-    if isinstance(rle["counts"], list):
-        rle = coco_mask.frPyObjects(rle, *rle["size"])
-    return coco_mask.decode(rle).astype(bool)
+    """Decode COCO's run-length encoding, compressed or not: (H, W) bool.
+
+    Raises:
+        ValueError: see `run_lengths`.
+    """
+    runs = run_lengths(rle)
+    height, width = rle["size"]
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def run_lengths(rle: dict[str, Any]) -> np.ndarray:
+    """The lengths (N,) int64 of the runs in COCO's run-length encoding: background, foreground, background ..., column by column.
+
+    pycocotools does not check what it decodes: runs that are too long end the process, runs that are too short leave pixels
+    as they were in memory.
+
+    Raises:
+        ValueError: the encoding is malformed, or its runs do not add up to its size.
+    """
+    height, width = rle["size"]
+    counts = rle["counts"]
+    runs = np.array(counts, np.int64) if isinstance(counts, list) else _decompress(counts)
+    if min(height, width) < 0 or (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError(f"a run-length encoded mask does not fit its size of {width}x{height} pixels: is it cut off?")
+    return runs
+
+
+def _decompress(counts: str | bytes) -> np.ndarray:
+    """Run lengths from COCO's characters. Each holds 5 bits of a number, lowest ones first, and whether more follow; from the
+    fourth number on it is the difference to the number before the last one."""
+    data = counts if isinstance(counts, bytes) else counts.encode("ascii")
+    codes = np.frombuffer(data, np.uint8).astype(np.int64) - 48
+    ends = codes < 32
+    lengths = np.diff(np.flatnonzero(ends), prepend=-1)  # characters of each number
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or not ends[-1] or lengths.max() > 7:
+        raise ValueError("a run-length encoded mask is malformed")
+    starts = np.cumsum(lengths) - lengths
+    position = np.arange(len(codes)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((codes & 31) << (5 * position), starts)
+    runs -= (codes[ends] >> 4 & 1) << (5 * lengths)  # the highest bit is the sign
+    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+    return runs
 
 
 def davis_palette() -> list[int]:

@@ -85,6 +85,40 @@ def test_rle_counts_down_the_columns():
     np.testing.assert_array_equal(rle_to_mask({"size": [2, 3], "counts": [1, 1, 2, 1, 1]}), drawing("..#", "#.."))
 
 
+def test_damaged_rle_is_refused_or_decoded():
+    """Whatever is cut off, changed or added: an error, or a mask that encodes as the same runs."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :128]
+    damages = {
+        "cut": lambda counts: counts[: rng.integers(len(counts))],
+        "changed": lambda counts: [*counts[:-3], chr(rng.integers(33, 127)), *counts[-2:]],
+        "longer": lambda counts: [*counts, *map(chr, rng.integers(48, 112, 5))],
+        "noise": lambda counts: [*map(chr, rng.integers(48, 112, rng.integers(40)))],
+        "not ASCII": lambda counts: [*counts, "\u00e9"],
+    }
+    refused = dict.fromkeys(damages, 0)
+    for _ in range(200):
+        mask = (x - rng.uniform(0, 128)) ** 2 + (y - rng.uniform(0, 96)) ** 2 < rng.uniform(5, 30) ** 2
+        counts = list(mask_to_rle(mask)["counts"])
+        for name, damage in damages.items():
+            damaged = {"size": [96, 128], "counts": "".join(damage(counts))}
+            try:
+                found = rle_to_mask(damaged)
+            except ValueError:
+                refused[name] += 1
+            else:
+                np.testing.assert_array_equal(found, coco_mask.decode(damaged))
+    assert refused["cut"] > 180
+    assert refused["changed"] > 150
+    assert all(refused[name] == 200 for name in ("longer", "noise", "not ASCII"))
+
+
+@pytest.mark.parametrize("counts", [[3, 4], [1, 4, -1, 2], [7, 0.5], "", "0" * 3, "o" * 40])
+def test_rle_that_does_not_fit_its_size(counts):
+    with pytest.raises(ValueError, match="a run-length encoded mask"):
+        rle_to_mask({"size": [2, 3], "counts": counts})
+
+
 def test_palette_is_that_of_davis():
     palette = np.reshape(davis_palette(), (256, 3)).tolist()
     assert palette[:5] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]]
