@@ -6,12 +6,16 @@ python tools/show_clips.py sheet.png --folders ../shared/data/bsds500 ../shared/
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
+
+# The packages of training and evaluation are not installed, they lie beside this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.utils.visualization import draw_overlay
 from train.dataset.sample import RawClip

@@ -21,10 +21,18 @@ import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from i2v.build_i2v import load_config
 from i2v.modeling.sam_i2v import SAMI2V
-from train.dataset.mixture import MixtureDataset, MixturePart, MixtureSchedule, SampleReader, collate
+from train.dataset.mixture import (
+    MixtureDataset,
+    MixturePart,
+    MixtureSchedule,
+    SampleReader,
+    TooManyBadSamplesError,
+    collate,
+)
 from train.model.rollout import ClipRollout
 from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
 from train.utils.processes import Processes, find_device, start_processes
@@ -34,6 +42,8 @@ log = logging.getLogger("train")
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG_DIR = ROOT / "configs"
+# What a config that names wrong files, values or types raises where it is put into effect.
+_CONFIG_ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, HydraException, OmegaConfBaseException)
 
 
 def known_experiments() -> list[str]:
@@ -50,7 +60,7 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
     path = CONFIG_DIR / f"{name}.yaml"
     if not path.is_file():
         path = Path(name)
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        if path.suffix != ".yaml" or not path.is_file():
             raise ValueError(f"unknown config {name!r}: neither a YAML file nor one of {', '.join(known_experiments())}")
     return load_config(path, overrides)
 
@@ -80,21 +90,31 @@ def build_data(config: DictConfig, processes: Processes) -> MixtureDataset:
     """The batches of all data sets."""
     readers = {name: build_reader(config, name) for name in config.data.parts}
     parts = [
-        MixturePart(name, len(readers[name]), part.batch_size, part.get("repeat", 1))
+        MixturePart(name, len(readers[name]), int(part.batch_size), int(part.get("repeat", 1)))
         for name, part in config.data.parts.items()
     ]
     schedule = MixtureSchedule(parts, config.seed, processes.world_size, processes.rank, config.data.get("steps_per_epoch"))
     return MixtureDataset(list(readers.values()), schedule)
 
 
+def build_settings(config: DictConfig) -> TrainerSettings:
+    """The trainer's settings; an OmegaConf error names a key that is unknown or whose value has another type."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainerSettings), config.trainer))
+
+
+def build_checked(part: DictConfig) -> Any:
+    """What a part of the config describes, a dataclass; an OmegaConf error names a value of another type."""
+    return OmegaConf.to_object(OmegaConf.structured(instantiate(part)))
+
+
 def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
     """Everything that a training needs."""
     return Trainer(
-        rollout=ClipRollout(build_model(config), instantiate(config.prompts), config.get("activation_checkpointing", False)),
+        rollout=ClipRollout(build_model(config), build_checked(config.prompts), config.get("activation_checkpointing", False)),
         loss=instantiate(config.loss),
         data=build_data(config, processes),
-        optimizer=instantiate(config.optimizer),
-        settings=TrainerSettings(**config.trainer),
+        optimizer=build_checked(config.optimizer),
+        settings=build_settings(config),
         processes=processes,
         output=Path(config.output),
         seed=config.seed,
@@ -114,7 +134,7 @@ def check(config: DictConfig) -> list[str]:
     def attempt(what: str, function: Callable[..., str | None], *arguments: Any) -> None:
         try:
             summary = function(*arguments)
-        except (OSError, ValueError, TypeError, RuntimeError, ImportError, HydraException) as error:
+        except _CONFIG_ERRORS as error:
             problems.append(f"{what}: {_cause(error)}")
         else:
             log.info("%s: fine%s", what, f", {summary}" if summary else "")
@@ -126,9 +146,9 @@ def check(config: DictConfig) -> list[str]:
     for name, validation in config.validation.items():
         attempt(f"validation {name}", lambda part: instantiate(part).read_one(), validation)
     attempt("output folder", _check_output, Path(config.output))
-    for name in ("prompts", "loss", "optimizer"):
-        attempt(name, lambda part: str(type(instantiate(part)).__name__), config[name])
-    attempt("trainer", lambda: f"{TrainerSettings(**config.trainer).epochs} epochs")
+    for name, build in (("prompts", build_checked), ("loss", instantiate), ("optimizer", build_checked)):
+        attempt(name, lambda build, part: type(build(part)).__name__, build, config[name])
+    attempt("trainer", lambda: f"{build_settings(config).epochs} epochs")
     if not problems:
         attempt("all together", _check_trainer, config)
     return problems
@@ -173,7 +193,8 @@ def submit(arguments: list[str], config: DictConfig) -> None:
     settings = config.slurm
     folder = ROOT / config.output / "slurm"
     try:
-        executor = submitit.AutoExecutor(folder, cluster="slurm")
+        # As often as its time runs out.
+        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=1000)
     except RuntimeError as error:
         raise OSError(f"cannot submit to Slurm: {error}") from error
     executor.update_parameters(
@@ -203,7 +224,7 @@ class SlurmTask:
 
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         if main(self.arguments):
-            raise RuntimeError("the training has failed; the reason is above")
+            raise RuntimeError("the training has not come to its end; the reason is above")
 
     def checkpoint(self, *_: Any) -> Any:
         import submitit
@@ -226,11 +247,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status."""
+    """Run the command line.
+
+    Returns:
+        The exit status: 0 after the last step or when the time is up, 1 after an error, 128 and the number of the signal that
+        stopped it, as shells have it.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     first = int(os.environ.get("RANK", 0)) == 0  # the others would say the same
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
-    args = build_parser().parse_args(arguments)
+    args = build_parser().parse_intermixed_args(arguments)
     try:
         config = load_experiment(args.config, args.overrides)
         if args.slurm:
@@ -244,8 +270,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 log.info("everything is there; the training can start")
             return min(len(problems), 1)
         with start_processes(config.device) as processes:
-            build_trainer(config, processes).run()
-    except (OSError, ValueError, ImportError, NonFiniteLossError, HydraException) as error:
-        log.error("error: %s", _cause(error))
+            try:
+                trainer = build_trainer(config, processes)
+            except _CONFIG_ERRORS as error:
+                raise ValueError(_cause(error)) from error
+            received = trainer.run()
+    except (OSError, ValueError, ImportError, NonFiniteLossError, TooManyBadSamplesError) as error:
+        log.error("error: %s", error)
         return 1
-    return 0
+    return 0 if received is None else 128 + received

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ from train.optimizer import OptimizerSettings, build_optimizer
 from train.utils.log import TrainingLog
 from train.utils.processes import Processes
 from train.utils.seeds import derive_seed, seeded
-from train.utils.signals import StopRequest, deaf_children
+from train.utils.signals import StopRequest, deaf_children, end_with_parent, kill_children
 from train.validation import Validation, validate
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class TrainerSettings:
         epochs: passes through the data. precision: "fp32" or "bf16" autocast. accumulate: batches per step of the optimizer.
         workers: processes that read data, for each process that trains. checkpoint_minutes: between checkpoints.
         validate_every: steps between validations. log_every, picture_every: steps. skip_non_finite: leave out a step whose
-            loss or gradient is not finite, instead of stopping. freeze_batch_norm: use the running statistics, and keep them.
+            loss or gradient is not finite, instead of stopping. freeze_batch_norm: use the running statistics, and keep them;
+            those of frozen layers are kept in any case.
         stop_after_minutes: write a checkpoint and end, to go on another time; None to train to the end.
     """
 
@@ -108,6 +110,7 @@ class Trainer:
         self.num_steps = settings.epochs * len(data.schedule) // settings.accumulate
         self.step = 0
         self.best = float("-inf")
+        self._validation_due = False
         self._stop_request = StopRequest()
         self._resume()
         self._network: nn.Module = self.rollout
@@ -120,16 +123,20 @@ class Trainer:
         """Of the matrix products."""
         return _PRECISIONS[self.settings.precision]
 
-    def run(self) -> None:
+    def run(self) -> signal.Signals | None:
         """Train to the last step, or until the time is up or a signal asks to stop (SIGTERM, SIGINT; a checkpoint is
         written then).
 
+        Returns:
+            The signal that this or another process was stopped by; None without one.
+
         Raises:
-            NonFiniteLossError: see there. OSError: a checkpoint cannot be written. The last checkpoint stays in both cases.
+            NonFiniteLossError, TooManyBadSamplesError: see there. OSError: a checkpoint cannot be written. The last checkpoint
+                stays in all cases.
         """
-        if self.step >= self.num_steps:
+        if self._is_done():
             log.info("nothing to do: step %d of %d is done", self.step, self.num_steps)
-            return
+            return None
         with ExitStack() as stack:
             stack.enter_context(self._stop_request)
             board = None
@@ -138,23 +145,34 @@ class Trainer:
                 board = TrainingLog(self.output / "tensorboard", self.step, self.num_steps)
             if board is not None:
                 stack.callback(board.close)
-            batches = self._batches()
+            batches = self._batches(stack)
             started = saved = time.monotonic()
-            minutes = self.settings.stop_after_minutes
-            while self.step < self.num_steps and not self._stop_together(minutes, started):
-                self._train_step(batches, board)
-                self.step += 1
-                done = self.step == self.num_steps
-                if self.step % self.settings.validate_every == 0 or done:
+            stop = False
+            while not self._is_done() and not (stop := self._stop_together(started)):
+                if self._validation_due:
                     self._validate(board)
-                if done or time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                    self._validation_due = False
+                else:
+                    self._train_step(batches, board)
+                    self.step += 1
+                    self._validation_due = bool(self.validations) and (
+                        self.step % self.settings.validate_every == 0 or self.step == self.num_steps
+                    )
+                # A validation takes long: what a signal or a kill interrupts is done first when the run goes on.
+                late = time.monotonic() - saved > 60 * self.settings.checkpoint_minutes
+                if late or self._validation_due or self._is_done():
                     self._save("last")
                     saved = time.monotonic()
-            if self.step < self.num_steps:
+            if stop:
                 self._save("last")
                 log.info("stopped after step %d of %d; the same command goes on", self.step, self.num_steps)
+            received = self.processes.gather([self._stop_request.made])  # nobody ends while the first process writes
+            return next((kind for kind in received if kind is not None), None) if stop else None
 
-    def _batches(self) -> Iterator[Batch]:
+    def _is_done(self) -> bool:
+        return self.step >= self.num_steps and not self._validation_due
+
+    def _batches(self, stack: ExitStack) -> Iterator[Batch]:
         workers, accumulate = self.settings.workers, self.settings.accumulate
         loader = DataLoader(
             self.data,
@@ -166,9 +184,12 @@ class Trainer:
             generator=torch.Generator().manual_seed(self.seed),
             # Forking a process that runs threads, as this one does, can hang it.
             multiprocessing_context="spawn" if workers else None,
+            worker_init_fn=end_with_parent,
         )
-        with deaf_children():
-            return iter(loader)
+        with deaf_children() as children:
+            batches = iter(loader)
+        stack.push(lambda error, *_: kill_children(children) if error else None)
+        return batches
 
     def _train_step(self, batches: Iterator[Batch], board: TrainingLog | None) -> None:
         started = time.monotonic()
@@ -264,18 +285,15 @@ class Trainer:
 
     def _train_mode(self) -> None:
         self.rollout.train()
-        if self.settings.freeze_batch_norm:
-            for module in self.model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(module.weight.requires_grad and not self.settings.freeze_batch_norm)
 
     def _validate(self, board: TrainingLog | None) -> None:
         scores = {
             name: validate(validation, self.model, self.processes, self.precision)
             for name, validation in self.validations.items()
         }
-        if not scores:
-            return
         log.info("step %d: %s", self.step, ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
         if board is not None:
             board.scalars({f"validation/{name}": score for name, score in scores.items()}, self.step)
@@ -292,6 +310,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "best": self.best,
+            "validation_due": self._validation_due,
+            "num_steps": self.num_steps,
             "seed": self.seed,
             "world_size": self.processes.world_size,
             "config": self.config,
@@ -317,20 +337,31 @@ class Trainer:
             self.model.load_state_dict(checkpoint["model"])
             # PyTorch would restore the rates, too; those of the config count.
             rates = [{name: group[name] for name in ("peak_lr", "weight_decay")} for group in self.optimizer.param_groups]
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            try:
+                self.optimizer.load_state_dict(checkpoint["optimizer"])
+            except ValueError as error:
+                raise ValueError(f"cannot resume {path}: other parameters or groups of them were trained; {error}") from error
             for group, ours in zip(self.optimizer.param_groups, rates, strict=True):
                 group.update(ours)
             self.step, self.best = checkpoint["step"], checkpoint["best"]
-            now = {"config": self.config, "world_size": self.processes.world_size}
-            for what in [name for name, value in now.items() if checkpoint.get(name, value) != value]:
-                log.warning("the %s is another one than that of %s: the run goes on with the new one", what, path)
+            self._validation_due = checkpoint["validation_due"]
+            if checkpoint["config"] != self.config:
+                log.warning("the config is another one than that of %s: the run goes on with the new one", path)
+            before = (checkpoint["num_steps"], checkpoint["world_size"])
+            if before != (self.num_steps, self.processes.world_size):
+                log.warning(
+                    "%s was written after %d of %d steps, by %d processes; now there are %d steps, and %d processes. The rate "
+                    "and the data go on from step %d",
+                    *(path, self.step, *before, self.num_steps, self.processes.world_size, self.step),
+                )
             log.info("going on after step %d of %d", self.step, self.num_steps)
         steps = self.processes.gather([self.step])
         if len(set(steps)) > 1:
             raise ValueError(f"the processes are at the steps {steps}: {path} must be in a folder that all of them share")
 
-    def _stop_together(self, minutes: float | None, started: float) -> bool:
+    def _stop_together(self, started: float) -> bool:
         """Whether any process was asked to stop, or the time is up; the same answer in all processes."""
+        minutes = self.settings.stop_after_minutes
         timed_out = minutes is not None and time.monotonic() - started > 60 * minutes
-        stop = torch.tensor(float(self._stop_request.made or timed_out), device=self.processes.device)
+        stop = torch.tensor(float(self._stop_request.made is not None or timed_out), device=self.processes.device)
         return bool(self.processes.sum(stop) > 0)

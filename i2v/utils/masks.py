@@ -59,7 +59,7 @@ def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
 
 
 def run_lengths(rle: dict[str, Any]) -> np.ndarray:
-    """The lengths (N,) int64 of the runs in COCO's run-length encoding: background, foreground, background ..., column by column.
+    """The lengths (N,) int64 of the runs in COCO's run-length encoding: background, foreground ... in turn, column by column.
 
     pycocotools does not check what it decodes: runs that are too long end the process, runs that are too short leave pixels
     as they were in memory.

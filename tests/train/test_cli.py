@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from i2v import build_i2v_video_predictor
 from i2v.utils.checkpoints import read_checkpoint
 from tests.train.helpers import TINY_TRAINING, disc_clip, finish, start
 from train.cli import SlurmTask, main
+from train.trainer import Trainer
 
 TINY = str(TINY_TRAINING)
 
@@ -37,6 +40,11 @@ def test_unknown_config(caplog: pytest.LogCaptureFixture) -> None:
         ("trainer.epochs", "trainer.epochs"),
         ("model=nonsense", "nonsense"),
         ("trainer.precision=half", "unknown precision 'half'"),
+        ("trainer.workers=many", "Value 'many' of type 'str' could not be converted to Integer"),
+        ("+trainer.nonsense=1", "Key 'nonsense' not in 'TrainerSettings'"),
+        ("optimizer.learning_rate=high", "high"),
+        ("+loss.nonsense=1", "nonsense"),
+        ("data.parts.clips.batch_size=many", "many"),
         ("frozen=[nonsense]", "frozen: no parameter's name begins with 'nonsense'"),
         ("device=cuda:99", "cannot use device"),
         ("data.parts.clips.batch_size=0", "batch_size of clips must be at least 1"),
@@ -46,6 +54,36 @@ def test_bad_overrides(clips: Path, tmp_path: Path, override: str, message: str,
     assert main(["-c", TINY, f"folder={clips}", f"output={tmp_path}", override]) == 1
     assert message in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_overrides_before_and_after_options(clips: Path, tmp_path: Path) -> None:
+    assert main([f"folder={clips}", "-c", TINY, f"output={tmp_path / 'run'}", "--check", "device=cpu"]) == 0
+
+
+def test_other_suffixes_are_not_configs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "mine.yml").write_bytes(TINY_TRAINING.read_bytes())
+    assert main(["-c", str(tmp_path / "mine.yml")]) == 1
+    assert "mine.yml': neither a YAML file nor one of" in caplog.text
+
+
+def test_too_many_bad_samples(clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    for path in (tmp_path / "clips" / "JPEGImages").glob("*/*.jpg"):
+        path.write_bytes(b"nonsense")
+    process = start(
+        *(sys.executable, "train/train.py", "-c", TINY, f"folder={tmp_path / 'clips'}", f"output={tmp_path / 'run'}"),
+        "trainer.workers=1",
+    )
+    printed = finish(process, timeout=60)
+    assert process.returncode == 1
+    message = r"^error: .*Annotations: 3 bad samples in a row, the last one: .*\.jpg is unreadable"
+    assert re.search(message, printed, re.MULTILINE)
+    assert "Traceback" not in printed
+
+
+def test_status_after_a_signal(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "_train_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["-c", TINY, f"folder={clips}", f"output={tmp_path}"]) == 128 + signal.SIGTERM
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +216,6 @@ def test_slurm_task_fails_if_the_training_fails(monkeypatch: pytest.MonkeyPatch)
             exported.update(options)
 
     monkeypatch.setattr("submitit.helpers.TorchDistributedEnvironment", Environment)
-    with pytest.raises(RuntimeError, match="the training has failed"):
+    with pytest.raises(RuntimeError, match="the training has not come to its end"):
         SlurmTask(["-c", "nonsense"])()
     assert exported == {"set_cuda_visible_devices": False}  # processes choose their device by LOCAL_RANK

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from i2v.utils.checkpoints import read_checkpoint
+from i2v.utils.masks import load_labels, save_label_image
 from tests.train.helpers import PROJECT, TINY_TRAINING, difference, finish, same, start
 
 RUN = "tests.train.distributed_run"
@@ -21,7 +24,12 @@ def load(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_are_as_good_as_one(clips: Path, tmp_path: Path) -> None:
+    """Also where they have different numbers of objects."""
     one, two = tmp_path / "one", tmp_path / "two"
+    clips = shutil.copytree(clips, tmp_path / "clips")
+    for path in (clips / "Annotations" / "clip1").iterdir():
+        labels = load_labels(path)
+        save_label_image(path, np.where(labels == 2, 0, labels).astype(np.uint8))
     for folder, command in ((one, (sys.executable, "-m", RUN)), (two, TORCHRUN)):
         process = start(*command, clips, folder, "plain")
         printed = finish(process)

@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -130,6 +131,18 @@ def test_what_cannot_be_resumed(make_trainer: MakeTrainer, tmp_path: Path, caplo
         make_trainer()
 
 
+def test_resume_with_other_parameters(make_trainer: MakeTrainer) -> None:
+    before_step(make_trainer(), 0, terminate).run()
+    with pytest.raises(ValueError, match=r"cannot resume .*last\.pt: other parameters or groups of them were trained"):
+        make_trainer("frozen=[image_encoder.trunk_image]")
+
+
+def test_resume_of_a_run_of_another_length(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
+    before_step(make_trainer(), 0, terminate).run()
+    make_trainer("trainer.epochs=7")
+    assert "was written after 1 of 8 steps, by 1 processes; now there are 28 steps, and 1 processes" in caplog.text
+
+
 def test_resumed_with_other_rates(make_trainer: MakeTrainer) -> None:
     before_step(make_trainer(), 0, terminate).run()
     groups = make_trainer("optimizer.learning_rate=0.125", "+optimizer.weight_decay=0.25").optimizer.param_groups
@@ -154,6 +167,16 @@ def test_checkpoints_in_between(make_trainer: MakeTrainer, tmp_path: Path) -> No
     assert steps == [3]
 
 
+def wait_for_checkpoint(process: subprocess.Popen, output: Path, after: int = 0) -> None:
+    """Wait until a training has written a checkpoint, `after` some time in nanoseconds."""
+    path = output / "last.pt"
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.stat().st_mtime_ns <= after:
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_killed_at_any_time(clips: Path, tmp_path: Path) -> None:
     output, rng = tmp_path / "run", random.Random(0)
     steps = [0]
@@ -161,12 +184,7 @@ def test_killed_at_any_time(clips: Path, tmp_path: Path) -> None:
         process = start(
             sys.executable, "train/train.py", *arguments(clips, output, "trainer.checkpoint_minutes=0", "trainer.epochs=50")
         )
-        was = (output / "last.pt").stat().st_mtime_ns if steps[-1] else None
-        deadline = time.monotonic() + 60
-        while not (output / "last.pt").exists() or (output / "last.pt").stat().st_mtime_ns == was:
-            assert process.poll() is None, finish(process)
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for_checkpoint(process, output, after=(output / "last.pt").stat().st_mtime_ns if steps[-1] else 0)
         time.sleep(rng.uniform(0, 0.6))
         process.kill()
         process.wait()
@@ -334,6 +352,7 @@ def test_batch_normalisation_can_be_frozen(make_trainer: MakeTrainer, tmp_path: 
 
     assert change(f"output={tmp_path / 'a'}")
     assert not change(f"output={tmp_path / 'b'}", "trainer.freeze_batch_norm=true")
+    assert not change(f"output={tmp_path / 'c'}", "frozen=[image_encoder.trunk_image]")
 
 
 class Scores(Validation):
@@ -366,6 +385,68 @@ def test_best_and_last(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer.run()
     assert checkpoint_of(tmp_path / "run", "best")["step"] == 4
     assert checkpoint_of(tmp_path / "run")["step"] == 8
+
+
+class Interrupted(Scores):
+    """Is killed before it gives a score."""
+
+    def score(self, model: nn.Module, index: int, precision: torch.dtype) -> float:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [2, 8])
+def test_an_interrupted_validation_is_done_when_the_run_goes_on(make_trainer: MakeTrainer, tmp_path: Path, step: int) -> None:
+    overrides = (f"trainer.validate_every={step}",)
+    trainer = make_trainer(*overrides)
+    trainer.validations = {"scores": Interrupted([])}
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert checkpoint_of(tmp_path / "run")["step"] == step  # nothing is lost
+    trainer = make_trainer(*overrides)
+    trainer.validations = {"scores": Scores([70, 60, 60, 60])}
+    trainer.run()
+    assert checkpoint_of(tmp_path / "run", "best")["step"] == step
+    assert checkpoint_of(tmp_path / "run")["step"] == 8
+
+
+def test_no_validation_after_a_signal(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    trainer = before_step(make_trainer("trainer.validate_every=2"), 1, terminate)
+    trainer.validations = {"scores": Interrupted([])}
+    assert trainer.run() == signal.SIGTERM
+    assert checkpoint_of(tmp_path / "run")["step"] == 2
+    trainer = make_trainer("trainer.validate_every=2")
+    trainer.validations = {"scores": Scores([70, 60, 60, 60])}
+    assert trainer.run() is None
+    assert checkpoint_of(tmp_path / "run", "best")["step"] == 2
+
+
+FAILS_IN_A_STEP = """
+import sys
+from train.cli import main
+from train.trainer import Trainer
+
+def fail(*_):
+    raise KeyError("something unforeseen")
+
+Trainer._forward_backward = fail
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_error_ends_the_workers(clips: Path, tmp_path: Path) -> None:
+    process = start(sys.executable, "-c", FAILS_IN_A_STEP, *arguments(clips, tmp_path, "trainer.workers=2"))
+    printed = finish(process, timeout=60)  # Python would wait for the workers
+    assert process.returncode == 1
+    assert "KeyError: 'something unforeseen'" in printed
+    assert "DataLoader worker" not in printed
+
+
+def test_workers_end_with_a_killed_training(clips: Path, tmp_path: Path) -> None:
+    overrides = ("trainer.workers=2", "trainer.checkpoint_minutes=0", "trainer.epochs=500")
+    process = start(sys.executable, "train/train.py", *arguments(clips, tmp_path, *overrides))
+    wait_for_checkpoint(process, tmp_path)
+    process.kill()
+    finish(process, timeout=20)  # waits until nobody has its output open
 
 
 def test_tensorboard(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -415,12 +496,10 @@ def test_ctrl_c_reaches_the_workers(clips: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     overrides = ("trainer.checkpoint_minutes=0", "trainer.epochs=500", "trainer.workers=1")
     process = start(sys.executable, "train/train.py", *arguments(clips, output, *overrides))
-    deadline = time.monotonic() + 100
-    while not (output / "last.pt").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for_checkpoint(process, output)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers, too
     printed = finish(process)
-    assert process.returncode == 0, printed
+    assert process.returncode == 128 + signal.SIGINT, printed
     assert "stopped after step" in printed
     assert "Traceback" not in printed
     assert checkpoint_of(output)["step"] > 0

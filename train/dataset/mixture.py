@@ -19,6 +19,14 @@ log = logging.getLogger(__name__)
 _STEPS, _SAMPLES, _SEEDS = range(3)
 
 
+class TooManyBadSamplesError(RuntimeError):
+    """So many samples of a data set in a row cannot be used that something else must be wrong."""
+
+    def __init__(self, message: str) -> None:
+        # From a worker, DataLoader makes the error anew, with the worker's traceback in front of its message.
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2])
+
+
 @dataclass
 class Sample:
     """A clip that is ready for the network: frames (T, 3, S, S) float32, masks (O, T, S, S) bool."""
@@ -90,7 +98,7 @@ class SampleReader:
         """Sample `index`, or another one where it is bad. All chance comes from `seed`.
 
         Raises:
-            RuntimeError: too many bad samples in a row; it names the data set and the last error.
+            TooManyBadSamplesError: it names the data set and the last error.
         """
         failure: Exception | None = None
         for attempt in range(self.max_failures):
@@ -100,12 +108,11 @@ class SampleReader:
                 index = int(rng.integers(len(self.dataset)))
             try:
                 clip = self.dataset.load(index, rng)
+                return Sample(clip.name, *self.transform(clip, rng))
             except (SampleError, OSError) as error:
                 log.warning("%s: sample %d is replaced by another one: %s", self.dataset.name, index, error)
                 failure = error
-            else:
-                return Sample(clip.name, *self.transform(clip, rng))
-        raise RuntimeError(
+        raise TooManyBadSamplesError(
             f"{self.dataset.name}: {self.max_failures} bad samples in a row, the last one: {failure}"
         ) from failure
 
@@ -158,6 +165,7 @@ class MixtureSchedule:
         self.rank = rank
         self._steps = [max(part.num_samples * part.repeat // (part.batch_size * world_size), 1) for part in parts]
         self._length = sum(self._steps) if steps_per_epoch is None else steps_per_epoch
+        self._latest: tuple[int, np.ndarray, list[np.ndarray]] | None = None
 
     def __len__(self) -> int:
         """Steps per epoch."""
@@ -172,14 +180,23 @@ class MixtureSchedule:
         if epoch < 0 or not 0 <= step < len(self):
             raise IndexError(f"no step {step} in epoch {epoch}: epochs have {len(self)} steps")
         pass_index, position = divmod(epoch * len(self) + step, sum(self._steps))
-        datasets = self._rng(pass_index, _STEPS).permutation(np.repeat(np.arange(len(self.parts)), self._steps))
+        datasets, orders = self._pass(pass_index)
         dataset = int(datasets[position])
         earlier = int((datasets[:position] == dataset).sum())
         batch_size = self.parts[dataset].batch_size
         start = (earlier * self.world_size + self.rank) * batch_size
-        indices = self._order(pass_index, dataset)[start : start + batch_size]
+        indices = orders[dataset][start : start + batch_size]
         seeds = [int(self._rng(pass_index, _SEEDS, dataset, start + i).integers(2**63)) for i in range(batch_size)]
         return dataset, indices.tolist(), seeds
+
+    def _pass(self, pass_index: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The data set of each step of a pass, and the order of each data set's samples. The latest pass is kept: SA-1B's
+        eleven million images take half a second to shuffle."""
+        if self._latest is None or self._latest[0] != pass_index:
+            datasets = self._rng(pass_index, _STEPS).permutation(np.repeat(np.arange(len(self.parts)), self._steps))
+            orders = [self._order(pass_index, dataset) for dataset in range(len(self.parts))]
+            self._latest = pass_index, datasets, orders
+        return self._latest[1:]
 
     def _order(self, pass_index: int, dataset: int) -> np.ndarray:
         """The samples of a data set in the order of a pass."""

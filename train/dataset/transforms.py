@@ -10,7 +10,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
-from train.dataset.sample import RawClip
+from train.dataset.sample import RawClip, SampleError
 from train.utils.seeds import seeded
 
 # Brightness, contrast, saturation: each is scaled by up to 1 +- this.
@@ -36,7 +36,8 @@ class PlainTransform:
 class ClipTransform:
     """Augmentation for training. All frames of a clip are moved alike.
 
-    A clip is reversed in time only where all of its objects are visible in its last frame: it begins with the prompt.
+    A clip begins with the prompts: it is reversed in time only where all of its objects are visible in its last frame, and
+    objects that are moved out of its first frame are left out. Where that would be all of them, the clip is not moved.
 
     Args:
         image_size: S, of the network's input in pixels. flip: probability of a horizontal flip.
@@ -64,24 +65,39 @@ class ClipTransform:
         self._colour_frame = v2.ColorJitter(*frame_jitter)
 
     def __call__(self, clip: RawClip, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A clip as (T, 3, S, S) float32, normalised, and masks (O, T, S, S) bool; an object may have left the image."""
+        """A clip as (T, 3, S, S) float32, normalised, and masks (O, T, S, S) bool, each visible in the first frame.
+
+        Raises:
+            SampleError: all objects are too small to be seen at this size.
+        """
         # torchvision draws from PyTorch's global generator.
         with seeded(int(rng.integers(2**63)), torch.device("cpu")):
-            return self._augment(clip.frames, clip.masks)
+            frames, masks = self._augment(clip.frames, clip.masks)
+        if not len(masks):
+            raise SampleError(f"all objects of {clip.name} are too small to be seen at {self.image_size} pixels")
+        return frames, masks
 
     def _augment(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        reversible = masks[-1].flatten(1).any(1).all()
-        inside = tv_tensors.Image(torch.full((1, 1, *frames.shape[-2:]), 255, dtype=torch.uint8))
-        moved = self._move(tv_tensors.Image(frames), inside, tv_tensors.Mask(masks))
-        frames, inside = (_resize_frames(x.as_subclass(Tensor), self.image_size, InterpolationMode.BILINEAR) for x in moved[:2])
-        resized = _resize_masks(moved[2].as_subclass(Tensor), self.image_size)
+        frames, inside, masks = self._move_and_resize(frames, masks)
         # What comes into view is grey: zero, after normalisation. (torchvision's `fill` costs twice the affine map itself.)
         frames = frames + (1 - inside) * torch.from_numpy(IMAGE_MEAN)[:, None, None]
         frames = self._colour_clip(frames)
         frames = _normalise(torch.stack([self._colour_frame(frame) for frame in frames]))
-        if torch.rand(()) < self.reverse and reversible:
-            frames, resized = frames.flip(0), resized.flip(0)
-        return frames, resized.transpose(0, 1)
+        if torch.rand(()) < self.reverse and _visible(masks[-1]).all():
+            frames, masks = frames.flip(0), masks.flip(0)
+        return frames, masks[:, _visible(masks[0])].transpose(0, 1)
+
+    def _move_and_resize(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames (T, 3, S, S) and where they show the clip (1, 1, S, S), float32 in [0, 1]; masks (T, O, S, S) bool."""
+        inside = tv_tensors.Image(torch.full((1, 1, *frames.shape[-2:]), 255, dtype=torch.uint8))
+        clip = (tv_tensors.Image(frames), inside, tv_tensors.Mask(masks))
+        *moved, moved_masks = self._move(*clip)
+        resized = _resize_masks(moved_masks.as_subclass(Tensor), self.image_size)
+        if not _visible(resized[0]).any():
+            *moved, moved_masks = clip
+            resized = _resize_masks(masks, self.image_size)
+        images = (_resize_frames(x.as_subclass(Tensor), self.image_size, InterpolationMode.BILINEAR) for x in moved)
+        return *images, resized
 
 
 def _resize_frames(frames: Tensor, image_size: int, interpolation: InterpolationMode) -> Tensor:
@@ -93,6 +109,11 @@ def _resize_frames(frames: Tensor, image_size: int, interpolation: Interpolation
 def _resize_masks(masks: Tensor, image_size: int) -> Tensor:
     """(T, O, H, W) bool as (T, O, S, S) bool. Exact: PyTorch's "nearest" moves masks by up to half a pixel against frames."""
     return F.resize_image(masks, [image_size, image_size], interpolation=InterpolationMode.NEAREST_EXACT)
+
+
+def _visible(masks: Tensor) -> Tensor:
+    """Which of the masks (O, S, S) are not empty: (O,) bool."""
+    return masks.flatten(1).any(1)
 
 
 def _normalise(frames: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 
 def derive_seed(*numbers: int) -> int:
     """A seed that depends on some numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    # NumPy fills up with zeros: without their count, (1, 2) and (1, 2, 0) would give the same seed.
+    return int(np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager

@@ -1,8 +1,11 @@
-"""Signals that ask a training to stop: SIGTERM (Slurm, torchrun) and SIGINT (Ctrl-C)."""
+"""Signals that ask a training to stop, SIGTERM (Slurm, torchrun) and SIGINT (Ctrl-C), and the processes that read its data."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -15,11 +18,11 @@ class StopRequest:
     """Notes the signals that arrive inside of `with`, instead of ending the process.
 
     Attributes:
-        made: whether one arrived.
+        made: the signal that arrived, or None.
     """
 
     def __init__(self) -> None:
-        self.made = False
+        self.made: signal.Signals | None = None
 
     def __enter__(self) -> StopRequest:
         self._former = {kind: signal.signal(kind, self._note) for kind in _SIGNALS}
@@ -29,17 +32,45 @@ class StopRequest:
         for kind, handler in self._former.items():
             signal.signal(kind, handler)
 
-    def _note(self, *_: Any) -> None:
-        self.made = True
+    def _note(self, number: int, _: Any) -> None:
+        self.made = signal.Signals(number)
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Processes that are started inside of this context never get these signals. Ctrl-C reaches all processes of a terminal,
-    but only the one that trains shall decide. What arrives for this process meanwhile comes after the context."""
+def deaf_children() -> Iterator[list[multiprocessing.Process]]:
+    """Processes that are started inside of this context never get these signals, and are listed afterwards. Ctrl-C reaches all
+    processes of a terminal, but only the one that trains shall decide. What arrives for this process meanwhile comes after the
+    context."""
     resource_tracker.ensure_running()  # or the first process that is spawned starts it, and that lifts the block
+    earlier = multiprocessing.active_children()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    children: list[multiprocessing.Process] = []
     try:
-        yield
+        yield children
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        children += [child for child in multiprocessing.active_children() if child not in earlier]
+
+
+def kill_children(children: list[multiprocessing.Process]) -> None:
+    """End deaf processes after an error. Python would ask them with SIGTERM when it exits, and wait for ever."""
+    # PyTorch's handler would report that a worker was killed, instead of the error.
+    former = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        for child in children:
+            child.kill()
+            child.join()
+    finally:
+        signal.signal(signal.SIGCHLD, former)
+
+
+def end_with_parent(_: int) -> None:
+    """For `worker_init_fn` of a DataLoader: the worker ends when the process that trains is killed. By itself it would wait for
+    ever for a queue to be read."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -101,6 +101,7 @@ def test_wrong_folders_and_lists(folder: Path, tmp_path: Path) -> None:
         SA1B(folder)
 
 
+CUT_OFF = {"size": [24, 32], "counts": mask_to_rle(stripe(0))["counts"][:-1]}
 BAD_JSON = {
     "corrupt": '{"annotations": [',
     "another layout": "[1, 2]",
@@ -112,7 +113,7 @@ BAD_JSON = {
     "a run too long": '{"annotations": [{"segmentation": {"size": [24, 32], "counts": [1, 2000]}}]}',
     "a negative run": '{"annotations": [{"segmentation": {"size": [24, 32], "counts": [1, 3, -1]}}]}',
     "a run too short": '{"annotations": [{"segmentation": {"size": [24, 32], "counts": [1, 3]}}]}',
-    "counts cut off": json.dumps({"annotations": [{"segmentation": {"size": [24, 32], "counts": mask_to_rle(stripe(0))["counts"][:-1]}}]}),
+    "counts cut off": json.dumps({"annotations": [{"segmentation": CUT_OFF}]}),
     "garbage as counts": '{"annotations": [{"segmentation": {"size": [24, 32], "counts": "zzzzzzzz"}}]}',
 }
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from i2v.inference.features import IMAGE_MEAN, IMAGE_STD, preprocess
-from train.dataset.sample import RawClip
+from train.dataset.sample import RawClip, SampleError
 from train.dataset.transforms import ClipTransform, PlainTransform
 
 SIZE = 64
@@ -130,12 +130,41 @@ def test_what_comes_into_view_is_the_mean_colour() -> None:
         assert masks.any()
 
 
-def test_an_object_may_vanish() -> None:
+def corner_clip(*objects: int) -> RawClip:
+    """A clip some of whose objects are in the first frame's corner, which most affine maps move out of the image."""
     clip = painted_clip()
-    clip.masks[:, 0] = False
-    clip.masks[:, 0, :2, :2] = True  # the corner leaves the image
-    vanished = [not apply(ClipTransform(SIZE), clip, seed)[1][0].any() for seed in range(10)]
-    assert any(vanished)
+    clip.masks[0, list(objects)] = False
+    clip.masks[0, list(objects), :2, :2] = True
+    return clip
+
+
+def test_objects_that_leave_the_first_frame_are_left_out() -> None:
+    transform = ClipTransform(SIZE)
+    counts = []
+    for seed in range(20):
+        masks = apply(transform, corner_clip(0), seed)[1]
+        assert masks[:, 0].flatten(1).any(1).all()
+        counts.append(len(masks))
+    assert set(counts) == {1, 2}
+
+
+def test_a_clip_that_would_lose_all_objects_is_not_moved() -> None:
+    transform = ClipTransform(SIZE, flip=0, reverse=0, **NO_COLOUR)
+    plain = apply(ClipTransform(SIZE, **NO_COLOUR, **STILL), corner_clip(0, 1))
+    still = 0
+    for seed in range(20):
+        frames, masks = apply(transform, corner_clip(0, 1), seed)
+        assert masks[:, 0].flatten(1).any(1).all()
+        still += torch.equal(frames, plain[0]) and torch.equal(masks, plain[1])
+    assert 0 < still < 20
+
+
+def test_objects_that_are_too_small() -> None:
+    clip = painted_clip()
+    clip.masks[:] = False
+    clip.masks[:, :, 1, 1] = True
+    with pytest.raises(SampleError, match="all objects of clip are too small to be seen at 16 pixels"):
+        apply(ClipTransform(16), clip)
 
 
 @pytest.mark.parametrize("size", [32, 128])
