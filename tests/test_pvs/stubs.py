@@ -182,3 +182,42 @@ def unusual(settings: SystemSettings) -> VideoSystem:
 
 def broken(settings: SystemSettings) -> VideoSystem:
     raise ValueError(f"there is no such thing as {settings.config}")
+
+
+def painter(settings: SystemSettings) -> Any:
+    """A segmenter that takes what has the colour of the pixel under the last click, or of the box's middle; with the mask that
+    is there already, without what was clicked away."""
+
+    def segment(image: np.ndarray, points: list[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
+        x, y, label = points[-1] if points else ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2, 1)
+        alike = np.abs(image.astype(int) - image[y, x]).sum(axis=2) < 120
+        return before | alike if label else before & ~alike
+
+    return segment
+
+
+class FakeSamPredictor:
+    """The calls of segment-anything's SamPredictor; every mask is a full one but for the last row, which says which it is."""
+
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+        self.calls: list[dict[str, Any]] = []
+
+    def set_image(self, image: np.ndarray) -> None:
+        self.images.append(image)
+
+    def predict(self, **arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self.calls.append(arguments)
+        count = 3 if arguments["multimask_output"] else 1
+        masks = np.ones((count, *self.images[-1].shape[:2]), bool)
+        masks[:, -1] = np.arange(masks.shape[2]) < np.arange(count)[:, None]
+        low = np.full((count, 256, 256), len(self.calls), np.float32) + np.arange(count)[:, None, None] / 10
+        return masks, np.array([0.1, 0.9, 0.5])[:count], low
+
+
+FAKE_SAM = FakeSamPredictor()
+
+
+def fake_sam(settings: SystemSettings) -> FakeSamPredictor:
+    FAKE_SAM.__init__()
+    return FAKE_SAM
