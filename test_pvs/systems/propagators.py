@@ -46,7 +46,6 @@ class Processor(ABC):
     """A propagator at work on one pass over a video."""
 
     @abstractmethod
-    @abstractmethod
     def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
         """Take the references of a frame before tracking begins, from any place in the video; `step` gets them, too.
 
