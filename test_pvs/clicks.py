@@ -6,7 +6,9 @@ Everything is deterministic; with a random generator clicks are drawn near those
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ _DRAWN_DEPTH = 0.5
 class Click:
     """A click: the frame's index, the object's number, the pixel (x, y), and 1 for foreground or 0 for background.
 
-    `dataclasses.asdict` turns it into JSON, and `Click(**entry)` back.
+    `dataclasses.asdict` turns it into JSON, and `Click.of` back.
     """
 
     frame: int
@@ -28,6 +30,11 @@ class Click:
     x: int
     y: int
     label: int
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Click:
+        """The click of an entry of the output JSON, which may hold more."""
+        return cls(**{field.name: entry[field.name] for field in fields(cls)})
 
 
 @dataclass
@@ -42,9 +49,10 @@ class SimulatedUser:
     log: list[Click] = field(default_factory=list)
 
     @classmethod
-    def seeded(cls, seed: int, video: str) -> SimulatedUser:
-        """One whose clicks are drawn: the same in every run with this seed, whatever other videos there are."""
-        return cls(np.random.default_rng([seed, zlib.crc32(video.encode())]))
+    def seeded(cls, seed: int | None, video: str) -> SimulatedUser:
+        """One whose clicks are drawn: the same in every run with this seed, whatever other videos there are. Without a seed,
+        one who clicks at the deterministic places."""
+        return cls(None if seed is None else np.random.default_rng([seed, zlib.crc32(video.encode())]))
 
     def click(self, frame: int, obj: int, ground_truth: np.ndarray, prediction: np.ndarray | None = None) -> Click | None:
         """Click on the object, or, given its predicted mask, on what is wrong there.
@@ -66,6 +74,18 @@ class SimulatedUser:
             return None
         self.log.append(Click(frame, obj, *found))
         return self.log[-1]
+
+
+class LoggedUser(SimulatedUser):
+    """Makes given clicks again, in their order, whatever is predicted."""
+
+    def __init__(self, clicks: Iterable[Click]) -> None:
+        super().__init__()
+        self._clicks = iter(clicks)
+
+    def click(self, frame: int, obj: int, ground_truth: np.ndarray, prediction: np.ndarray | None = None) -> Click | None:
+        """The next click; None after the last one."""
+        return next(self._clicks, None)
 
 
 def first_click(mask: np.ndarray, rng: np.random.Generator | None = None) -> tuple[int, int]:

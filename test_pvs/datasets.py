@@ -80,6 +80,17 @@ class EvaluationVideo:
         """The first annotated frame in which an object is visible; None if it never is."""
         return next((frame for frame in self.annotated_frames if self.mask(frame, obj).any()), None)
 
+    def first_frames(self) -> dict[int, int]:
+        """The first annotated frame in which each object is visible, by object; without those that never are.
+
+        Raises:
+            ValueError: that is none.
+        """
+        found = {obj: first for obj in self.objects if (first := self.first_frame(obj)) is not None}
+        if not found:
+            raise ValueError(f"{self.annotations.source}: no object is visible in any frame")
+        return found
+
     def problems(self, thorough: bool = False) -> list[str]:
         """What is missing or odd, one message each.
 

@@ -222,6 +222,31 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="draw the clicks, from this seed (default: the deterministic places)")
 
 
-def system_settings(args: argparse.Namespace) -> SystemSettings:
-    """The system of `add_run_arguments`."""
-    return SystemSettings(args.system, args.config, args.checkpoint, precision=args.precision, overrides=tuple(args.overrides))
+def run_command(
+    protocol: Protocol,
+    options: dict[str, Any],
+    args: argparse.Namespace,
+    summary: Callable[[dict[str, Any]], str] | None = None,
+) -> int:
+    """Run a protocol as the arguments of `add_run_arguments` say.
+
+    Args:
+        summary: makes a line to print of the results of all finished videos, by their names.
+
+    Returns:
+        The exit status: 0, or 1 after an error or if a video failed.
+    """
+    system = SystemSettings(
+        args.system, args.config, args.checkpoint, precision=args.precision, overrides=tuple(args.overrides)
+    )
+    run = Run(protocol, options, system, args.dataset, args.data, args.output)
+    try:
+        failures = run_videos(run, parse_devices(args.devices), args.videos)
+    except (OSError, ValueError, ImportError) as error:
+        log.error("error: %s", error)
+        return 1
+    videos = json.loads((args.output / RESULTS).read_text())["videos"]
+    if summary and videos:
+        print(summary(videos))  # noqa: T201
+    print(f"The clicks are in {args.output / RESULTS}, the masks beside it; {len(failures)} videos failed")  # noqa: T201
+    return 1 if failures else 0

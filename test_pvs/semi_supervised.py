@@ -15,21 +15,18 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sav_dataset.jf import region_similarity
 from test_pvs.clicks import SimulatedUser, box_around
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.outputs import save_mask
-from test_pvs.runner import RESULTS, Run, add_run_arguments, parse_devices, run_videos, system_settings
+from test_pvs.prompting import click_again, click_object, mask_iou
+from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
-
-log = logging.getLogger("test_pvs.semi_supervised")
 
 
 def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -46,14 +43,9 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
         "clicks" with theirs and the number that was "used", or the "box".
     """
     appearing: defaultdict[int, list[int]] = defaultdict(list)
-    for obj in video.objects:
-        first = video.first_frame(obj)
-        if first is not None:
-            appearing[first].append(obj)
-    if not appearing:
-        raise ValueError(f"{video.annotations.source}: no object is visible in any frame")
-    seed = options.get("seed")
-    user = SimulatedUser() if seed is None else SimulatedUser.seeded(seed, video.name)
+    for obj, first in video.first_frames().items():
+        appearing[first].append(obj)
+    user = SimulatedUser.seeded(options.get("seed"), video.name)
     last = video.images.count() - 1
     wanted = set(range(last + 1)) if options.get("all_frames") else set(video.annotated_frames)
 
@@ -87,36 +79,27 @@ def prompt_object(
     ground_truth = video.mask(frame, obj)
     entry = {"frame": frame, "object": obj, "input": kind}
     if kind == "gm":
-        return entry | {"iou": _iou(ground_truth, session.prompt(frame, obj, mask=ground_truth))}
+        return entry | {"iou": mask_iou(ground_truth, session.prompt(frame, obj, mask=ground_truth) > 0)}
     if kind == "bb":
         box = box_around(ground_truth)
-        return entry | {"box": box, "iou": _iou(ground_truth, session.prompt(frame, obj, box=box))}
-    return entry | click_object(session, ground_truth, frame, obj, parse_clicks(kind), user)
+        return entry | {"box": box, "iou": mask_iou(ground_truth, session.prompt(frame, obj, box=box) > 0)}
+    return entry | _best_clicks(session, ground_truth, frame, obj, parse_clicks(kind), user)
 
 
-def click_object(
+def _best_clicks(
     session: VideoSession, ground_truth: np.ndarray, frame: int, obj: int, num_clicks: int, user: SimulatedUser
 ) -> dict[str, Any]:
-    """Click on an object until the clicks are used up or nothing is wrong, and keep the best prefix of the clicks by IoU.
+    """Click on an object, and keep the best prefix of the clicks by IoU.
 
     Returns:
         "clicks", each with the "iou" of the mask after it, "used" (how many were kept) and their "iou".
     """
-    clicks, ious = [], []
-    prediction = None
-    while len(clicks) < num_clicks and (click := user.click(frame, obj, ground_truth, prediction)) is not None:
-        clicks.append(click)
-        scores = session.prompt(frame, obj, points=[(c.x, c.y, c.label) for c in clicks])
-        prediction = scores > 0
-        ious.append(_iou(ground_truth, scores))
-    used = 1 + int(np.argmax(ious))  # the shortest one of several
-    if used < len(clicks):
+    clicked = click_object(session, ground_truth, frame, obj, num_clicks, user)
+    used = 1 + int(np.argmax(clicked.ious))  # the shortest one of several
+    if used < len(clicked.clicks):
         session.clear(frame, obj)
-        # Again one by one: a system starts from the mask of the clicks before.
-        for number in range(1, used + 1):
-            session.prompt(frame, obj, points=[(c.x, c.y, c.label) for c in clicks[:number]])
-    entries = [{**asdict(click), "iou": iou} for click, iou in zip(clicks, ious, strict=True)]
-    return {"clicks": entries, "used": used, "iou": ious[used - 1]}
+        click_again(session, clicked.clicks[:used])
+    return {"clicks": clicked.entries(), "used": used, "iou": clicked.ious[used - 1]}
 
 
 def parse_clicks(kind: str) -> int:
@@ -128,10 +111,6 @@ def parse_clicks(kind: str) -> int:
     if not re.fullmatch(r"[1-9]\d*c", kind):
         raise ValueError(f"unknown input {kind!r}: give 3c (or another number of clicks), bb (box) or gm (mask)")
     return int(kind[:-1])
-
-
-def _iou(ground_truth: np.ndarray, scores: np.ndarray) -> float:
-    return round(region_similarity(ground_truth, scores > 0), 6)
 
 
 def _save(video: EvaluationVideo, folder: Path, frame: int, scores: dict[int, np.ndarray]) -> None:
@@ -161,15 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", type=_input, default="3c", help="3c: three clicks; bb: box; gm: ground-truth mask")
     parser.add_argument("--all-frames", action="store_true", help="save masks of frames without ground truth, too")
     args = parser.parse_args(arguments)
-    options = {"input": args.input, "seed": args.seed, "all_frames": args.all_frames}
-    run = Run(semi_supervised, options, system_settings(args), args.dataset, args.data, args.output)
-    try:
-        failures = run_videos(run, parse_devices(args.devices), args.videos)
-    except (OSError, ValueError, ImportError) as error:
-        log.error("error: %s", error)
-        return 1
-    print(f"The clicks are in {args.output / RESULTS}, the masks beside it; {len(failures)} videos failed")  # noqa: T201
-    return 1 if failures else 0
+    return run_command(semi_supervised, {"input": args.input, "seed": args.seed, "all_frames": args.all_frames}, args)
 
 
 if __name__ == "__main__":

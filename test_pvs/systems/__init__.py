@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from i2v.build_i2v import DEFAULT_CONFIG
 from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask
-from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
+from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
 from test_pvs.systems.predictors import SAM2, SAMI2V, PredictorSession
+from test_pvs.systems.propagators import Cutie, FlowPropagator, XMemPlusPlus
+from test_pvs.systems.segment_then_propagate import SegmentThenPropagate
 
 __all__ = [
     "SAM2",
@@ -23,6 +23,7 @@ __all__ = [
     "OpticalFlow",
     "Point",
     "PredictorSession",
+    "SegmentThenPropagate",
     "StaticMask",
     "SystemSettings",
     "VideoSession",
@@ -31,28 +32,14 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class SystemSettings:
-    """Which system to run, and how.
-
-    Attributes:
-        system: one of `SYSTEMS`, or "package.module:function" of one's own, which is called with these settings and returns a
-            VideoSystem. config, checkpoint, precision, overrides: of systems that have such; None for their defaults.
-    """
-
-    system: str = "sam-i2v"
-    config: str | None = None
-    checkpoint: str | None = None
-    device: str = "cpu"
-    precision: str | None = None
-    overrides: tuple[str, ...] = ()
-
-
 SYSTEMS: dict[str, Callable[[SystemSettings], VideoSystem]] = {
     "sam-i2v": lambda s: SAMI2V(s.config or DEFAULT_CONFIG, s.checkpoint, s.device, s.precision, s.overrides),
     "sam2": lambda s: SAM2(s.config or "configs/sam2.1/sam2.1_hiera_b+.yaml", s.checkpoint, s.device, s.precision, s.overrides),
     "optical-flow": lambda s: OpticalFlow(),
     "static-mask": lambda s: StaticMask(),
+    "sam+cutie": lambda s: SegmentThenPropagate.build(s, Cutie),
+    "sam+xmem++": lambda s: SegmentThenPropagate.build(s, XMemPlusPlus),
+    "sam+optical-flow": lambda s: SegmentThenPropagate.build(s, FlowPropagator),
 }
 
 
@@ -64,12 +51,8 @@ def build_system(settings: SystemSettings) -> VideoSystem:
     """
     if settings.system in SYSTEMS:
         return SYSTEMS[settings.system](settings)
-    module, colon, function = settings.system.partition(":")
-    if not colon:
+    if ":" not in settings.system:
         raise ValueError(
             f"unknown system {settings.system!r}: the known ones are {', '.join(SYSTEMS)}, others are package.module:function"
         )
-    found = getattr(importlib.import_module(module), function, None)
-    if found is None:
-        raise ValueError(f"the module {module} has no {function}")
-    return found(settings)
+    return find_function(settings.system)(settings)

@@ -64,17 +64,24 @@ class CarriedMaskSession(VideoSession):
         if not self._prompts:
             raise ValueError("nothing to track: prompt an object first")
         for frame in range(first, min(last, self._frames.count() - 1) + 1):
-            masks = self._carried(frame) | {
-                obj: rle_to_mask(rle) for (prompted, obj), rle in self._prompts.items() if prompted == frame
-            }
+            masks = self._track(frame, self._given(frame))
             self._results.update({(frame, obj): mask_to_rle(mask) for obj, mask in masks.items()})
             yield frame, {obj: _as_scores(masks[obj]) for obj in sorted(masks)}
 
-    def _carried(self, frame: int) -> dict[int, np.ndarray]:
-        before = {obj: rle_to_mask(rle) for (tracked, obj), rle in self._results.items() if tracked == frame - 1}
+    def _track(self, frame: int, given: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """The masks (H, W) bool of all objects in a frame, by object, `given` those of the prompts in it."""
+        before = _in_frame(self._results, frame - 1)
         if not before:
-            return {}
-        return dict(zip(before, self._carry(frame, np.stack(list(before.values()))), strict=True))
+            return given
+        return dict(zip(before, self._carry(frame, np.stack(list(before.values()))), strict=True)) | given
+
+    def _given(self, frame: int) -> dict[int, np.ndarray]:
+        """The masks of the prompts in a frame."""
+        return _in_frame(self._prompts, frame)
+
+
+def _in_frame(masks: dict[tuple[int, int], dict[str, Any]], frame: int) -> dict[int, np.ndarray]:
+    return {obj: rle_to_mask(rle) for (other, obj), rle in masks.items() if other == frame}
 
 
 def _as_scores(mask: np.ndarray) -> np.ndarray:
@@ -117,14 +124,19 @@ class OpticalFlow(VideoSystem):
 
     def start(self, frames: Path) -> VideoSession:
         images = ImageFolder(frames)
-        flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        grey = lru_cache(maxsize=2)(lambda index: cv2.cvtColor(images[index], cv2.COLOR_RGB2GRAY))
-        y, x = np.mgrid[: images.height, : images.width].astype(np.float32)
+        return CarriedMaskSession(images, flow_carry(images))
 
-        def carry(frame: int, masks: np.ndarray) -> np.ndarray:
-            back = flow.calc(grey(frame), grey(frame - 1), None)  # where each pixel was in the frame before
-            sources = x + back[..., 0], y + back[..., 1]
-            moved = [cv2.remap(mask.astype(np.float32), *sources, cv2.INTER_LINEAR) for mask in masks]
-            return np.stack(moved) >= 0.5
 
-        return CarriedMaskSession(images, carry)
+def flow_carry(images: ImageFolder) -> Callable[[int, np.ndarray], np.ndarray]:
+    """Moves masks along with the optical flow of a video: what a `CarriedMaskSession` wants."""
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = lru_cache(maxsize=2)(lambda index: cv2.cvtColor(images[index], cv2.COLOR_RGB2GRAY))
+    y, x = np.mgrid[: images.height, : images.width].astype(np.float32)
+
+    def carry(frame: int, masks: np.ndarray) -> np.ndarray:
+        back = flow.calc(grey(frame), grey(frame - 1), None)  # where each pixel was in the frame before
+        sources = x + back[..., 0], y + back[..., 1]
+        moved = [cv2.remap(mask.astype(np.float32), *sources, cv2.INTER_LINEAR) for mask in masks]
+        return np.stack(moved) >= 0.5
+
+    return carry

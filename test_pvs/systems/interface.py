@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,3 +71,35 @@ class VideoSystem(ABC):
         Raises:
             ValueError, OSError: the folder or an image of it cannot be used.
         """
+
+
+@dataclass(frozen=True)
+class SystemSettings:
+    """Which system to run, and how.
+
+    Attributes:
+        system: one of `SYSTEMS`, or "package.module:function" of one's own, which is called with these settings and returns a
+            VideoSystem. config, checkpoint, precision, overrides: of systems that have such; None for their defaults.
+    """
+
+    system: str = "sam-i2v"
+    config: str | None = None
+    checkpoint: str | None = None
+    device: str = "cpu"
+    precision: str | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def find_function(name: str) -> Callable[..., Any]:
+    """One's own function, "package.module:function".
+
+    Raises:
+        ValueError: not of that form, or the module has none of that name. ImportError: no such module.
+    """
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise ValueError(f"{name!r} is not of the form package.module:function")
+    found = getattr(importlib.import_module(module), function, None)
+    if found is None:
+        raise ValueError(f"the module {module} has no {function}")
+    return found

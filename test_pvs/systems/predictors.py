@@ -97,7 +97,8 @@ class SAMI2V(VideoSystem):
             raise ValueError(f"the config {config} comes without weights: give a checkpoint")
         self._predictor = build_i2v_video_predictor(config, checkpoint, device, hydra_overrides_extra=overrides)
 
-    def start(self, frames: Path) -> VideoSession:
+    def start(self, frames: Path | np.ndarray) -> VideoSession:
+        """Open a video, a folder of images or an array (T, H, W, 3) uint8 RGB."""
         return PredictorSession(self._predictor, self._predictor.init_state(frames, offload_video_to_cpu=True))
 
 

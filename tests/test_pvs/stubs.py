@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,86 @@ class _RecordingSession(VideoSession):
         return np.where(self._masks[obj], np.float32(1 + obj), np.float32(-1))
 
 
+@dataclass(frozen=True)
+class Error:
+    """What an `ErringSystem` predicts instead of an object, (H, W) bool, in the frames from `first` to `last`; from a prompt in
+    one of these frames on it is right again."""
+
+    obj: int
+    first: int
+    last: int
+    mask: np.ndarray
+
+
+class ErringSystem(VideoSystem):
+    """Knows the ground truth, and makes the errors that it is told to make.
+
+    Args:
+        labels: (T, H, W), the ground truth of all frames. errors: while tracking. needed: number of clicks in a frame after
+            which the mask is right, or such numbers by frame, 1 in all others; before, it is what was tracked, or empty.
+
+    Attributes:
+        sessions: the number of sessions that were started. calls: ("prompt", frame, object, what), ("reset",),
+            ("propagate", first, last).
+    """
+
+    name = "erring"
+
+    def __init__(self, labels: np.ndarray, errors: Sequence[Error] = (), needed: int | dict[int, int] = 1) -> None:
+        self.labels = labels
+        self.errors = errors
+        self.needed = needed
+        self.sessions = 0
+        self.calls: list[tuple[Any, ...]] = []
+
+    def start(self, frames: Path) -> VideoSession:
+        self.sessions += 1
+        return _ErringSession(self)
+
+
+class _ErringSession(VideoSession):
+    def __init__(self, system: ErringSystem) -> None:
+        self._system = system
+        self._prompts: dict[tuple[int, int], np.ndarray] = {}  # by object and frame
+
+    def prompt(
+        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        self._system.calls.append(("prompt", frame, obj, "mask" if mask is not None else list(points)))
+        if mask is None:
+            needed = self._system.needed
+            enough = len(points) >= (needed.get(frame, 1) if isinstance(needed, dict) else needed)
+            mask = self._system.labels[frame] == obj if enough else self._tracked(frame, obj)
+        self._prompts[obj, frame] = mask
+        return self._scores(mask)
+
+    def clear(self, frame: int, obj: int) -> None:
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        self._system.calls.append(("reset",))
+        self._prompts.clear()
+
+    def propagate(self, first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        self._system.calls.append(("propagate", first, last))
+        for frame in range(first, last + 1):
+            objects = {obj for obj, prompted in self._prompts if prompted <= frame}
+            masks = {obj: self._prompts.get((obj, frame), self._tracked(frame, obj)) for obj in objects}
+            yield frame, {obj: self._scores(mask) for obj, mask in masks.items()}
+
+    def _tracked(self, frame: int, obj: int) -> np.ndarray:
+        prompted = [other for known, other in self._prompts if known == obj and other < frame]
+        if not prompted:
+            return np.zeros_like(self._system.labels[frame], bool)
+        for error in self._system.errors:
+            if error.obj == obj and error.first <= frame <= error.last and max(prompted) < error.first:
+                return error.mask
+        return self._system.labels[frame] == obj
+
+    def _scores(self, mask: np.ndarray) -> np.ndarray:
+        return np.where(mask, np.float32(1), np.float32(-1))
+
+
 class _Unusual(StaticMask):
     """A static mask that notes the videos that it starts in the file $STUB_LOG, with its process. With the video $STUB_HANG it
     hangs in the middle, with $STUB_DIE it ends the process."""
@@ -101,3 +182,42 @@ def unusual(settings: SystemSettings) -> VideoSystem:
 
 def broken(settings: SystemSettings) -> VideoSystem:
     raise ValueError(f"there is no such thing as {settings.config}")
+
+
+def painter(settings: SystemSettings) -> Any:
+    """A segmenter that takes what has the colour of the pixel under the last click, or of the box's middle; with the mask that
+    is there already, without what was clicked away."""
+
+    def segment(image: np.ndarray, points: list[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
+        x, y, label = points[-1] if points else ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2, 1)
+        alike = np.abs(image.astype(int) - image[y, x]).sum(axis=2) < 120
+        return before | alike if label else before & ~alike
+
+    return segment
+
+
+class FakeSamPredictor:
+    """The calls of segment-anything's SamPredictor; every mask is a full one but for the last row, which says which it is."""
+
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+        self.calls: list[dict[str, Any]] = []
+
+    def set_image(self, image: np.ndarray) -> None:
+        self.images.append(image)
+
+    def predict(self, **arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self.calls.append(arguments)
+        count = 3 if arguments["multimask_output"] else 1
+        masks = np.ones((count, *self.images[-1].shape[:2]), bool)
+        masks[:, -1] = np.arange(masks.shape[2]) < np.arange(count)[:, None]
+        low = np.full((count, 256, 256), len(self.calls), np.float32) + np.arange(count)[:, None, None] / 10
+        return masks, np.array([0.1, 0.9, 0.5])[:count], low
+
+
+FAKE_SAM = FakeSamPredictor()
+
+
+def fake_sam(settings: SystemSettings) -> FakeSamPredictor:
+    FAKE_SAM.__init__()
+    return FAKE_SAM

@@ -1,0 +1,154 @@
+"""What finished runs of the benchmarks left behind: their settings, and the J&F of every object."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from test_pvs.annotations import listed
+from test_pvs.interactive import mean_curve
+from test_pvs.runner import MASKS, RESULTS, SETTINGS
+from train.dataset.sample import read_json, sample_errors
+
+SEMI_SUPERVISED = "semi_supervised"
+SCORES = "results.csv"  # the evaluator's, in the folder of the masks
+
+# What a run's name need not say: it is in the table's place, or it is what everybody uses.
+_USUAL = {"frames": 8, "threshold": 0.75, "again": "masks"}
+_ELSEWHERE = {"protocol", "dataset", "data", "system", "clicks", "input", "curve", "all_frames"}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run over a data set.
+
+    Attributes:
+        settings: see `Run.settings`. videos: what the protocol returned, by video. failures: the videos that failed.
+        scores: J&F in percent of each video's objects; of the finished videos only.
+        expected: the videos of all runs that are compared with this one.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    videos: dict[str, dict[str, Any]]
+    failures: frozenset[str]
+    scores: dict[str, list[float]]
+    expected: frozenset[str] = frozenset()
+
+    @property
+    def protocol(self) -> str:
+        """online, offline or semi_supervised."""
+        return self.settings["protocol"]
+
+    @property
+    def setting(self) -> str:
+        """How objects are prompted: 3c for three clicks (per interacted frame), bb for a box, gm for a mask."""
+        return self.settings["input"] if self.protocol == SEMI_SUPERVISED else f"{self.settings['clicks']}c"
+
+    @property
+    def system(self) -> str:
+        """The system, and all settings that are not the usual ones."""
+        unusual = []
+        for name, value in self.settings.items():
+            if name not in _ELSEWHERE and value not in (None, [], _USUAL.get(name)):
+                text = " ".join(value) if isinstance(value, list) else str(value)
+                unusual.append(text if name in ("config", "checkpoint") else f"{name}={text}")
+        return self.settings["system"] + (f" ({', '.join(unusual)})" if unusual else "")
+
+    @cached_property
+    def j_and_f(self) -> float | None:
+        """The mean over all objects of the finished videos; None if no video is finished."""
+        numbers = [number for scores in self.scores.values() for number in scores]
+        return float(np.mean(numbers)) if numbers else None
+
+    @property
+    def missing(self) -> str:
+        """Empty, or how many of the videos the scores are of: those that failed are left out, and those of other runs only."""
+        everything = self.expected | self.failures | self.scores.keys()
+        return f"{len(self.scores)} of {len(everything)} videos" if len(self.scores) < len(everything) else ""
+
+    def curve(self) -> dict[int, float]:
+        """J&F over the number of interacted frames, of interactive runs with a finished video."""
+        objects = (entry for result in self.videos.values() for entry in result["objects"])
+        return {number: scores["j_and_f"] for number, scores in mean_curve(objects).items()}
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read the folder of a run.
+
+    Raises:
+        ValueError: it is not the folder of a finished run, or a file in it cannot be used; the message names it.
+    """
+    missing = [name for name in (SETTINGS, RESULTS) if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} is not a finished run: it has no {' and no '.join(missing)}")
+    settings, results = read_json(folder / SETTINGS), read_json(folder / RESULTS)
+    with sample_errors(folder):
+        same = results["settings"] == settings
+        videos, failures = results["videos"], frozenset(results["failures"]) - results["videos"].keys()
+        protocol = settings["protocol"]
+        if protocol != SEMI_SUPERVISED:
+            scores = {name: _after_all_frames(result, settings["frames"]) for name, result in videos.items()}
+    if not same:
+        raise ValueError(f"{folder}: {RESULTS} is of a run with other settings than {SETTINGS}")
+    if protocol == SEMI_SUPERVISED:
+        scores = _evaluated(folder / MASKS / SCORES, videos)
+    return FinishedRun(folder, settings, videos, failures, scores)
+
+
+def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
+    """Read runs that are to be compared.
+
+    Raises:
+        ValueError: see `read_run`; or two runs are of the same system with the same settings.
+    """
+    by_settings: dict[str, FinishedRun] = {}
+    groups: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for run in map(read_run, folders):
+        key = str([run.protocol, run.settings["dataset"], run.settings["data"], run.setting, run.system])
+        if key in by_settings:
+            raise ValueError(f"{by_settings[key].folder} and {run.folder} have the same settings and system: give one of them")
+        by_settings[key] = run
+        groups[run.settings["dataset"], run.settings["data"]] |= run.scores.keys() | run.failures
+    return [
+        replace(run, expected=frozenset(groups[run.settings["dataset"], run.settings["data"]])) for run in by_settings.values()
+    ]
+
+
+def dataset_names(runs: Iterable[FinishedRun]) -> dict[str, str]:
+    """A name for every run's data set, by the run's "data": with the folder where there are several under one name."""
+    folders: defaultdict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        folders[run.settings["dataset"]].add(run.settings["data"])
+    return {
+        data: f"{dataset} ({data})" if len(several) > 1 else dataset for dataset, several in folders.items() for data in several
+    }
+
+
+def _after_all_frames(result: dict[str, Any], frames: int) -> list[float]:
+    """J&F of a video's objects in an interactive run, with all interacted frames."""
+    curves = [{point["frames"]: point["j_and_f"] for point in entry["curve"]} for entry in result["objects"]]
+    return [curve[frames] for curve in curves]
+
+
+def _evaluated(path: Path, videos: Iterable[str]) -> dict[str, list[float]]:
+    """J&F of finished videos' objects as the evaluator wrote it; it has a 0 for those that failed."""
+    if not path.is_file():
+        raise ValueError(f"the masks are not scored: there is no {path}; run semi_eval.sh")
+    scores: defaultdict[str, list[float]] = defaultdict(list)
+    with sample_errors(path), path.open(newline="") as file:
+        for line in csv.DictReader(file, skipinitialspace=True):
+            cells = {name.strip(): text.strip() for name, text in line.items()}
+            if cells["obj"]:  # the mean of all has none
+                scores[cells["sequence"]].append(float(cells["J&F"]))
+    unscored = sorted(set(videos) - scores.keys())
+    if unscored:
+        raise ValueError(f"{path} lacks {listed(unscored)}: run semi_eval.sh again")
+    return {name: scores[name] for name in videos}

@@ -1,0 +1,134 @@
+"""Pictures that compare runs: J&F over interacted frames, one system against another, and masks frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from i2v.utils.files import atomic_write
+from i2v.utils.masks import load_mask
+from i2v.utils.visualization import draw_overlay
+from test_pvs.datasets import EvaluationVideo, read_dataset
+from test_pvs.finished_runs import FinishedRun
+from test_pvs.runner import MASKS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INCHES, _DOTS_PER_INCH = (6.0, 4.5), 120
+# Of strips, in pixels.
+_TILE_WIDTH, _TITLE_HEIGHT, _GAP = 240, 22, 4
+_STRIP_FRAMES = 6
+
+
+def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
+    """Plot J&F over the number of interacted frames, a line per run.
+
+    Args:
+        runs: interactive ones, each with a finished video.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure, axes = _plot(title, "interacted frames, at most", "J&F")
+    for run in runs:
+        curve = run.curve()
+        axes.plot(list(curve), list(curve.values()), marker="o", label=_label(run, f"{run.system}, {run.setting}"))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize="small")
+    return _save(figure, path)
+
+
+def draw_scatter(path: Path, title: str, first: FinishedRun, second: FinishedRun) -> Path:
+    """Plot the J&F of two runs against each other, a point per video that both finished.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    shared = sorted(first.scores.keys() & second.scores.keys())
+    x, y = (np.array([np.mean(run.scores[name]) for name in shared]) for run in (first, second))
+    title += f": the second is better in {np.sum(y > x)} of {len(shared)} videos"
+    figure, axes = _plot(title, _label(first, first.system), _label(second, second.system))
+    axes.plot([0, 100], [0, 100], color="grey", linewidth=1)
+    axes.scatter(x, y, s=16)
+    for name, *point in zip(shared, x, y, strict=True):
+        axes.annotate(name, point, fontsize=6, xytext=(3, 3), textcoords="offset points")
+    return _save(figure, path)
+
+
+def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
+    """Draw the masks of a video with their outlines: a column per frame, the ground truth in the first row, then a row per run.
+
+    Args:
+        runs: of one data set, which must be where it was.
+
+    Raises:
+        ValueError, OSError: the data set, its frames, or masks cannot be used.
+    """
+    (video,) = read_dataset(runs[0].settings["dataset"], runs[0].settings["data"], [name])
+    frames = spread(video.annotated_frames)
+    truth = [{obj: video.mask(frame, obj) for obj in video.objects} for frame in frames]
+    rows = [_row("ground truth", video, frames, truth)]
+    for run in runs:
+        folder = run.folder / MASKS / name
+        masks = [
+            {obj: load_mask(folder / f"{obj:03d}" / f"{video.frame_names[frame]}.png") for obj in video.objects}
+            for frame in frames
+        ]
+        rows.append(_row(f"{run.system}, {run.setting}", video, frames, masks))
+    with atomic_write(path) as temporary:
+        Image.fromarray(np.concatenate(rows)).save(temporary)
+    return path
+
+
+def spread(frames: Sequence[int], count: int = _STRIP_FRAMES) -> list[int]:
+    """At most `count` of some frames, evenly spread, the first and the last among them."""
+    places = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    return [frames[place] for place in places]
+
+
+def _row(title: str, video: EvaluationVideo, frames: Sequence[int], masks: Sequence[dict[int, np.ndarray]]) -> np.ndarray:
+    """A row of a strip, (h, w, 3) uint8, with its title above."""
+    width, height = _TILE_WIDTH, round(_TILE_WIDTH * video.size[1] / video.size[0])
+    tiles = []
+    for frame, objects in zip(frames, masks, strict=True):
+        labels = np.zeros((height, width), np.uint8)
+        for label, mask in enumerate(objects.values(), start=1):
+            small = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+            labels[small > 0] = 1 + (label - 1) % 255
+        image = cv2.resize(video.images[frame], (width, height), interpolation=cv2.INTER_AREA)
+        tiles.append(cv2.copyMakeBorder(draw_overlay(image, labels), 0, _GAP, 0, _GAP, cv2.BORDER_CONSTANT, value=(255,) * 3))
+    row = np.concatenate(tiles, axis=1)
+    above = np.full((_TITLE_HEIGHT, row.shape[1], 3), 255, np.uint8)
+    cv2.putText(above, title, (2, _TITLE_HEIGHT - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([above, row])
+
+
+def _label(run: FinishedRun, text: str) -> str:
+    return f"{text} (incomplete: {run.missing})" if run.missing else text
+
+
+def _plot(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    try:
+        from matplotlib.figure import Figure  # without pyplot, which keeps figures and wants a display
+    except ImportError as error:
+        raise ImportError("the plots need matplotlib: pip install matplotlib, or leave them out with --tables-only") from error
+    figure = Figure(_INCHES, _DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary)
+    return path

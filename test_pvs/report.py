@@ -1,0 +1,264 @@
+"""Tables and pictures of finished runs, in the layout of the paper's tables 1, 2 and 7.
+
+    python -m test_pvs.report results/* --output report [--quoted quoted.csv] [--strips VIDEO ...]
+
+Numbers of others come from the file of --quoted alone, and are marked as quoted wherever they stand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import logging
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from i2v.utils.files import atomic_write
+from test_pvs.finished_runs import SEMI_SUPERVISED, FinishedRun, dataset_names, read_runs
+from test_pvs.pictures import draw_curves, draw_scatter, draw_strip
+
+log = logging.getLogger("test_pvs.report")
+
+AVERAGE = "average"  # name of the column beside the data sets'
+NOTHING = "-"
+_COLUMNS = ("table", "system", "dataset", "setting", "value", "source")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table of the paper.
+
+    Attributes:
+        number: the paper's. settings: how objects are prompted, a column for each per data set.
+    """
+
+    number: str
+    title: str
+    protocol: str
+    settings: tuple[str, ...]
+
+
+LAYOUTS = (
+    Layout("1", "Offline interactive", "offline", ("1c", "3c", "5c")),
+    Layout("2", "Online interactive", "online", ("1c", "3c", "5c")),
+    Layout("7", "Semi-supervised", SEMI_SUPERVISED, ("1c", "3c", "5c", "bb", "gm")),
+)
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A number that somebody else published; `dataset` may be `AVERAGE`."""
+
+    table: str
+    system: str
+    dataset: str
+    setting: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        rows: the name of a row, the source of its numbers (empty for those of the runs), and the texts of its columns.
+    """
+
+    layout: Layout
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, str, list[str]]]
+
+    def markdown(self) -> str:
+        """The table as Markdown, with a title."""
+        header = ["system", "quoted", *(f"{dataset} {setting}" for dataset, setting in self.columns)]
+        lines = [f"## Table {self.layout.number}: {self.layout.title}, J&F", "", _line(header)]
+        lines.append(_line(["---", "---", *["---:"] * len(self.columns)]))
+        lines += [_line([name, f"quoted: {source}" if source else "", *texts]) for name, source, texts in self.rows]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """The same as CSV; "quoted" has the source of quoted rows."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["system", "quoted", *(f"{dataset} {setting}" for dataset, setting in self.columns)])
+        writer.writerows([name, source, *texts] for name, source, texts in self.rows)
+        return text.getvalue()
+
+
+def read_quotes(path: Path) -> list[Quote]:
+    """Read the numbers of others: a CSV with the columns table (1, 2 or 7), system, dataset, setting, value, source.
+
+    Raises:
+        ValueError: it has other columns, or a line of it cannot be used. OSError: it cannot be read.
+    """
+    quotes: dict[tuple[str, ...], Quote] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        if tuple(reader.fieldnames or ()) != _COLUMNS:
+            raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {', '.join(_COLUMNS)}")
+        for line in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in line or not all(line.values()):
+                raise ValueError(f"{where}: expected {len(_COLUMNS)} values, none of them empty")
+            settings = {layout.number: layout.settings for layout in LAYOUTS}.get(line["table"])
+            if settings is None:
+                raise ValueError(f"{where}: no table {line['table']}; there are {', '.join(each.number for each in LAYOUTS)}")
+            if line["setting"] not in settings:
+                raise ValueError(f"{where}: no setting {line['setting']} in this table; there are {', '.join(settings)}")
+            key = tuple(line[name] for name in _COLUMNS if name != "value")
+            if key in quotes:
+                raise ValueError(f"{where}: it stands there twice")
+            quotes[key] = Quote(**{**line, "value": _number(line["value"], where)})
+    return list(quotes.values())
+
+
+def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quote]) -> Table | None:
+    """Fill a table; None if there is nothing for it.
+
+    The average over data sets is there where a system has all of the table's, each with all videos. Quoted rows have the
+    average that is quoted, and no other.
+
+    Args:
+        runs, quotes: of all tables.
+    """
+    names = dataset_names(runs)
+    runs = [run for run in runs if run.protocol == layout.protocol]
+    quotes = [quote for quote in quotes if quote.table == layout.number]
+    if not runs and not quotes:
+        return None
+    datasets = list(dict.fromkeys([names[run.settings["data"]] for run in runs] + [quote.dataset for quote in quotes]))
+    datasets = [*(name for name in datasets if name != AVERAGE), AVERAGE]
+    settings = list(dict.fromkeys([*layout.settings, *sorted(run.setting for run in runs)]))
+    columns = [(dataset, setting) for dataset in datasets for setting in settings]
+
+    measured: defaultdict[str, dict[tuple[str, str], FinishedRun]] = defaultdict(dict)
+    for run in runs:
+        measured[run.system][names[run.settings["data"]], run.setting] = run
+    # A data set of which there are quotes alone cannot be asked of a system.
+    asked = list(dict.fromkeys(names[run.settings["data"]] for run in runs))
+    rows = []
+    for system, cells in measured.items():
+        texts = {column: _cell(run) for column, run in cells.items()}
+        for setting in settings:
+            found = [cells.get((dataset, setting)) for dataset in asked]
+            if all(run is not None and not run.missing for run in found):
+                texts[AVERAGE, setting] = f"{np.mean([run.j_and_f for run in found]):.1f}"
+        rows.append((system, "", [texts.get(column, NOTHING) for column in columns]))
+
+    quoted: defaultdict[tuple[str, str], dict[tuple[str, str], str]] = defaultdict(dict)
+    for quote in quotes:
+        quoted[quote.system, quote.source][quote.dataset, quote.setting] = f"{quote.value:.1f}"
+    rows += [(*row, [cells.get(column, NOTHING) for column in columns]) for row, cells in quoted.items()]
+    return Table(layout, columns, rows)
+
+
+def write_report(
+    runs: Sequence[FinishedRun], quotes: Sequence[Quote], output: Path, strips: Sequence[str] = (), pictures: bool = True
+) -> None:
+    """Write report.md, a CSV per table, and the pictures.
+
+    Args:
+        strips: videos to compare frame by frame; their data sets must be where they were. pictures: plots, too, which need
+            matplotlib.
+
+    Raises:
+        ImportError: matplotlib is missing. ValueError, OSError: frames or masks of a strip cannot be used, or no run has the
+            video.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    parts = ["# Report\n"]
+    for layout in LAYOUTS:
+        table = make_table(layout, runs, quotes)
+        if table is not None:
+            _write(output / f"table_{layout.number}.csv", table.csv())
+            parts.append(table.markdown())
+    incomplete = [f"- {run.folder}: {run.missing}" for run in runs if run.missing]
+    if incomplete:
+        parts.append("Incomplete runs: the J&F is of these videos only, and in no average.\n\n" + "\n".join(incomplete) + "\n")
+    # First without pictures: the tables are there even if one of those cannot be drawn.
+    _write(output / "report.md", "\n".join(parts))
+    if pictures:
+        links = [f"![{path.stem}]({path.name})\n" for path in _draw(runs, output, strips)]
+        _write(output / "report.md", "\n".join(parts + links))
+
+
+def _draw(runs: Sequence[FinishedRun], output: Path, strips: Sequence[str]) -> Iterator[Path]:
+    """Draw all pictures. Yields their paths."""
+    unknown = sorted(set(strips) - {video for run in runs for video in run.videos})
+    if unknown:
+        raise ValueError(f"no run has finished the video {unknown[0]}")
+    names = dataset_names(runs)
+    groups: defaultdict[tuple[str, ...], list[FinishedRun]] = defaultdict(list)
+    for run in runs:
+        if run.scores:
+            groups[run.protocol, names[run.settings["data"]]].append(run)
+    for number, ((protocol, dataset), group) in enumerate(groups.items(), start=1):
+        title, stem = f"{protocol}, {dataset}", f"{number:02d}_{protocol}_{group[0].settings['dataset']}"
+        if protocol != SEMI_SUPERVISED:
+            yield draw_curves(output / f"{stem}_curves.png", title, group)
+        for setting in dict.fromkeys(run.setting for run in group):
+            same = [run for run in group if run.setting == setting]
+            for index, other in enumerate(same[1:], start=2):
+                yield draw_scatter(output / f"{stem}_{setting}_1_{index}.png", f"{title}, {setting}", same[0], other)
+            for video in strips:
+                shown = [run for run in same if video in run.videos]
+                if shown:
+                    yield draw_strip(output / f"{stem}_{setting}_{video}.png", video, shown)
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: {text!r} is no number")
+    return number
+
+
+def _cell(run: FinishedRun) -> str:
+    number = NOTHING if run.j_and_f is None else f"{run.j_and_f:.1f}"
+    return f"{number} (incomplete: {run.missing})" if run.missing else number
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 1 after an error."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description="Tables and pictures of finished runs.")
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder of a finished run")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--quoted", type=Path, metavar="FILE", help=f"CSV of published numbers: {','.join(_COLUMNS)}")
+    parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
+    parser.add_argument("--tables-only", action="store_true", help="no pictures, which need matplotlib")
+    args = parser.parse_args(arguments)
+    if args.tables_only and args.strips:
+        parser.error("--strips are pictures: leave out --tables-only")
+    try:
+        quotes = read_quotes(args.quoted) if args.quoted else []
+        write_report(read_runs(args.results), quotes, args.output, args.strips, not args.tables_only)
+    except (OSError, ValueError, ImportError) as error:
+        log.error("error: %s", error)
+        return 1
+    print(f"The report is {args.output / 'report.md'}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

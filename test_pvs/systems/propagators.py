@@ -1,0 +1,276 @@
+"""Mask propagators: Cutie and XMem++, of the user's own installation, and the optical flow of the floor.
+
+Both are fed frame by frame and remember what they were given. Their packages are imported when a propagator is made.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hydra.core.global_hydra import GlobalHydra
+from torchvision.transforms.functional import normalize
+
+from i2v.inference.frames import ImageFolder
+from test_pvs.systems.carried_masks import CarriedMaskSession, flow_carry
+from test_pvs.systems.interface import VideoSession
+from test_pvs.systems.segment_then_propagate import Propagator, ToMask
+
+XMEM_REPOSITORY = "XMEM_REPOSITORY"  # environment variable
+_SHORT_SIDE = 480  # of the frames that both see, as in their evaluations
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# XMem's published settings of the memory.
+_XMEM_CONFIG = {
+    "top_k": 30,
+    "mem_every": 5,
+    "deep_update_every": -1,
+    "enable_long_term": True,
+    "enable_long_term_count_usage": True,
+    "num_prototypes": 128,
+    "min_mid_term_frames": 5,
+    "max_mid_term_frames": 10,
+    "max_long_term_elements": 10000,
+}
+
+Masks = dict[int, np.ndarray]  # (H, W) bool by object
+
+
+class Processor(ABC):
+    """A propagator at work on one pass over a video."""
+
+    @abstractmethod
+    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
+        """Take the references of a frame before tracking begins, from any place in the video; `step` gets them, too.
+
+        Arguments as of `step`.
+        """
+
+    @abstractmethod
+    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
+        """Go on to the next frame, or to the same one with a correction.
+
+        Args:
+            frame: its index. image: (H, W, 3) uint8 RGB. references: masks that were given in this frame, for some of the
+                objects or none. There were some in this pass.
+
+        Returns:
+            The masks of all objects that were given so far.
+        """
+
+
+class ProcessorSession(CarriedMaskSession):
+    """A session with a `Processor`, a new one for each pass: whenever tracking does not go on from the frame before.
+
+    Args:
+        images: of the video. start: makes a processor. to_mask: turns prompts into masks.
+    """
+
+    def __init__(self, images: ImageFolder, start: Callable[[], Processor], to_mask: ToMask) -> None:
+        super().__init__(images, lambda frame, masks: masks, to_mask)
+        self._start = start
+        self._processor: Processor | None = None
+        self._position = -1  # of the frame that the processor saw last
+
+    def reset(self) -> None:
+        super().reset()
+        self._processor = None
+
+    def _track(self, frame: int, given: Masks) -> Masks:
+        if self._processor is None or frame not in (self._position, self._position + 1):
+            prompted = sorted({other for other, _ in self._prompts})
+            if prompted[0] > frame:
+                return {}  # nothing is known yet
+            self._processor = self._start()
+            for other in prompted:
+                self._processor.remember(other, self._frames[other], self._given(other))
+        self._position = frame
+        return self._processor.step(frame, self._frames[frame], given)
+
+
+class FlowPropagator(Propagator):
+    """The floor's optical flow, which needs no package."""
+
+    name = "optical flow"
+
+    def __init__(self, device: str, options: Mapping[str, str]) -> None:
+        pass
+
+    def open(self, images: ImageFolder, to_mask: ToMask) -> VideoSession:
+        return CarriedMaskSession(images, flow_carry(images), to_mask)
+
+
+class Cutie(Propagator):
+    """Cutie with its default model, whose weights it downloads at its first use. It needs a GPU to load them.
+
+    Args:
+        options: "size", of the shorter side of the frames that it sees; -1 for the video's (default: 480).
+
+    Raises:
+        ImportError: the package is missing; it says how to get it. ValueError: a size that is no number.
+    """
+
+    name = "Cutie"
+
+    def __init__(self, device: str, options: Mapping[str, str]) -> None:
+        try:
+            from cutie.inference.inference_core import InferenceCore
+            from cutie.utils.get_default_model import get_default_model
+        except ImportError as error:
+            raise ImportError(
+                "Cutie is not installed: git clone https://github.com/hkchengrex/Cutie && pip install -e Cutie "
+                "(the package cutie on PyPI is another one)"
+            ) from error
+        self._size = _number(options)
+        self._device = device
+        self._core = InferenceCore
+        GlobalHydra.instance().clear()  # it initialises Hydra globally, and wants to be the first to do so
+        try:
+            self._network = get_default_model().to(device).eval()
+        finally:
+            GlobalHydra.instance().clear()
+
+    def open(self, images: ImageFolder, to_mask: ToMask) -> VideoSession:
+        return ProcessorSession(images, self._start, to_mask)
+
+    def _start(self) -> Processor:
+        core = self._core(self._network, cfg=self._network.cfg)
+        core.max_internal_size = self._size
+        return _CutieProcessor(core, self._device)
+
+
+class _CutieProcessor(Processor):
+    def __init__(self, core: Any, device: str) -> None:
+        self._core = core
+        self._device = device
+        self._objects: list[int] = []
+
+    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
+        pass  # what is ahead does not guide it
+
+    @torch.inference_mode()
+    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
+        pixels = _pixels(image, self._device)
+        self._objects += [obj for obj in references if obj not in self._objects]
+        if references:
+            # Cutie's objects have numbers from 1 on; those that are not given here it propagates.
+            numbers = {obj: 1 + self._objects.index(obj) for obj in references}
+            labels = np.zeros(image.shape[:2], np.int64)
+            for obj, mask in references.items():
+                labels[mask] = numbers[obj]
+            given = torch.from_numpy(labels).to(self._device)
+            probabilities = self._core.step(pixels, given, objects=list(numbers.values()))
+        else:
+            probabilities = self._core.step(pixels)
+        found = self._core.output_prob_to_mask(probabilities).cpu().numpy()
+        return {obj: found == number for number, obj in enumerate(self._objects, start=1)}
+
+
+class XMemPlusPlus(Propagator):
+    """XMem++ of a clone of its repository, with the weights in its folder saves. Frames with a mask for every object are in its
+    permanent memory, in all passes before tracking begins.
+
+    Args:
+        options: "repository", the clone; by default what $XMEM_REPOSITORY says. "size" as of `Cutie`.
+
+    Raises:
+        ImportError: it is not there, or lacks a module; it says how to get it. FileNotFoundError: there are no weights.
+        ValueError: a size that is no number.
+    """
+
+    name = "XMem++"
+
+    def __init__(self, device: str, options: Mapping[str, str]) -> None:
+        repository = options.get("repository") or os.environ.get(XMEM_REPOSITORY, "")
+        help_text = (
+            "git clone https://github.com/mbzuai-metaverse/XMem2, load its weights as its README says, and set "
+            f"{XMEM_REPOSITORY} (or --overrides adapter.repository=...) to the clone"
+        )
+        if not repository or not Path(repository).is_dir():
+            raise ImportError(f"XMem++ is not there ({repository or 'no repository given'}): {help_text}")
+        if repository not in sys.path:
+            sys.path.append(repository)  # it is not a package; some of its modules are imported late
+        try:
+            from inference.inference_core import InferenceCore
+            from model.network import XMem
+        except ImportError as error:
+            raise ImportError(f"XMem++ cannot be imported from {repository} ({error}): {help_text}") from error
+        weights = Path(repository) / "saves/XMem.pth"
+        if not weights.is_file():
+            raise FileNotFoundError(f"XMem++ has no weights {weights}: {help_text}")
+        self._size = _number(options)
+        self._device = device
+        self._core = InferenceCore
+        self._config = dict(_XMEM_CONFIG)
+        self._network = XMem(self._config, str(weights), map_location=device).to(device).eval()
+
+    def open(self, images: ImageFolder, to_mask: ToMask) -> VideoSession:
+        return ProcessorSession(images, self._start, to_mask)
+
+    def _start(self) -> Processor:
+        return _XMemProcessor(self._core(self._network, config=self._config), self._device, self._size)
+
+
+class _XMemProcessor(Processor):
+    def __init__(self, core: Any, device: str, size: int) -> None:
+        self._core = core
+        self._device = device
+        self._size = size
+        self._objects: list[int] = []
+
+    @torch.inference_mode()
+    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
+        self._add(references)
+        # A frame that lacks an object's mask would say for good that the object is not there.
+        if set(references) == set(self._objects):
+            pixels, masks = self._prepare(image, references)
+            self._core.put_to_permanent_memory(pixels, masks, ti=frame)
+
+    @torch.inference_mode()
+    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
+        self.remember(frame, image, references)
+        pixels, masks = self._prepare(image, references)
+        if references:
+            numbers = [1 + self._objects.index(obj) for obj in references]
+            permanent = set(references) == set(self._objects)
+            probabilities = self._core.step(pixels, masks, numbers, do_not_add_mask_to_memory=permanent)
+        else:
+            probabilities = self._core.step(pixels)
+        resized = F.interpolate(probabilities[None].float(), image.shape[:2], mode="bilinear", align_corners=False)[0]
+        found = resized.argmax(dim=0).cpu().numpy()
+        return {obj: found == number for number, obj in enumerate(self._objects, start=1)}
+
+    def _add(self, references: Masks) -> None:
+        new = [obj for obj in references if obj not in self._objects]
+        if new:
+            self._objects += new
+            self._core.set_all_labels(list(range(1, len(self._objects) + 1)))
+
+    def _prepare(self, image: np.ndarray, references: Masks) -> tuple[torch.Tensor, torch.Tensor]:
+        """An image as XMem takes it, (3, h, w), and masks (O, h, w) float32 of all objects, empty where they are not given."""
+        height, width = image.shape[:2]
+        scale = self._size / min(height, width) if self._size > 0 else 1.0
+        size = (round(height * scale), round(width * scale))
+        masks = np.stack([references.get(obj, np.zeros((height, width), bool)) for obj in self._objects])
+        pixels = normalize(_pixels(image, self._device), _MEAN, _STD)
+        small = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
+        given = torch.from_numpy(masks).to(self._device, torch.float32)
+        return small, F.interpolate(given[None], size, mode="nearest")[0]
+
+
+def _pixels(image: np.ndarray, device: str) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float() / 255
+
+
+def _number(options: Mapping[str, str]) -> int:
+    text = options.get("size", str(_SHORT_SIDE))
+    if text != "-1" and not (text.isdigit() and int(text)):
+        raise ValueError(f"the size of the shorter side must be a number of pixels, or -1, got {text!r}")
+    return int(text)

@@ -1,0 +1,246 @@
+"""test_pvs.report: numbers as computed by hand, what is marked, what is refused, and that pictures show something."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_pvs import report
+from test_pvs.outputs import save_mask
+from test_pvs.pictures import spread
+from tests.test_pvs import layouts
+
+HEADER = "table,system,dataset,setting,value,source\n"
+
+
+def write_run(folder: Path, protocol: str, videos: dict[str, Any], failures: tuple[str, ...] = (), **settings: Any) -> Path:
+    """The folder of a run.
+
+    Args:
+        videos: of each the objects' J&F; of interactive runs of each object a list of them, over interacted frames.
+    """
+    own = {"input": "3c"} if protocol == "semi_supervised" else {"clicks": 3, "frames": 8}
+    usual = {"seed": None, "system": "static-mask", "config": None, "checkpoint": None, "precision": None, "overrides": []}
+    settings = {"protocol": protocol, **own, **usual, "dataset": "mose", "data": "/data/mose", **settings}
+    results: dict[str, Any] = {name: {"prompts": []} for name in videos}
+    if protocol != "semi_supervised":
+        results = {name: {"objects": [object_entry(numbers) for numbers in objects]} for name, objects in videos.items()}
+    content = {"settings": settings, "videos": results, "failures": dict.fromkeys(failures, "Traceback")}
+    (folder / "masks").mkdir(parents=True)
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "results.json").write_text(json.dumps(content))
+    if protocol == "semi_supervised":
+        # As the evaluator writes it: padded, the mean first, and 0 for videos that failed.
+        lines = ["sequence    ,obj,        J&F,          J,          F", "Global score,   , 1.00000000, 1.00000000, 1.00000000"]
+        for name, objects in {**videos, **{name: [0.0] for name in failures}}.items():
+            lines += [f"{name:<12},{i:03d},{number:11.8f},{0:11.8f},{0:11.8f}" for i, number in enumerate(objects, start=1)]
+        (folder / "masks/results.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def object_entry(numbers: list[float]) -> dict[str, Any]:
+    """The entry of an object, whose curve goes up to the last of 8 interacted frames."""
+    first = 9 - len(numbers)
+    curve = [{"frames": first + i, "j_and_f": number, "j": 0.0, "f": 0.0} for i, number in enumerate(numbers)]
+    return {"object": 1, "curve": curve}
+
+
+def make_report(tmp_path: Path, folders: list[Path], *arguments: str) -> Path:
+    output = tmp_path / "report"
+    assert report.main([*map(str, folders), "--output", str(output), *arguments]) == 0
+    return output
+
+
+def cells(path: Path) -> dict[str, dict[str, str]]:
+    """A table's cells that hold something, by system and column."""
+    with path.open(newline="") as file:
+        rows = {row.pop("system"): row for row in csv.DictReader(file)}
+    return {system: {name: text for name, text in row.items() if text not in ("-", "")} for system, row in rows.items()}
+
+
+def refused(tmp_path: Path, caplog: pytest.LogCaptureFixture, folders: list[Path], *arguments: str) -> str:
+    assert report.main([*map(str, folders), "--output", str(tmp_path / "report"), *arguments]) == 1
+    return caplog.records[-1].getMessage()
+
+
+def test_numbers_are_means_over_objects_and_then_over_data_sets(tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "a", "offline", {"one": [[10, 60], [20, 70]], "two": [[30, 95]]}),
+        write_run(tmp_path / "b", "offline", {"x": [[50.0]]}, dataset="pumavos", data="/data/puma"),
+        write_run(tmp_path / "c", "offline", {"one": [[1], [2]], "two": [[6]]}, system="optical-flow"),
+        write_run(tmp_path / "d", "online", {"one": [[40], [50]], "two": [[90]]}, clicks=1),
+        write_run(tmp_path / "e", "semi_supervised", {"one": [10, 20], "two": [60]}),
+        write_run(tmp_path / "f", "semi_supervised", {"one": [11, 22], "two": [66]}, input="gm"),
+    ]
+    output = make_report(tmp_path, folders, "--tables-only")
+    assert cells(output / "table_1.csv") == {
+        # 75 = (60 + 70 + 95) / 3, and 62.5 = (75 + 50) / 2
+        "static-mask": {"mose 3c": "75.0", "pumavos 3c": "50.0", "average 3c": "62.5"},
+        "optical-flow": {"mose 3c": "3.0"},  # it lacks a data set: no average
+    }
+    assert cells(output / "table_2.csv") == {"static-mask": {"mose 1c": "60.0", "average 1c": "60.0"}}
+    assert cells(output / "table_7.csv") == {
+        "static-mask": {"mose 3c": "30.0", "mose gm": "33.0", "average 3c": "30.0", "average gm": "33.0"}
+    }
+    header = (output / "table_7.csv").read_text().splitlines()[0]
+    assert header.startswith("system,quoted,mose 1c,mose 3c,mose 5c,mose bb,mose gm,average 1c")
+    text = (output / "report.md").read_text()
+    assert "| static-mask |  | - | 75.0 | - | - | 50.0 | - | - | 62.5 | - |" in text
+    assert "ncomplete" not in text
+
+
+@pytest.mark.parametrize(("protocol", "number", "table"), [("offline", [80.0], 1), ("semi_supervised", 80.0, 7)])
+def test_failed_videos_are_left_out_and_marked(protocol: str, number: Any, table: int, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", protocol, {"one": [number]}, failures=("two", "three"))
+    output = make_report(tmp_path, [run], "--tables-only")
+    assert cells(output / f"table_{table}.csv") == {"static-mask": {"mose 3c": "80.0 (incomplete: 1 of 3 videos)"}}
+    assert f"- {run}: 1 of 3 videos" in (output / "report.md").read_text()
+
+
+def test_a_run_of_fewer_videos_than_another_is_marked(tmp_path: Path) -> None:
+    whole = write_run(tmp_path / "a", "online", {"one": [[80]], "two": [[60]]})
+    part = write_run(tmp_path / "b", "online", {"one": [[90]]}, system="optical-flow")
+    table = cells(make_report(tmp_path, [whole, part], "--tables-only") / "table_2.csv")
+    assert table["static-mask"]["mose 3c"] == "70.0"
+    assert table["optical-flow"] == {"mose 3c": "90.0 (incomplete: 1 of 2 videos)"}
+
+
+def test_a_run_of_which_all_videos_failed_has_no_number(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "online", {}, failures=("one",))
+    table = cells(make_report(tmp_path, [run]) / "table_2.csv")
+    assert table == {"static-mask": {"mose 3c": "- (incomplete: 0 of 1 videos)"}}
+
+
+def test_other_settings_are_other_rows(tmp_path: Path) -> None:
+    settings = ({"checkpoint": "a.pt"}, {"checkpoint": "b.pt"}, {"checkpoint": "b.pt", "seed": 3})
+    folders = [
+        write_run(tmp_path / str(i), "offline", {"one": [[50 + i]]}, system="sam-i2v", **each)
+        for i, each in enumerate(settings)
+    ]
+    table = cells(make_report(tmp_path, folders, "--tables-only") / "table_1.csv")
+    assert {name: row["mose 3c"] for name, row in table.items()} == {
+        "sam-i2v (a.pt)": "50.0",
+        "sam-i2v (b.pt)": "51.0",
+        "sam-i2v (seed=3, b.pt)": "52.0",
+    }
+
+
+def test_quoted_numbers_are_marked_and_never_mixed_with_measured_ones(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "offline", {"one": [[40]]})
+    quoted = tmp_path / "quoted.csv"
+    quoted.write_text(
+        HEADER + "1,static-mask,mose,3c,12.5,a test\n1,static-mask,esd,1c,7,a test\n1,other,average,5c,9,a test\n"
+    )
+    output = make_report(tmp_path, [run], "--tables-only", "--quoted", str(quoted))
+    rows = (output / "table_1.csv").read_text().splitlines()
+    assert rows[0].startswith("system,quoted,mose 1c,mose 3c,mose 5c,esd 1c")
+    assert rows[1:] == [
+        "static-mask,,-,40.0,-,-,-,-,-,40.0,-",
+        "static-mask,a test,-,12.5,-,7.0,-,-,-,-,-",  # nobody quoted an average
+        "other,a test,-,-,-,-,-,-,-,-,9.0",
+    ]
+    assert "| static-mask | quoted: a test | - | 12.5 |" in (output / "report.md").read_text()
+    assert not (output / "table_2.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("table,system\n", "columns"),
+        (HEADER + "3,a,mose,3c,1,s\n", "line 2: no table 3"),
+        (HEADER + "1,a,mose,gm,1,s\n", "line 2: no setting gm"),
+        (HEADER + "1,a,mose,3c,1,s\n1,a,mose,3c,2,s\n", "line 3: it stands there twice"),
+        (HEADER + "1,a,mose,3c,many,s\n", "'many' is no number"),
+        (HEADER + "1,a,mose,3c,nan,s\n", "'nan' is no number"),
+        (HEADER + "1,a,mose,3c,1,\n", "none of them empty"),
+    ],
+)
+def test_bad_quotes(text: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run", "offline", {"one": [[40]]})
+    (tmp_path / "quoted.csv").write_text(text)
+    found = refused(tmp_path, caplog, [run], "--quoted", str(tmp_path / "quoted.csv"))
+    assert message in found
+    assert "quoted.csv" in found
+
+
+def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run", "semi_supervised", {"one": [40], "two": [50]})
+    scores = run / "masks/results.csv"
+    scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:-1]))
+    assert "lacks two" in refused(tmp_path, caplog, [run])
+    scores.write_text("nonsense\n1\n")
+    assert f"{scores} is unreadable" in refused(tmp_path, caplog, [run])
+    scores.unlink()
+    assert f"{scores}; run semi_eval.sh" in refused(tmp_path, caplog, [run])
+    (run / "settings.json").write_text(json.dumps({"protocol": "semi_supervised"}))
+    assert f"{run}: results.json is of a run with other settings" in refused(tmp_path, caplog, [run])
+    (run / "results.json").unlink()
+    assert f"{run} is not a finished run: it has no results.json" in refused(tmp_path, caplog, [run])
+    assert f"{tmp_path / 'none'} is not a finished run" in refused(tmp_path, caplog, [tmp_path / "none"])
+
+
+def test_the_same_run_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = (write_run(tmp_path / name, "online", {"one": [[40]]}) for name in "ab")
+    assert f"{first} and {second} have the same settings" in refused(tmp_path, caplog, [first, second])
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs on real frames, the second with empty masks; read-only."""
+    root = tmp_path_factory.mktemp("compared")
+    data = layouts.folders(root / "data", every=4)
+    folders = []
+    for system, sees in (("perfect", True), ("blind", False)):
+        videos = {name: [[30.0 + sees, 60.0 + sees]] * 2 for name in layouts.NAMES}
+        folders.append(write_run(root / system, "online", videos, system=system, data=str(data)))
+        for number, name in enumerate(layouts.NAMES):
+            (folders[-1] / "masks" / name).mkdir()
+            labels = layouts.discs(number)[1]
+            for obj in (1, 2):
+                for frame in range(0, layouts.NUM_FRAMES, 4):
+                    save_mask(folders[-1] / "masks" / name, obj, f"{frame:05d}", (labels[frame] == obj) & sees)
+    return folders
+
+
+def test_pictures_are_linked_and_show_something(compared: list[Path], tmp_path: Path) -> None:
+    output = make_report(tmp_path, compared, "--strips", "two")
+    names = {path.name for path in output.glob("*.png")}
+    assert names == {"01_online_mose_curves.png", "01_online_mose_3c_1_2.png", "01_online_mose_3c_two.png"}
+    text = (output / "report.md").read_text()
+    for name in names:
+        assert f"]({name})" in text
+        assert np.asarray(Image.open(output / name).convert("L")).std() > 5
+
+
+def test_a_strip_has_the_ground_truth_first(compared: list[Path], tmp_path: Path) -> None:
+    output = make_report(tmp_path, compared, "--strips", "two")
+    strip = np.asarray(Image.open(output / "01_online_mose_3c_two.png")).astype(int)
+    truth, perfect, blind = (row[22:] for row in np.split(strip, 3))  # without the titles
+    assert np.array_equal(truth, perfect)
+    assert np.abs(truth - blind).max() > 50
+    assert strip.shape[1] == 3 * (240 + 4)  # frames 0, 4 and 8
+
+
+def test_frames_of_a_strip() -> None:
+    assert spread(range(0, 100, 4)) == [0, 20, 40, 56, 76, 96]
+    assert spread([3, 9]) == [3, 9]
+
+
+def test_a_strip_of_an_unknown_video(compared: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert "no run has finished the video three" in refused(tmp_path, caplog, compared, "--strips", "three")
+
+
+def test_without_matplotlib_there_are_tables(
+    compared: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "pip install matplotlib" in refused(tmp_path, caplog, compared)
+    assert (tmp_path / "report/report.md").exists()
+    assert (tmp_path / "report/table_2.csv").exists()
