@@ -28,7 +28,7 @@ from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.frames import Frames, open_frames
 from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.state import VideoState
-from i2v.inference.tracker import PRECISIONS
+from i2v.modeling.layers import PRECISIONS
 from i2v.utils.files import atomic_write
 from i2v.utils.masks import load_labels, mask_to_rle, masks_to_labels, save_label_image
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from i2v.inference.frames import VideoFile
-from i2v.utils.masks import rle_to_mask
+from i2v.utils.masks import decode_mask
 from i2v.utils.visualization import draw_overlay
 
 ANNOTATION_STRIDE = 4  # SA-V's videos have 24 frames per second, its masklets 6
@@ -53,17 +53,13 @@ class Masklets:
         """
         if frame not in self._rles:
             raise ValueError(f"{self._path} has no masks of frame {frame}: see `annotated_frames`")
-        shape = (self.height, self.width)
-        masks = np.zeros((len(self.object_ids), *shape), bool)
-        if len(self._rles[frame]) != len(masks):
-            raise ValueError(f"{self._path}, frame {frame}: {len(self._rles[frame])} masks of {len(masks)} objects")
-        for i, rle in enumerate(self._rles[frame]):
-            if rle is None:  # the object is not in this frame
-                continue
-            if tuple(rle["size"]) != shape:
-                raise ValueError(f"{self._path}, frame {frame}: a mask of {rle['size']} in a video of {list(shape)}")
-            masks[i] = rle_to_mask(rle)
-        return masks
+        rles, shape = self._rles[frame], (self.height, self.width)
+        if len(rles) != len(self.object_ids):
+            raise ValueError(f"{self._path}, frame {frame}: {len(rles)} masks of {len(self.object_ids)} objects")
+        try:
+            return np.array([decode_mask(rle, shape) for rle in rles]).reshape(-1, *shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self._path}, frame {frame}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from i2v.inference.frames import by_frame_number
-from i2v.utils.masks import load_labels, load_mask
+from i2v.utils.masks import decode_mask, load_labels, load_mask
 from sav_dataset.sav_evaluator import DAVIS_2016_FOREGROUND, visible
-from train.dataset.sample import decode_mask
 
 
 class Annotations(ABC):

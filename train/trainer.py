@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from i2v.modeling.layers import autocast
 from i2v.utils.checkpoints import check_names, read_checkpoint, save_checkpoint
 from i2v.utils.process_memory import peak_memory
 from train.dataset.mixture import Batch, MixtureDataset
@@ -35,7 +36,7 @@ from train.validation import Validation, validate
 
 log = logging.getLogger(__name__)
 
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_PRECISIONS = ("fp32", "bf16")  # fp16 would need its losses scaled
 
 
 @dataclass
@@ -117,11 +118,6 @@ class Trainer:
         if processes.world_size > 1:
             cuda = processes.device.type == "cuda"
             self._network = DistributedDataParallel(self.rollout, device_ids=[processes.device] if cuda else None)
-
-    @property
-    def precision(self) -> torch.dtype:
-        """Of the matrix products."""
-        return _PRECISIONS[self.settings.precision]
 
     def run(self) -> signal.Signals | None:
         """Train to the last step, or until the time is up or a signal asks to stop (SIGTERM, SIGINT; a checkpoint is
@@ -254,7 +250,7 @@ class Trainer:
             plan = self.rollout.prompts.draw(
                 batch.frames.shape[1], torch.Generator().manual_seed(derive_seed(self.seed, self.step, part))
             )
-            with torch.autocast(device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+            with autocast(device, self.settings.precision):
                 frames = self._network(batch.frames, batch.masks, batch.video, torch.Generator(device).manual_seed(seed), plan)
             count = processes.mean(torch.tensor(float(len(batch.masks)), device=device))
             losses = self.loss([frame.predictions for frame in frames], batch.masks, count.clamp(min=1))
@@ -291,7 +287,7 @@ class Trainer:
 
     def _validate(self, board: TrainingLog | None) -> None:
         scores = {
-            name: validate(validation, self.model, self.processes, self.precision)
+            name: validate(validation, self.model, self.processes, self.settings.precision)
             for name, validation in self.validations.items()
         }
         log.info("step %d: %s", self.step, ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))

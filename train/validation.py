@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.modeling.layers import autocast
 from i2v.modeling.sam_i2v import SAMI2V
 from sav_dataset.jf import jf_scores
 from train.dataset.mixture import SampleReader, collate
@@ -31,8 +32,8 @@ class Validation(ABC):
         """Number of things."""
 
     @abstractmethod
-    def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
-        """The score of thing `index`, NaN if it has none; the network is in evaluation mode."""
+    def score(self, model: SAMI2V, index: int, precision: str) -> float:
+        """The score of thing `index`, NaN if it has none; the network is in evaluation mode. `precision`: as the trainer's."""
 
     @abstractmethod
     def read_one(self) -> None:
@@ -53,10 +54,9 @@ class VideoValidation(Validation):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
+    def score(self, model: SAMI2V, index: int, precision: str) -> float:
         clip = self.videos.load(index, np.random.default_rng(index))
-        name = "bf16" if precision == torch.bfloat16 else "fp32"
-        predictor = I2VVideoPredictor(model, precision=name)
+        predictor = I2VVideoPredictor(model, precision=precision)
         state = predictor.init_state(clip.frames.permute(0, 2, 3, 1).numpy())
         truth = clip.masks.numpy()
         found = np.zeros_like(truth)
@@ -90,12 +90,12 @@ class ClipValidation(Validation):
     def __len__(self) -> int:
         return self.num_samples
 
-    def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
+    def score(self, model: SAMI2V, index: int, precision: str) -> float:
         device = model.no_mem_embed.device
         batch = collate([self.reader.read(index % len(self.reader), seed=index)]).to(device)
         rollout = ClipRollout(model, PromptSampling())
         generator = torch.Generator(device).manual_seed(index)
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+        with autocast(device, precision):
             frames = rollout(batch.frames, batch.masks, batch.video, generator, PromptPlan({0: self.prompt}))
         ious = []
         for t, frame in enumerate(frames):
@@ -110,7 +110,7 @@ class ClipValidation(Validation):
 
 
 @torch.inference_mode()
-def validate(validation: Validation, model: SAMI2V, processes: Processes, precision: torch.dtype) -> float:
+def validate(validation: Validation, model: SAMI2V, processes: Processes, precision: str) -> float:
     """The mean of the scores that there are, with the work shared among the processes; NaN if there is none. What cannot be
     read is reported, and left out."""
     training = model.training

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
 from i2v.inference.state import Prompt, TrackedObject, VideoState
+from i2v.modeling.layers import PRECISIONS, autocast
 from i2v.modeling.memory.selector import MemoryPlan
 from i2v.modeling.sam_i2v import NO_OBJECT_LOGIT, SAMI2V, MaskPrediction, ObjectMemory
 from i2v.utils.masks import fill_holes
@@ -20,7 +21,6 @@ from i2v.utils.process_memory import release_free_memory
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Logits of a former prediction that a click starts from are clamped to this, as in SAM 2.
 _PREVIOUS_LOGIT_LIMIT = 32.0
 # Frames between two releases of free memory.
@@ -125,8 +125,7 @@ class Tracker:
     def _autocast(self) -> AbstractContextManager:
         """Lower precision where the time goes: features, memory attention and memory encoder. The decoder, a hundredth of the
         work, stays in float32, because its rounding errors are those of the mask."""
-        dtype = PRECISIONS[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+        return autocast(self.device, self.precision)
 
     def _features(self, state: VideoState, frame: int) -> Tensor:
         with self._autocast():

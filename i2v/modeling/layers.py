@@ -17,6 +17,15 @@ _TILE = (1024, 512)
 _TILED_FROM = 1 << 20
 
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Matrix products and convolutions in a precision: a key of `PRECISIONS`."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
 def full_precision(x: Tensor) -> AbstractContextManager:
     """No autocast on x's device: for the few sums whose rounding errors reach the mask."""
     if not torch.amp.is_autocast_available(x.device.type):  # such as the meta device

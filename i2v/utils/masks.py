@@ -92,6 +92,21 @@ def _decompress(counts: str | bytes) -> np.ndarray:
     return runs
 
 
+def decode_mask(rle: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarray:
+    """A run-length encoded mask, or an absent object, as (H, W) bool; a ValueError if it is malformed or of another size."""
+    if not rle or not rle["counts"]:
+        return np.zeros(size, bool)
+    check_mask_size(tuple(rle["size"]), size)
+    return rle_to_mask(rle)
+
+
+def check_mask_size(mask_size: tuple[int, ...], frame_size: tuple[int, int]) -> None:
+    """A ValueError if a mask (H, W) is not as large as its frame."""
+    if mask_size != frame_size:
+        height, width = frame_size
+        raise ValueError(f"its mask is {mask_size[1]}x{mask_size[0]} pixels, the frame is {width}x{height}")
+
+
 def davis_palette() -> list[int]:
     """The colours of DAVIS' and PASCAL VOC's label images: 256 RGB triples, flat; label 0 is black."""
     labels = np.arange(256)

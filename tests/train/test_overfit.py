@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from i2v import build_i2v_video_predictor
 from tests.train.helpers import TINY_TRAINING
 from train.dataset.vos_folder import VOSFolder
@@ -30,11 +28,11 @@ def test_overfit(make_trainer: Callable[..., Trainer], clips: Path, tmp_path: Pa
         "model.memory_attention.dropout=0",
         "model.memory_prompt_generator.dropout=0",
     )
-    untrained = [validation.score(trainer.model.eval(), index, torch.float32) for index in range(2)]
+    untrained = [validation.score(trainer.model.eval(), index, "fp32") for index in range(2)]
     assert max(untrained) < 50
     trainer.validations = {"clips": validation}
     trainer.run()
     predictor = build_i2v_video_predictor(TINY_TRAINING, tmp_path / "run" / "best.pt", device="cpu")
-    scores = [validation.score(predictor.model, index, torch.float32) for index in range(2)]
+    scores = [validation.score(predictor.model, index, "fp32") for index in range(2)]
     assert min(scores) > 90
     assert abs(sum(scores) / 2 - trainer.best) < 1e-3

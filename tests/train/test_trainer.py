@@ -364,7 +364,7 @@ class Scores(Validation):
     def __len__(self) -> int:
         return 1
 
-    def score(self, model: nn.Module, index: int, precision: torch.dtype) -> float:
+    def score(self, model: nn.Module, index: int, precision: str) -> float:
         assert not model.training
         return next(self.scores)
 
@@ -390,7 +390,7 @@ def test_best_and_last(make_trainer: MakeTrainer, tmp_path: Path) -> None:
 class Interrupted(Scores):
     """Is killed before it gives a score."""
 
-    def score(self, model: nn.Module, index: int, precision: torch.dtype) -> float:
+    def score(self, model: nn.Module, index: int, precision: str) -> float:
         raise KeyboardInterrupt
 
 

@@ -64,7 +64,7 @@ def test_objects_are_prompted_where_they_appear(make_model: Callable[..., SAMI2V
     monkeypatch.setattr(I2VVideoPredictor, "add_new_mask", add_new_mask)
     monkeypatch.setattr(I2VVideoPredictor, "propagate_in_video", propagate_in_video)
     masks = squares(2, 0, 2)
-    score = VideoValidation(OneClip(masks)).score(make_model(), 0, torch.float32)
+    score = VideoValidation(OneClip(masks)).score(make_model(), 0, "fp32")
     assert prompts == [(0, 1), (2, 0), (2, 2)]
     assert tracked == [(0, [1]), (1, [1]), *((t, [1, 0, 2]) for t in range(2, 6))]
     assert 0 < score < 100
@@ -81,7 +81,7 @@ def test_score_is_the_mean_over_objects(make_model: Callable[..., SAMI2V], monke
             yield t, ids, found.float() * 2 - 1
 
     monkeypatch.setattr(I2VVideoPredictor, "propagate_in_video", perfect_but_for_object_1)
-    score = VideoValidation(OneClip(masks)).score(make_model(), 0, torch.float32)
+    score = VideoValidation(OneClip(masks)).score(make_model(), 0, "fp32")
     found = masks.clone()
     found[:, 1] = shifted[:, 1]
     expected = jf_scores(masks.numpy(), found.numpy())
@@ -99,7 +99,7 @@ class Fixed(Validation):
     def __len__(self) -> int:
         return len(self.scores)
 
-    def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
+    def score(self, model: SAMI2V, index: int, precision: str) -> float:
         return self.scores[index]
 
     def read_one(self) -> None:
@@ -108,23 +108,23 @@ class Fixed(Validation):
 
 def test_scores_that_do_not_exist_are_left_out(make_model: Callable[..., SAMI2V]) -> None:
     model = make_model()
-    assert validate(Fixed(50, math.nan, 100), model, ALONE, torch.float32) == 75
-    assert math.isnan(validate(Fixed(math.nan), model, ALONE, torch.float32))
+    assert validate(Fixed(50, math.nan, 100), model, ALONE, "fp32") == 75
+    assert math.isnan(validate(Fixed(math.nan), model, ALONE, "fp32"))
     # An object that is visible in the last frame only is in no frame that counts.
     late = VideoValidation(OneClip(squares(5, num_frames=6)))
-    assert math.isnan(late.score(model, 0, torch.float32))
-    both = VideoValidation(OneClip(squares(0, 5, num_frames=6))).score(model, 0, torch.float32)
-    assert both == VideoValidation(OneClip(squares(0, num_frames=6))).score(model, 0, torch.float32)
+    assert math.isnan(late.score(model, 0, "fp32"))
+    both = VideoValidation(OneClip(squares(0, 5, num_frames=6))).score(model, 0, "fp32")
+    assert both == VideoValidation(OneClip(squares(0, num_frames=6))).score(model, 0, "fp32")
 
 
 def test_what_cannot_be_read_is_left_out(make_model: Callable[..., SAMI2V], caplog: pytest.LogCaptureFixture) -> None:
     class Damaged(Fixed):
-        def score(self, model: SAMI2V, index: int, precision: torch.dtype) -> float:
+        def score(self, model: SAMI2V, index: int, precision: str) -> float:
             if index == 1:
                 raise SampleError("video7/00003.png is damaged")
             return super().score(model, index, precision)
 
-    assert validate(Damaged(50, 0, 100), make_model(), ALONE, torch.float32) == 75
+    assert validate(Damaged(50, 0, 100), make_model(), ALONE, "fp32") == 75
     assert "video7/00003.png is damaged" in caplog.text
 
 
@@ -135,14 +135,14 @@ def test_nothing_where_nothing_is(make_model: Callable[..., SAMI2V], monkeypatch
     model = make_model()
     validation = ClipValidation(OneClip(masks), SIZE, num_samples=1, prompt="mask")
     monkeypatch.setattr(SAMI2V, "upsample", lambda self, masks: torch.full((len(masks), 1, SIZE, SIZE), -1.0))
-    assert validate(validation, model, ALONE, torch.float32) == 100
+    assert validate(validation, model, ALONE, "fp32") == 100
     monkeypatch.setattr(SAMI2V, "upsample", lambda self, masks: torch.full((len(masks), 1, SIZE, SIZE), 1.0))
-    assert validate(validation, model, ALONE, torch.float32) == 0
+    assert validate(validation, model, ALONE, "fp32") == 0
 
 
 def test_training_mode_is_restored(make_model: Callable[..., SAMI2V]) -> None:
     model = make_model().train()
-    validate(Fixed(1), model, ALONE, torch.float32)
+    validate(Fixed(1), model, ALONE, "fp32")
     assert model.training
     assert model.image_encoder.training
 
@@ -162,7 +162,7 @@ def test_clips(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ClipRollout, "forward", found)
     monkeypatch.setattr(SAMI2V, "upsample", lambda self, logits: logits)
-    score = validate(ClipValidation(OneClip(masks), SIZE, num_samples=1, prompt=prompt), make_model(), ALONE, torch.float32)
+    score = validate(ClipValidation(OneClip(masks), SIZE, num_samples=1, prompt=prompt), make_model(), ALONE, "fp32")
     assert plans == [{0: prompt}]
     assert score == pytest.approx(100 * (0.5 * (num_scored - 1) + 1) / num_scored)
 
@@ -170,7 +170,7 @@ def test_clips(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatc
 def test_clips_are_always_the_same(make_model: Callable[..., SAMI2V]) -> None:
     validation = ClipValidation(OneClip(squares(0, num_frames=3)), SIZE, num_samples=2, prompt="click")
     model = make_model()
-    assert validate(validation, model, ALONE, torch.float32) == validate(validation, model, ALONE, torch.float32)
+    assert validate(validation, model, ALONE, "fp32") == validate(validation, model, ALONE, "fp32")
 
 
 def test_real_video(shared: Path, make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,5 +185,5 @@ def test_real_video(shared: Path, make_model: Callable[..., SAMI2V], monkeypatch
         yield from ((t, [0], masks[start, :1, None].float() - 0.5) for t in range(start, start + limit + 1))
 
     monkeypatch.setattr(I2VVideoPredictor, "propagate_in_video", stays)
-    score = validation.score(make_model(), 0, torch.bfloat16)
+    score = validation.score(make_model(), 0, "bf16")
     assert score == pytest.approx(67.0, abs=0.1)  # of the system "static-mask" of test_pvs

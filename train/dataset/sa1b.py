@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from i2v.utils.masks import decode_mask
 from train.dataset.sample import (
     ClipDataset,
     RawClip,
-    decode_mask,
     draw_objects,
     list_names,
     read_image,

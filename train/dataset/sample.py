@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from i2v.utils.masks import rle_to_mask, run_lengths
+from i2v.utils.masks import run_lengths
 
 # What json, Pillow, NumPy and our own look-ups raise at a file that is not what it should be.
 _MALFORMED = (
@@ -148,21 +148,6 @@ def rle_area(rle: dict[str, Any] | None) -> int:
     """Pixels of a COCO run-length encoded mask; 0 for an absent object, which has no or empty counts. A ValueError if it is
     malformed."""
     return int(run_lengths(rle)[1::2].sum()) if rle and rle["counts"] else 0
-
-
-def decode_mask(rle: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarray:
-    """A run-length encoded mask, or an absent object, as (H, W) bool; a ValueError if it is malformed or of another size."""
-    if not rle or not rle["counts"]:
-        return np.zeros(size, bool)
-    check_mask_size(tuple(rle["size"]), size)
-    return rle_to_mask(rle)
-
-
-def check_mask_size(mask_size: tuple[int, ...], frame_size: tuple[int, int]) -> None:
-    """A ValueError if a mask (H, W) is not as large as its frame."""
-    if mask_size != frame_size:
-        height, width = frame_size
-        raise ValueError(f"its mask is {mask_size[1]}x{mask_size[0]} pixels, the frame is {width}x{height}")
 
 
 def draw_clip(

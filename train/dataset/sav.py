@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import torch
 
+from i2v.utils.masks import decode_mask
 from sav_dataset.sav_utils import ANNOTATION_STRIDE
 from train.dataset.sample import (
     ClipDataset,
     RawClip,
     SampleError,
-    decode_mask,
     draw_clip,
     list_names,
     read_image,

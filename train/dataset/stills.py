@@ -12,13 +12,11 @@ import cv2
 import numpy as np
 import torch
 
-from i2v.utils.masks import load_labels
+from i2v.utils.masks import check_mask_size, decode_mask, load_labels
 from train.dataset.sample import (
     ClipDataset,
     RawClip,
     SampleError,
-    check_mask_size,
-    decode_mask,
     draw_objects,
     list_names,
     read_image,

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from i2v.utils.masks import load_labels, load_mask
+from i2v.utils.masks import check_mask_size, load_labels, load_mask
 from train.dataset.sample import (
     ClipDataset,
     RawClip,
-    check_mask_size,
     draw_clip,
     list_names,
     read_image,
