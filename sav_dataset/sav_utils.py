@@ -57,7 +57,7 @@ class Masklets:
         if len(rles) != len(self.object_ids):
             raise ValueError(f"{self._path}, frame {frame}: {len(rles)} masks of {len(self.object_ids)} objects")
         try:
-            return np.array([decode_mask(rle, shape) for rle in rles]).reshape(-1, *shape)
+            return np.array([decode_mask(rle, shape) for rle in rles], bool).reshape(-1, *shape)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{self._path}, frame {frame}: {error}") from error
 

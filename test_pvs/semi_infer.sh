@@ -1,8 +1,9 @@
 #!/bin/sh
-# Semi-supervised benchmark, first half: DATASET=davis2016 DATA=/data/DAVIS OUT=results/3c INPUT=3c CKPT=sam_i2v.pt sh test_pvs/semi_infer.sh
+# Semi-supervised benchmark, first half: DATASET=davis2016 DATA=/data/DAVIS OUT=results/3c INPUT=3c sh test_pvs/semi_infer.sh
 # DATASET: name of the data set (python -m test_pvs.datasets --help). DATA: its folder. OUT: folder of the results.
 # INPUT: 3c (three clicks, the default), bb (box), gm (ground-truth mask).
-# SYSTEM: sam-i2v (default), sam2, optical-flow, static-mask, sam+... or package.module:function. CONFIG, CKPT, PRECISION: of the system.
+# SYSTEM: sam-i2v (default), sam2, optical-flow, static-mask, sam+... or package.module:function. CONFIG, CKPT, PRECISION: of the system;
+#   CONFIG=i2v-infer CKPT=checkpoints/sam_i2v.pt for the published weights, by default the Lite model.
 # DEVICES: cuda:0,cuda:1; cuda (all); cpu:2 (two workers); by default all GPUs, or the CPU.
 # Further arguments go to python -m test_pvs.semi_supervised. Started again after a kill, it goes on where it was.
 set -eu

@@ -5,9 +5,10 @@
     python tools/benchmark.py --attention        # tiled attention against PyTorch's, at the model's shape
     python tools/benchmark.py --memory 400       # how much memory grows from frame 40 to frame 400
 
-Without a checkpoint the network is untrained, which takes the same time. A shared machine changes its speed from minute to
-minute: compare ratios within a run, not seconds between runs, and look at "processor cores", how many the run got. With fewer
-than there are threads, the threads wait for each other, and a frame can take several times as long.
+Without a checkpoint it has the weights that come with the config, or random ones, which takes the same time. A shared machine
+changes its speed from minute to minute: compare ratios within a run, not seconds between runs, and look at "processor cores",
+how many the run got. With fewer than there are threads, the threads wait for each other, and a frame can take several times as
+long.
 """
 
 from __future__ import annotations
@@ -262,7 +263,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file")
-    parser.add_argument("--checkpoint", help="the weights; untrained without")
+    parser.add_argument("--checkpoint", help="the weights; by default those that come with the config, or random ones")
     parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of the matrix products")
     parser.add_argument("--frames", type=int, default=5, help="that are timed, after those that fill the memory")

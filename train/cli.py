@@ -67,6 +67,8 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
 
 def build_model(config: DictConfig) -> SAMI2V:
     """The network with its initial weights; what `frozen` names is not trained."""
+    if not isinstance(config.seed, int):
+        raise ValueError(f"seed must be a whole number, not {config.seed!r}")
     with seeded(config.seed, torch.device("cpu")):
         model: SAMI2V = instantiate(config.model)
     if config.initial_weights is not None:
@@ -86,25 +88,33 @@ def build_reader(config: DictConfig, name: str) -> SampleReader:
     return SampleReader(instantiate(part.dataset), instantiate(part.transform), config.data.max_failures)
 
 
+def build_part(config: DictConfig, name: str, num_samples: int) -> MixturePart:
+    """A data set's part in the mixture."""
+    settings = {key: config.data.parts[name][key] for key in ("batch_size", "repeat") if key in config.data.parts[name]}
+    return _typed(MixturePart, {"name": name, "num_samples": num_samples, **settings})
+
+
 def build_data(config: DictConfig, processes: Processes) -> MixtureDataset:
     """The batches of all data sets."""
     readers = {name: build_reader(config, name) for name in config.data.parts}
-    parts = [
-        MixturePart(name, len(readers[name]), int(part.batch_size), int(part.get("repeat", 1)))
-        for name, part in config.data.parts.items()
-    ]
+    parts = [build_part(config, name, len(reader)) for name, reader in readers.items()]
     schedule = MixtureSchedule(parts, config.seed, processes.world_size, processes.rank, config.data.get("steps_per_epoch"))
     return MixtureDataset(list(readers.values()), schedule)
 
 
 def build_settings(config: DictConfig) -> TrainerSettings:
-    """The trainer's settings; an OmegaConf error names a key that is unknown or whose value has another type."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainerSettings), config.trainer))
+    """The trainer's settings."""
+    return _typed(TrainerSettings, OmegaConf.to_container(config.trainer, resolve=True))
 
 
 def build_checked(part: DictConfig) -> Any:
     """What a part of the config describes, a dataclass; an OmegaConf error names a value of another type."""
     return OmegaConf.to_object(OmegaConf.structured(instantiate(part)))
+
+
+def _typed(dataclass: type, values: dict[str, Any]) -> Any:
+    """A dataclass with some values; an OmegaConf error names a key that is unknown or whose value has another type."""
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(dataclass), values))
 
 
 def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
@@ -161,7 +171,7 @@ def _check_model(config: DictConfig) -> str:
 
 def _check_data(config: DictConfig, name: str) -> str:
     reader = build_reader(config, name)
-    count = config.data.parts[name].batch_size
+    count = build_part(config, name, len(reader)).batch_size
     batch = collate([reader.read(i % len(reader), derive_seed(config.seed, i)) for i in range(count)])
     return f"{len(reader)} samples; a batch has frames {tuple(batch.frames.shape)} and {len(batch.masks)} objects"
 
@@ -186,10 +196,12 @@ def submit(arguments: list[str], config: DictConfig) -> None:
     """Hand the training to Slurm: one task per GPU, on `slurm.nodes` nodes.
 
     Raises:
-        OSError: there is no Slurm here.
+        OSError: there is no Slurm here. ValueError: the config says nothing of it.
     """
     import submitit
 
+    if "slurm" not in config:
+        raise ValueError("the config has no part `slurm`: see that of configs/i2v-train.yaml")
     settings = config.slurm
     folder = ROOT / config.output / "slurm"
     try:
@@ -214,7 +226,7 @@ def submit(arguments: list[str], config: DictConfig) -> None:
 
 
 class SlurmTask:
-    """What each Slurm task runs; it is submitted again when it is preempted, and goes on from its checkpoint."""
+    """What each Slurm task runs; it is submitted again when its time runs out, and goes on from its checkpoint."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.arguments = arguments
@@ -235,7 +247,10 @@ class SlurmTask:
 def build_parser() -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(
-        prog="python train/train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python train/train.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --slurm is left out, by its name, from what the job runs
     )
     known = ", ".join(known_experiments())
     parser.add_argument("-c", "--config", required=True, help=f"one of {known}, or a YAML file")
@@ -275,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except _CONFIG_ERRORS as error:
                 raise ValueError(_cause(error)) from error
             received = trainer.run()
-    except (OSError, ValueError, ImportError, NonFiniteLossError, TooManyBadSamplesError) as error:
+    except (OSError, ValueError, ImportError, OmegaConfBaseException, NonFiniteLossError, TooManyBadSamplesError) as error:
         log.error("error: %s", error)
         return 1
     return 0 if received is None else 128 + received

@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 
 _PRECISIONS = ("fp32", "bf16")  # fp16 would need its losses scaled
 
+_CHECKPOINT_KEYS = {
+    *("model", "optimizer", "parameters", "step", "best", "validation_due"),
+    *("num_steps", "seed", "world_size", "config"),
+}
+
 
 @dataclass
 class TrainerSettings:
@@ -146,8 +151,7 @@ class Trainer:
             stop = False
             while not self._is_done() and not (stop := self._stop_together(started)):
                 if self._validation_due:
-                    self._validate(board)
-                    self._validation_due = False
+                    self._validation_due = not self._validate(board)
                 else:
                     self._train_step(batches, board)
                     self.step += 1
@@ -285,11 +289,20 @@ class Trainer:
             if isinstance(module, nn.BatchNorm2d):
                 module.train(module.weight.requires_grad and not self.settings.freeze_batch_norm)
 
-    def _validate(self, board: TrainingLog | None) -> None:
-        scores = {
-            name: validate(validation, self.model, self.processes, self.settings.precision)
-            for name, validation in self.validations.items()
-        }
+    def _validate(self, board: TrainingLog | None) -> bool:
+        """Returns whether it was done, not interrupted by a signal."""
+        # Each process has gone on with its own ones since DDP made them equal, before the last forward pass.
+        self.processes.broadcast(self._running_statistics())
+        scores = {}
+        for name, validation in self.validations.items():
+            score = validate(
+                validation, self.model, self.processes, self.settings.precision, lambda: self._stop_request.made is not None
+            )
+            if score is None:
+                return False
+            scores[name] = score
+        if not scores:  # where the run was stopped, there were some
+            return True
         log.info("step %d: %s", self.step, ", ".join(f"{name} {score:.1f}" for name, score in scores.items()))
         if board is not None:
             board.scalars({f"validation/{name}": score for name, score in scores.items()}, self.step)
@@ -297,6 +310,7 @@ class Trainer:
         if first > self.best:
             self.best = first
             self._save("best")
+        return True
 
     def _save(self, name: str) -> None:
         if not self.processes.is_first:
@@ -304,6 +318,7 @@ class Trainer:
         checkpoint = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "parameters": self._parameter_names(),
             "step": self.step,
             "best": self.best,
             "validation_due": self._validation_due,
@@ -318,6 +333,11 @@ class Trainer:
         except RuntimeError as error:  # PyTorch's writer makes one of a full disk
             raise OSError(f"cannot write {path}, the former one stays; is the disk full? {error}") from error
 
+    def _parameter_names(self) -> list[list[str]]:
+        """Of each of the optimizer's groups, which knows them by their order alone."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        return [[names[parameter] for parameter in group["params"]] for group in self.optimizer.param_groups]
+
     def _remove_fragments(self) -> None:
         """Of checkpoints that were being written when a former run was killed."""
         for path in self.output.glob(".*.pt"):
@@ -327,16 +347,24 @@ class Trainer:
         path = self.output / "last.pt"
         if path.exists():
             checkpoint = read_checkpoint(path)
+            missing = sorted(_CHECKPOINT_KEYS - checkpoint.keys())
+            if missing:
+                raise ValueError(
+                    f"cannot resume {path}: it lacks {', '.join(missing)}. It is not a checkpoint of this version's trainer: "
+                    "give another folder as output, and the file as initial_weights.path"
+                )
             check_names(self.model.state_dict(), checkpoint["model"], f"cannot resume {path}: it is of another model")
             if checkpoint["seed"] != self.seed:
                 raise ValueError(f"cannot resume {path}: its seed is {checkpoint['seed']}, not {self.seed}")
             self.model.load_state_dict(checkpoint["model"])
             # PyTorch would restore the rates, too; those of the config count.
             rates = [{name: group[name] for name in ("peak_lr", "weight_decay")} for group in self.optimizer.param_groups]
-            try:
-                self.optimizer.load_state_dict(checkpoint["optimizer"])
-            except ValueError as error:
-                raise ValueError(f"cannot resume {path}: other parameters or groups of them were trained; {error}") from error
+            if checkpoint["parameters"] != self._parameter_names():
+                raise ValueError(
+                    f"cannot resume {path}: other parameters were trained, or in other groups (`frozen`, learning rates). Give "
+                    "another folder as output, and the file as initial_weights.path"
+                )
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
             for group, ours in zip(self.optimizer.param_groups, rates, strict=True):
                 group.update(ours)
             self.step, self.best = checkpoint["step"], checkpoint["best"]

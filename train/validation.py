@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -110,20 +111,35 @@ class ClipValidation(Validation):
 
 
 @torch.inference_mode()
-def validate(validation: Validation, model: SAMI2V, processes: Processes, precision: str) -> float:
+def validate(
+    validation: Validation,
+    model: SAMI2V,
+    processes: Processes,
+    precision: str,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> float | None:
     """The mean of the scores that there are, with the work shared among the processes; NaN if there is none. What cannot be
-    read is reported, and left out."""
+    read is reported, and left out.
+
+    Args:
+        is_stopping: asked before each score, in each process for itself.
+
+    Returns:
+        The mean; None if any process was asked to stop.
+    """
     training = model.training
     model.eval()
-    scores = []
+    scores, stopped = [], False
     for index in range(processes.rank, len(validation), processes.world_size):
+        if stopped := is_stopping():
+            break
         try:
             scores.append(validation.score(model, index, precision))
         except (SampleError, OSError) as error:
             log.warning("validation without number %d: %s", index, error)
     scores = processes.gather(scores)
     model.train(training)
-    return _mean(scores)
+    return None if any(processes.gather([stopped])) else _mean(scores)
 
 
 def _mean(scores: list[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,17 @@ def run_lengths(rle: dict[str, Any]) -> np.ndarray:
     Raises:
         ValueError: the encoding is malformed, or its runs do not add up to its size.
     """
-    height, width = rle["size"]
+    height, width = (operator.index(side) for side in rle["size"])
     counts = rle["counts"]
-    runs = np.array(counts, np.int64) if isinstance(counts, list) else _decompress(counts)
-    if min(height, width) < 0 or (runs < 0).any() or runs.sum() != height * width:
+    if isinstance(counts, list):
+        runs = np.array(counts)
+        if runs.dtype.kind not in "iu":
+            raise ValueError("a run-length encoded mask is malformed: its counts must be whole numbers")
+    else:
+        runs = _decompress(counts)
+    num_pixels = height * width
+    # A run that is too long is looked for by itself: a sum of such runs may overflow.
+    if min(height, width) < 0 or (runs < 0).any() or (runs > num_pixels).any() or runs.sum() != num_pixels:
         raise ValueError(f"a run-length encoded mask does not fit its size of {width}x{height} pixels: is it cut off?")
     return runs
 
@@ -78,6 +86,8 @@ def run_lengths(rle: dict[str, Any]) -> np.ndarray:
 def _decompress(counts: str | bytes) -> np.ndarray:
     """Run lengths from COCO's characters. Each holds 5 bits of a number, lowest ones first, and whether more follow; from the
     fourth number on it is the difference to the number before the last one."""
+    if not isinstance(counts, str | bytes):
+        raise ValueError(f"a run-length encoded mask is malformed: its counts are of type {type(counts).__name__}")
     data = counts if isinstance(counts, bytes) else counts.encode("ascii")
     codes = np.frombuffer(data, np.uint8).astype(np.int64) - 48
     ends = codes < 32

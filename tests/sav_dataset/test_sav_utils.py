@@ -103,6 +103,14 @@ def test_incomplete_json(tmp_path: Path, annotation: dict[str, Any], key: str) -
         Masklets(path)
 
 
+def test_no_objects(tmp_path: Path) -> None:
+    path = tmp_path / "masklets.json"
+    path.write_text(json.dumps({"masklet_id": [], "masklet": [[]], "video_height": 48, "video_width": 64}))
+    masks = Masklets(path).masks(0)
+    assert masks.shape == (0, 48, 64)
+    assert masks.dtype == bool
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"masklet_id": 3}'])
 def test_other_json(tmp_path: Path, text: str) -> None:
     path = tmp_path / "masklets.json"
@@ -121,6 +129,10 @@ def test_inconsistent_json(root: Path, annotation: dict[str, Any]) -> None:
         masklets.masks(0)
     with pytest.raises(ValueError, match=r"frame 4: its mask is 4x3 pixels"):
         masklets.masks(4)
+    annotation["masklet"][1][0] = {**mask_to_rle(np.zeros((48, 64), bool)), "counts": [7]}
+    path.write_text(json.dumps(annotation))
+    with pytest.raises(ValueError, match=r"sav_000001_auto\.json, frame 4: a run-length encoded mask does not fit"):
+        SAVDataset(root).load("sav_000001").automatic.masks(4)
     path.write_text(json.dumps({**annotation, "video_width": 100}))
     with pytest.raises(ValueError, match="another size than 64x48"):
         SAVDataset(root).load("sav_000001")

@@ -17,7 +17,7 @@ import pytest
 from i2v import build_i2v_video_predictor
 from i2v.utils.checkpoints import read_checkpoint
 from tests.train.helpers import TINY_TRAINING, disc_clip, finish, start
-from train.cli import SlurmTask, main
+from train.cli import SlurmTask, build_settings, load_experiment, main
 from train.trainer import Trainer
 
 TINY = str(TINY_TRAINING)
@@ -42,9 +42,12 @@ def test_unknown_config(caplog: pytest.LogCaptureFixture) -> None:
         ("trainer.precision=half", "unknown precision 'half'"),
         ("trainer.workers=many", "Value 'many' of type 'str' could not be converted to Integer"),
         ("+trainer.nonsense=1", "Key 'nonsense' not in 'TrainerSettings'"),
-        ("optimizer.learning_rate=high", "high"),
-        ("+loss.nonsense=1", "nonsense"),
-        ("data.parts.clips.batch_size=many", "many"),
+        ("trainer.workers=${nonsense}", "Interpolation key 'nonsense' not found"),
+        ("optimizer.learning_rate=high", "full_key: learning_rate"),
+        ("+loss.nonsense=1", "unexpected keyword argument 'nonsense'"),
+        ("data.parts.clips.batch_size=many", "full_key: batch_size"),
+        ("data.parts.clips.batch_size=2.5", "full_key: batch_size"),
+        ("seed=any", "seed must be a whole number, not 'any'"),
         ("frozen=[nonsense]", "frozen: no parameter's name begins with 'nonsense'"),
         ("device=cuda:99", "cannot use device"),
         ("data.parts.clips.batch_size=0", "batch_size of clips must be at least 1"),
@@ -169,6 +172,24 @@ def test_train_and_predict(clips: Path, tmp_path: Path) -> None:
     untrained = build_i2v_video_predictor(TINY_TRAINING, device="cpu").model.state_dict()
     trained = predictor.model.state_dict()
     assert any(not np.allclose(trained[name], untrained[name]) for name in trained if name.endswith("norm1.weight"))
+
+
+def test_no_part_for_slurm(caplog: pytest.LogCaptureFixture) -> None:
+    assert main(["-c", "i2v-lite-image", "--slurm"]) == 1
+    assert "the config has no part `slurm`" in caplog.text
+
+
+def test_abbreviated_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["-c", TINY, "--slur"])
+    assert "--slur" in capsys.readouterr().err
+
+
+def test_settings_may_refer_to_others(clips: Path, tmp_path: Path) -> None:
+    config = load_experiment(
+        TINY, [f"folder={clips}", "data.steps_per_epoch=7", "trainer.validate_every=${data.steps_per_epoch}"]
+    )
+    assert build_settings(config).validate_every == 7
 
 
 def test_no_slurm(clips: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

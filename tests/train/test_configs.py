@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from train.cli import known_experiments, load_experiment
+from train.cli import build_checked, build_settings, known_experiments, load_experiment
 from train.losses import ClipLoss
 from train.model.rollout import PromptSampling
 from train.optimizer import OptimizerSettings
@@ -38,9 +39,11 @@ def test_composes(name: str) -> None:
     with torch.device("meta"):
         model = instantiate(config.model)
     assert model.image_size == config.clip_transform.image_size
-    TrainerSettings(**config.trainer)
-    for part in ("prompts", "loss", "optimizer"):
-        instantiate(config[part])
+    assert set(config.trainer) == {field.name for field in fields(TrainerSettings)}  # overrides need no +
+    build_settings(config)
+    for part in ("prompts", "optimizer"):
+        build_checked(config[part])
+    instantiate(config.loss)
     names = [parameter for parameter, _ in model.named_parameters()]
     assert all(any(parameter.startswith(prefix) for parameter in names) for prefix in config.frozen)
 

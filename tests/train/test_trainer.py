@@ -20,7 +20,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from i2v.utils.checkpoints import read_checkpoint
+from i2v.utils.checkpoints import read_checkpoint, save_checkpoint
 from tests.train.helpers import PLAIN, SIZE, TINY_TRAINING, difference, finish, same, start, use_fixed_weights
 from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
 from train.utils.log import draw_clip
@@ -133,8 +133,21 @@ def test_what_cannot_be_resumed(make_trainer: MakeTrainer, tmp_path: Path, caplo
 
 def test_resume_with_other_parameters(make_trainer: MakeTrainer) -> None:
     before_step(make_trainer(), 0, terminate).run()
-    with pytest.raises(ValueError, match=r"cannot resume .*last\.pt: other parameters or groups of them were trained"):
+    with pytest.raises(ValueError, match=r"cannot resume .*last\.pt: other parameters were trained"):
         make_trainer("frozen=[image_encoder.trunk_image]")
+
+
+def test_resume_with_as_many_other_parameters(make_trainer: MakeTrainer) -> None:
+    before_step(make_trainer("frozen=[memory_attention.layers.0]"), 0, terminate).run()
+    with pytest.raises(ValueError, match=r"cannot resume .*last\.pt: other parameters were trained"):
+        make_trainer("frozen=[memory_attention.layers.1]")
+
+
+def test_resume_of_exported_weights(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    save_checkpoint(tmp_path / "run" / "last.pt", {"model": make_trainer().model.state_dict()})
+    with pytest.raises(ValueError, match=r"cannot resume .*last\.pt: it lacks best, config, num_steps, .*give another"):
+        make_trainer()
 
 
 def test_resume_of_a_run_of_another_length(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
@@ -418,6 +431,24 @@ def test_no_validation_after_a_signal(make_trainer: MakeTrainer, tmp_path: Path)
     trainer.validations = {"scores": Scores([70, 60, 60, 60])}
     assert trainer.run() is None
     assert checkpoint_of(tmp_path / "run", "best")["step"] == 2
+
+
+def test_a_signal_during_a_validation(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    class Terminating(Scores):
+        def __len__(self) -> int:
+            return 2
+
+        def score(self, model: nn.Module, index: int, precision: str) -> float:
+            terminate()
+            return super().score(model, index, precision)
+
+    trainer = make_trainer("trainer.validate_every=2")
+    trainer.validations = {"scores": Terminating([1])}  # it is asked for one score only
+    assert trainer.run() == signal.SIGTERM
+    assert checkpoint_of(tmp_path / "run")["validation_due"] is True
+    trainer = make_trainer("trainer.validate_every=2")  # without validations it goes on all the same
+    assert trainer.run() is None
+    assert checkpoint_of(tmp_path / "run")["step"] == 8
 
 
 FAILS_IN_A_STEP = """

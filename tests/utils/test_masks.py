@@ -113,7 +113,10 @@ def test_damaged_rle_is_refused_or_decoded():
     assert all(refused[name] == 200 for name in ("longer", "noise", "not ASCII"))
 
 
-@pytest.mark.parametrize("counts", [[3, 4], [1, 4, -1, 2], [7, 0.5], "", "0" * 3, "o" * 40])
+WRONG_COUNTS = ([3, 4], [1, 4, -1, 2], [6.9], [10**30], [2**63 - 1, 2**63 - 1, 8], "", "0" * 3, "o" * 40, 5, {"a": 1}, (6,))
+
+
+@pytest.mark.parametrize("counts", WRONG_COUNTS, ids=repr)
 def test_rle_that_does_not_fit_its_size(counts):
     with pytest.raises(ValueError, match="a run-length encoded mask"):
         rle_to_mask({"size": [2, 3], "counts": counts})

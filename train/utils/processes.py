@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -44,6 +44,12 @@ class Processes:
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all processes."""
         return self.sum(value) / self.world_size
+
+    def broadcast(self, values: Sequence[Tensor]) -> None:
+        """Give tensors the values that they have in the first process."""
+        if self.world_size > 1:
+            for value in values:
+                dist.broadcast(value, src=0)
 
     def gather(self, values: list[Any]) -> list[Any]:
         """The lists of all processes as one."""
