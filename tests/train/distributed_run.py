@@ -8,16 +8,35 @@ from pathlib import Path
 
 import torch
 
+from i2v.modeling.sam_i2v import SAMI2V
 from tests.train.helpers import PLAIN, TINY_TRAINING, use_fixed_weights
 from train.cli import build_trainer, load_experiment
 from train.utils.processes import start_processes
+from train.validation import Validation
 
 clips, output, mode = sys.argv[1:]
 overrides = [f"folder={clips}", f"output={output}", "optimizer.max_gradient_norm=1e9", "trainer.epochs=1"]
 overrides += PLAIN
 if mode == "skip":
     overrides += ["trainer.skip_non_finite=true", "trainer.accumulate=2", "data.steps_per_epoch=8"]
+if mode == "validate":
+    overrides.append("trainer.freeze_batch_norm=false")
 logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+class Statistics(Validation):
+    """Keeps what each process validates with."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def score(self, model: SAMI2V, index: int, precision: str) -> float:
+        torch.save(model.state_dict(), Path(output) / f"validated{index}.pt")
+        return index
+
+    def read_one(self) -> None:
+        pass
+
 
 with start_processes() as processes:
     overrides.append(f"data.parts.clips.batch_size={2 // processes.world_size}")
@@ -42,6 +61,8 @@ with start_processes() as processes:
             losses["total"] = losses["total"] * torch.nan
         return losses
 
+    if mode == "validate":
+        trainer.validations = {"statistics": Statistics()}
     trainer._train_step, trainer.loss = record_first_gradients, break_some
     Path(output).mkdir(parents=True, exist_ok=True)
     trainer.run()

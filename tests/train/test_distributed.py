@@ -60,6 +60,15 @@ def test_non_finite_loss_in_one_process(clips: Path, tmp_path: Path) -> None:
     assert not (stop / "last.pt").exists()
 
 
+def test_all_processes_validate_the_same_network(clips: Path, tmp_path: Path) -> None:
+    """Also their running statistics, which are those of each process's own batches during training."""
+    process = start(*TORCHRUN, clips, tmp_path, "validate")
+    printed = finish(process)
+    assert process.returncode == 0, printed
+    assert same(load(tmp_path, "validated0"), load(tmp_path, "validated1"))
+    assert same(load(tmp_path, "validated0"), read_checkpoint(tmp_path / "best.pt")["model"])
+
+
 def test_one_process_fails(clips: Path, tmp_path: Path) -> None:
     process = start(*TORCHRUN, clips, tmp_path, "dies")
     printed = finish(process, timeout=60)  # nobody waits for it
