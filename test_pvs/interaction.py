@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -103,11 +103,11 @@ class Annotator(ABC):
         """Online: whether to correct a frame that has just been tracked."""
 
     @abstractmethod
-    def worst(self, ious: dict[int, float], prompted: Collection[int]) -> int | None:
+    def worst(self, ious: dict[int, float]) -> int | None:
         """Offline: the frame to correct after a pass; None if there is nothing to correct.
 
         Args:
-            ious: of all annotated frames. prompted: the frames with clicks.
+            ious: of all annotated frames.
         """
 
     def interact(
@@ -149,9 +149,8 @@ class SimulatedAnnotator(Annotator):
     def pauses(self, frame: int, iou: float) -> bool:
         return iou < self._threshold
 
-    def worst(self, ious: dict[int, float], prompted: Collection[int]) -> int | None:
-        # A frame that was prompted is clicked again only when all the others are right; of equally bad frames the first.
-        wrong = [(frame in prompted, iou, frame) for frame, iou in ious.items() if iou < 1]
+    def worst(self, ious: dict[int, float]) -> int | None:
+        wrong = [(iou, frame) for frame, iou in ious.items() if iou < 1]  # of equally bad frames the first
         return min(wrong)[-1] if wrong else None
 
     def _clicker(self) -> tuple[SimulatedUser, int]:
@@ -171,7 +170,7 @@ class LoggedAnnotator(Annotator):
     def pauses(self, frame: int, iou: float) -> bool:
         return bool(self._rest) and self._rest[0]["frame"] == frame
 
-    def worst(self, ious: dict[int, float], prompted: Collection[int]) -> int | None:
+    def worst(self, ious: dict[int, float]) -> int | None:
         return self._rest[0]["frame"] if self._rest else None
 
     def _clicker(self) -> tuple[SimulatedUser, int]:

@@ -68,10 +68,11 @@ def online(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any],
 def offline(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Evaluate one video in several passes, and save the masks of its annotated frames after the last one.
 
-    After each pass the user clicks on the errors of the annotated frame with the lowest IoU; one that was prompted before only
-    if no other has errors. The next pass begins anew, and all prompts guide it: the clicks in the first frame, and the
-    corrections. Those are given as the masks that the user saw after the clicks, because a click on an error means little to
-    a system that does not know the mask in which it is one; with "again": "clicks" they are given as clicks nevertheless.
+    After each pass the user clicks on the errors of the annotated frame with the lowest IoU, which may be one that was prompted
+    before: it has the earlier clicks, too. The next pass begins anew, and all prompts guide it: the clicks in the first frame,
+    and the corrections. Those are given as the masks that the user saw after the clicks, because a click on an error means
+    little to a system that does not know the mask in which it is one; with "again": "clicks" they are given as clicks
+    nevertheless.
 
     Args:
         options: "clicks" and "seed" as for `online`. "frames": interacted ones at most, that is, passes; where nothing is
@@ -200,7 +201,7 @@ def _offline(
             break
         # The latest interaction in a frame has all its clicks.
         prompted = {interaction.frame: interaction for interaction in interactions}
-        worst = user.worst({frame: target.iou(frame, rle_to_mask(rle)) for frame, rle in masks.items()}, prompted)
+        worst = user.worst({frame: target.iou(frame, rle_to_mask(rle)) for frame, rle in masks.items()})
         if worst is None:
             curve |= dict.fromkeys(range(number + 1, most + 1), curve[number])
             break
