@@ -36,7 +36,9 @@ def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
     Raises:
         ImportError: matplotlib is missing.
     """
-    figure, axes = _plot(title, "interacted frames, at most", "J&F")
+    figure, (axes,) = _plot(title)
+    axes.set_xlabel("interacted frames, at most")
+    axes.set_ylabel("J&F")
     for run in runs:
         curve = run.curve()
         axes.plot(list(curve), list(curve.values()), marker="o", label=_label(run, f"{run.system}, {run.setting}"))
@@ -45,21 +47,32 @@ def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
     return _save(figure, path)
 
 
-def draw_scatter(path: Path, title: str, first: FinishedRun, second: FinishedRun) -> Path:
-    """Plot the J&F of two runs against each other, a point per video that both finished.
+def draw_scatter(path: Path, title: str, pairs: Sequence[tuple[FinishedRun, FinishedRun]]) -> Path:
+    """Plot the J&F of two systems against each other, a point per video that both finished.
+
+    Args:
+        pairs: a run of each, a panel for each pair.
 
     Raises:
         ImportError: matplotlib is missing.
     """
-    shared = sorted(first.scores.keys() & second.scores.keys())
-    x, y = (np.array([np.mean(run.scores[name]) for name in shared]) for run in (first, second))
-    title += f": the second is better in {np.sum(y > x)} of {len(shared)} videos"
-    figure, axes = _plot(title, _label(first, first.system), _label(second, second.system))
-    axes.plot([0, 100], [0, 100], color="grey", linewidth=1)
-    axes.scatter(x, y, s=16)
-    for name, *point in zip(shared, x, y, strict=True):
-        axes.annotate(name, point, fontsize=6, xytext=(3, 3), textcoords="offset points")
+    figure, panels = _plot(title, len(pairs))
+    for axes, (first, second) in zip(panels, pairs, strict=True):
+        shared = shared_videos(first, second)
+        x, y = (np.array([np.mean(run.scores[name]) for name in shared]) for run in (first, second))
+        axes.set_title(f"{first.setting}: the second is better in {np.sum(y > x)} of {len(shared)} videos", fontsize="small")
+        axes.set_xlabel(_label(first, first.system))
+        axes.set_ylabel(_label(second, second.system))
+        axes.plot([0, 100], [0, 100], color="grey", linewidth=1)
+        axes.scatter(x, y, s=16)
+        for name, *point in zip(shared, x, y, strict=True):
+            axes.annotate(name, point, fontsize=6, xytext=(3, 3), textcoords="offset points")
     return _save(figure, path)
+
+
+def shared_videos(first: FinishedRun, second: FinishedRun) -> list[str]:
+    """The videos that two runs finished."""
+    return sorted(first.scores.keys() & second.scores.keys())
 
 
 def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
@@ -114,18 +127,18 @@ def _label(run: FinishedRun, text: str) -> str:
     return f"{text} (incomplete: {run.missing})" if run.missing else text
 
 
-def _plot(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def _plot(title: str, num_panels: int = 1) -> tuple[Figure, list[Axes]]:
     try:
         from matplotlib.figure import Figure  # without pyplot, which keeps figures and wants a display
     except ImportError as error:
         raise ImportError("the plots need matplotlib: pip install matplotlib, or leave them out with --tables-only") from error
-    figure = Figure(_INCHES, _DOTS_PER_INCH, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize="medium")
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-    return figure, axes
+    width, height = _INCHES
+    figure = Figure((width * num_panels, height), _DOTS_PER_INCH, layout="constrained")
+    figure.suptitle(title, fontsize="medium")
+    panels = list(figure.subplots(1, num_panels, squeeze=False)[0])
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    return figure, panels
 
 
 def _save(figure: Figure, path: Path) -> Path:

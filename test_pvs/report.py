@@ -22,7 +22,7 @@ import numpy as np
 
 from i2v.utils.files import atomic_write
 from test_pvs.finished_runs import SEMI_SUPERVISED, FinishedRun, dataset_names, read_runs
-from test_pvs.pictures import draw_curves, draw_scatter, draw_strip
+from test_pvs.pictures import draw_curves, draw_scatter, draw_strip, shared_videos
 
 log = logging.getLogger("test_pvs.report")
 
@@ -204,10 +204,15 @@ def _draw(runs: Sequence[FinishedRun], output: Path, strips: Sequence[str]) -> I
         title, stem = f"{protocol}, {dataset}", f"{number:02d}_{protocol}_{group[0].settings['dataset']}"
         if protocol != SEMI_SUPERVISED:
             yield draw_curves(output / f"{stem}_curves.png", title, group)
+        first, *others = dict.fromkeys(run.system for run in group)
+        for number_of_other, other in enumerate(others, start=2):
+            pairs = [(one, two) for one in group for two in group if (one.system, two.system) == (first, other)]
+            # A single point says nothing.
+            pairs = [pair for pair in pairs if pair[0].setting == pair[1].setting and len(shared_videos(*pair)) > 1]
+            if pairs:
+                yield draw_scatter(output / f"{stem}_1_{number_of_other}.png", title, pairs)
         for setting in dict.fromkeys(run.setting for run in group):
             same = [run for run in group if run.setting == setting]
-            for index, other in enumerate(same[1:], start=2):
-                yield draw_scatter(output / f"{stem}_{setting}_1_{index}.png", f"{title}, {setting}", same[0], other)
             for video in strips:
                 shown = [run for run in same if video in run.videos]
                 if shown:

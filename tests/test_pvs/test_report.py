@@ -212,11 +212,22 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_pictures_are_linked_and_show_something(compared: list[Path], tmp_path: Path) -> None:
     output = make_report(tmp_path, compared, "--strips", "two")
     names = {path.name for path in output.glob("*.png")}
-    assert names == {"01_online_mose_curves.png", "01_online_mose_3c_1_2.png", "01_online_mose_3c_two.png"}
+    assert names == {"01_online_mose_curves.png", "01_online_mose_1_2.png", "01_online_mose_3c_two.png"}
     text = (output / "report.md").read_text()
     for name in names:
         assert f"]({name})" in text
         assert np.asarray(Image.open(output / name).convert("L")).std() > 5
+
+
+def test_a_panel_per_setting_and_none_of_a_single_video(tmp_path: Path) -> None:
+    widths = []
+    for number, videos in enumerate(({"a": [[30, 60]]}, {"a": [[30, 60]], "b": [[40, 70]]})):
+        root = tmp_path / str(number)
+        folders = [write_run(root / f"{system}1", "online", videos, system=system, clicks=1) for system in ("one", "two")]
+        both = {"a": [[30, 60]], "b": [[40, 70]]}
+        folders += [write_run(root / f"{system}3", "online", both, system=system, clicks=3) for system in ("one", "two")]
+        widths.append(Image.open(make_report(root, folders) / "01_online_mose_1_2.png").width)
+    assert widths[1] == 2 * widths[0]
 
 
 def test_a_strip_has_the_ground_truth_first(compared: list[Path], tmp_path: Path) -> None:
