@@ -61,6 +61,10 @@ def test_davis2016_is_one_object_and_its_list_counts(tmp_path: Path) -> None:
     both = read_dataset("davis2016", layouts.folders(tmp_path / "2017", resolution="480p"))
     assert both[0].objects == [1]
     assert np.array_equal(both[0].mask(6, 1), layouts.discs(0)[1][6] > 0)
+    # Masks of one object may be in colour.
+    write_in_colour(tmp_path / "2017/Annotations/480p/one")
+    coloured = read_dataset("davis2016", tmp_path / "2017")[0]
+    assert np.array_equal(coloured.mask(6, 1), layouts.discs(0)[1][6] > 0)
     (tmp_path / "ImageSets/480p/val.txt").unlink()
     assert len(read_dataset("davis2016", tmp_path)) == 3
     binary = read_dataset("davis2017", tmp_path)[0]
@@ -127,6 +131,11 @@ def write_empty(folder: Path) -> None:
         Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
 
 
+def write_in_colour(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        Image.open(path).convert("RGB").save(path)
+
+
 def remove_all(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
@@ -145,6 +154,7 @@ DAMAGES = {
     "truncated frame": ("mose", "JPEGImages/one/00003.jpg", break_image, "00003.jpg is not a readable image"),
     "frame of another size": ("mose", "JPEGImages/one/00003.jpg", write_small, "00003.jpg is 30x20"),
     "truncated mask": ("sav", "Annotations_6fps/one/001/00004.png", break_image, "00004.png is not a readable image"),
+    "label images in colour": ("esd", "training/one/Mask", write_in_colour, "mask_0.png is an image in colour"),
     "truncated label image": ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
     "mask of another size": ("pumavos", "Annotations/one/00004.png", write_small, "00004.png is 30x20 pixels, the video 64x48"),
     "stray file": ("sav", "Annotations_6fps/one/001", lambda path: path.rename(path.with_name("dog")), "nothing like dog"),
