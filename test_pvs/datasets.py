@@ -267,20 +267,24 @@ def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str
 
 
 def export_ground_truth(videos: Iterable[EvaluationVideo], output: Path) -> None:
-    """Write the ground truth as OUTPUT/VIDEO/OBJECT/FRAME.png. Videos that are there already are skipped; those of SA-V, which
-    have this layout, become links."""
-    output.mkdir(parents=True, exist_ok=True)
-    for video in videos:
-        target = output / video.name
-        if target.exists():
-            continue
-        if isinstance(video.annotations, ObjectFolders):
-            target.symlink_to(video.annotations.source.resolve(), target_is_directory=True)
-            continue
-        with whole_folder(target) as folder:
+    """Write the ground truth as OUTPUT/VIDEO/OBJECT/FRAME.png, in a new folder. Videos of SA-V, which have this layout, become
+    links.
+
+    Raises:
+        ValueError: OUTPUT is there already, or a mask cannot be used. OSError: it cannot be written.
+    """
+    if output.exists():  # it may be of other videos, or of annotations that were replaced
+        raise ValueError(f"{output} is there already: remove it, or give another folder")
+    with whole_folder(output) as root:
+        for video in videos:
+            target = root / video.name
+            if isinstance(video.annotations, ObjectFolders):
+                target.symlink_to(video.annotations.source.resolve(), target_is_directory=True)
+                continue
+            target.mkdir()
             for obj in video.objects:
                 for frame in video.annotated_frames:
-                    save_mask(folder, obj, video.frame_names[frame], video.mask(frame, obj))
+                    save_mask(target, obj, video.frame_names[frame], video.mask(frame, obj))
 
 
 def _read_davis(root: Path, lists: Sequence[str], single: bool) -> list[EvaluationVideo]:

@@ -245,7 +245,8 @@ def test_exported_ground_truth_scores_full_marks_against_itself_only(dataset: st
     videos = read(dataset, tmp_path / "val")
     output = tmp_path / "ground_truth"
     export_ground_truth(videos, output)
-    export_ground_truth(videos, output)  # nothing to do
+    with pytest.raises(ValueError, match="ground_truth is there already"):
+        export_ground_truth(videos, output)
     results = evaluate(output, output, strict=True)
     assert [(score.j, score.f) for result in results for score in result.scores.values()] == [(100, 100)] * 4
     assert (output / videos[0].name).is_symlink() == (dataset == "sav")

@@ -354,9 +354,10 @@ def test_bad_options_are_refused_at_once(options: list[str], data: Path, tmp_pat
 
 def test_the_script_prints_j_and_f(data: Path, tmp_path: Path) -> None:
     where = {"MODE": "offline", "CLICKS": "1", "DATASET": "mose", "DATA": str(data), "OUT": str(tmp_path / "the output")}
+    what = {"SYSTEM": "static-mask", "DEVICES": "cpu", "VIDEOS": "one"}
     done = subprocess.run(
-        ["sh", str(PROJECT / "test_pvs/interactive.sh"), "--videos", "one", "--frames", "2"],
-        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": "", "SYSTEM": "static-mask", "DEVICES": "cpu", **where},
+        ["sh", str(PROJECT / "test_pvs/interactive.sh"), "--frames", "2"],
+        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": "", **what, **where},
         cwd=tmp_path,
         text=True,
         capture_output=True,
@@ -365,6 +366,7 @@ def test_the_script_prints_j_and_f(data: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "the output/results.json").read_text())
+    assert list(results["videos"]) == ["one"]
     curve = mean_curve(results["videos"]["one"]["objects"])
     assert f"J&F of 2 objects with at most so many interacted frames: {curve[1]['j_and_f']:.1f} (1), " in done.stdout
     assert {name: results["settings"][name] for name in ("protocol", "clicks", "system")} == {

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from i2v import I2VVideoPredictor
-from i2v.utils.masks import load_mask
+from i2v.utils.masks import load_mask, save_label_image
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import box_around, correction_click, first_click
@@ -371,6 +371,29 @@ def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
     assert run(tmp_path / "data", tmp_path / "1c", "--input", "1c") == 0
     (result,) = sav_evaluate(tmp_path / "gm/ground_truth", tmp_path / "1c/masks", strict=True)
     assert result.scores["001"].j < 50
+
+
+def scored_videos(output: Path) -> set[str]:
+    """The videos in the evaluator's table."""
+    lines = (output / "masks/results.csv").read_text().splitlines()
+    return {line.split(",")[0].strip() for line in lines[2:]}  # the first two are the header and the mean
+
+
+def test_each_evaluation_is_of_the_wanted_videos_and_the_annotations_of_now(tmp_path: Path) -> None:
+    data = layouts.folders(tmp_path / "data", every=4)
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    done = run_script("semi_infer.sh", tmp_path, INPUT="gm", SYSTEM="static-mask", DEVICES="cpu", VIDEOS="one", **where)
+    assert done.returncode == 0, done.stderr
+    assert entries(tmp_path / "gm/masks") == ["one"]
+    assert run(data, tmp_path / "gm") == 0
+    moving = run_script("semi_eval.sh", tmp_path, "-n", "1", **where)
+    assert scored_videos(tmp_path / "gm") == set(NAMES)
+    assert global_score(moving.stdout)[0] < 100
+    for path in (data / "Annotations/one").iterdir():  # the object does not move any more
+        save_label_image(path, LABELS[0])
+    still = run_script("semi_eval.sh", tmp_path, "-n", "1", VIDEOS="one", **where)
+    assert scored_videos(tmp_path / "gm") == {"one"}
+    assert global_score(still.stdout) == [100, 100, 100]
 
 
 def test_scripts_say_which_variable_is_missing(tmp_path: Path) -> None:
