@@ -38,6 +38,10 @@ class Annotations(ABC):
     def objects(self) -> list[int]:
         """Numbers of all objects, in order."""
 
+    def frames_of(self, obj: int) -> list[int]:
+        """Numbers of the frames in which an object is annotated, in order; it may be annotated as absent."""
+        return self.frames
+
     @abstractmethod
     def mask(self, frame: int, obj: int, size: tuple[int, int]) -> np.ndarray:
         """The mask (H, W) bool of an object in an annotated frame; empty where the object is not.
@@ -120,6 +124,9 @@ class ObjectFolders(Annotations):
     @property
     def objects(self) -> list[int]:
         return list(self._paths)
+
+    def frames_of(self, obj: int) -> list[int]:
+        return list(self._paths[obj])
 
     def mask(self, frame: int, obj: int, size: tuple[int, int]) -> np.ndarray:
         path = self._paths[obj].get(frame)

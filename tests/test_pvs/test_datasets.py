@@ -249,7 +249,48 @@ def test_exported_ground_truth_scores_full_marks_against_itself_only(dataset: st
         export_ground_truth(videos, output)
     results = evaluate(output, output, strict=True)
     assert [(score.j, score.f) for result in results for score in result.scores.values()] == [(100, 100)] * 4
-    assert (output / videos[0].name).is_symlink() == (dataset == "sav")
     obj = f"{videos[0].objects[1]:03d}"
     names = [videos[0].frame_names[frame] for frame in videos[0].annotated_frames]
     assert sorted(path.stem for path in (output / videos[0].name / obj).iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "path", "change", "message"),
+    [
+        ("sav", "Annotations_6fps/one/000/00004.png", break_image, "00004.png is not a readable image"),
+        ("sav", "Annotations_6fps/one/000/00004.png", write_small, "00004.png is 30x20"),
+        ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
+        ("mose", "JPEGImages/one", remove_all, "it is empty"),
+    ],
+)
+def test_a_bad_video_is_named_and_the_others_are_exported(
+    dataset: str, path: str, change: Callable[[Path], None], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, output = LAYOUTS[dataset][0](tmp_path / "data"), tmp_path / "ground_truth"
+    change(root / path)
+    assert datasets.main(["--export", dataset, str(root), str(output)]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("one: ")
+    assert message in line
+    assert [folder.name for folder in output.iterdir()] == ["two"]  # nothing of the bad one is left, visible or hidden
+    (result,) = evaluate(output, output, strict=True)
+    assert len(result.scores) == 2
+
+
+def test_videos_and_objects_without_annotations_are_not_exported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layouts.lvvis(tmp_path / "lvvis")
+    path = tmp_path / "lvvis_instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [entry for entry in content["annotations"] if entry["video_id"] == 1]
+    path.write_text(json.dumps(content))
+    with caplog.at_level(logging.INFO):
+        assert datasets.main(["--export", "lvvis", str(tmp_path / "lvvis"), str(tmp_path / "1")]) == 0
+    assert "1 of 2 videos have no annotated object, and are left out: two" in caplog.text
+    assert [folder.name for folder in (tmp_path / "1").iterdir()] == ["one"]
+
+    layouts.sav(tmp_path / "sav")
+    remove_all(tmp_path / "sav/Annotations_6fps/one/000")
+    (tmp_path / "sav/Annotations_6fps/one/001/00004.png").unlink()
+    assert datasets.main(["--export", "sav", str(tmp_path / "sav"), str(tmp_path / "2")]) == 0
+    written = sorted(path.relative_to(tmp_path / "2/one").as_posix() for path in (tmp_path / "2/one").rglob("*.png"))
+    assert written == ["001/00000.png", "001/00008.png"]

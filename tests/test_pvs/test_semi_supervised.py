@@ -396,6 +396,28 @@ def test_each_evaluation_is_of_the_wanted_videos_and_the_annotations_of_now(tmp_
     assert global_score(still.stdout) == [100, 100, 100]
 
 
+def test_videos_whose_ground_truth_is_broken_are_named_and_the_others_scored(tmp_path: Path) -> None:
+    data = layouts.folders(tmp_path / "data", every=4)
+    assert run(data, tmp_path / "gm") == 0
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    path = data / "Annotations/one/00004.png"
+    path.write_bytes(path.read_bytes()[:50])
+    done = run_script("semi_eval.sh", tmp_path, "-n", "1", **where)
+    assert done.returncode == 1
+    assert scored_videos(tmp_path / "gm") == {"two"}
+    assert global_score(done.stdout)
+    *_, heading, last = done.stderr.splitlines()
+    assert "not scored" in heading
+    assert last.startswith("one: ")
+    assert "00004.png" in last
+    # Nothing is scored where the data set cannot be read.
+    (tmp_path / "gm/masks/results.csv").unlink()
+    done = run_script("semi_eval.sh", tmp_path, **where, VIDEOS="three")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("has no video three")
+    assert not (tmp_path / "gm/masks/results.csv").exists()
+
+
 def test_scripts_say_which_variable_is_missing(tmp_path: Path) -> None:
     for script in ("semi_infer.sh", "semi_eval.sh"):
         done = run_script(script, tmp_path, DATASET="mose", OUT="out")
