@@ -138,6 +138,9 @@ class EvaluationVideo:
         yield from (f"{self.annotations.source}: {gap}" for gap in self.annotations.gaps())
         if not self.annotated_frames or not self.objects:
             yield f"{self.annotations.source}: no annotated frame with an object"
+        elif len(self.annotated_frames) < 3:
+            few = f"only {len(self.annotated_frames)} of {len(self._numbers)} frames annotated"
+            yield f"{self.annotations.source}: {few}: without the first and the last one, none is left for the evaluator"
         for obj in self.objects:
             yield from self._find_mask_problems(obj)
         for index in range(self.images.count() if thorough else 0):

@@ -136,8 +136,9 @@ def write_in_colour(folder: Path) -> None:
         Image.open(path).convert("RGB").save(path)
 
 
-def remove_all(folder: Path) -> None:
-    for path in folder.iterdir():
+def keep(folder: Path, count: int) -> None:
+    """Remove all but the first files of a folder."""
+    for path in sorted(folder.iterdir())[count:]:
         path.unlink()
 
 
@@ -147,8 +148,10 @@ DAMAGES = {
     "missing mask": ("pumavos", "Annotations/one/00003.png", Path.unlink, "no masks of frame 00003"),
     "missing mask of an object": ("sav", "Annotations_6fps/one/001/00008.png", Path.unlink, "object 1 has no mask of frame 8"),
     "gap between numbers": ("youtubevos", "JPEGImages/one/00015.jpg", Path.unlink, "missing after 00010.jpg"),
-    "no frames": ("mose", "JPEGImages/one", remove_all, "it is empty"),
-    "no masks": ("mose", "Annotations/one", remove_all, "no annotated frame"),
+    "no frames": ("mose", "JPEGImages/one", lambda path: keep(path, 0), "it is empty"),
+    "no masks": ("mose", "Annotations/one", lambda path: keep(path, 0), "no annotated frame"),
+    "one annotated frame": ("mose", "Annotations/one", lambda path: keep(path, 1), "only 1 of 12 frames annotated"),
+    "two annotated frames": ("mose", "Annotations/one", lambda path: keep(path, 2), "only 2 of 12 frames annotated"),
     "no object": ("mose", "Annotations/one", write_empty, "no annotated frame with an object"),
     "object in no frame": ("sav", "Annotations_6fps/one/001", write_empty, "object 1 is in no frame"),
     "truncated frame": ("mose", "JPEGImages/one/00003.jpg", break_image, "00003.jpg is not a readable image"),
@@ -260,7 +263,7 @@ def test_exported_ground_truth_scores_full_marks_against_itself_only(dataset: st
         ("sav", "Annotations_6fps/one/000/00004.png", break_image, "00004.png is not a readable image"),
         ("sav", "Annotations_6fps/one/000/00004.png", write_small, "00004.png is 30x20"),
         ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
-        ("mose", "JPEGImages/one", remove_all, "it is empty"),
+        ("mose", "JPEGImages/one", lambda path: keep(path, 0), "it is empty"),
     ],
 )
 def test_a_bad_video_is_named_and_the_others_are_exported(
@@ -289,7 +292,7 @@ def test_videos_and_objects_without_annotations_are_not_exported(tmp_path: Path,
     assert [folder.name for folder in (tmp_path / "1").iterdir()] == ["one"]
 
     layouts.sav(tmp_path / "sav")
-    remove_all(tmp_path / "sav/Annotations_6fps/one/000")
+    keep(tmp_path / "sav/Annotations_6fps/one/000", 0)
     (tmp_path / "sav/Annotations_6fps/one/001/00004.png").unlink()
     assert datasets.main(["--export", "sav", str(tmp_path / "sav"), str(tmp_path / "2")]) == 0
     written = sorted(path.relative_to(tmp_path / "2/one").as_posix() for path in (tmp_path / "2/one").rglob("*.png"))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,27 @@ def test_objects_are_alone_and_begin_where_they_are_seen_first(data: Path, outpu
     assert [interaction["frame"] for interaction in entries[2]["interactions"]] == [APPEARS, 8]
     assert not saved(output, 2, obj=2).any()
     assert np.array_equal(saved(output, APPEARS, obj=2), labels[APPEARS] == 2)
+
+
+@pytest.mark.parametrize("protocol", [run_online, run_offline])
+def test_objects_of_which_only_the_prompt_is_annotated_are_left_out(
+    protocol: Callable[..., dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    video = read_dataset("mose", layouts.folders(tmp_path / "data", every=APPEARS + 1))[0]  # the second one appears just before
+    for path in sorted(video.annotations.source.iterdir())[2:]:
+        path.unlink()
+    (tmp_path / "1").mkdir()
+    system = ErringSystem(layouts.discs(0)[1])
+    result = protocol(system, video, tmp_path / "1")
+    assert [entry["object"] for entry in result["objects"]] == [1]
+    assert system.sessions == 1
+    assert "object 2" in caplog.text
+    assert not saved(tmp_path / "1", APPEARS + 1, obj=2).any()
+
+    (video.annotations.source / f"{APPEARS + 1:05d}.png").unlink()
+    (video,) = read_dataset("mose", tmp_path / "data", ["one"])
+    with pytest.raises(ValueError, match="no object has an annotated frame after"):
+        protocol(system, video, tmp_path / "1")
 
 
 def test_offline_corrects_the_worst_frame_after_each_pass(video: EvaluationVideo, output: Path) -> None:
