@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from i2v.utils.masks import load_mask
 from sav_dataset.sav_evaluator import evaluate
 from test_pvs import datasets
 from test_pvs.datasets import EvaluationVideo, export_ground_truth, read_dataset
@@ -244,17 +245,22 @@ def test_check_mentions_videos_without_masks(tmp_path: Path, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("dataset", LAYOUTS)
-def test_exported_ground_truth_scores_full_marks_against_itself_only(dataset: str, tmp_path: Path) -> None:
+def test_exported_ground_truth_has_every_object_in_every_annotated_frame(dataset: str, tmp_path: Path) -> None:
     videos = read(dataset, tmp_path / "val")
     output = tmp_path / "ground_truth"
     export_ground_truth(videos, output)
     with pytest.raises(ValueError, match="ground_truth is there already"):
         export_ground_truth(videos, output)
-    results = evaluate(output, output, strict=True)
-    assert [(score.j, score.f) for result in results for score in result.scores.values()] == [(100, 100)] * 4
-    obj = f"{videos[0].objects[1]:03d}"
-    names = [videos[0].frame_names[frame] for frame in videos[0].annotated_frames]
-    assert sorted(path.stem for path in (output / videos[0].name / obj).iterdir()) == sorted(names)
+    expected = {
+        f"{video.name}/{obj:03d}/{video.frame_names[frame]}.png": layouts.discs(number)[1][frame] == label
+        for number, video in enumerate(videos)
+        for label, obj in enumerate(video.objects, start=1)
+        for frame in video.annotated_frames
+    }
+    found = {path.relative_to(output).as_posix(): load_mask(path) for path in output.rglob("*.png")}
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert [len(result.scores) for result in evaluate(output, output, strict=True)] == [2, 2]  # the evaluator can read it
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,12 @@ import torch
 
 from i2v import I2VVideoPredictor
 from i2v.utils.masks import load_mask, save_label_image
+from sav_dataset.jf import jf_scores
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
+from test_pvs.prompting import mask_iou
 from test_pvs.runner import parse_devices
 from test_pvs.semi_supervised import semi_supervised
 from tests.test_pvs import layouts
@@ -353,10 +355,17 @@ def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint
     assert [(prompt["frame"], prompt["object"]) for prompt in prompts] == [(0, 1), (APPEARS, 2)]
     assert all(1 <= prompt["used"] <= len(prompt["clicks"]) <= 3 for prompt in prompts)
     assert all(prompt["iou"] == max(click["iou"] for click in prompt["clicks"]) for prompt in prompts)
+    masks = tmp_path / "the output/masks"
+    # Alone in its frame, the first object has there the mask of the clicks that were used.
+    assert mask_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
     done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", VIDEOS="one", **where)
     assert done.returncode == 0, done.stderr
-    assert all(0 <= score < 100 for score in global_score(done.stdout))
-    assert (tmp_path / "the output/masks/results.csv").exists()
+    frames = range(0, NUM_FRAMES, 2)
+    truth = np.stack([[LABELS[frame] == obj for obj in (1, 2)] for frame in frames])
+    found = np.stack([[saved(masks / "one", obj, frame) for obj in (1, 2)] for frame in frames])
+    scores = [(score.j_and_f, score.j, score.f) for score in jf_scores(truth, found)]
+    assert global_score(done.stdout) == pytest.approx(np.mean(scores, axis=0), abs=0.051)  # printed with one decimal
+    assert (masks / "results.csv").exists()
 
 
 def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
