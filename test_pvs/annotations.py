@@ -38,6 +38,10 @@ class Annotations(ABC):
     def objects(self) -> list[int]:
         """Numbers of all objects, in order."""
 
+    def frames_of(self, obj: int) -> list[int]:
+        """Numbers of the frames in which an object is annotated, in order; it may be annotated as absent."""
+        return self.frames
+
     @abstractmethod
     def mask(self, frame: int, obj: int, size: tuple[int, int]) -> np.ndarray:
         """The mask (H, W) bool of an object in an annotated frame; empty where the object is not.
@@ -59,7 +63,8 @@ class LabelImages(Annotations):
 
     Args:
         single: everything but 0 is the one object, number 1. Where the first image with an object has nothing but 255, that is
-            so in any case, as in the evaluator.
+            so in any case, as in the evaluator. Otherwise images in colour are an error: they do not tell objects
+            apart.
     """
 
     exclusive = True
@@ -78,7 +83,7 @@ class LabelImages(Annotations):
 
     def mask(self, frame: int, obj: int, size: tuple[int, int]) -> np.ndarray:
         path = self._paths[frame]
-        labels = load_labels(path)
+        labels = self._load(path)
         _check_size(path, labels, size)
         return labels != 0 if self._is_binary else labels == obj
 
@@ -89,12 +94,19 @@ class LabelImages(Annotations):
     @cached_property
     def _labels(self) -> dict[int, set[int]]:
         """The labels in each frame, without 0. All images are read for it, because an object may appear in any of them."""
-        return {frame: _labels_in(path) for frame, path in self._paths.items()}
+        return {frame: self._labels_in(path) for frame, path in self._paths.items()}
 
     @cached_property
     def _is_binary(self) -> bool:
         # What differs from the labels is decided without reading all images, where one suffices.
-        return self._single or next(filter(None, map(_labels_in, self._paths.values())), None) == {DAVIS_2016_FOREGROUND}
+        return self._single or next(filter(None, map(self._labels_in, self._paths.values())), None) == {DAVIS_2016_FOREGROUND}
+
+    def _labels_in(self, path: Path) -> set[int]:
+        """The labels of a label image, without 0."""
+        return set(np.unique(self._load(path)).tolist()) - {0}
+
+    def _load(self, path: Path) -> np.ndarray:
+        return load_labels(path, colour=self._single)
 
 
 class ObjectFolders(Annotations):
@@ -112,6 +124,9 @@ class ObjectFolders(Annotations):
     @property
     def objects(self) -> list[int]:
         return list(self._paths)
+
+    def frames_of(self, obj: int) -> list[int]:
+        return list(self._paths[obj])
 
     def mask(self, frame: int, obj: int, size: tuple[int, int]) -> np.ndarray:
         path = self._paths[obj].get(frame)
@@ -187,11 +202,6 @@ def listed(items: Sequence[Any], shown: int = 5) -> str:
     """A list for a message, cut off where it is long."""
     more = f", ... ({len(items)} in all)" if len(items) > shown else ""
     return ", ".join(map(str, items[:shown])) + more
-
-
-def _labels_in(path: Path) -> set[int]:
-    """The labels of a label image, without 0."""
-    return set(np.unique(load_labels(path)).tolist()) - {0}
 
 
 def _check_size(path: Path, mask: np.ndarray, size: tuple[int, int]) -> None:

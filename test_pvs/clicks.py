@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import cv2
@@ -39,14 +39,13 @@ class Click:
 
 @dataclass
 class SimulatedUser:
-    """Clicks on objects, and remembers every click.
+    """Clicks on objects.
 
     Attributes:
-        rng: None for the deterministic places. log: all clicks, in their order.
+        rng: None for the deterministic places.
     """
 
     rng: np.random.Generator | None = None
-    log: list[Click] = field(default_factory=list)
 
     @classmethod
     def seeded(cls, seed: int | None, video: str) -> SimulatedUser:
@@ -58,7 +57,7 @@ class SimulatedUser:
         """Click on the object, or, given its predicted mask, on what is wrong there.
 
         Args:
-            frame, obj: for the log. ground_truth, prediction: (H, W) bool.
+            frame, obj: of the click. ground_truth, prediction: (H, W) bool.
 
         Returns:
             The click; None if nothing is wrong.
@@ -70,10 +69,7 @@ class SimulatedUser:
             found = (*first_click(ground_truth, self.rng), FOREGROUND)
         else:
             found = correction_click(ground_truth, prediction, self.rng)
-        if found is None:
-            return None
-        self.log.append(Click(frame, obj, *found))
-        return self.log[-1]
+        return None if found is None else Click(frame, obj, *found)
 
 
 class LoggedUser(SimulatedUser):

@@ -65,12 +65,16 @@ class EvaluationVideo:
     @cached_property
     def annotated_frames(self) -> list[int]:
         """Indices of the frames that have ground truth, in order."""
-        return [self._indices[number] for number in self.annotations.frames if number in self._indices]
+        return self._indices_of(self.annotations.frames)
 
     @cached_property
     def objects(self) -> list[int]:
         """Numbers of all objects."""
         return self.annotations.objects
+
+    def frames_of(self, obj: int) -> list[int]:
+        """Indices of the frames that have ground truth of an object, in order."""
+        return self._indices_of(self.annotations.frames_of(obj))
 
     def mask(self, frame: int, obj: int) -> np.ndarray:
         """The ground truth of an object in an annotated frame: (H, W) bool, empty where it is absent."""
@@ -114,6 +118,10 @@ class EvaluationVideo:
     def _indices(self) -> dict[int, int]:
         return {number: index for index, number in enumerate(self._numbers)}
 
+    def _indices_of(self, numbers: Iterable[int]) -> list[int]:
+        """The indices of the frames with these numbers; without those that the video has not."""
+        return [self._indices[number] for number in numbers if number in self._indices]
+
     def _find_problems(self, thorough: bool) -> Iterator[str]:
         steps = np.diff(self._numbers)
         gaps = [self.images.paths[i].name for i in np.flatnonzero(steps > min(steps, default=1))]
@@ -130,6 +138,9 @@ class EvaluationVideo:
         yield from (f"{self.annotations.source}: {gap}" for gap in self.annotations.gaps())
         if not self.annotated_frames or not self.objects:
             yield f"{self.annotations.source}: no annotated frame with an object"
+        elif len(self.annotated_frames) < 3:
+            few = f"only {len(self.annotated_frames)} of {len(self._numbers)} frames annotated"
+            yield f"{self.annotations.source}: {few}: without the first and the last one, none is left for the evaluator"
         for obj in self.objects:
             yield from self._find_mask_problems(obj)
         for index in range(self.images.count() if thorough else 0):
@@ -266,21 +277,33 @@ def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str
     return found
 
 
-def export_ground_truth(videos: Iterable[EvaluationVideo], output: Path) -> None:
-    """Write the ground truth as OUTPUT/VIDEO/OBJECT/FRAME.png. Videos that are there already are skipped; those of SA-V, which
-    have this layout, become links."""
-    output.mkdir(parents=True, exist_ok=True)
-    for video in videos:
-        target = output / video.name
-        if target.exists():
-            continue
-        if isinstance(video.annotations, ObjectFolders):
-            target.symlink_to(video.annotations.source.resolve(), target_is_directory=True)
-            continue
-        with whole_folder(target) as folder:
-            for obj in video.objects:
-                for frame in video.annotated_frames:
-                    save_mask(folder, obj, video.frame_names[frame], video.mask(frame, obj))
+def export_ground_truth(videos: Sequence[EvaluationVideo], output: Path) -> list[str]:
+    """Write the ground truth as OUTPUT/VIDEO/OBJECT/FRAME.png, in a new folder. Videos without objects are left out.
+
+    Returns:
+        One message for each video whose ground truth cannot be used; it is left out, too.
+
+    Raises:
+        ValueError: OUTPUT is there already. OSError: it cannot be written.
+    """
+    if output.exists():  # it may be of other videos, or of annotations that were replaced
+        raise ValueError(f"{output} is there already: remove it, or give another folder")
+    found, empty = [], []
+    with whole_folder(output) as root:
+        for video in tqdm(videos, unit="video"):
+            try:
+                masks = [(obj, frame) for obj in video.objects for frame in video.frames_of(obj)]
+                if not masks:
+                    empty.append(video.name)
+                    continue
+                with whole_folder(root / video.name) as folder:
+                    for obj, frame in masks:
+                        save_mask(folder, obj, video.frame_names[frame], video.mask(frame, obj))
+            except (OSError, ValueError) as error:
+                found.append(f"{video.name}: {error}")
+    if empty:
+        log.info("%d of %d videos have no annotated object, and are left out: %s", len(empty), len(videos), listed(empty))
+    return found
 
 
 def _read_davis(root: Path, lists: Sequence[str], single: bool) -> list[EvaluationVideo]:
@@ -344,15 +367,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         dataset, root, *output = args.check or args.export
         videos = read_dataset(dataset, root, args.videos)
-        if output:
-            export_ground_truth(videos, Path(output[0]))
-            return 0
-        found = check(videos, args.thorough)
+        found = export_ground_truth(videos, Path(output[0])) if output else check(videos, args.thorough)
     except (OSError, ValueError) as error:
         log.error("error: %s", error)
         return 1
     print(*found, sep="\n", end="\n" if found else "")  # noqa: T201
-    print(f"{root}: {len(videos)} videos, {len(found)} problems")  # noqa: T201
+    if args.check:
+        print(f"{root}: {len(videos)} videos, {len(found)} problems")  # noqa: T201
     return 1 if found else 0
 
 

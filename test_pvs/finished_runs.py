@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from test_pvs.annotations import listed
 from test_pvs.interactive import mean_curve
 from test_pvs.runner import MASKS, RESULTS, SETTINGS
 from train.dataset.sample import read_json, sample_errors
@@ -31,7 +30,8 @@ class FinishedRun:
 
     Attributes:
         settings: see `Run.settings`. videos: what the protocol returned, by video. failures: the videos that failed.
-        scores: J&F in percent of each video's objects; of the finished videos only.
+        scores: J&F in percent of each video's objects; of the finished videos only, without those that the evaluator did not
+            score.
         expected: the videos of all runs that are compared with this one.
     """
 
@@ -64,15 +64,18 @@ class FinishedRun:
 
     @cached_property
     def j_and_f(self) -> float | None:
-        """The mean over all objects of the finished videos; None if no video is finished."""
+        """The mean over all objects of the scored videos; None if no video is scored."""
         numbers = [number for scores in self.scores.values() for number in scores]
         return float(np.mean(numbers)) if numbers else None
 
     @property
     def missing(self) -> str:
-        """Empty, or how many of the videos the scores are of: those that failed are left out, and those of other runs only."""
-        everything = self.expected | self.failures | self.scores.keys()
-        return f"{len(self.scores)} of {len(everything)} videos" if len(self.scores) < len(everything) else ""
+        """Empty, or how many of the videos the scores are of: those that failed or were not scored are left out, and those of
+        other runs only."""
+        everything = self.expected | self.failures | self.videos.keys()
+        unscored = len(self.videos.keys() - self.scores.keys())
+        more = f", {unscored} not scored" if unscored else ""
+        return f"{len(self.scores)} of {len(everything)} videos{more}" if len(self.scores) < len(everything) else ""
 
     def curve(self) -> dict[int, float]:
         """J&F over the number of interacted frames, of interactive runs with a finished video."""
@@ -116,7 +119,7 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
         if key in by_settings:
             raise ValueError(f"{by_settings[key].folder} and {run.folder} have the same settings and system: give one of them")
         by_settings[key] = run
-        groups[run.settings["dataset"], run.settings["data"]] |= run.scores.keys() | run.failures
+        groups[run.settings["dataset"], run.settings["data"]] |= run.videos.keys() | run.failures
     return [
         replace(run, expected=frozenset(groups[run.settings["dataset"], run.settings["data"]])) for run in by_settings.values()
     ]
@@ -139,7 +142,8 @@ def _after_all_frames(result: dict[str, Any], frames: int) -> list[float]:
 
 
 def _evaluated(path: Path, videos: Iterable[str]) -> dict[str, list[float]]:
-    """J&F of finished videos' objects as the evaluator wrote it; it has a 0 for those that failed."""
+    """J&F of finished videos' objects as the evaluator wrote it; it has a 0 for those that failed. It has nothing for a video
+    without an object in a frame that counts."""
     if not path.is_file():
         raise ValueError(f"the masks are not scored: there is no {path}; run semi_eval.sh")
     scores: defaultdict[str, list[float]] = defaultdict(list)
@@ -148,7 +152,4 @@ def _evaluated(path: Path, videos: Iterable[str]) -> dict[str, list[float]]:
             cells = {name.strip(): text.strip() for name, text in line.items()}
             if cells["obj"]:  # the mean of all has none
                 scores[cells["sequence"]].append(float(cells["J&F"]))
-    unscored = sorted(set(videos) - scores.keys())
-    if unscored:
-        raise ValueError(f"{path} lacks {listed(unscored)}: run semi_eval.sh again")
-    return {name: scores[name] for name in videos}
+    return {name: scores[name] for name in videos if name in scores}

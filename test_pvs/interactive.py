@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from i2v.utils.masks import mask_to_rle, rle_to_mask
+from test_pvs.annotations import listed
 from test_pvs.clicks import SimulatedUser
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.interaction import Annotator, Interaction, LoggedAnnotator, Masks, SimulatedAnnotator, Target
@@ -31,6 +32,8 @@ from test_pvs.outputs import save_mask
 from test_pvs.prompting import click_again
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
+
+log = logging.getLogger("test_pvs.interactive")
 
 # How corrections are given to the next pass of the offline protocol.
 MASKS_AGAIN, CLICKS_AGAIN = "masks", "clicks"
@@ -98,8 +101,10 @@ def replay(
     Returns:
         As `online`.
     """
-    log = {entry["object"]: entry["interactions"] for entry in result["objects"]}
-    return _evaluate(_PROTOCOLS[settings["protocol"]], system, video, settings, folder, lambda obj: LoggedAnnotator(log[obj]))
+    logged = {entry["object"]: entry["interactions"] for entry in result["objects"]}
+    return _evaluate(
+        _PROTOCOLS[settings["protocol"]], system, video, settings, folder, lambda obj: LoggedAnnotator(logged[obj])
+    )
 
 
 def mean_curve(objects: Iterable[dict[str, Any]]) -> dict[int, Scores]:
@@ -133,12 +138,12 @@ def _evaluate(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     nothing = mask_to_rle(np.zeros(video.size[::-1], bool))
-    firsts = video.first_frames()
+    targets = _targets(video)
     entries = []
     for obj in video.objects:
         masks: Masks = {}
-        if obj in firsts:
-            target = Target(video, obj, firsts[obj])
+        if obj in targets:
+            target = targets[obj]
             masks, interactions, curve = protocol(system, target, options, partial(annotator, obj))
             entries.append(
                 {
@@ -151,6 +156,25 @@ def _evaluate(
         for frame in video.annotated_frames:
             save_mask(folder, obj, video.frame_names[frame], rle_to_mask(masks.get(frame, nothing)))
     return {"seconds": round(time.perf_counter() - started, 3), "objects": entries}
+
+
+def _targets(video: EvaluationVideo) -> dict[int, Target]:
+    """What to segment, by object. Objects without an annotated frame after their first one are left out: nothing but their
+    prompt could be scored.
+
+    Raises:
+        ValueError: all objects are like that, or there is none.
+    """
+    targets = {obj: Target(video, obj, first) for obj, first in video.first_frames().items()}
+    scored = {obj: target for obj, target in targets.items() if len(target.frames) > 1}
+    if not scored:
+        raise ValueError(
+            f"{video.annotations.source}: no object has an annotated frame after the one in which it is prompted: "
+            "take a data set with more annotations"
+        )
+    if left_out := listed(sorted(targets.keys() - scored.keys())):
+        log.warning("%s: not scored, because no annotated frame follows their first one: object %s", video.name, left_out)
+    return scored
 
 
 def _online(

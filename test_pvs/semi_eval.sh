@@ -6,6 +6,12 @@ set -eu
 : "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
 project=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
+rm -rf "$OUT/ground_truth" # of an earlier evaluation, perhaps of other videos or annotations
+status=0
 # shellcheck disable=SC2086 # VIDEOS is a list
-"${PYTHON:-python}" -m test_pvs.datasets --export "$DATASET" "$DATA" "$OUT/ground_truth" ${VIDEOS:+--videos $VIDEOS}
-exec "${PYTHON:-python}" -m sav_dataset.sav_evaluator --gt_root "$OUT/ground_truth" --pred_root "$OUT/masks" "$@"
+unusable=$("${PYTHON:-python}" -m test_pvs.datasets --export "$DATASET" "$DATA" "$OUT/ground_truth" ${VIDEOS:+--videos $VIDEOS}) ||
+  status=$?
+[ -d "$OUT/ground_truth" ] || exit "$status"
+"${PYTHON:-python}" -m sav_dataset.sav_evaluator --gt_root "$OUT/ground_truth" --pred_root "$OUT/masks" "$@" || status=$?
+[ -z "$unusable" ] || printf 'error: videos that are not scored, because their ground truth cannot be used:\n%s\n' "$unusable" >&2
+exit "$status"

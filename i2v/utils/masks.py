@@ -150,14 +150,17 @@ def save_label_image(path: str | Path, labels: np.ndarray) -> None:
         image.save(temporary, format="PNG")
 
 
-def load_labels(path: str | Path) -> np.ndarray:
-    """Read a label image: a palette image's indices or a grey image's values; an image in colour is label 1 where not black.
+def load_labels(path: str | Path, colour: bool = True) -> np.ndarray:
+    """Read a label image: a palette image's indices or a grey image's values.
+
+    Args:
+        colour: an image in colour is label 1 where it is not black; otherwise it is an error.
 
     Returns:
         (H, W) integers, 0 where there is no object.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: not an image.
+        FileNotFoundError: no such file. ValueError: not an image, or one in colour.
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"no such mask: {path}")
@@ -166,6 +169,8 @@ def load_labels(path: str | Path) -> np.ndarray:
             # The index of a palette image is the label; its alpha channel, if any, is not part of a mask.
             if image.mode in ("P", "L", "1", "I", "I;16"):
                 return np.asarray(image).astype(np.int32)
+            if not colour:
+                raise ValueError(f"{path} is an image in colour: expected a palette or grey image, whose values are the labels")
             return np.asarray(image.convert("RGB")).any(axis=2).astype(np.int32)
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} is not a readable image: {error}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from test_pvs.clicks import Click, SimulatedUser, box_around, correction_click, first_click
+from test_pvs.clicks import Click, LoggedUser, SimulatedUser, box_around, correction_click, first_click
 
 HEIGHT, WIDTH = 60, 80
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -95,9 +96,7 @@ def test_the_border_of_the_frame_is_a_border() -> None:
 
 def test_nothing_to_correct() -> None:
     assert correction_click(L_SHAPE, L_SHAPE) is None
-    user = SimulatedUser()
-    assert user.click(0, 1, L_SHAPE, L_SHAPE) is None
-    assert user.log == []
+    assert SimulatedUser().click(0, 1, L_SHAPE, L_SHAPE) is None
 
 
 def test_empty_masks_and_two_sizes_are_errors() -> None:
@@ -115,20 +114,20 @@ def test_box() -> None:
     assert box_around(rectangle(79, 4, 79, 4)) == (79, 4, 80, 5)
 
 
-def test_the_log_can_be_replayed() -> None:
+def test_clicks_can_be_made_again_from_the_output_json() -> None:
     user = SimulatedUser()
-    user.click(3, 7, disc(33, 21, 9))
-    user.click(4, 7, disc(33, 21, 9), disc(33, 21, 9) | disc(60, 30, 5))
-    assert user.log == [Click(3, 7, 33, 21, 1), Click(4, 7, 60, 30, 0)]
-    assert [Click(**asdict(click)) for click in user.log] == user.log
+    first = user.click(3, 7, disc(33, 21, 9))
+    second = user.click(4, 7, disc(33, 21, 9), disc(33, 21, 9) | disc(60, 30, 5))
+    assert [first, second] == [Click(3, 7, 33, 21, 1), Click(4, 7, 60, 30, 0)]
+    entries = json.loads(json.dumps([{**asdict(click), "iou": 0.5} for click in (first, second)]))
+    again = LoggedUser(map(Click.of, entries))
+    # Whatever is predicted, and wherever.
+    assert [again.click(0, 1, RING, RING), again.click(0, 1, RING), again.click(0, 1, RING)] == [first, second, None]
 
 
 def drawn_clicks(seed: int, video: str) -> list[Click]:
     user = SimulatedUser.seeded(seed, video)
-    for frame in range(5):
-        user.click(frame, 1, disc(33, 21, 15))
-        user.click(frame, 1, NOTHING, RING)
-    return user.log
+    return [user.click(frame, 1, *masks) for frame in range(5) for masks in ((disc(33, 21, 15),), (NOTHING, RING))]
 
 
 def test_drawn_clicks_repeat_with_the_seed_and_differ_without() -> None:

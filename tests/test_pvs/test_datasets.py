@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from i2v.utils.masks import load_mask
 from sav_dataset.sav_evaluator import evaluate
 from test_pvs import datasets
 from test_pvs.datasets import EvaluationVideo, export_ground_truth, read_dataset
@@ -61,6 +62,10 @@ def test_davis2016_is_one_object_and_its_list_counts(tmp_path: Path) -> None:
     both = read_dataset("davis2016", layouts.folders(tmp_path / "2017", resolution="480p"))
     assert both[0].objects == [1]
     assert np.array_equal(both[0].mask(6, 1), layouts.discs(0)[1][6] > 0)
+    # Masks of one object may be in colour.
+    write_in_colour(tmp_path / "2017/Annotations/480p/one")
+    coloured = read_dataset("davis2016", tmp_path / "2017")[0]
+    assert np.array_equal(coloured.mask(6, 1), layouts.discs(0)[1][6] > 0)
     (tmp_path / "ImageSets/480p/val.txt").unlink()
     assert len(read_dataset("davis2016", tmp_path)) == 3
     binary = read_dataset("davis2017", tmp_path)[0]
@@ -127,8 +132,14 @@ def write_empty(folder: Path) -> None:
         Image.fromarray(np.zeros((48, 64), np.uint8)).save(path)
 
 
-def remove_all(folder: Path) -> None:
-    for path in folder.iterdir():
+def write_in_colour(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        Image.open(path).convert("RGB").save(path)
+
+
+def keep(folder: Path, count: int) -> None:
+    """Remove all but the first files of a folder."""
+    for path in sorted(folder.iterdir())[count:]:
         path.unlink()
 
 
@@ -138,13 +149,16 @@ DAMAGES = {
     "missing mask": ("pumavos", "Annotations/one/00003.png", Path.unlink, "no masks of frame 00003"),
     "missing mask of an object": ("sav", "Annotations_6fps/one/001/00008.png", Path.unlink, "object 1 has no mask of frame 8"),
     "gap between numbers": ("youtubevos", "JPEGImages/one/00015.jpg", Path.unlink, "missing after 00010.jpg"),
-    "no frames": ("mose", "JPEGImages/one", remove_all, "it is empty"),
-    "no masks": ("mose", "Annotations/one", remove_all, "no annotated frame"),
+    "no frames": ("mose", "JPEGImages/one", lambda path: keep(path, 0), "it is empty"),
+    "no masks": ("mose", "Annotations/one", lambda path: keep(path, 0), "no annotated frame"),
+    "one annotated frame": ("mose", "Annotations/one", lambda path: keep(path, 1), "only 1 of 12 frames annotated"),
+    "two annotated frames": ("mose", "Annotations/one", lambda path: keep(path, 2), "only 2 of 12 frames annotated"),
     "no object": ("mose", "Annotations/one", write_empty, "no annotated frame with an object"),
     "object in no frame": ("sav", "Annotations_6fps/one/001", write_empty, "object 1 is in no frame"),
     "truncated frame": ("mose", "JPEGImages/one/00003.jpg", break_image, "00003.jpg is not a readable image"),
     "frame of another size": ("mose", "JPEGImages/one/00003.jpg", write_small, "00003.jpg is 30x20"),
     "truncated mask": ("sav", "Annotations_6fps/one/001/00004.png", break_image, "00004.png is not a readable image"),
+    "label images in colour": ("esd", "training/one/Mask", write_in_colour, "mask_0.png is an image in colour"),
     "truncated label image": ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
     "mask of another size": ("pumavos", "Annotations/one/00004.png", write_small, "00004.png is 30x20 pixels, the video 64x48"),
     "stray file": ("sav", "Annotations_6fps/one/001", lambda path: path.rename(path.with_name("dog")), "nothing like dog"),
@@ -231,14 +245,61 @@ def test_check_mentions_videos_without_masks(tmp_path: Path, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("dataset", LAYOUTS)
-def test_exported_ground_truth_scores_full_marks_against_itself_only(dataset: str, tmp_path: Path) -> None:
+def test_exported_ground_truth_has_every_object_in_every_annotated_frame(dataset: str, tmp_path: Path) -> None:
     videos = read(dataset, tmp_path / "val")
     output = tmp_path / "ground_truth"
     export_ground_truth(videos, output)
-    export_ground_truth(videos, output)  # nothing to do
-    results = evaluate(output, output, strict=True)
-    assert [(score.j, score.f) for result in results for score in result.scores.values()] == [(100, 100)] * 4
-    assert (output / videos[0].name).is_symlink() == (dataset == "sav")
-    obj = f"{videos[0].objects[1]:03d}"
-    names = [videos[0].frame_names[frame] for frame in videos[0].annotated_frames]
-    assert sorted(path.stem for path in (output / videos[0].name / obj).iterdir()) == sorted(names)
+    with pytest.raises(ValueError, match="ground_truth is there already"):
+        export_ground_truth(videos, output)
+    expected = {
+        f"{video.name}/{obj:03d}/{video.frame_names[frame]}.png": layouts.discs(number)[1][frame] == label
+        for number, video in enumerate(videos)
+        for label, obj in enumerate(video.objects, start=1)
+        for frame in video.annotated_frames
+    }
+    found = {path.relative_to(output).as_posix(): load_mask(path) for path in output.rglob("*.png")}
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert [len(result.scores) for result in evaluate(output, output, strict=True)] == [2, 2]  # the evaluator can read it
+
+
+@pytest.mark.parametrize(
+    ("dataset", "path", "change", "message"),
+    [
+        ("sav", "Annotations_6fps/one/000/00004.png", break_image, "00004.png is not a readable image"),
+        ("sav", "Annotations_6fps/one/000/00004.png", write_small, "00004.png is 30x20"),
+        ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
+        ("mose", "JPEGImages/one", lambda path: keep(path, 0), "it is empty"),
+    ],
+)
+def test_a_bad_video_is_named_and_the_others_are_exported(
+    dataset: str, path: str, change: Callable[[Path], None], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, output = LAYOUTS[dataset][0](tmp_path / "data"), tmp_path / "ground_truth"
+    change(root / path)
+    assert datasets.main(["--export", dataset, str(root), str(output)]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("one: ")
+    assert message in line
+    assert [folder.name for folder in output.iterdir()] == ["two"]  # nothing of the bad one is left, visible or hidden
+    (result,) = evaluate(output, output, strict=True)
+    assert len(result.scores) == 2
+
+
+def test_videos_and_objects_without_annotations_are_not_exported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    layouts.lvvis(tmp_path / "lvvis")
+    path = tmp_path / "lvvis_instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [entry for entry in content["annotations"] if entry["video_id"] == 1]
+    path.write_text(json.dumps(content))
+    with caplog.at_level(logging.INFO):
+        assert datasets.main(["--export", "lvvis", str(tmp_path / "lvvis"), str(tmp_path / "1")]) == 0
+    assert "1 of 2 videos have no annotated object, and are left out: two" in caplog.text
+    assert [folder.name for folder in (tmp_path / "1").iterdir()] == ["one"]
+
+    layouts.sav(tmp_path / "sav")
+    keep(tmp_path / "sav/Annotations_6fps/one/000", 0)
+    (tmp_path / "sav/Annotations_6fps/one/001/00004.png").unlink()
+    assert datasets.main(["--export", "sav", str(tmp_path / "sav"), str(tmp_path / "2")]) == 0
+    written = sorted(path.relative_to(tmp_path / "2/one").as_posix() for path in (tmp_path / "2/one").rglob("*.png"))
+    assert written == ["001/00000.png", "001/00008.png"]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,27 @@ def test_objects_are_alone_and_begin_where_they_are_seen_first(data: Path, outpu
     assert np.array_equal(saved(output, APPEARS, obj=2), labels[APPEARS] == 2)
 
 
+@pytest.mark.parametrize("protocol", [run_online, run_offline])
+def test_objects_of_which_only_the_prompt_is_annotated_are_left_out(
+    protocol: Callable[..., dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    video = read_dataset("mose", layouts.folders(tmp_path / "data", every=APPEARS + 1))[0]  # the second one appears just before
+    for path in sorted(video.annotations.source.iterdir())[2:]:
+        path.unlink()
+    (tmp_path / "1").mkdir()
+    system = ErringSystem(layouts.discs(0)[1])
+    result = protocol(system, video, tmp_path / "1")
+    assert [entry["object"] for entry in result["objects"]] == [1]
+    assert system.sessions == 1
+    assert "object 2" in caplog.text
+    assert not saved(tmp_path / "1", APPEARS + 1, obj=2).any()
+
+    (video.annotations.source / f"{APPEARS + 1:05d}.png").unlink()
+    (video,) = read_dataset("mose", tmp_path / "data", ["one"])
+    with pytest.raises(ValueError, match="no object has an annotated frame after"):
+        protocol(system, video, tmp_path / "1")
+
+
 def test_offline_corrects_the_worst_frame_after_each_pass(video: EvaluationVideo, output: Path) -> None:
     bad, worse = part_of(4, 0.6), part_of(8, 0.2)
     system = ErringSystem(LABELS, [Error(1, 4, 4, bad), Error(1, 8, 8, worse)])
@@ -353,9 +375,10 @@ def test_bad_options_are_refused_at_once(options: list[str], data: Path, tmp_pat
 
 def test_the_script_prints_j_and_f(data: Path, tmp_path: Path) -> None:
     where = {"MODE": "offline", "CLICKS": "1", "DATASET": "mose", "DATA": str(data), "OUT": str(tmp_path / "the output")}
+    what = {"SYSTEM": "static-mask", "DEVICES": "cpu", "VIDEOS": "one"}
     done = subprocess.run(
-        ["sh", str(PROJECT / "test_pvs/interactive.sh"), "--videos", "one", "--frames", "2"],
-        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": "", "SYSTEM": "static-mask", "DEVICES": "cpu", **where},
+        ["sh", str(PROJECT / "test_pvs/interactive.sh"), "--frames", "2"],
+        env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": "", **what, **where},
         cwd=tmp_path,
         text=True,
         capture_output=True,
@@ -364,6 +387,7 @@ def test_the_script_prints_j_and_f(data: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "the output/results.json").read_text())
+    assert list(results["videos"]) == ["one"]
     curve = mean_curve(results["videos"]["one"]["objects"])
     assert f"J&F of 2 objects with at most so many interacted frames: {curve[1]['j_and_f']:.1f} (1), " in done.stdout
     assert {name: results["settings"][name] for name in ("protocol", "clicks", "system")} == {

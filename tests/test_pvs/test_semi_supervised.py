@@ -17,11 +17,13 @@ import pytest
 import torch
 
 from i2v import I2VVideoPredictor
-from i2v.utils.masks import load_mask
+from i2v.utils.masks import load_mask, save_label_image
+from sav_dataset.jf import jf_scores
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
+from test_pvs.prompting import mask_iou
 from test_pvs.runner import parse_devices
 from test_pvs.semi_supervised import semi_supervised
 from tests.test_pvs import layouts
@@ -353,10 +355,17 @@ def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint
     assert [(prompt["frame"], prompt["object"]) for prompt in prompts] == [(0, 1), (APPEARS, 2)]
     assert all(1 <= prompt["used"] <= len(prompt["clicks"]) <= 3 for prompt in prompts)
     assert all(prompt["iou"] == max(click["iou"] for click in prompt["clicks"]) for prompt in prompts)
+    masks = tmp_path / "the output/masks"
+    # Alone in its frame, the first object has there the mask of the clicks that were used.
+    assert mask_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
     done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", VIDEOS="one", **where)
     assert done.returncode == 0, done.stderr
-    assert all(0 <= score < 100 for score in global_score(done.stdout))
-    assert (tmp_path / "the output/masks/results.csv").exists()
+    frames = range(0, NUM_FRAMES, 2)
+    truth = np.stack([[LABELS[frame] == obj for obj in (1, 2)] for frame in frames])
+    found = np.stack([[saved(masks / "one", obj, frame) for obj in (1, 2)] for frame in frames])
+    scores = [(score.j_and_f, score.j, score.f) for score in jf_scores(truth, found)]
+    assert global_score(done.stdout) == pytest.approx(np.mean(scores, axis=0), abs=0.051)  # printed with one decimal
+    assert (masks / "results.csv").exists()
 
 
 def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
@@ -371,6 +380,51 @@ def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
     assert run(tmp_path / "data", tmp_path / "1c", "--input", "1c") == 0
     (result,) = sav_evaluate(tmp_path / "gm/ground_truth", tmp_path / "1c/masks", strict=True)
     assert result.scores["001"].j < 50
+
+
+def scored_videos(output: Path) -> set[str]:
+    """The videos in the evaluator's table."""
+    lines = (output / "masks/results.csv").read_text().splitlines()
+    return {line.split(",")[0].strip() for line in lines[2:]}  # the first two are the header and the mean
+
+
+def test_each_evaluation_is_of_the_wanted_videos_and_the_annotations_of_now(tmp_path: Path) -> None:
+    data = layouts.folders(tmp_path / "data", every=4)
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    done = run_script("semi_infer.sh", tmp_path, INPUT="gm", SYSTEM="static-mask", DEVICES="cpu", VIDEOS="one", **where)
+    assert done.returncode == 0, done.stderr
+    assert entries(tmp_path / "gm/masks") == ["one"]
+    assert run(data, tmp_path / "gm") == 0
+    moving = run_script("semi_eval.sh", tmp_path, "-n", "1", **where)
+    assert scored_videos(tmp_path / "gm") == set(NAMES)
+    assert global_score(moving.stdout)[0] < 100
+    for path in (data / "Annotations/one").iterdir():  # the object does not move any more
+        save_label_image(path, LABELS[0])
+    still = run_script("semi_eval.sh", tmp_path, "-n", "1", VIDEOS="one", **where)
+    assert scored_videos(tmp_path / "gm") == {"one"}
+    assert global_score(still.stdout) == [100, 100, 100]
+
+
+def test_videos_whose_ground_truth_is_broken_are_named_and_the_others_scored(tmp_path: Path) -> None:
+    data = layouts.folders(tmp_path / "data", every=4)
+    assert run(data, tmp_path / "gm") == 0
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    path = data / "Annotations/one/00004.png"
+    path.write_bytes(path.read_bytes()[:50])
+    done = run_script("semi_eval.sh", tmp_path, "-n", "1", **where)
+    assert done.returncode == 1
+    assert scored_videos(tmp_path / "gm") == {"two"}
+    assert global_score(done.stdout)
+    *_, heading, last = done.stderr.splitlines()
+    assert "not scored" in heading
+    assert last.startswith("one: ")
+    assert "00004.png" in last
+    # Nothing is scored where the data set cannot be read.
+    (tmp_path / "gm/masks/results.csv").unlink()
+    done = run_script("semi_eval.sh", tmp_path, **where, VIDEOS="three")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("has no video three")
+    assert not (tmp_path / "gm/masks/results.csv").exists()
 
 
 def test_scripts_say_which_variable_is_missing(tmp_path: Path) -> None:
