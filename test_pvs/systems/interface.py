@@ -52,7 +52,8 @@ class VideoSession(ABC):
 
         Args:
             first, last: frames, both included. Tracking goes on from frame `first` - 1, if that was tracked, so that a protocol
-                may stop, prompt in the frame that it has just seen, and go on from there.
+                may stop, prompt in the frame that it has just seen, and go on from there. Objects that were prompted in it
+                keep the scores of the prompt, and the following frames are tracked with them in memory.
 
         Yields:
             A frame's index, and the scores of the objects in it; an object that is not known yet may be missing.

@@ -71,6 +71,47 @@ def _scores(logits: torch.Tensor) -> np.ndarray:
     return logits.float().cpu().numpy()
 
 
+class SAM2Session(PredictorSession):
+    """A session of SAM 2, which tracks a frame again that was corrected after it had been tracked: the clicks would be lost.
+
+    Tracking that begins with such a frame gives what the user saw there, and goes on behind it, with the correction in memory.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._frame, self._tracked = -1, {}  # the frame that was tracked last, and its scores
+        self._corrected: dict[int, dict[int, np.ndarray]] = {}  # scores by frame
+
+    def prompt(
+        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        scores = super().prompt(frame, obj, points, box, mask)
+        if frame == self._frame:
+            self._corrected.setdefault(frame, dict(self._tracked))
+        if frame in self._corrected:
+            self._corrected[frame][obj] = scores
+        return scores
+
+    def clear(self, frame: int, obj: int) -> None:
+        super().clear(frame, obj)
+        self._corrected.pop(frame, None)
+
+    def reset(self) -> None:
+        super().reset()
+        self._frame, self._tracked = -1, {}
+        self._corrected.clear()
+
+    def propagate(self, first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        if first in self._corrected:
+            yield first, dict(self._corrected[first])
+            first += 1
+        if first > last:
+            return
+        for self._frame, self._tracked in super().propagate(first, last):
+            self._corrected.pop(self._frame, None)
+            yield self._frame, self._tracked
+
+
 class SAMI2V(VideoSystem):
     """SAM-I2V, of any config.
 
@@ -138,7 +179,7 @@ class SAM2(VideoSystem):
     def start(self, frames: Path) -> VideoSession:
         folder = numbered_jpegs(frames)
         state = self._predictor.init_state(folder.name, offload_video_to_cpu=True)
-        return PredictorSession(self._predictor, state, self._context, keep=folder)
+        return SAM2Session(self._predictor, state, self._context, keep=folder)
 
     def _context(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device_type, torch.bfloat16, enabled=self._autocast)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from i2v import I2VVideoPredictor
+from i2v.inference.state import VideoState
 from sav_dataset.jf import region_similarity
 from test_pvs.systems import (
     SAMI2V,
@@ -204,6 +206,15 @@ def test_sam2_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
         build_system(SystemSettings("sam2"))
 
 
+class SAM2Like(I2VVideoPredictor):
+    """A predictor that tracks frames again which were corrected after they had been tracked, and so forgets the corrections."""
+
+    def propagate_in_video(self, state: VideoState, *arguments: Any) -> Iterator[tuple[int, list[int], torch.Tensor]]:
+        for obj in state.objects.values():
+            obj.prompts = {frame: prompt for frame, prompt in obj.prompts.items() if frame in obj.bank.conditioning}
+        return super().propagate_in_video(state, *arguments)
+
+
 @pytest.fixture
 def sam2_calls(monkeypatch: pytest.MonkeyPatch, tiny_predictor: I2VVideoPredictor) -> list[tuple[Any, ...]]:
     """A package sam2 that builds the tiny predictor, which has the same calls, and the arguments with which it did."""
@@ -211,7 +222,7 @@ def sam2_calls(monkeypatch: pytest.MonkeyPatch, tiny_predictor: I2VVideoPredicto
 
     def build(*arguments: Any, **options: Any) -> I2VVideoPredictor:
         calls.append((*arguments, options))
-        return tiny_predictor
+        return SAM2Like(tiny_predictor.model)
 
     module = ModuleType("sam2.build_sam")
     module.build_sam2_video_predictor = build
@@ -232,6 +243,31 @@ def test_sam2_gets_numbered_jpegs(sam2_calls: list, frames: Path, tmp_path: Path
     assert links[3].resolve() == frames.resolve() / "frame_003.png"
     session.prompt(0, 1, mask=object_at(0))
     assert len(track(session)) == NUM_FRAMES
+
+
+@pytest.mark.parametrize("stop", [3, NUM_FRAMES - 1])
+def test_sam2_keeps_corrections_as_sam_i2v_does(
+    stop: int, sam2_calls: list, tiny_predictor: I2VVideoPredictor, frames: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.pt").touch()
+    sam2 = build_system(SystemSettings("sam2", checkpoint=str(tmp_path / "weights.pt"))).start(frames)
+    sessions = (sam2, PredictorSession(tiny_predictor, tiny_predictor.init_state(sam2._state.frames.name)))
+    runs = []
+    for session in sessions:
+        for _ in range(2):  # the second time after a reset, which leaves nothing of the first
+            session.reset()
+            session.prompt(0, 1, mask=object_at(0))
+            session.prompt(0, 2, mask=~object_at(0))
+            tracked = track(session, 0, stop)
+            session.prompt(stop, 1, points=[(70, 10, 1)])
+            corrected = session.prompt(stop, 1, points=[(70, 10, 1), (20, 30, 0)])
+            runs.append(track(session, stop))
+        assert not np.array_equal(corrected, tracked[stop][1])
+        assert np.array_equal(runs[-1][stop][1], corrected)
+    for run in runs:
+        assert list(run) == list(range(stop, NUM_FRAMES))
+        # How many objects are tracked at once makes a difference in the last digits.
+        assert all(np.allclose(run[frame][obj], runs[-1][frame][obj], atol=1e-3) for frame in run for obj in (1, 2))
 
 
 def test_sam2_needs_weights(sam2_calls: list) -> None:
