@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import multiprocessing
@@ -12,6 +13,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -63,7 +65,7 @@ class Run:
         return json.loads(json.dumps(settings))
 
 
-def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> dict[str, BaseException]:
+def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> dict[str, str]:
     """Evaluate all videos that are not finished.
 
     OUTPUT/masks/VIDEO appears when the video is finished; it holds the masks, and result.json with what the protocol returned.
@@ -73,7 +75,7 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         devices: one worker for each, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"]. names: of videos; all by default.
 
     Returns:
-        The videos that failed, each with its error.
+        The videos that failed, each with its traceback.
 
     Raises:
         ValueError: OUTPUT holds a run with other settings. ValueError, OSError, ImportError: the data set or the system cannot
@@ -87,8 +89,8 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
     todo = deque(video.name for video in videos if video.name not in finished)
     failures = _share(run, todo, devices) if todo else {}
     _collect(run, [video.name for video in videos], failures)
-    for name, error in failures.items():
-        log.error("failed: %s: %s: %s", name, type(error).__name__, error)
+    for name, text in failures.items():
+        log.error("failed: %s: %s", name, text.rstrip().rpartition("\n")[-1])
     return failures
 
 
@@ -128,8 +130,8 @@ def _claim(run: Run) -> None:
         raise ValueError(f"{run.output} holds a run with other settings ({'; '.join(other)}): take another folder")
 
 
-def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, BaseException]:
-    """Evaluate videos, each on the device that is free first."""
+def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, str]:
+    """Evaluate videos, each on the device that is free first. Returns the tracebacks of those that failed."""
     in_process = len(devices) == 1
     threads = max((os.cpu_count() or 1) // len(devices), 1)
 
@@ -140,10 +142,10 @@ def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, Base
 
     runs = [replace(run, system=replace(run.system, device=device)) for device in devices[: len(todo)]]
     workers = [start_worker() for _ in runs]
-    failures: dict[str, BaseException] = {}
+    failures: dict[str, str] = {}
     try:
         # What is wrong with the system is wrong for every video: it is built first, and an error ends the run.
-        running: dict[Future[None], tuple[int, str | None]]
+        running: dict[Future[str | None], tuple[int, str | None]]
         running = {workers[i].submit(_prepare, runs[i].system): (i, None) for i in range(len(runs))}
         with tqdm(total=len(todo), unit="video") as progress:
             while running:
@@ -152,8 +154,9 @@ def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, Base
                     error = future.exception()
                     if name is None and error is not None:
                         raise error
-                    if error is not None:
-                        failures[name] = error
+                    text = "".join(traceback.format_exception(error)) if error is not None else future.result()
+                    if text is not None:
+                        failures[name] = text
                     if isinstance(error, BrokenExecutor):  # the process died, of too little memory perhaps
                         workers[i] = start_worker()
                     progress.update(name is not None)
@@ -188,19 +191,27 @@ def _prepare(settings: SystemSettings) -> None:
     _system(settings)
 
 
-def _evaluate(run: Run, name: str) -> None:
-    """Evaluate one video, in a worker."""
-    video = videos_by_name(run.dataset, run.data)[name]
-    with whole_folder(run.output / MASKS / name) as folder:
-        result = run.protocol(_system(run.system), video, run.options, folder)
-        (folder / VIDEO_RESULT).write_text(json.dumps(result))
+def _evaluate(run: Run, name: str) -> str | None:
+    """Evaluate one video, in a worker. Returns None, or the traceback of what went wrong."""
+    try:
+        video = videos_by_name(run.dataset, run.data)[name]
+        with whole_folder(run.output / MASKS / name) as folder:
+            result = run.protocol(_system(run.system), video, run.options, folder)
+            (folder / VIDEO_RESULT).write_text(json.dumps(result))
+        return None
+    except Exception:  # noqa: BLE001 # whatever it is, the other videos go on
+        text = traceback.format_exc()
+    # The error is gone, and what its frames held: after a lack of memory the next video needs all of it.
+    gc.collect()
+    with suppress(RuntimeError):  # CUDA may be beyond repair; what broke it is in the text
+        torch.cuda.empty_cache()
+    return text
 
 
-def _collect(run: Run, names: Sequence[str], errors: dict[str, BaseException]) -> None:
+def _collect(run: Run, names: Sequence[str], failures: dict[str, str]) -> None:
     """Write one JSON with the results of all videos."""
     paths = {name: run.output / MASKS / name / VIDEO_RESULT for name in names}
     videos = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    failures = {name: "".join(traceback.format_exception(error)) for name, error in errors.items()}
     with atomic_write(run.output / RESULTS) as temporary:
         temporary.write_text(json.dumps({"settings": run.settings(), "videos": videos, "failures": failures}, indent=1))
 

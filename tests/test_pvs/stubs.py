@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from test_pvs.datasets import EvaluationVideo
 from test_pvs.systems import Box, Point, StaticMask, SystemSettings, VideoSession, VideoSystem
 
 
@@ -182,6 +184,18 @@ def unusual(settings: SystemSettings) -> VideoSystem:
 
 def broken(settings: SystemSettings) -> VideoSystem:
     raise ValueError(f"there is no such thing as {settings.config}")
+
+
+_SESSIONS: list[weakref.ref[VideoSession]] = []
+
+
+def out_of_memory(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A protocol that fails, and says how many sessions of earlier videos are still in memory."""
+    alive = sum(session() is not None for session in _SESSIONS)
+    session = system.start(video.frames)
+    session.itself = session  # freed by the garbage collector alone, like the sessions of predictors
+    _SESSIONS.append(weakref.ref(session))
+    raise MemoryError(f"beside {alive} earlier sessions")
 
 
 def painter(settings: SystemSettings) -> Any:

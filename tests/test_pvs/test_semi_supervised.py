@@ -24,9 +24,10 @@ from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.prompting import mask_iou
-from test_pvs.runner import parse_devices
+from test_pvs.runner import Run, parse_devices, run_videos
 from test_pvs.semi_supervised import semi_supervised
-from tests.test_pvs import layouts
+from test_pvs.systems import SystemSettings
+from tests.test_pvs import layouts, stubs
 from tests.test_pvs.layouts import APPEARS, HEIGHT, NAMES, NUM_FRAMES, WIDTH
 from tests.test_pvs.stubs import RecordingSystem
 
@@ -252,6 +253,13 @@ def test_a_bad_video_is_reported_and_does_not_stop_the_others(
     assert run(root, output) == 0  # it is done when it can be
     assert set(prompts_of(output)) == set(NAMES)
     assert json.loads((output / "results.json").read_text())["failures"] == {}
+
+
+def test_a_failed_video_leaves_nothing_in_memory(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    failures = run_videos(Run(stubs.out_of_memory, {}, SystemSettings("static-mask"), "mose", data, output), ["cpu"])
+    assert list(failures) == list(NAMES)
+    assert all(text.endswith("\nMemoryError: beside 0 earlier sessions\n") for text in failures.values())
+    assert "failed: two: MemoryError: beside 0 earlier sessions" in caplog.text
 
 
 def test_a_worker_that_dies_is_replaced(data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
