@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -132,12 +132,11 @@ def _claim(run: Run) -> None:
 
 def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, str]:
     """Evaluate videos, each on the device that is free first. Returns the tracebacks of those that failed."""
-    in_process = len(devices) == 1
     threads = max((os.cpu_count() or 1) // len(devices), 1)
 
     def start_worker() -> Executor:
-        if in_process:
-            return ThreadPoolExecutor(1)
+        if len(devices) == 1:
+            return _InThisThread()
         return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_process, (threads,))
 
     runs = [replace(run, system=replace(run.system, device=device)) for device in devices[: len(todo)]]
@@ -169,6 +168,18 @@ def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, str]
         _system.cache_clear()  # frees the model
         videos_by_name.cache_clear()
     return dict(sorted(failures.items()))
+
+
+class _InThisThread(Executor):
+    """Runs everything at once, where it is submitted: Ctrl-C interrupts it, which it would not do in another thread."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:  # noqa: BLE001 # the future raises it
+            future.set_exception(error)
+        return future
 
 
 def _start_process(threads: int) -> None:

@@ -304,11 +304,16 @@ def is_running(process: int) -> bool:
         return False
 
 
+def unusual_run(data: Path, output: Path, devices: str) -> list[str]:
+    """The command line of a run that environment variables may disturb."""
+    command = [sys.executable, "-m", "test_pvs.semi_supervised", "mose", str(data), "--output", str(output), "--input", "gm"]
+    return [*command, "--system", "tests.test_pvs.stubs:unusual", "--devices", devices]
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
 def test_a_killed_run_goes_on_and_repeats_nothing(devices: str, data: Path, output: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "test_pvs.semi_supervised", "mose", str(data), "--output", str(output), "--input", "gm"]
-    command += ["--system", "tests.test_pvs.stubs:unusual", "--devices", devices]
+    command = unusual_run(data, output, devices)
     log = tmp_path / "log"
     process = subprocess.Popen(command, env=environment(tmp_path, STUB_HANG="two"), cwd=tmp_path)
     try:
@@ -328,6 +333,24 @@ def test_a_killed_run_goes_on_and_repeats_nothing(devices: str, data: Path, outp
     assert run(data, tmp_path / "whole") == 0
     assert files_of(output) == files_of(tmp_path / "whole")
     assert set(prompts_of(output)) == set(NAMES)
+
+
+def test_ctrl_c_stops_a_run_in_the_middle_of_a_video(data: Path, output: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        unusual_run(data, output, "cpu"),
+        env=environment(tmp_path, STUB_HANG="one"),
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        # Python ignores Ctrl-C where its parent does, as in the background of a script.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        wait_until((tmp_path / "log.hangs").exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) != 0
+    finally:
+        process.kill()
+    assert "one" not in entries(output / "masks")
 
 
 def run_script(name: str, tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
