@@ -82,13 +82,15 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
             be used, whatever the video.
     """
     videos = read_dataset(run.dataset, run.data, names)
-    _claim(run)
+    settings = run.settings()
+    if (run.output / SETTINGS).exists():  # a new output is claimed when the system is built: until then a setting may be wrong
+        _claim(run.output, settings)
     finished = {video.name for video in videos if (run.output / MASKS / video.name).is_dir()}
     if finished:
         log.info("%d of %d videos were finished before", len(finished), len(videos))
     todo = deque(video.name for video in videos if video.name not in finished)
-    failures = _share(run, todo, devices) if todo else {}
-    _collect(run, [video.name for video in videos], failures)
+    failures = _share(run, settings, todo, devices) if todo else {}
+    _collect(run.output, settings, [video.name for video in videos], failures)
     for name, text in failures.items():
         log.error("failed: %s: %s", name, text.rstrip().rpartition("\n")[-1])
     return failures
@@ -117,21 +119,21 @@ def parse_devices(text: str) -> list[str]:
     return devices
 
 
-def _claim(run: Run) -> None:
+def _claim(output: Path, settings: dict[str, Any]) -> None:
     """Note the settings in the output, or compare them with those of the run that it goes on with."""
-    path = run.output / SETTINGS
+    path = output / SETTINGS
     if not path.exists():
-        run.output.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(run.settings(), indent=1))
-    old, new = json.loads(path.read_text()), run.settings()
+            temporary.write_text(json.dumps(settings, indent=1))
+    old, new = json.loads(path.read_text()), settings
     other = [f"{key} was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
     if other:
-        raise ValueError(f"{run.output} holds a run with other settings ({'; '.join(other)}): take another folder")
+        raise ValueError(f"{output} holds a run with other settings ({'; '.join(other)}): take another folder")
 
 
-def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, str]:
-    """Evaluate videos, each on the device that is free first. Returns the tracebacks of those that failed."""
+def _share(run: Run, settings: dict[str, Any], todo: deque[str], devices: Sequence[str]) -> dict[str, str]:
+    """Claim the output, and evaluate videos, each on the device that is free first. Returns the failed ones' tracebacks."""
     threads = max((os.cpu_count() or 1) // len(devices), 1)
 
     def start_worker() -> Executor:
@@ -151,8 +153,10 @@ def _share(run: Run, todo: deque[str], devices: Sequence[str]) -> dict[str, str]
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     i, name = running.pop(future)
                     error = future.exception()
-                    if name is None and error is not None:
-                        raise error
+                    if name is None:
+                        if error is not None:
+                            raise error
+                        _claim(run.output, settings)
                     text = "".join(traceback.format_exception(error)) if error is not None else future.result()
                     if text is not None:
                         failures[name] = text
@@ -219,12 +223,12 @@ def _evaluate(run: Run, name: str) -> str | None:
     return text
 
 
-def _collect(run: Run, names: Sequence[str], failures: dict[str, str]) -> None:
+def _collect(output: Path, settings: dict[str, Any], names: Sequence[str], failures: dict[str, str]) -> None:
     """Write one JSON with the results of all videos."""
-    paths = {name: run.output / MASKS / name / VIDEO_RESULT for name in names}
+    paths = {name: output / MASKS / name / VIDEO_RESULT for name in names}
     videos = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    with atomic_write(run.output / RESULTS) as temporary:
-        temporary.write_text(json.dumps({"settings": run.settings(), "videos": videos, "failures": failures}, indent=1))
+    with atomic_write(output / RESULTS) as temporary:
+        temporary.write_text(json.dumps({"settings": settings, "videos": videos, "failures": failures}, indent=1))
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -274,7 +274,8 @@ def test_a_worker_that_dies_is_replaced(data: Path, output: Path, tmp_path: Path
 def test_a_system_that_cannot_be_built_ends_the_run(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run(data, output, "--system", "tests.test_pvs.stubs:broken", "--config", "a unicorn") == 1
     assert "no such thing as a unicorn" in caplog.text
-    assert not (output / "results.json").exists()
+    assert not output.exists()
+    assert run(data, output, "--videos", "one") == 0  # it is free for other settings
 
 
 def test_a_folder_with_other_settings_is_refused(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
