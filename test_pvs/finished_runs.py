@@ -31,7 +31,7 @@ class FinishedRun:
     Attributes:
         settings: see `Run.settings`. videos: what the protocol returned, by video. failures: the videos that failed.
         scores: J&F in percent of each video's objects; of the finished videos only, without those that the evaluator did not
-            score.
+            score. dataset_videos: number of the data set's.
         expected: the videos of all runs that are compared with this one.
     """
 
@@ -40,6 +40,7 @@ class FinishedRun:
     videos: dict[str, dict[str, Any]]
     failures: frozenset[str]
     scores: dict[str, list[float]]
+    dataset_videos: int
     expected: frozenset[str] = frozenset()
 
     @property
@@ -70,12 +71,12 @@ class FinishedRun:
 
     @property
     def missing(self) -> str:
-        """Empty, or how many of the videos the scores are of: those that failed or were not scored are left out, and those of
-        other runs only."""
-        everything = self.expected | self.failures | self.videos.keys()
+        """Empty, or how many of the videos the scores are of: left out are those that failed, were not scored, or that it was
+        not run on."""
+        everything = max(len(self.expected | self.failures | self.videos.keys()), self.dataset_videos)
         unscored = len(self.videos.keys() - self.scores.keys())
         more = f", {unscored} not scored" if unscored else ""
-        return f"{len(self.scores)} of {len(everything)} videos{more}" if len(self.scores) < len(everything) else ""
+        return f"{len(self.scores)} of {everything} videos{more}" if len(self.scores) < everything else ""
 
     def curve(self) -> dict[int, float]:
         """J&F over the number of interacted frames, of interactive runs with a finished video."""
@@ -96,14 +97,14 @@ def read_run(folder: Path) -> FinishedRun:
     with sample_errors(folder):
         same = results["settings"] == settings
         videos, failures = results["videos"], frozenset(results["failures"]) - results["videos"].keys()
-        protocol = settings["protocol"]
+        protocol, dataset_videos = settings["protocol"], results["dataset_videos"]
         if protocol != SEMI_SUPERVISED:
             scores = {name: _after_all_frames(result, settings["frames"]) for name, result in videos.items()}
     if not same:
         raise ValueError(f"{folder}: {RESULTS} is of a run with other settings than {SETTINGS}")
     if protocol == SEMI_SUPERVISED:
         scores = _evaluated(folder / MASKS / SCORES, videos)
-    return FinishedRun(folder, settings, videos, failures, scores)
+    return FinishedRun(folder, settings, videos, failures, scores, dataset_videos)
 
 
 def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:

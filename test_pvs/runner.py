@@ -69,13 +69,14 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
     """Evaluate all videos that are not finished.
 
     OUTPUT/masks/VIDEO appears when the video is finished; it holds the masks, and result.json with what the protocol returned.
-    At the end OUTPUT/results.json has the settings, the results of all videos, and the failures with their tracebacks.
+    At the end OUTPUT/results.json has the settings, the number of videos of the data set, the results of all videos that are
+    finished, and the failures with their tracebacks, those of earlier runs included.
 
     Args:
         devices: one worker for each, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"]. names: of videos; all by default.
 
     Returns:
-        The videos that failed, each with its traceback.
+        The videos that failed now, each with its traceback.
 
     Raises:
         ValueError: OUTPUT holds a run with other settings. ValueError, OSError, ImportError: the data set or the system cannot
@@ -90,7 +91,8 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         log.info("%d of %d videos were finished before", len(finished), len(videos))
     todo = deque(video.name for video in videos if video.name not in finished)
     failures = _share(run, settings, todo, devices) if todo else {}
-    _collect(run.output, settings, [video.name for video in videos], failures)
+    everything = [video.name for video in (read_dataset(run.dataset, run.data) if names else videos)]
+    _collect(run.output, settings, everything, failures)
     for name, text in failures.items():
         log.error("failed: %s: %s", name, text.rstrip().rpartition("\n")[-1])
     return failures
@@ -224,11 +226,19 @@ def _evaluate(run: Run, name: str) -> str | None:
 
 
 def _collect(output: Path, settings: dict[str, Any], names: Sequence[str], failures: dict[str, str]) -> None:
-    """Write one JSON with the results of all videos."""
+    """Write one JSON with what is known of all videos.
+
+    Args:
+        names: of the data set's videos. failures: new ones; those that were not tried again stay.
+    """
     paths = {name: output / MASKS / name / VIDEO_RESULT for name in names}
     videos = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    with atomic_write(output / RESULTS) as temporary:
-        temporary.write_text(json.dumps({"settings": settings, "videos": videos, "failures": failures}, indent=1))
+    path = output / RESULTS
+    earlier = json.loads(path.read_text())["failures"] if path.exists() else {}
+    failures = {name: text for name, text in (earlier | failures).items() if name in paths.keys() - videos.keys()}
+    content = {"settings": settings, "dataset_videos": len(names), "videos": videos, "failures": failures}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,11 +20,14 @@ from tests.test_pvs import layouts
 HEADER = "table,system,dataset,setting,value,source\n"
 
 
-def write_run(folder: Path, protocol: str, videos: dict[str, Any], failures: tuple[str, ...] = (), **settings: Any) -> Path:
+def write_run(
+    folder: Path, protocol: str, videos: dict[str, Any], failures: tuple[str, ...] = (), left_out: int = 0, **settings: Any
+) -> Path:
     """The folder of a run.
 
     Args:
         videos: of each the objects' J&F; of interactive runs of each object a list of them, over interacted frames.
+        left_out: number of videos that it was not run on.
     """
     own = {"input": "3c"} if protocol == "semi_supervised" else {"clicks": 3, "frames": 8}
     usual = {"seed": None, "system": "static-mask", "config": None, "checkpoint": None, "precision": None, "overrides": []}
@@ -32,7 +35,8 @@ def write_run(folder: Path, protocol: str, videos: dict[str, Any], failures: tup
     results: dict[str, Any] = {name: {"prompts": []} for name in videos}
     if protocol != "semi_supervised":
         results = {name: {"objects": [object_entry(numbers) for numbers in objects]} for name, objects in videos.items()}
-    content = {"settings": settings, "videos": results, "failures": dict.fromkeys(failures, "Traceback")}
+    content: dict[str, Any] = {"settings": settings, "dataset_videos": len(videos) + len(failures) + left_out}
+    content |= {"videos": results, "failures": dict.fromkeys(failures, "Traceback")}
     (folder / "masks").mkdir(parents=True)
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "results.json").write_text(json.dumps(content))
@@ -120,6 +124,14 @@ def test_videos_that_the_evaluator_did_not_score_are_left_out_and_marked(tmp_pat
     table = cells(make_report(tmp_path, [run, other]) / "table_7.csv")
     assert table["static-mask"] == {"mose 3c": "80.0 (incomplete: 1 of 3 videos, 1 not scored)"}
     assert table["optical-flow"] == {"mose 3c": "90.0 (incomplete: 1 of 3 videos)"}
+
+
+@pytest.mark.parametrize("protocol", ["online", "semi_supervised"])
+def test_a_run_on_some_of_the_videos_is_marked(protocol: str, tmp_path: Path) -> None:
+    number: Any = 90.0 if protocol == "semi_supervised" else [90.0]
+    run = write_run(tmp_path / "run", protocol, {"one": [number]}, failures=("two",), left_out=3)
+    make_report(tmp_path, [run], "--tables-only")
+    assert f"- {run}: 1 of 5 videos" in (tmp_path / "report/report.md").read_text()
 
 
 def test_a_run_of_which_all_videos_failed_has_no_number(tmp_path: Path) -> None:

@@ -262,6 +262,24 @@ def test_a_failed_video_leaves_nothing_in_memory(data: Path, output: Path, caplo
     assert "failed: two: MemoryError: beside 0 earlier sessions" in caplog.text
 
 
+def test_a_run_on_some_videos_keeps_what_is_known_of_the_others(tmp_path: Path, output: Path) -> None:
+    root = layouts.folders(tmp_path / "data")
+    mask = root / "Annotations/one/00004.png"
+    good = mask.read_bytes()
+    mask.write_bytes(good[:50])
+
+    def results(*names: str) -> tuple[int, int, list[str], list[str]]:
+        status = run(root, output, "--videos", *names)
+        content = json.loads((output / "results.json").read_text())
+        return status, content["dataset_videos"], list(content["videos"]), list(content["failures"])
+
+    assert results("one") == (1, 2, [], ["one"])
+    assert results("two") == (0, 2, ["two"], ["one"])
+    mask.write_bytes(good)
+    assert results("one") == (0, 2, ["one", "two"], [])
+    assert results("two") == (0, 2, ["one", "two"], [])
+
+
 def test_a_worker_that_dies_is_replaced(data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("STUB_DIE", "one")
