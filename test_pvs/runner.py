@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from i2v.utils.files import atomic_write, whole_folder
 from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
-from test_pvs.systems import SYSTEMS, SystemSettings, VideoSystem, build_system
+from test_pvs.systems import SYSTEMS, SystemSettings, VideoSystem, build_system, recorded_settings
 
 log = logging.getLogger("test_pvs.runner")
 
@@ -54,11 +54,10 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """All that the results depend on."""
-        system = {name: value for name, value in asdict(self.system).items() if name != "device"}
         settings = {
             "protocol": self.protocol.__name__,
             **self.options,
-            **system,
+            **recorded_settings(self.system),
             "dataset": self.dataset,
             "data": str(self.data.resolve()),
         }

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 from i2v.build_i2v import DEFAULT_CONFIG
 from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask
@@ -29,6 +31,7 @@ __all__ = [
     "VideoSession",
     "VideoSystem",
     "build_system",
+    "recorded_settings",
 ]
 
 
@@ -41,6 +44,14 @@ SYSTEMS: dict[str, Callable[[SystemSettings], VideoSystem]] = {
     "sam+xmem++": lambda s: SegmentThenPropagate.build(s, XMemPlusPlus),
     "sam+optical-flow": lambda s: SegmentThenPropagate.build(s, FlowPropagator),
 }
+# These have nothing that could be set.
+_FLOORS = ("optical-flow", "static-mask")
+
+
+def recorded_settings(settings: SystemSettings) -> dict[str, Any]:
+    """What the results depend on: all settings but the device; of the floors nothing but their name."""
+    used = SystemSettings(settings.system) if settings.system in _FLOORS else settings
+    return {name: value for name, value in asdict(used).items() if name != "device"}
 
 
 def build_system(settings: SystemSettings) -> VideoSystem:

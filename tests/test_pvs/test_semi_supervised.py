@@ -304,6 +304,20 @@ def test_a_folder_with_other_settings_is_refused(data: Path, output: Path, caplo
     assert set(prompts_of(output)) == set(NAMES)
 
 
+def test_what_a_floor_ignores_is_no_setting(data: Path, output: Path) -> None:
+    ignored = ("--config", "i2v-infer", "--checkpoint", "none.pt", "--precision", "bf16", "--overrides", "a=1")
+    assert run(data, output, "--videos", "one", *ignored) == 0
+    assert run(data, output, "--videos", "one") == 0
+    settings = json.loads((output / "settings.json").read_text())
+    assert {name: settings[name] for name in ("system", "config", "checkpoint", "precision", "overrides")} == {
+        "system": "static-mask",
+        "config": None,
+        "checkpoint": None,
+        "precision": None,
+        "overrides": [],
+    }
+
+
 def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(PROJECT), "STUB_LOG": str(tmp_path / "log"), **variables}
 
