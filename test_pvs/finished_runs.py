@@ -19,9 +19,10 @@ from train.dataset.sample import read_json, sample_errors
 SEMI_SUPERVISED = "semi_supervised"
 SCORES = "results.csv"  # the evaluator's, in the folder of the masks
 
-# What a run's name need not say: it is in the table's place, or it is what everybody uses.
+# What a run's name need not say: it is in the table's place, it is what everybody uses, or it stands for a file with a name.
 _USUAL = {"frames": 8, "threshold": 0.75, "again": "masks"}
 _ELSEWHERE = {"protocol", "dataset", "data", "system", "clicks", "input", "curve", "all_frames"}
+_ELSEWHERE |= {"config_sha256", "weights_sha256"}
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from i2v.build_i2v import DEFAULT_CONFIG
+from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask
 from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
 from test_pvs.systems.predictors import SAM2, SAMI2V, PredictorSession
 from test_pvs.systems.propagators import Cutie, FlowPropagator, XMemPlusPlus
-from test_pvs.systems.segment_then_propagate import SegmentThenPropagate
+from test_pvs.systems.segment_then_propagate import SegmentThenPropagate, adapter_options
 
 __all__ = [
     "SAM2",
@@ -49,9 +51,34 @@ _FLOORS = ("optical-flow", "static-mask")
 
 
 def recorded_settings(settings: SystemSettings) -> dict[str, Any]:
-    """What the results depend on: all settings but the device; of the floors nothing but their name."""
+    """What the results depend on: all settings but the device, and what is in the files that they name, as SHA-256; of the
+    floors nothing but their name.
+
+    Raises:
+        ValueError, FileNotFoundError: the config cannot be used, or its weights are missing.
+    """
     used = SystemSettings(settings.system) if settings.system in _FLOORS else settings
-    return {name: value for name, value in asdict(used).items() if name != "device"}
+    recorded = {name: value for name, value in asdict(used).items() if name != "device"}
+    return recorded | {"config_sha256": _sha256(used.config), "weights_sha256": _sha256(_weights(used))}
+
+
+def _weights(settings: SystemSettings) -> str | Path | None:
+    """The checkpoint, or where none is given the one that comes with SAM-I2V's config."""
+    if settings.checkpoint is not None or not settings.system.startswith(("sam-i2v", "sam+")):
+        return settings.checkpoint
+    options, own = adapter_options(settings)
+    return None if "segmenter" in options else shipped_checkpoint(load_config(own.config or DEFAULT_CONFIG, own.overrides))
+
+
+def _sha256(path: str | Path | None) -> str | None:
+    """Of a file's content; None for what is no file, such as a config's name."""
+    if path is None or not Path(path).is_file():
+        return None
+    digest = hashlib.sha256()  # hashlib.file_digest came with Python 3.11
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def build_system(settings: SystemSettings) -> VideoSystem:

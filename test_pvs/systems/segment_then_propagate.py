@@ -55,24 +55,16 @@ class SegmentThenPropagate(VideoSystem):
     ) -> SegmentThenPropagate:
         """Build one from settings.
 
-        Overrides adapter.NAME=VALUE are options of these systems: "segmenter", see `build_segmenter`, and those of the
-        propagator. All other settings are SAM-I2V's.
-
         Args:
-            propagator: makes one from a device and the options.
+            settings: see `adapter_options`. propagator: makes one from a device and the options.
 
         Raises:
             ValueError: an unknown option; see also SAM-I2V and the propagator. ImportError: a package is missing.
         """
-        ours = [text.removeprefix(_PREFIX) for text in settings.overrides if text.startswith(_PREFIX)]
-        options = dict(text.split("=", 1) for text in ours if "=" in text)
-        unknown = sorted(options.keys() - set(OPTIONS)) + [text for text in ours if "=" not in text]
-        if unknown:
-            raise ValueError(f"unknown {_PREFIX}{unknown[0]}: give {', '.join(f'{_PREFIX}{name}=...' for name in OPTIONS)}")
-        rest = tuple(text for text in settings.overrides if not text.startswith(_PREFIX))
+        options, rest = adapter_options(settings)
         # The propagator first: a missing package is found before weights are loaded.
         made = propagator(settings.device, options)
-        return cls(build_segmenter(replace(settings, overrides=rest), options.get("segmenter")), made)
+        return cls(build_segmenter(rest, options.get("segmenter")), made)
 
     def start(self, frames: Path) -> VideoSession:
         images = ImageFolder(frames)
@@ -81,6 +73,23 @@ class SegmentThenPropagate(VideoSystem):
             return self._segmenter(images[frame], points, box, before)
 
         return self._propagator.open(images, to_mask)
+
+
+def adapter_options(settings: SystemSettings) -> tuple[dict[str, str], SystemSettings]:
+    """The options of these systems, and the settings without them, which are the segmenter's.
+
+    Overrides adapter.NAME=VALUE are options: "segmenter", see `build_segmenter`, and those of the propagator.
+
+    Raises:
+        ValueError: an unknown option.
+    """
+    ours = [text.removeprefix(_PREFIX) for text in settings.overrides if text.startswith(_PREFIX)]
+    options = dict(text.split("=", 1) for text in ours if "=" in text)
+    unknown = sorted(options.keys() - set(OPTIONS)) + [text for text in ours if "=" not in text]
+    if unknown:
+        raise ValueError(f"unknown {_PREFIX}{unknown[0]}: give {', '.join(f'{_PREFIX}{name}=...' for name in OPTIONS)}")
+    rest = tuple(text for text in settings.overrides if not text.startswith(_PREFIX))
+    return options, replace(settings, overrides=rest)
 
 
 def build_segmenter(settings: SystemSettings, function: str | None = None) -> Segmenter:

@@ -141,7 +141,8 @@ def test_a_run_of_which_all_videos_failed_has_no_number(tmp_path: Path) -> None:
 
 
 def test_other_settings_are_other_rows(tmp_path: Path) -> None:
-    settings = ({"checkpoint": "a.pt"}, {"checkpoint": "b.pt"}, {"checkpoint": "b.pt", "seed": 3})
+    digests = {"weights_sha256": "b7", "config_sha256": None}
+    settings = ({"checkpoint": "a.pt"}, {"checkpoint": "b.pt", **digests}, {"checkpoint": "b.pt", "seed": 3})
     folders = [
         write_run(tmp_path / str(i), "offline", {"one": [[50 + i]]}, system="sam-i2v", **each)
         for i, each in enumerate(settings)

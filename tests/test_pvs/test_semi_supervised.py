@@ -318,6 +318,23 @@ def test_what_a_floor_ignores_is_no_setting(data: Path, output: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["weights", "config"])
+def test_a_run_does_not_go_on_with_a_file_that_was_replaced(
+    kind: str, data: Path, output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
+    file = tmp_path / "file"
+    option = "--checkpoint" if kind == "weights" else "--config"
+    command = (data, output, "--system", "tests.test_pvs.stubs:unusual", option, str(file), "--videos")
+    file.write_text("old")
+    assert run(*command, "one") == 0
+    file.write_text("new")
+    assert run(*command, "two") == 1
+    assert f"{kind}_sha256 was " in caplog.text
+    file.write_text("old")
+    assert run(*command, "two") == 0
+
+
 def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(PROJECT), "STUB_LOG": str(tmp_path / "log"), **variables}
 

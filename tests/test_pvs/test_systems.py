@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from test_pvs.systems import (
     VideoSession,
     VideoSystem,
     build_system,
+    recorded_settings,
 )
 from tests.conftest import TINY_CONFIG
 
@@ -274,6 +276,22 @@ def test_sam2_needs_weights(sam2_calls: list) -> None:
     with pytest.raises(ValueError, match="weights"):
         build_system(SystemSettings("sam2"))
     assert sam2_calls == []
+
+
+def test_weights_that_come_along_are_recorded(tmp_path: Path) -> None:
+    lite = hashlib.sha256((TINY_CONFIG.parents[2] / "checkpoints/sam-i2v_lite.pt").read_bytes()).hexdigest()
+    (tmp_path / "own.pt").write_text("weights")
+    own = str(tmp_path / "own.pt")
+    painter = "adapter.segmenter=tests.test_pvs.stubs:painter"
+    for settings, expected in (
+        (SystemSettings(), lite),
+        (SystemSettings(overrides=("checkpoint=null",)), None),
+        (SystemSettings("sam+optical-flow", overrides=("adapter.size=100",)), lite),
+        (SystemSettings("sam+optical-flow", config="painted", overrides=(painter,)), None),
+        (SystemSettings("sam2", "sam2.1.yaml", own), hashlib.sha256(b"weights").hexdigest()),
+        (SystemSettings("static-mask", checkpoint=own), None),
+    ):
+        assert recorded_settings(settings)["weights_sha256"] == expected, settings
 
 
 def test_systems_by_name() -> None:
