@@ -108,23 +108,35 @@ def read_run(folder: Path) -> FinishedRun:
     return FinishedRun(folder, settings, videos, failures, scores, dataset_videos)
 
 
-def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
+def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     """Read runs that are to be compared.
 
+    Returns:
+        The runs, and what is wrong with the folders that are none.
+
     Raises:
-        ValueError: see `read_run`; or two runs are of the same system with the same settings.
+        ValueError: two runs are of the same system with the same settings, or of one name with different weights.
     """
     by_settings: dict[str, FinishedRun] = {}
+    by_name: dict[str, FinishedRun] = {}
     groups: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for run in map(read_run, folders):
+    problems = []
+    for folder in folders:
+        try:
+            run = read_run(folder)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        other = by_name.setdefault(run.system, run)
+        if other.settings.get("weights_sha256") != run.settings.get("weights_sha256"):
+            raise ValueError(f"{other.folder} and {run.folder} are of different weights with one name: a row would mix them")
         key = str([run.protocol, run.settings["dataset"], run.settings["data"], run.setting, run.system])
         if key in by_settings:
             raise ValueError(f"{by_settings[key].folder} and {run.folder} have the same settings and system: give one of them")
         by_settings[key] = run
         groups[run.settings["dataset"], run.settings["data"]] |= run.videos.keys() | run.failures
-    return [
-        replace(run, expected=frozenset(groups[run.settings["dataset"], run.settings["data"]])) for run in by_settings.values()
-    ]
+    runs = by_settings.values()
+    return [replace(run, expected=frozenset(groups[run.settings["dataset"], run.settings["data"]])) for run in runs], problems
 
 
 def dataset_names(runs: Iterable[FinishedRun]) -> dict[str, str]:

@@ -161,13 +161,18 @@ def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quo
 
 
 def write_report(
-    runs: Sequence[FinishedRun], quotes: Sequence[Quote], output: Path, strips: Sequence[str] = (), pictures: bool = True
+    runs: Sequence[FinishedRun],
+    quotes: Sequence[Quote],
+    output: Path,
+    strips: Sequence[str] = (),
+    pictures: bool = True,
+    left_out: Sequence[str] = (),
 ) -> None:
     """Write report.md, a CSV per table, and the pictures.
 
     Args:
         strips: videos to compare frame by frame; their data sets must be where they were. pictures: plots, too, which need
-            matplotlib.
+            matplotlib. left_out: why runs are not in the report, a line each.
 
     Raises:
         ImportError: matplotlib is missing. ValueError, OSError: frames or masks of a strip cannot be used, or no run has the
@@ -183,6 +188,8 @@ def write_report(
     incomplete = [f"- {run.folder}: {run.missing}" for run in runs if run.missing]
     if incomplete:
         parts.append("Incomplete runs: the J&F is of these videos only, and in no average.\n\n" + "\n".join(incomplete) + "\n")
+    if left_out:
+        parts.append("Left out:\n\n" + "\n".join(f"- {line}" for line in left_out) + "\n")
     # First without pictures: the tables are there even if one of those cannot be drawn.
     _write(output / "report.md", "\n".join(parts))
     if pictures:
@@ -244,7 +251,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, or 1 after an error."""
+    """Run the command line. Returns the exit status: 0, or 1 after an error or if a folder is left out."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Tables and pictures of finished runs.")
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder of a finished run")
@@ -257,12 +264,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--strips are pictures: leave out --tables-only")
     try:
         quotes = read_quotes(args.quoted) if args.quoted else []
-        write_report(read_runs(args.results), quotes, args.output, args.strips, not args.tables_only)
+        runs, left_out = read_runs(args.results)
+        if not runs:
+            raise ValueError(left_out[0])
+        write_report(runs, quotes, args.output, args.strips, not args.tables_only, left_out)
     except (OSError, ValueError, ImportError) as error:
         log.error("error: %s", error)
         return 1
     print(f"The report is {args.output / 'report.md'}")  # noqa: T201
-    return 0
+    for line in left_out:
+        log.error("left out: %s", line)
+    return min(len(left_out), 1)
 
 
 if __name__ == "__main__":

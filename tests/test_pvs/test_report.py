@@ -193,6 +193,22 @@ def test_bad_quotes(text: str, message: str, tmp_path: Path, caplog: pytest.LogC
     assert "quoted.csv" in found
 
 
+def test_a_folder_that_cannot_be_used_does_not_stop_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run", "online", {"one": [[40]], "two": [[50]]})
+    (tmp_path / "other").mkdir()
+    assert f"left out: {tmp_path / 'other'} is not a finished run" in refused(tmp_path, caplog, [tmp_path / "other", run])
+    assert cells(tmp_path / "report/table_2.csv")["static-mask"]["mose 3c"] == "45.0"
+    assert f"Left out:\n\n- {tmp_path / 'other'} is not" in (tmp_path / "report/report.md").read_text()
+
+
+def test_different_weights_of_one_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = [
+        write_run(tmp_path / data, "online", {"one": [[40]]}, data=data, weights_sha256=digest)
+        for data, digest in (("a", "1f"), ("b", "2e"))
+    ]
+    assert f"{runs[0]} and {runs[1]} are of different weights with one name" in refused(tmp_path, caplog, runs)
+
+
 def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = write_run(tmp_path / "run", "semi_supervised", {"one": [40], "two": [50]})
     scores = run / "masks/results.csv"
