@@ -11,9 +11,10 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -146,7 +147,10 @@ class Trainer:
                 board = TrainingLog(self.output / "tensorboard", self.step, self.num_steps)
             if board is not None:
                 stack.callback(board.close)
-            batches = self._batches(stack)
+            workers: list[BaseProcess] = []
+            stack.callback(kill_children, workers)
+            batches = self._batches(workers)
+            stack.callback(batches.close)  # asks them to end
             started = saved = time.monotonic()
             stop = False
             while not self._is_done() and not (stop := self._stop_together(started)):
@@ -172,24 +176,24 @@ class Trainer:
     def _is_done(self) -> bool:
         return self.step >= self.num_steps and not self._validation_due
 
-    def _batches(self, stack: ExitStack) -> Iterator[Batch]:
-        workers, accumulate = self.settings.workers, self.settings.accumulate
+    def _batches(self, workers: list[BaseProcess]) -> Generator[Batch]:
+        """The batches of all steps to come. The processes that read them are added to `workers`, and end with the generator."""
+        num_workers, accumulate = self.settings.workers, self.settings.accumulate
         loader = DataLoader(
             self.data,
             sampler=range(self.step * accumulate, self.num_steps * accumulate),
             batch_size=None,
-            num_workers=workers,
+            num_workers=num_workers,
             pin_memory=self.processes.device.type == "cuda",
             # The workers' own seed; otherwise it would be drawn from the global generator.
             generator=torch.Generator().manual_seed(self.seed),
             # Forking a process that runs threads, as this one does, can hang it.
-            multiprocessing_context="spawn" if workers else None,
+            multiprocessing_context="spawn" if num_workers else None,
             worker_init_fn=end_with_parent,
         )
-        with deaf_children() as children:
+        with deaf_children(workers):
             batches = iter(loader)
-        stack.push(lambda error, *_: kill_children(children) if error else None)
-        return batches
+        yield from batches
 
     def _train_step(self, batches: Iterator[Batch], board: TrainingLog | None) -> None:
         started = time.monotonic()

@@ -472,6 +472,34 @@ def test_an_error_ends_the_workers(clips: Path, tmp_path: Path) -> None:
     assert "DataLoader worker" not in printed
 
 
+HOLDS_ON_TO_ITS_CALLERS = """
+import gc, sys
+from train.cli import main
+from train.trainer import Trainer
+
+step = Trainer._train_step
+
+def wrapped(*arguments):
+    step(*arguments)
+    try:
+        raise ValueError
+    except ValueError as error:
+        kept = error  # a cycle of this frame, the error, and its traceback
+
+Trainer._train_step = wrapped
+gc.disable()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_workers_end_with_the_training(clips: Path, tmp_path: Path) -> None:
+    """Also where something holds on to the loop's frame and its variables."""
+    overrides = ("trainer.workers=1", "trainer.epochs=1")
+    process = start(sys.executable, "-c", HOLDS_ON_TO_ITS_CALLERS, *arguments(clips, tmp_path, *overrides))
+    printed = finish(process, timeout=60)
+    assert process.returncode == 0, printed
+
+
 def test_workers_end_with_a_killed_training(clips: Path, tmp_path: Path) -> None:
     overrides = ("trainer.workers=2", "trainer.checkpoint_minutes=0", "trainer.epochs=500")
     process = start(sys.executable, "train/train.py", *arguments(clips, tmp_path, *overrides))

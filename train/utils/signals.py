@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -37,23 +38,23 @@ class StopRequest:
 
 
 @contextmanager
-def deaf_children() -> Iterator[list[multiprocessing.Process]]:
-    """Processes that are started inside of this context never get these signals, and are listed afterwards. Ctrl-C reaches all
-    processes of a terminal, but only the one that trains shall decide. What arrives for this process meanwhile comes after the
-    context."""
+def deaf_children(children: list[BaseProcess]) -> Iterator[None]:
+    """Processes that are started inside of this context never get these signals, and are added to `children`. Ctrl-C reaches
+    all processes of a terminal, but only the one that trains shall decide. What arrives for this process meanwhile comes after
+    the context."""
     resource_tracker.ensure_running()  # or the first process that is spawned starts it, and that lifts the block
     earlier = multiprocessing.active_children()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    children: list[multiprocessing.Process] = []
     try:
-        yield children
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
         children += [child for child in multiprocessing.active_children() if child not in earlier]
 
 
-def kill_children(children: list[multiprocessing.Process]) -> None:
-    """End deaf processes after an error. Python would ask them with SIGTERM when it exits, and wait for ever."""
+def kill_children(children: list[BaseProcess]) -> None:
+    """End deaf processes that have not ended by themselves. Python would ask them with SIGTERM when it exits, and wait for
+    ever."""
     # PyTorch's handler would report that a worker was killed, instead of the error.
     former = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
