@@ -15,7 +15,7 @@ $(VENV)/installed: setup.py
 
 demo: $(VENV)/installed
 	rm -rf demo-result
-	$(BIN)/python -m i2v.segment assets/bunny.mp4 --point 0,200,215 --output demo-result
+	$(BIN)/python -m i2v.segment assets/bunny.mp4 --point 24,265,90 --both --output demo-result
 	@echo "The result is in demo-result: open demo-result/overlay.mp4"
 
 # Both stages of the Lite model, the second one in two parts, on two processor cores; stopped at any time, the same command goes

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Makes every run of this folder's report: DATA=../shared/data RUNS=results sh docs/results/run.sh
+# Started again after a kill, it goes on where it was. Variables of the benchmarks (DEVICES, CKPT ...) are passed on.
+set -eu
+cd "$(dirname "$0")/../.."
+shared=${DATA:-../shared/data} runs=${RUNS:-results}
+
+run() { # DATASET FOLDER
+  export DATASET="$1" DATA="$shared/$2"
+  for SYSTEM in sam-i2v optical-flow static-mask; do
+    export SYSTEM
+    for INPUT in 1c 3c 5c bb gm; do
+      export INPUT OUT="$runs/$2-semi-$INPUT-$SYSTEM"
+      sh test_pvs/semi_infer.sh
+      sh test_pvs/semi_eval.sh
+    done
+    for MODE in online offline; do
+      for CLICKS in 1 3 5; do
+        MODE=$MODE CLICKS=$CLICKS OUT="$runs/$2-$MODE-$CLICKS-$SYSTEM" sh test_pvs/interactive.sh
+      done
+    done
+  done
+}
+
+run davis2016 davis2016-dev
+run pumavos pumavos-chair
