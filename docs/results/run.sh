@@ -14,10 +14,10 @@ run() { # DATASET FOLDER
       sh test_pvs/semi_infer.sh
       sh test_pvs/semi_eval.sh
     done
-    for MODE in online offline; do
-      for CLICKS in 1 3 5; do
-        MODE=$MODE CLICKS=$CLICKS OUT="$runs/$2-$MODE-$CLICKS-$SYSTEM" sh test_pvs/interactive.sh
-      done
+    for CLICKS in 1 3 5; do
+      export CLICKS
+      MODE=online OUT="$runs/$2-online-$CLICKS-$SYSTEM" sh test_pvs/interactive.sh --curve
+      MODE=offline OUT="$runs/$2-offline-$CLICKS-$SYSTEM" sh test_pvs/interactive.sh
     done
   done
 }
