@@ -44,13 +44,13 @@ def known_configs() -> list[str]:
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
 
 
-def load_config(config_file: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+def load_config(config_file: str | Path, overrides: Sequence[str] = (), search_folders: Sequence[Path] = ()) -> DictConfig:
     """Compose a config.
 
     Args:
         config_file: a packaged name ("i2v-infer", with or without ".yaml"), or the path of a YAML file. A path that does not
             exist, but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml), means that one, from any working
-            directory. Groups (model=...) are found beside the file and in the package.
+            directory. Groups (model=...) are found beside the file, in `search_folders` and in the package.
         overrides: of Hydra, such as "model.memory_selector.mode=greedy".
 
     Raises:
@@ -67,8 +67,10 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = ()) -> DictC
         folder, name = CONFIG_DIR, path.stem
     else:
         raise ValueError(f"unknown config {str(config_file)!r}: neither a YAML file nor one of {', '.join(known_configs())}")
-    searchpath = str(CONFIG_DIR).replace("\\", "\\\\").replace("'", "\\'")
-    overrides = [f"hydra.searchpath=['file://{searchpath}']", *overrides] if folder != CONFIG_DIR else list(overrides)
+    others = [str(other) for other in (*search_folders, CONFIG_DIR) if other != folder]
+    escaped = [other.replace("\\", "\\\\").replace("'", "\\'") for other in others]
+    quoted = ", ".join(f"'file://{other}'" for other in escaped)
+    overrides = [f"hydra.searchpath=[{quoted}]", *overrides] if others else list(overrides)
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

@@ -34,6 +34,8 @@ class I2VVideoPredictor:
     Args:
         model: the network, in evaluation mode. fill_hole_area: holes of up to this many cells of the low-resolution mask
             are filled. binarize_prompted_masks: make the memory of prompted frames from the binary mask.
+        add_all_frames_to_correct_as_cond: always remember the frames that were corrected after they were tracked, as SAM 2 can;
+            False remembers them like other tracked frames.
         precision: "fp32", "bf16" or "fp16".
     """
 
@@ -42,9 +44,11 @@ class I2VVideoPredictor:
         model: SAMI2V,
         fill_hole_area: int = 8,
         binarize_prompted_masks: bool = True,
+        add_all_frames_to_correct_as_cond: bool = False,
         precision: str = "fp32",
     ) -> None:
         self.model = model
+        self._add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
         self._tracker = Tracker(model, fill_hole_area, binarize_prompted_masks, precision)
 
     @property
@@ -232,12 +236,11 @@ class I2VVideoPredictor:
             raise KeyError(f"no object {obj_id!r}; there are {state.obj_ids}")
         obj = state.objects[obj_id]
         if frame_idx in obj.prompts:
-            if frame_idx in obj.bank.tracked:
-                self._tracker.track(state, [obj], frame_idx, obj.bank.tracked[frame_idx].reverse)
+            if obj.bank.was_tracked(frame_idx):
+                self._tracker.track(state, [obj], frame_idx, obj.bank[frame_idx].reverse)
             else:
                 obj.bank.remove(frame_idx)
-                if not obj.bank.conditioning:
-                    obj.bank.start_from_corrections()
+                obj.bank.start_from_corrections()
             del obj.prompts[frame_idx]
         if need_output:
             return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
@@ -288,7 +291,8 @@ class I2VVideoPredictor:
 
     def _prompt(self, state: VideoState, obj: TrackedObject, frame_idx: int, prompt: Prompt) -> tuple[int, list[int], Tensor]:
         output = self._tracker.prompt(state, obj, frame_idx, prompt)
-        obj.bank.store(frame_idx, output, conditioning=frame_idx not in obj.bank.tracked)
+        conditions = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
+        obj.bank.store(frame_idx, output, conditions)
         obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large
         state.objects[obj.obj_id] = obj
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)

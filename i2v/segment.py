@@ -51,6 +51,12 @@ class UserPrompt:
 
 Prompts = dict[tuple[int, int], UserPrompt]  # by frame and object
 
+_POINT, _BOX, _MASK = "FRAME,X,Y[,LABEL][@OBJ]", "FRAME,X0,Y0,X1,Y1[@OBJ]", "FRAME,PNG[@OBJ]"
+
+
+class Terminated(KeyboardInterrupt):
+    """The system stops the process (SIGTERM)."""
+
 
 def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[str]) -> Prompts:
     """Parse the arguments --point, --box and --mask.
@@ -72,30 +78,35 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
         fields = match[1].split(",")
         obj_id = int(match[2]) if match[2] else None
         if len(fields) not in counts or not fields[0].strip().isdecimal() or obj_id not in (None, *range(1, 256)):
-            raise ValueError(f"{text!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
+            raise malformed(text, form)
         return int(fields[0]), obj_id, fields[1:]
 
-    def numbers(text: str, fields: Sequence[str]) -> list[float]:
+    def malformed(text: str, form: str) -> ValueError:
+        return ValueError(f"{text!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
+
+    def numbers(text: str, form: str, fields: Sequence[str]) -> list[float]:
         try:
             return [float(value) for value in fields]
         except ValueError as error:
-            raise ValueError(f"{text!r}: {error}") from error
+            raise malformed(text, form) from error
 
     for text in points:
-        frame, obj_id, fields = split(text, "--point FRAME,X,Y[,LABEL][@OBJ]", (3, 4))
-        x, y, *label = numbers(text, fields)
+        form = f"--point {_POINT}"
+        frame, obj_id, fields = split(text, form, (3, 4))
+        x, y, *label = numbers(text, form, fields)
         if label and label[0] not in (0, 1):
             raise ValueError(f"{text!r}: LABEL is 1 (foreground) or 0 (background)")
         prompt_of(frame, obj_id).points.append((x, y, int(label[0]) if label else 1))
     for text in boxes:
-        frame, obj_id, fields = split(text, "--box FRAME,X0,Y0,X1,Y1[@OBJ]", (5,))
+        form = f"--box {_BOX}"
+        frame, obj_id, fields = split(text, form, (5,))
         prompt = prompt_of(frame, obj_id)
         if prompt.box is not None:
             raise ValueError(f"{text!r} is a second box for one object in one frame")
-        prompt.box = tuple(numbers(text, fields))
+        prompt.box = tuple(numbers(text, form, fields))
     for text in masks:
         # A path may have commas and @ in it, so that only its ends are looked at.
-        frame, obj_id, fields = split(text, "--mask FRAME,PNG[@OBJ]", range(2, 100))
+        frame, obj_id, fields = split(text, f"--mask {_MASK}", range(2, 100))
         path = ",".join(fields)
         labels = load_labels(path)
         values = np.unique(labels[labels > 0])
@@ -147,7 +158,7 @@ class ResultWriter:
         folder: where `masks/`, `overlay.mp4` and `masklets.json` go. name: of the video. frames: its size, length and rate.
 
     Raises:
-        FileExistsError: the folder holds results already.
+        FileExistsError: the folder holds results already, or is a file.
     """
 
     def __init__(self, folder: Path, name: str, frames: Frames, prompts: Prompts) -> None:
@@ -162,6 +173,8 @@ class ResultWriter:
         former = [*self.masks.glob("*"), *(path for path in (self._overlay, self._json) if path.exists())]
         if former:
             raise FileExistsError(f"{folder} has results in it ({former[0].name}): choose another --output, or remove them")
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file: choose another --output")
         self.masks.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -255,9 +268,9 @@ def build_parser() -> argparse.ArgumentParser:
     weights.add_argument("--checkpoint", help="the weights; by default those that come with the config")
     weights.add_argument("--untrained", action="store_true", help="random weights: shows that it runs, no more")
     repeated = {"action": "append", "default": []}
-    parser.add_argument("--point", metavar="FRAME,X,Y[,LABEL][@OBJ]", help="a click; LABEL 0 is background", **repeated)
-    parser.add_argument("--box", metavar="FRAME,X0,Y0,X1,Y1[@OBJ]", help="a box around the object", **repeated)
-    parser.add_argument("--mask", metavar="FRAME,PNG[@OBJ]", help="a mask image of the video's size", **repeated)
+    parser.add_argument("--point", metavar=_POINT, help="a click; LABEL 0 is background", **repeated)
+    parser.add_argument("--box", metavar=_BOX, help="a box around the object", **repeated)
+    parser.add_argument("--mask", metavar=_MASK, help="a mask image of the video's size", **repeated)
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder for the results")
     parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
     parser.add_argument("--precision", choices=list(PRECISIONS), help="of the matrix products; by default the config's")
@@ -269,11 +282,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def _status(interruption: KeyboardInterrupt) -> int:
+    return 128 + (signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, 1 after an error, 130 after an interruption."""
+    """Run the command line. Returns the exit status: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # So that a job that is stopped by its system ends like one stopped by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # So that a job that is stopped by its system leaves what one leaves that is stopped by Ctrl-C.
+    signal.signal(signal.SIGTERM, _terminate)
     args = build_parser().parse_args(arguments)
     try:
         return _run(args)
@@ -281,9 +302,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = error.args[0] if isinstance(error, KeyError) else error
         log.error("error: %s", message)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         log.info("interrupted")
-        return 130
+        return _status(interruption)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -312,9 +333,9 @@ def _run(args: argparse.Namespace) -> int:
     try:
         for result in track(predictor, state, directions, args.max_frames):
             writer.add(*result)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         log.info("interrupted: writing what is finished")
-        status = 130
+        status = _status(interruption)
     finally:
         writer.finish(state.loader.decoded)
     if writer.num_frames:

@@ -6,6 +6,7 @@ set -eu
 : "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
 project=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
+[ -d "$OUT/masks" ] || { echo "error: no such folder: $OUT/masks: run semi_infer.sh with this OUT first" >&2; exit 1; }
 rm -rf "$OUT/ground_truth" # of an earlier evaluation, perhaps of other videos or annotations
 status=0
 # shellcheck disable=SC2086 # VIDEOS is a list

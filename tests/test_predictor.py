@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from i2v.i2v_video_predictor import I2VVideoPredictor
+
 
 def disc(video: np.ndarray, x: float, y: float, radius: float = 9) -> np.ndarray:
     height, width = video.shape[1:3]
@@ -174,17 +176,43 @@ def test_a_correction_after_tracking_takes_effect(frame, tiny_predictor, tiny_vi
     assert any(not torch.equal(second[f], first[f]) for f in range(frame + 1, len(tiny_video)))
 
 
-def test_clearing_a_correction_brings_tracking_back(tiny_predictor, tiny_video) -> None:
-    state = start(tiny_predictor, tiny_video)
-    first = track(tiny_predictor, state)
-    tiny_predictor.add_new_points_or_box(state, 5, 1, points=[[50, 40]], labels=[1])
-    frame, obj_ids, masks = tiny_predictor.clear_all_prompts_in_frame(state, 5, 1)
+@pytest.fixture(params=[False, True], ids=["corrections are tracked", "corrections condition"])
+def either_predictor(request, tiny_predictor) -> I2VVideoPredictor:
+    """One for each place of corrected frames."""
+    return I2VVideoPredictor(tiny_predictor.model, add_all_frames_to_correct_as_cond=request.param)
+
+
+def test_corrected_frames_are_always_remembered_if_asked_for(tiny_predictor, tiny_video, monkeypatch) -> None:
+    predictor = I2VVideoPredictor(tiny_predictor.model, add_all_frames_to_correct_as_cond=True)
+    state = start(predictor, tiny_video)
+    first = track(predictor, state)
+    _, _, corrected = predictor.add_new_points_or_box(state, 5, 1, points=[[50, 40]], labels=[1])
+    assert set(state.objects[1].bank.conditioning) == {0, 5}
+    second = track(predictor, state)
+    assert torch.equal(second[5], corrected)
+    assert not torch.equal(second[1], first[1]), "also in frames before it"
+    # Another click in it looks at the other memories.
+    remembered = []
+    plan = type(predictor._tracker)._plan
+    monkeypatch.setattr(type(predictor._tracker), "_plan", lambda *given: remembered.append(plan(*given)) or remembered[-1])
+    predictor.add_new_points_or_box(state, 5, 1, points=[[50, 40], [1, 1]], labels=[1, 0])
+    (plan,) = remembered
+    assert 0 in {memory.time for memory in plan.memories} and 5 not in {memory.time for memory in plan.memories}
+
+
+def test_clearing_a_correction_brings_tracking_back(either_predictor, tiny_video) -> None:
+    predictor = either_predictor
+    state = start(predictor, tiny_video)
+    first = track(predictor, state)
+    predictor.add_new_points_or_box(state, 5, 1, points=[[50, 40]], labels=[1])
+    predictor.add_new_points_or_box(state, 5, 1, points=[[50, 40], [1, 1]], labels=[1, 0])
+    frame, obj_ids, masks = predictor.clear_all_prompts_in_frame(state, 5, 1)
     assert (frame, obj_ids) == (5, [1])
     torch.testing.assert_close(masks, first[5], atol=1e-4, rtol=1e-4)
-    assert_same(track(tiny_predictor, state), first, 0.001)
-    assert tiny_predictor.clear_all_prompts_in_frame(state, 0, 1, need_output=False) is None
+    assert_same(track(predictor, state), first, 0.001)
+    assert predictor.clear_all_prompts_in_frame(state, 0, 1, need_output=False) is None
     with pytest.raises(ValueError, match="nothing to track"):
-        tiny_predictor.propagate_in_video(state)
+        predictor.propagate_in_video(state)
 
 
 def test_objects_come_and_go_while_tracking(tiny_predictor, tiny_video) -> None:
@@ -230,13 +258,13 @@ def test_live_frames_give_what_the_video_gives(tiny_predictor, tiny_video) -> No
         tiny_predictor.track_frame(tiny_predictor.init_state(video), video[0])
 
 
-def test_object_begins_anew_from_its_corrections(tiny_predictor, tiny_video) -> None:
-    state = start(tiny_predictor, tiny_video)
-    track(tiny_predictor, state)
-    _, _, corrected = tiny_predictor.add_new_points_or_box(state, 5, 1, points=[[1, 1]], labels=[0])
-    tiny_predictor.clear_all_prompts_in_frame(state, 0, 1)
+def test_object_begins_anew_from_its_corrections(either_predictor, tiny_video) -> None:
+    state = start(either_predictor, tiny_video)
+    track(either_predictor, state)
+    _, _, corrected = either_predictor.add_new_points_or_box(state, 5, 1, points=[[1, 1]], labels=[0])
+    either_predictor.clear_all_prompts_in_frame(state, 0, 1)
     assert list(state.objects[1].prompts) == list(state.objects[1].bank.conditioning) == [5]
-    masks = track(tiny_predictor, state)
+    masks = track(either_predictor, state)
     assert list(masks) == list(range(5, 12))
     torch.testing.assert_close(masks[5], corrected)
     assert all((frame > -1024).any() for frame in masks.values())

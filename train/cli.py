@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.build_i2v import load_config
@@ -52,7 +52,8 @@ def known_experiments() -> list[str]:
 
 
 def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of an experiment: a name in configs/, or the path of a YAML file.
+    """Compose the config of an experiment: a name in configs/, or the path of a YAML file. Data sets and validations that are
+    null are left out.
 
     Raises:
         ValueError: an unknown name, or a config that Hydra cannot compose.
@@ -62,7 +63,12 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
         path = Path(name)
         if path.suffix != ".yaml" or not path.is_file():
             raise ValueError(f"unknown config {name!r}: neither a YAML file nor one of {', '.join(known_experiments())}")
-    return load_config(path, overrides)
+    config = load_config(path, overrides, [CONFIG_DIR])
+    with open_dict(config):
+        for parts in (config.data.parts, config.validation):
+            for name in [name for name, part in parts.items() if part is None]:
+                del parts[name]
+    return config
 
 
 def build_model(config: DictConfig) -> SAMI2V:

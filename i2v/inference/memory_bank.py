@@ -43,16 +43,22 @@ class MemoryBank:
     """The outputs and memories of one object.
 
     Attributes:
-        conditioning: outputs of frames that were prompted before they were tracked. tracked: outputs of all others, also of
-            those that were corrected after tracking. No frame is in both. memories: of some of these frames.
+        conditioning: outputs of frames that are always remembered: those that were prompted before they were tracked, and
+            corrected ones if they shall condition. tracked: outputs of all others. No frame is in both. corrected: the
+            frames of `conditioning` that had been tracked. memories: of some of these frames.
     """
 
     conditioning: dict[int, FrameOutput] = field(default_factory=dict)
     tracked: dict[int, FrameOutput] = field(default_factory=dict)
+    corrected: set[int] = field(default_factory=set)
     memories: dict[int, FrameMemory] = field(default_factory=dict)
 
     def __getitem__(self, frame: int) -> FrameOutput:
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
+
+    def get(self, frame: int) -> FrameOutput | None:
+        """The output of a frame; None if there is none."""
+        return self.conditioning.get(frame) or self.tracked.get(frame)
 
     def __contains__(self, frame: int) -> bool:
         return frame in self.conditioning or frame in self.tracked
@@ -61,20 +67,31 @@ class MemoryBank:
         yield from self.conditioning
         yield from self.tracked
 
+    def was_tracked(self, frame: int) -> bool:
+        """Whether a frame was tracked, and perhaps corrected since."""
+        return frame in self.tracked or frame in self.corrected
+
     def store(self, frame: int, output: FrameOutput, conditioning: bool) -> None:
         """Set the output of a frame; a memory of the former one is dropped."""
+        corrected = conditioning and self.was_tracked(frame)
         self.remove(frame)
         (self.conditioning if conditioning else self.tracked)[frame] = output
+        if corrected:
+            self.corrected.add(frame)
 
     def remove(self, frame: int) -> None:
         """Forget all about a frame."""
         for frames in (self.conditioning, self.tracked, self.memories):
             frames.pop(frame, None)
+        self.corrected.discard(frame)
 
     def start_from_corrections(self) -> None:
-        """Begin anew where no conditioning frame is left: from the frames that were corrected, if there are any."""
-        self.conditioning = {frame: output for frame, output in self.tracked.items() if output.prompted}
+        """Begin anew where no frame is left that was prompted at first: from those that were corrected, if there are any."""
+        if self.conditioning.keys() - self.corrected:
+            return
+        self.conditioning |= {frame: output for frame, output in self.tracked.items() if output.prompted}
         self.tracked = {}
+        self.corrected = set()
         self.memories = {frame: memory for frame, memory in self.memories.items() if frame in self.conditioning}
 
     def drop_memories(self, frame: int, reach: int) -> None:

@@ -59,23 +59,23 @@ class Tracker:
         A frame that was tracked before is conditioned on the memory; any other one is not. Points start from the mask that
         the object has in the frame, if there is one.
         """
-        tracked = obj.bank.tracked.get(frame)
+        former = obj.bank.get(frame)
+        reverse = former is not None and former.reverse
         features = self._features(state, frame)
         if prompt.mask is not None:
             prediction = self.model.use_mask(features, prompt.mask.to(self.device))
         else:
             memory = None
-            if tracked is not None:
-                plan = self._plan(state, obj, frame, tracked.reverse)
-                memory = self._gather(state, [obj], [plan], tracked.reverse)
+            if obj.bank.was_tracked(frame):
+                plan = self._plan(state, obj, frame, reverse)
+                memory = self._gather(state, [obj], [plan], reverse)
             previous = None
-            if frame in obj.bank:
-                logits = self.postprocess(obj.bank[frame].mask_logits.unsqueeze(0).to(self.device))
+            if former is not None:
+                logits = self.postprocess(former.mask_logits.unsqueeze(0).to(self.device))
                 previous = logits.clamp(-_PREVIOUS_LOGIT_LIMIT, _PREVIOUS_LOGIT_LIMIT)
             conditioned, memory_prompts = self._condition(features, memory)
             points, labels = (x.unsqueeze(0).to(self.device) for x in (prompt.points, prompt.labels))
             prediction = self.model.decode(conditioned, memory_prompts, 1, points, labels, previous)
-        reverse = tracked is not None and tracked.reverse
         return self._outputs(state, prediction, prompted=True, reverse=reverse)[0]
 
     def track(self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool) -> None:
@@ -142,7 +142,7 @@ class Tracker:
         near = range(frame + 1, frame + reach + 1) if reverse else range(max(frame - reach, 0), frame)
         return selector.plan(
             state.time(frame, reverse),
-            conditioning=[state.time(f, reverse) for f in obj.bank.conditioning],
+            conditioning=[state.time(f, reverse) for f in obj.bank.conditioning if f != frame],
             tracked={state.time(f, reverse) for f in near if f in obj.bank.tracked},
             similarity=lambda times: self._similarity(state, frame, [state.time(t, reverse) for t in times]),
             seed=state.seed,

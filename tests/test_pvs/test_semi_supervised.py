@@ -508,6 +508,13 @@ def test_videos_whose_ground_truth_is_broken_are_named_and_the_others_scored(tmp
     assert not (tmp_path / "gm/masks/results.csv").exists()
 
 
+def test_nothing_is_written_where_there_are_no_masks(tmp_path: Path) -> None:
+    done = run_script("semi_eval.sh", tmp_path, DATASET="mose", DATA=str(layouts.folders(tmp_path / "data")), OUT="wrong")
+    assert done.returncode == 1
+    assert "error: no such folder: wrong/masks" in done.stderr
+    assert entries(tmp_path) == ["data"]
+
+
 def test_scripts_say_which_variable_is_missing(tmp_path: Path) -> None:
     for script in ("semi_infer.sh", "semi_eval.sh"):
         done = run_script(script, tmp_path, DATASET="mose", OUT="out")

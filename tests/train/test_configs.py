@@ -26,7 +26,8 @@ def targets_in(node: object) -> set[str]:
 
 
 def test_names() -> None:
-    assert known_experiments() == ["i2v-lite-ablation", "i2v-lite-image", "i2v-lite-long", "i2v-lite-video", "i2v-train"]
+    lite = [f"i2v-lite-{name}" for name in ("ablation", "corrections", "image", "long", "video")]
+    assert known_experiments() == [*lite, "i2v-train"]
 
 
 @pytest.mark.parametrize("name", known_experiments())
@@ -46,6 +47,14 @@ def test_composes(name: str) -> None:
     instantiate(config.loss)
     names = [parameter for parameter, _ in model.named_parameters()]
     assert all(any(parameter.startswith(prefix) for parameter in names) for prefix in config.frozen)
+
+
+def test_null_leaves_out_a_data_set_and_a_validation(tmp_path: Path) -> None:
+    own = tmp_path / "it's mine.yaml"  # a file anywhere builds on the experiments
+    own.write_text("defaults: [i2v-lite-video, _self_]\ndata: {parts: {stills: null}}\nvalidation: {chair: null}\n")
+    config = load_experiment(str(own), ["validation.stills_click=null"])
+    assert list(config.data.parts) == ["clips"]
+    assert list(config.validation) == ["clips_mask"]
 
 
 @pytest.fixture
