@@ -88,7 +88,8 @@ def evaluate(
         One result per video, in the order of their names.
 
     Raises:
-        ValueError: there is nothing to evaluate, the ground truth cannot be read, or a prediction cannot, with `strict`.
+        ValueError: there is nothing to evaluate, ground truth and predictions have different layouts, the ground truth cannot
+            be read, or a prediction cannot, with `strict`.
         NotADirectoryError: no such folder.
     """
     gt_root, pred_root = Path(gt_root), Path(pred_root)
@@ -126,14 +127,16 @@ def _evaluate_video(ground_truth: Path, pred_root: Path, strict: bool, skip_firs
     folders = [path for path in entries if path.is_dir()]
     if folders and len(folders) < len(entries):
         raise ValueError(f"{ground_truth} must hold either PNGs or a folder per object, not both")
+    if len({folder.name.zfill(3) for folder in folders}) < len(folders):
+        raise ValueError(f"{ground_truth} has two folders of one number")
     if not prediction.is_dir():
         problems.add("video", f"{prediction} is missing: all its frames score 0")
         prediction = None
+    else:
+        _check_layout(ground_truth, prediction, per_object=bool(folders))
     if not folders:
         scores = _evaluate_sequence(ground_truth, prediction, problems, skip_first_and_last)
         return VideoResult(ground_truth.name, {f"{label:03d}": score for label, score in scores.items()}, problems)
-    if len({folder.name.zfill(3) for folder in folders}) < len(folders):
-        raise ValueError(f"{ground_truth} has two folders of one number")
     named_scores = {}
     for folder in folders:
         predicted_folder = prediction and prediction / folder.name
@@ -143,6 +146,16 @@ def _evaluate_video(ground_truth: Path, pred_root: Path, strict: bool, skip_firs
         scores = _evaluate_sequence(folder, predicted_folder, problems, skip_first_and_last, per_object=True)
         named_scores.update({folder.name.zfill(3): score for score in scores.values()})
     return VideoResult(ground_truth.name, named_scores, problems)
+
+
+def _check_layout(ground_truth: Path, prediction: Path, per_object: bool) -> None:
+    """Raise a ValueError for predictions in the other layout, which would all be missing."""
+    found = visible(prediction)
+    has_folders, has_images = any(path.is_dir() for path in found), any(path.suffix.lower() == ".png" for path in found)
+    if has_folders != has_images and has_folders != per_object:
+        layouts = ("a folder per object", "images of all objects")
+        theirs, wanted = layouts if has_folders else layouts[::-1]
+        raise ValueError(f"{prediction} has {theirs}, but {ground_truth} {wanted}: give both in one layout")
 
 
 def _evaluate_sequence(

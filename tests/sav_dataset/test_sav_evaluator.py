@@ -196,6 +196,14 @@ def test_missing_video(tmp_path: Path, write: Callable[[Path, np.ndarray], None]
         evaluate(*roots, strict=True)
 
 
+@pytest.mark.parametrize(("true", "found"), [LAYOUTS, LAYOUTS[::-1]])
+def test_predictions_in_the_other_layout_are_an_error(tmp_path: Path, true: Callable, found: Callable) -> None:
+    true(tmp_path / "gt/video", TRUE)
+    found(tmp_path / "pred/video", FOUND)
+    with pytest.raises(ValueError, match=r"pred.video has .*, but .*gt.video .*: give both in one layout"):
+        evaluate(tmp_path / "gt", tmp_path / "pred")
+
+
 def test_missing_object_folder(tmp_path: Path) -> None:
     roots = make_roots(tmp_path, write_folders)
     shutil.rmtree(roots[1] / "first" / "002")

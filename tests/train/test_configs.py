@@ -57,6 +57,16 @@ def test_null_leaves_out_a_data_set_and_a_validation(tmp_path: Path) -> None:
     assert list(config.validation) == ["clips_mask"]
 
 
+def test_example_of_the_docs_composes(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs" / "training.md"
+    (example,) = [block for block in docs.read_text().split("```yaml\n")[1:] if block.startswith("defaults: [base/lite")]
+    own = tmp_path / "mine.yaml"
+    own.write_text(example.split("```")[0])
+    config = load_experiment(str(own), [])
+    assert list(config.data.parts) == ["mine"]
+    assert build_settings(config).epochs == 1
+
+
 @pytest.fixture
 def paper() -> DictConfig:
     return load_experiment("i2v-train", [])
