@@ -18,18 +18,17 @@ demo: $(VENV)/installed
 	$(BIN)/python -m i2v.segment assets/bunny.mp4 --point 24,265,90 --both --output demo-result
 	@echo "The result is in demo-result: open demo-result/overlay.mp4"
 
-# Both stages of the Lite model, the second one in three parts, on two processor cores; stopped at any time, the same command goes
+# Both stages of the Lite model, the second one in two parts, on two processor cores; stopped at any time, the same command goes
 # on. SHARED: the folder with its data sets. The first line looks whether they are there, before hours are spent.
 SHARED ?= ../shared/data
 TRAIN_LITE := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node=2 train/train.py
 train-lite: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[train]"
-	$(BIN)/python train/train.py --check -c i2v-lite-corrections initial_weights=null shared=$(SHARED)
+	$(BIN)/python train/train.py --check -c i2v-lite-long initial_weights=null shared=$(SHARED)
 	$(TRAIN_LITE) -c i2v-lite-image shared=$(SHARED)
 	$(TRAIN_LITE) -c i2v-lite-video shared=$(SHARED)
 	$(TRAIN_LITE) -c i2v-lite-long shared=$(SHARED)
-	$(TRAIN_LITE) -c i2v-lite-corrections shared=$(SHARED)
-	$(BIN)/python tools/export_checkpoint.py runs/lite-corrections/best.pt checkpoints/sam-i2v_lite.pt
+	$(BIN)/python tools/export_checkpoint.py runs/lite-long/best.pt checkpoints/sam-i2v_lite.pt
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -80,17 +80,13 @@ class ClipValidation(Validation):
 
     Args:
         dataset: of clips. image_size: S, of the network's input. num_samples: of clips. prompt: "mask", "click" or "box";
-            a mask is not scored in the first frame itself. corrected_frame: one that is corrected with a click, and scored
-            alone; None for none.
+            a mask is not scored in the first frame itself.
     """
 
-    def __init__(
-        self, dataset: ClipDataset, image_size: int, num_samples: int, prompt: str, corrected_frame: int | None = None
-    ) -> None:
+    def __init__(self, dataset: ClipDataset, image_size: int, num_samples: int, prompt: str) -> None:
         self.reader = SampleReader(dataset, PlainTransform(image_size))
         self.num_samples = num_samples
         self.prompt = prompt
-        self.corrected_frame = corrected_frame
 
     def __len__(self) -> int:
         return self.num_samples
@@ -98,14 +94,13 @@ class ClipValidation(Validation):
     def score(self, model: SAMI2V, index: int, precision: str) -> float:
         device = model.no_mem_embed.device
         batch = collate([self.reader.read(index % len(self.reader), seed=index)]).to(device)
-        rollout = ClipRollout(model, PromptSampling(correction_clicks=1, ground_truth_clicks=0))
+        rollout = ClipRollout(model, PromptSampling())
         generator = torch.Generator(device).manual_seed(index)
-        plan = PromptPlan({0: self.prompt}, [] if self.corrected_frame is None else [self.corrected_frame])
         with autocast(device, precision):
-            frames = rollout(batch.frames, batch.masks, batch.video, generator, plan)
+            frames = rollout(batch.frames, batch.masks, batch.video, generator, PromptPlan({0: self.prompt}))
         ious = []
         for t, frame in enumerate(frames):
-            if t == self.corrected_frame or (self.corrected_frame is None and (t or self.prompt != "mask")):
+            if t or self.prompt != "mask":
                 logits, masks = model.upsample(frame.predictions[-1].masks), batch.masks[:, t, None]
                 nothing = ~(logits > 0).flatten(1).any(1) & ~masks.flatten(1).any(1)
                 ious.append(torch.where(nothing, 1.0, mask_iou(logits, masks)[:, 0]))

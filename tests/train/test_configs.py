@@ -26,7 +26,7 @@ def targets_in(node: object) -> set[str]:
 
 
 def test_names() -> None:
-    lite = [f"i2v-lite-{name}" for name in ("ablation", "corrections", "image", "long", "video")]
+    lite = [f"i2v-lite-{name}" for name in ("ablation", "image", "long", "video")]
     assert known_experiments() == [*lite, "i2v-train"]
 
 

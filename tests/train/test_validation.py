@@ -17,7 +17,6 @@ from sav_dataset.jf import jf_scores
 from tests.train.helpers import SIZE
 from train.dataset.sample import ClipDataset, RawClip, SampleError
 from train.dataset.vos_folder import VOSFolder
-from train.losses import mask_iou
 from train.model.rollout import ClipRollout, PromptedFrame
 from train.utils.processes import Processes
 from train.validation import ClipValidation, Validation, VideoValidation, validate
@@ -166,23 +165,6 @@ def test_clips(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatc
     score = validate(ClipValidation(OneClip(masks), SIZE, num_samples=1, prompt=prompt), make_model(), ALONE, "fp32")
     assert plans == [{0: prompt}]
     assert score == pytest.approx(100 * (0.5 * (num_scored - 1) + 1) / num_scored)
-
-
-def test_corrected_frame_is_scored_alone(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatch) -> None:
-    clips = OneClip(squares(0, num_frames=3))
-    results = []
-
-    def seen(self: ClipRollout, *arguments) -> list[PromptedFrame]:
-        results.append(rollout(self, *arguments))
-        return results[-1]
-
-    rollout = ClipRollout.forward
-    monkeypatch.setattr(ClipRollout, "forward", seen)
-    model = make_model()
-    score = validate(ClipValidation(clips, SIZE, num_samples=1, prompt="mask", corrected_frame=2), model, ALONE, "fp32")
-    assert [len(frame.predictions) for frame in results[0]] == [1, 1, 2]  # tracked, then after a click
-    truth = clips.clip.masks[2:, :1]
-    assert score == pytest.approx(100 * float(mask_iou(model.upsample(results[0][2].predictions[1].masks), truth)))
 
 
 def test_clips_are_always_the_same(make_model: Callable[..., SAMI2V]) -> None:
