@@ -93,7 +93,10 @@ def prompted_session(predictor, video):
 
 def contents(state):
     """All that a session knows: objects, prompts, outputs, memories."""
-    return {obj_id: asdict(obj) for obj_id, obj in state.objects.items()}
+    found = {obj_id: asdict(obj) for obj_id, obj in state.objects.items()}
+    for obj in found.values():
+        obj["bank"]["corrected"] = sorted(obj["bank"]["corrected"])  # torch.testing does not compare sets
+    return found
 
 
 @pytest.fixture(scope="module")
