@@ -67,10 +67,9 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), search_f
         folder, name = CONFIG_DIR, path.stem
     else:
         raise ValueError(f"unknown config {str(config_file)!r}: neither a YAML file nor one of {', '.join(known_configs())}")
-    others = [str(other) for other in (*search_folders, CONFIG_DIR) if other != folder]
-    escaped = [other.replace("\\", "\\\\").replace("'", "\\'") for other in others]
-    quoted = ", ".join(f"'file://{other}'" for other in escaped)
-    overrides = [f"hydra.searchpath=[{quoted}]", *overrides] if others else list(overrides)
+    others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*search_folders, CONFIG_DIR)]
+    searchpath = ", ".join(f"'file://{other}'" for other in others)
+    overrides = [f"hydra.searchpath=[{searchpath}]", *overrides]
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
