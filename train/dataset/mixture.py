@@ -100,19 +100,21 @@ class SampleReader:
         Raises:
             TooManyBadSamplesError: it names the data set and the last error.
         """
-        failure = ""  # not the error itself: that would hold on to this frame, and to all that called it
+        failure: Exception | None = None
         for attempt in range(self.max_failures):
             # A generator for each attempt: how much a bad sample drew before it failed must not matter.
             rng = np.random.default_rng((seed, attempt))
-            if failure:
+            if failure is not None:
                 index = int(rng.integers(len(self.dataset)))
             try:
                 clip = self.dataset.load(index, rng)
                 return Sample(clip.name, *self.transform(clip, rng))
             except (SampleError, OSError) as error:
                 log.warning("%s: sample %d is replaced by another one: %s", self.dataset.name, index, error)
-                failure = str(error)
-        raise TooManyBadSamplesError(f"{self.dataset.name}: {self.max_failures} bad samples in a row, the last one: {failure}")
+                failure = error
+        raise TooManyBadSamplesError(
+            f"{self.dataset.name}: {self.max_failures} bad samples in a row, the last one: {failure}"
+        ) from failure
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,9 @@ def test_a_bad_sample_is_reported_and_replaced(caplog: pytest.LogCaptureFixture)
 
 def test_too_many_bad_samples() -> None:
     reader = reader_of("set", 5, bad={i: SampleError(f"file_{i}.jpg is broken") for i in range(5)}, max_failures=4)
-    with pytest.raises(RuntimeError, match=r"set: 4 bad samples in a row, the last one: file_\d\.jpg is broken"):
+    with pytest.raises(RuntimeError, match=r"set: 4 bad samples in a row, the last one: file_\d\.jpg is broken") as error:
         reader.read(0, 0)
+    assert isinstance(error.value.__cause__, SampleError)
 
 
 def test_other_errors_are_not_hidden() -> None:
