@@ -31,6 +31,8 @@ from sav_dataset.jf import JF, ObjectScores, tolerance_in_pixels
 log = logging.getLogger("sav_dataset.sav_evaluator")
 
 DAVIS_2016_FOREGROUND = 255
+# Stands in the table's first line, in place of an object, where the first and the last frame are scored, too.
+ALL_FRAMES = "all"
 _MESSAGES_SHOWN = 10
 
 
@@ -270,13 +272,13 @@ def _masks(image: Image.Image, box: tuple[int, int, int, int], binary: bool) -> 
     return {label: pixels != 0 if binary else pixels == label for label in _labels(part, binary)}
 
 
-def format_results(results: Sequence[VideoResult], decimals: int = 1) -> str:
+def format_results(results: Sequence[VideoResult], decimals: int = 1, all_frames: bool = False) -> str:
     """The table of results.csv: the mean over all objects, then one line per object.
 
     Args:
-        decimals: of the scores.
+        decimals: of the scores. all_frames: whether the first and the last one are scored, too, which the table then says.
     """
-    lines = [("Global score", "", *_mean(results))]
+    lines = [("Global score", ALL_FRAMES if all_frames else "", *_mean(results))]
     lines += [(result.name, name, *_numbers(score)) for result in results for name, score in result.scores.items()]
     width = max(len(line[0]) for line in lines)
     table = [f"{'sequence':<{width}},{'obj':>3},{'J&F':>{decimals + 4}},{'J':>{decimals + 4}},{'F':>{decimals + 4}}"]
@@ -349,14 +351,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show_progress=not args.quiet,
         )
         target = args.pred_root / "results.csv"
-        target.write_text(format_results(results, decimals=8))
+        temporary = target.with_suffix(".csv.tmp")
+        temporary.write_text(format_results(results, 8, args.do_not_skip_first_and_last_frame))
+        temporary.replace(target)
     except (OSError, ValueError) as error:
         log.error("error: %s", error)
         return 1
     report_problems(results)
     if not args.quiet:
         j_and_f, j, f = _mean(results)
-        table = format_results(results).replace(",", " ")
+        table = format_results(results, all_frames=args.do_not_skip_first_and_last_frame).replace(",", " ")
         summary = f"Global score: J&F: {j_and_f:.1f} J: {j:.1f} F: {f:.1f}\nTime taken: {time.perf_counter() - started:.2f}s"
         print(f"{table}\nSummary:\n{summary}\nThe table is in {target}")  # noqa: T201
     return 0

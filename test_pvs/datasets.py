@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -85,15 +85,18 @@ class EvaluationVideo:
         return next((frame for frame in self.annotated_frames if self.mask(frame, obj).any()), None)
 
     def first_frames(self) -> dict[int, int]:
-        """The first annotated frame in which each object is visible, by object; without those that never are.
+        """The first annotated frame in which each object is visible, by object; without those that never are."""
+        return {obj: first for obj in self.objects if (first := self.first_frame(obj)) is not None}
+
+    def require_complete(self) -> None:
+        """Make sure that frames and masks of frames which belong to the video are there. Without them fewer frames, perhaps
+        easier ones, would be scored.
 
         Raises:
-            ValueError: that is none.
+            ValueError: they are not.
         """
-        found = {obj: first for obj in self.objects if (first := self.first_frame(obj)) is not None}
-        if not found:
-            raise ValueError(f"{self.annotations.source}: no object is visible in any frame")
-        return found
+        if missing := list(self._find_missing()):
+            raise ValueError("; ".join(missing))
 
     def problems(self, thorough: bool = False) -> list[str]:
         """What is missing or odd, one message each.
@@ -127,14 +130,7 @@ class EvaluationVideo:
         gaps = [self.images.paths[i].name for i in np.flatnonzero(steps > min(steps, default=1))]
         if gaps:
             yield f"{self.frames}: frames are missing after {listed(gaps)}"
-        frameless = [number for number in self.annotations.frames if number not in self._indices]
-        if frameless:
-            yield f"{self.annotations.source}: masks of frame {listed(frameless)}, which {self.frames} has not"
-        if self.annotated_every is not None:
-            expected = range(0, len(self._numbers), self.annotated_every)
-            missing = sorted(set(expected) - set(self.annotated_frames))
-            if missing:
-                yield f"{self.annotations.source}: no masks of frame {listed([self.frame_names[index] for index in missing])}"
+        yield from self._find_missing()
         yield from (f"{self.annotations.source}: {gap}" for gap in self.annotations.gaps())
         if not self.annotated_frames or not self.objects:
             yield f"{self.annotations.source}: no annotated frame with an object"
@@ -145,6 +141,16 @@ class EvaluationVideo:
             yield from self._find_mask_problems(obj)
         for index in range(self.images.count() if thorough else 0):
             _ = self.images[index]
+
+    def _find_missing(self) -> Iterator[str]:
+        frameless = [number for number in self.annotations.frames if number not in self._indices]
+        if frameless:
+            yield f"{self.annotations.source}: masks of frame {listed(frameless)}, which {self.frames} has not"
+        if self.annotated_every is not None:
+            expected = range(0, len(self._numbers), self.annotated_every)
+            missing = sorted(set(expected) - set(self.annotated_frames))
+            if missing:
+                yield f"{self.annotations.source}: no masks of frame {listed([self.frame_names[index] for index in missing])}"
 
     def _find_mask_problems(self, obj: int) -> Iterator[str]:
         found = False
@@ -159,7 +165,7 @@ class EvaluationVideo:
 
 def read_sav(root: Path) -> list[EvaluationVideo]:
     """SA-V's validation or test set: JPEGImages_24fps/VIDEO/00000.jpg, Annotations_6fps/VIDEO/OBJECT/00000.png, 00004.png, ...
-    and a list of the videos (sav_val.txt, sav_test.txt), which may be missing."""
+    and lists of the videos (sav_val.txt, sav_test.txt), which may be missing."""
     frames, annotations = _subfolders(root, "JPEGImages_24fps", "Annotations_6fps")
     names = _existing(annotations, _listed_names(root, "sav_*.txt") or _folder_names(annotations))
     return [EvaluationVideo(name, frames / name, ObjectFolders(annotations / name), ANNOTATION_STRIDE) for name in names]
@@ -201,6 +207,9 @@ def read_lvvis(root: Path) -> list[EvaluationVideo]:
         for video in content["videos"]:
             numbers = [frame_number(name) for name in video["file_names"]]
             folder = Path(video["file_names"][0]).parent
+            repeated = [number for number, count in Counter(entry["id"] for entry in entries[video["id"]]).items() if count > 1]
+            if repeated:
+                raise ValueError(f"video {folder} has several annotations with the id {listed(repeated)}")
             annotations = RunLengths(files[0], numbers, entries[video["id"]])
             videos.append(EvaluationVideo(_flat(folder), frames / folder, annotations, 1))
     return sorted(videos, key=lambda video: video.name)
@@ -250,13 +259,16 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = ()) -> l
     root = Path(root)
     if not root.is_dir():
         raise NotADirectoryError(f"no such folder: {root}")
-    videos = {video.name: video for video in READERS[dataset](root)}
+    videos = READERS[dataset](root)
     if not videos:
         raise ValueError(f"{root} has no videos")
-    unknown = sorted(set(names) - videos.keys())
+    counts = Counter(video.name for video in videos)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(f"{root} has several videos {listed(repeated)}")
+    unknown = sorted(set(names) - counts.keys())
     if unknown:
         raise ValueError(f"{root} has no video {listed(unknown)}")
-    return [video for video in videos.values() if not names or video.name in names]
+    return [video for video in videos if not names or video.name in names]
 
 
 @lru_cache(maxsize=1)
@@ -292,6 +304,7 @@ def export_ground_truth(videos: Sequence[EvaluationVideo], output: Path) -> list
     with whole_folder(output) as root:
         for video in tqdm(videos, unit="video"):
             try:
+                video.require_complete()
                 masks = [(obj, frame) for obj in video.objects for frame in video.frames_of(obj)]
                 if not masks:
                     empty.append(video.name)
@@ -336,9 +349,9 @@ def _folder_names(folder: Path) -> list[str]:
 
 
 def _listed_names(folder: Path, pattern: str) -> list[str]:
-    """The videos in a list: a name per line, or, in DAVIS 2016, the paths /JPEGImages/480p/VIDEO/00000.jpg and of its mask."""
-    paths = sorted(folder.glob(pattern))
-    entries = [Path(line.split()[0]) for line in paths[0].read_text().splitlines() if line.strip()] if paths else []
+    """The videos in lists: a name per line, or, in DAVIS 2016, the paths /JPEGImages/480p/VIDEO/00000.jpg and of its mask."""
+    lines = [line for path in folder.glob(pattern) for line in path.read_text().splitlines()]
+    entries = [Path(line.split()[0]) for line in lines if line.strip()]
     return sorted({entry.parent.name if entry.suffix else entry.name for entry in entries})
 
 
@@ -364,6 +377,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--thorough", action="store_true", help="with --check: decode every frame")
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
     args = parser.parse_args(arguments)
+    if args.export and args.thorough:
+        parser.error("--thorough belongs to --check")
     try:
         dataset, root, *output = args.check or args.export
         videos = read_dataset(dataset, root, args.videos)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sav_dataset.sav_evaluator import ALL_FRAMES
 from test_pvs.interactive import mean_curve
 from test_pvs.runner import MASKS, RESULTS, SETTINGS
 from train.dataset.sample import read_json, sample_errors
@@ -115,7 +116,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
         The runs, and what is wrong with the folders that are none.
 
     Raises:
-        ValueError: two runs are of the same system with the same settings, or of one name with different weights.
+        ValueError: two runs are of the same system with the same settings, or of one name with different weights or configs.
     """
     by_settings: dict[str, FinishedRun] = {}
     by_name: dict[str, FinishedRun] = {}
@@ -128,8 +129,9 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
             problems.append(str(error))
             continue
         other = by_name.setdefault(run.system, run)
-        if other.settings.get("weights_sha256") != run.settings.get("weights_sha256"):
-            raise ValueError(f"{other.folder} and {run.folder} are of different weights with one name: a row would mix them")
+        for file, key in (("weights", "weights_sha256"), ("configs", "config_sha256")):
+            if other.settings.get(key) != run.settings.get(key):
+                raise ValueError(f"{other.folder} and {run.folder} are of different {file} with one name: a row would mix them")
         key = str([run.protocol, run.settings["dataset"], run.settings["data"], run.setting, run.system])
         if key in by_settings:
             raise ValueError(f"{by_settings[key].folder} and {run.folder} have the same settings and system: give one of them")
@@ -155,15 +157,18 @@ def _after_all_frames(result: dict[str, Any], frames: int) -> list[float]:
     return [curve[frames] for curve in curves]
 
 
-def _evaluated(path: Path, videos: Iterable[str]) -> dict[str, list[float]]:
+def _evaluated(path: Path, videos: dict[str, dict[str, Any]]) -> dict[str, list[float]]:
     """J&F of finished videos' objects as the evaluator wrote it; it has a 0 for those that failed. It has nothing for a video
-    without an object in a frame that counts."""
+    with objects, but without one in a frame that counts."""
     if not path.is_file():
         raise ValueError(f"the masks are not scored: there is no {path}; run semi_eval.sh")
     scores: defaultdict[str, list[float]] = defaultdict(list)
     with sample_errors(path), path.open(newline="") as file:
         for line in csv.DictReader(file, skipinitialspace=True):
             cells = {name.strip(): text.strip() for name, text in line.items()}
+            if cells["obj"] == ALL_FRAMES:
+                raise ValueError("the first and the last frame are scored, too: run semi_eval.sh without this option")
             if cells["obj"]:  # the mean of all has none
                 scores[cells["sequence"]].append(float(cells["J&F"]))
-    return {name: scores[name] for name in videos if name in scores}
+    # Where nothing was prompted, there is nothing to score.
+    return {name: scores[name] for name, result in videos.items() if name in scores or not result["prompts"]}

@@ -44,8 +44,8 @@ class Target:
 
     @cached_property
     def frames(self) -> list[int]:
-        """The annotated frames from the first one on, in order."""
-        return [frame for frame in self.video.annotated_frames if frame >= self.first]
+        """The frames that have ground truth of this object, from the first one on, in order."""
+        return [frame for frame in self.video.frames_of(self.obj) if frame >= self.first]
 
     def truth(self, frame: int) -> np.ndarray:
         """The ground truth in an annotated frame: (H, W) bool."""

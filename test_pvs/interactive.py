@@ -164,11 +164,11 @@ def _targets(video: EvaluationVideo) -> dict[int, Target]:
     prompt could be scored.
 
     Raises:
-        ValueError: all objects are like that, or there is none.
+        ValueError: all visible objects are like that.
     """
     targets = {obj: Target(video, obj, first) for obj, first in video.first_frames().items()}
     scored = {obj: target for obj, target in targets.items() if len(target.frames) > 1}
-    if not scored:
+    if targets and not scored:
         raise ValueError(
             f"{video.annotations.source}: no object has an annotated frame after the one in which it is prompted: "
             "take a data set with more annotations"
@@ -252,6 +252,13 @@ def summarise(videos: dict[str, dict[str, Any]]) -> str:
     return f"J&F of {len(objects)} objects with at most so many interacted frames: {', '.join(points)}"
 
 
+def _iou(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected an IoU from 0 to 1, got {text}")
+    return value
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text}")
@@ -270,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         part.add_argument("--clicks", type=_positive, default=3, help="per interacted frame (default: 3)")
         part.add_argument("--frames", type=_positive, default=8, help="interacted at most, with the first (default: 8)")
         if name == "online":
-            part.add_argument("--threshold", type=float, default=0.75, help="IoU below which to correct (default: 0.75)")
+            part.add_argument("--threshold", type=_iou, default=0.75, help="IoU below which to correct (default: 0.75)")
             part.add_argument("--curve", action="store_true", help="scores for all limits up to --frames, a run for each")
         else:
             again = (MASKS_AGAIN, CLICKS_AGAIN)

@@ -71,8 +71,8 @@ def draw_scatter(path: Path, title: str, pairs: Sequence[tuple[FinishedRun, Fini
 
 
 def shared_videos(first: FinishedRun, second: FinishedRun) -> list[str]:
-    """The videos that two runs finished."""
-    return sorted(first.scores.keys() & second.scores.keys())
+    """The videos in which both of two runs have an object that is scored."""
+    return sorted(name for name, scores in first.scores.items() if scores and second.scores.get(name))
 
 
 def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:

@@ -1,6 +1,6 @@
 """Tables and pictures of finished runs, in the layout of the paper's tables 1, 2 and 7.
 
-    python -m test_pvs.report results/* --output report [--quoted quoted.csv] [--strips VIDEO ...]
+    python -m test_pvs.report results/* [--output report] [--quoted quoted.csv] [--strips VIDEO ...]
 
 Numbers of others come from the file of --quoted alone, and are marked as quoted wherever they stand.
 """
@@ -255,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Tables and pictures of finished runs.")
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder of a finished run")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the report")
+    parser.add_argument("--output", type=Path, default=Path("report"), help="folder of the report (default: report)")
     parser.add_argument("--quoted", type=Path, metavar="FILE", help=f"CSV of published numbers: {','.join(_COLUMNS)}")
     parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
     parser.add_argument("--tables-only", action="store_true", help="no pictures, which need matplotlib")

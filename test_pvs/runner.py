@@ -102,7 +102,7 @@ def parse_devices(text: str) -> list[str]:
     where there is none, one worker on the CPU.
 
     Raises:
-        ValueError: not of that form, or no such GPU.
+        ValueError: not of that form, or there is no such device.
     """
     devices = []
     for part in (text or ("cuda" if torch.cuda.is_available() else "cpu")).split(","):
@@ -114,6 +114,9 @@ def parse_devices(text: str) -> list[str]:
         elif kind == "cuda" and not number:
             devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         else:
+            there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+            if int(number or 0) >= there:
+                raise ValueError(f"there is no device {part.strip()}: PyTorch finds {there} of this kind")
             devices.append(part.strip())
     if not devices:
         raise ValueError(f"no device in {text!r}")
@@ -145,6 +148,7 @@ def _share(run: Run, settings: dict[str, Any], todo: deque[str], devices: Sequen
     runs = [replace(run, system=replace(run.system, device=device)) for device in devices[: len(todo)]]
     workers = [start_worker() for _ in runs]
     failures: dict[str, str] = {}
+    others = multiprocessing.active_children()
     try:
         # What is wrong with the system is wrong for every video: it is built first, and an error ends the run.
         running: dict[Future[str | None], tuple[int, str | None]]
@@ -167,6 +171,12 @@ def _share(run: Run, settings: dict[str, Any], todo: deque[str], devices: Sequen
                     if todo:
                         name = todo.popleft()
                         running[workers[i].submit(_evaluate, runs[i], name)] = (i, name)
+    except BaseException:
+        # Ctrl-C and errors do not wait for the videos in progress, which a later run begins again.
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
     finally:
         for worker in workers:
             worker.shutdown(cancel_futures=True)
@@ -211,6 +221,7 @@ def _evaluate(run: Run, name: str) -> str | None:
     """Evaluate one video, in a worker. Returns None, or the traceback of what went wrong."""
     try:
         video = videos_by_name(run.dataset, run.data)[name]
+        video.require_complete()
         with whole_folder(run.output / MASKS / name) as folder:
             result = run.protocol(_system(run.system), video, run.options, folder)
             (folder / VIDEO_RESULT).write_text(json.dumps(result))
@@ -254,7 +265,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
     parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
-    parser.add_argument("--seed", type=int, help="draw the clicks, from this seed (default: the deterministic places)")
+    parser.add_argument("--seed", type=_seed, help="draw the clicks, from this seed (default: the deterministic places)")
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text}")
+    return int(text)
 
 
 def run_command(

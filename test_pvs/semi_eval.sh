@@ -7,7 +7,7 @@ set -eu
 project=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 [ -d "$OUT/masks" ] || { echo "error: no such folder: $OUT/masks: run semi_infer.sh with this OUT first" >&2; exit 1; }
-rm -rf "$OUT/ground_truth" # of an earlier evaluation, perhaps of other videos or annotations
+rm -rf "$OUT/ground_truth" "$OUT/masks/results.csv" # of an earlier evaluation, perhaps of other videos or annotations
 status=0
 # shellcheck disable=SC2086 # VIDEOS is a list
 unusable=$("${PYTHON:-python}" -m test_pvs.datasets --export "$DATASET" "$DATA" "$OUT/ground_truth" ${VIDEOS:+--videos $VIDEOS}) ||

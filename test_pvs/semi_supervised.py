@@ -53,12 +53,12 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
     started = time.perf_counter()
     session = system.start(video.frames)
     prompts = []
-    starts = sorted(appearing)
+    starts = [*sorted(appearing), last + 1]
     # Up to the first prompt there is nothing; then objects are tracked until the next ones appear.
     for frame in sorted(wanted):
         if frame < starts[0]:
             _save(video, folder, frame, {})
-    for start, following in pairwise([*starts, last + 1]):
+    for start, following in pairwise(starts):
         prompts += [prompt_object(session, video, start, obj, options["input"], user) for obj in appearing[start]]
         for frame, scores in session.propagate(start, following - 1):
             if frame in wanted:

@@ -3,7 +3,7 @@
     python tools/save_gt_mask_multiprocess.py sav sav_val mask_info
 
 writes mask_info/VIDEO.json of every video of SA-V's validation set (24 frames per second, 6 of them annotated), or of any other
-data set that the benchmarks read, several videos at a time. Videos whose file is there are skipped.
+data set that the benchmarks read, several videos at a time. Videos whose file is there are skipped: take a folder per data set.
 
     {"video": "sav_000001", "height": 848, "width": 480, "num_frames": 341,
      "annotated_frames": [0, 4, ...],                              indices into the video
@@ -83,11 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = {name: args.output / f"{name}.json" for name in names}
     todo = [name for name in names if not paths[name].exists()]
     failures = []
-    with ProcessPoolExecutor(args.workers) as pool:
+    pool = ProcessPoolExecutor(args.workers)
+    try:
         futures = {pool.submit(save_mask_info, args.dataset, args.data, name, paths[name]): name for name in todo}
         for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
             if (error := future.exception()) is not None:
                 failures.append(f"{futures[future]}: {error}")
+    finally:
+        pool.shutdown(cancel_futures=True)
     for failure in sorted(failures):
         print(failure, file=sys.stderr)
     print(f"{len(names)} videos, {len(names) - len(todo)} of them were finished, {len(failures)} failed")

@@ -316,6 +316,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pyt
     assert main([*arguments, "--strict"]) == 1
     assert "error: " in caplog.text
     assert main([*arguments, "--do_not_skip_first_and_last_frame"]) == 0
+    assert (roots[1] / "results.csv").read_text().splitlines()[1].startswith("Global score,all,")
     assert "(frame: 12)" in caplog.text
 
 

@@ -223,6 +223,31 @@ def test_check_finds_in_json(change: Callable, tmp_path: Path, capsys: pytest.Ca
     assert "two:" not in output
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["annotations"][1].update(id=11), "several annotations with the id 11"),
+        (lambda content: content["videos"][1].update(file_names=content["videos"][0]["file_names"]), "several videos one"),
+    ],
+    ids=["annotations", "videos"],
+)
+def test_numbers_and_names_in_json_must_differ(change: Callable, message: str, tmp_path: Path) -> None:
+    layouts.lvvis(tmp_path / "val")
+    path = tmp_path / "val_instances.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        read_dataset("lvvis", tmp_path / "val")
+
+
+def test_all_lists_of_sav_count(tmp_path: Path) -> None:
+    data = layouts.sav(tmp_path)
+    (data / "sav_val.txt").write_text("one\n")
+    (data / "sav_test.txt").write_text("two\n")
+    assert [video.name for video in read_dataset("sav", data)] == ["one", "two"]
+
+
 def test_json_that_is_none_is_named(tmp_path: Path) -> None:
     layouts.lvvis(tmp_path / "val")
     for text in ("{", "[]", '{"videos": []}'):
@@ -299,7 +324,24 @@ def test_videos_and_objects_without_annotations_are_not_exported(tmp_path: Path,
 
     layouts.sav(tmp_path / "sav")
     keep(tmp_path / "sav/Annotations_6fps/one/000", 0)
-    (tmp_path / "sav/Annotations_6fps/one/001/00004.png").unlink()
     assert datasets.main(["--export", "sav", str(tmp_path / "sav"), str(tmp_path / "2")]) == 0
     written = sorted(path.relative_to(tmp_path / "2/one").as_posix() for path in (tmp_path / "2/one").rglob("*.png"))
-    assert written == ["001/00000.png", "001/00008.png"]
+    assert written == ["001/00000.png", "001/00004.png", "001/00008.png"]
+
+
+def test_videos_that_lack_frames_or_masks_are_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = layouts.folders(tmp_path / "data")
+    for folder, suffix, message in (
+        ("JPEGImages", "jpg", "masks of frame 6, 7, which"),
+        ("Annotations", "png", "no masks of frame 00006, 00007"),
+    ):
+        paths = [data / folder / f"one/{number:05d}.{suffix}" for number in (6, 7)]
+        contents = [path.read_bytes() for path in paths]
+        for path in paths:
+            path.unlink()
+        assert datasets.main(["--export", "pumavos", str(data), str(tmp_path / folder)]) == 1
+        assert message in capsys.readouterr().out
+        assert [path.name for path in (tmp_path / folder).iterdir()] == ["two"]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+    assert datasets.main(["--export", "mose", str(data), str(tmp_path / "whole")]) == 0

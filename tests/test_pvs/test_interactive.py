@@ -236,6 +236,28 @@ def test_objects_of_which_only_the_prompt_is_annotated_are_left_out(
         protocol(system, video, tmp_path / "1")
 
 
+@pytest.mark.parametrize("protocol", [run_online, run_offline])
+def test_a_mask_file_that_is_missing_does_not_say_that_the_object_is_gone(
+    protocol: Callable[..., dict[str, Any]], tmp_path: Path, output: Path
+) -> None:
+    video = read_dataset("sav", layouts.sav(tmp_path / "sav"))[0]
+    (video.annotations.source / "000/00004.png").unlink()
+    # The readers number objects from 0 on in this layout, the system knows them by labels.
+    system = ErringSystem(layouts.discs(0)[1].astype(int) - 1, [Error(0, 8, 8, NOTHING)])
+    result = protocol(system, video, output, frames=2)
+    first = next(entry for entry in result["objects"] if entry["object"] == 0)
+    assert [interaction["frame"] for interaction in first["interactions"]] == [0, 8]
+    assert first["curve"][-1]["j_and_f"] == 100
+
+
+@pytest.mark.parametrize("protocol", [run_online, run_offline])
+def test_a_video_without_visible_objects_has_nothing_to_score(
+    protocol: Callable[..., dict[str, Any]], tmp_path: Path, output: Path
+) -> None:
+    video = write_video(tmp_path, np.zeros_like(LABELS))
+    assert protocol(ErringSystem(LABELS), video, output)["objects"] == []
+
+
 def test_offline_corrects_the_worst_frame_after_each_pass(video: EvaluationVideo, output: Path) -> None:
     bad, worse = part_of(4, 0.6), part_of(8, 0.2)
     system = ErringSystem(LABELS, [Error(1, 4, 4, bad), Error(1, 8, 8, worse)])
@@ -366,7 +388,17 @@ def test_settings_are_of_their_protocol(data: Path, output: Path, caplog: pytest
     assert "protocol was online, is offline" in caplog.text
 
 
-@pytest.mark.parametrize("options", [["--clicks", "0"], ["--frames", "x"], ["--again", "masks"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--clicks", "0"],
+        ["--frames", "x"],
+        ["--again", "masks"],
+        ["--threshold", "75"],
+        ["--threshold", "nan"],
+        ["--seed", "-1"],
+    ],
+)
 def test_bad_options_are_refused_at_once(options: list[str], data: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         run("online", data, tmp_path / "new", *options)

@@ -32,7 +32,7 @@ def write_run(
     own = {"input": "3c"} if protocol == "semi_supervised" else {"clicks": 3, "frames": 8}
     usual = {"seed": None, "system": "static-mask", "config": None, "checkpoint": None, "precision": None, "overrides": []}
     settings = {"protocol": protocol, **own, **usual, "dataset": "mose", "data": "/data/mose", **settings}
-    results: dict[str, Any] = {name: {"prompts": []} for name in videos}
+    results: dict[str, Any] = {name: {"prompts": [{"frame": 0}]} for name in videos}
     if protocol != "semi_supervised":
         results = {name: {"objects": [object_entry(numbers) for numbers in objects]} for name, objects in videos.items()}
     content: dict[str, Any] = {"settings": settings, "dataset_videos": len(videos) + len(failures) + left_out}
@@ -201,12 +201,13 @@ def test_a_folder_that_cannot_be_used_does_not_stop_the_others(tmp_path: Path, c
     assert f"Left out:\n\n- {tmp_path / 'other'} is not" in (tmp_path / "report/report.md").read_text()
 
 
-def test_different_weights_of_one_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("what", ["weights", "config"])
+def test_different_files_of_one_name(what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     runs = [
-        write_run(tmp_path / data, "online", {"one": [[40]]}, data=data, weights_sha256=digest)
+        write_run(tmp_path / data, "online", {"one": [[40]]}, data=data, **{f"{what}_sha256": digest})
         for data, digest in (("a", "1f"), ("b", "2e"))
     ]
-    assert f"{runs[0]} and {runs[1]} are of different weights with one name" in refused(tmp_path, caplog, runs)
+    assert f"{runs[0]} and {runs[1]} are of different {what}" in refused(tmp_path, caplog, runs)
 
 
 def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,6 +23,7 @@ from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
+from test_pvs.finished_runs import read_run
 from test_pvs.prompting import mask_iou
 from test_pvs.runner import Run, parse_devices, run_videos
 from test_pvs.semi_supervised import semi_supervised
@@ -193,8 +194,7 @@ def test_unknown_input_is_refused_at_once(text: str, data: Path, output: Path, c
     assert not output.exists()
 
 
-def test_devices() -> None:
-    assert parse_devices("cuda:0,cuda:1") == ["cuda:0", "cuda:1"]
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_devices("cpu") == ["cpu"]
     assert parse_devices("cpu:3") == ["cpu"] * 3
     for text in ("gpu", "cuda:x", "cpu:0"):
@@ -204,6 +204,10 @@ def test_devices() -> None:
         assert parse_devices("") == ["cpu"]
         with pytest.raises(ValueError, match="no device"):
             parse_devices("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert parse_devices("cuda:0,cuda:1") == parse_devices("cuda") == ["cuda:0", "cuda:1"]
+    with pytest.raises(ValueError, match="no device cuda:2: PyTorch finds 2"):
+        parse_devices("cuda:2")
 
 
 def run(data: Path, output: Path, *options: str) -> int:
@@ -385,9 +389,10 @@ def test_a_killed_run_goes_on_and_repeats_nothing(devices: str, data: Path, outp
     assert set(prompts_of(output)) == set(NAMES)
 
 
-def test_ctrl_c_stops_a_run_in_the_middle_of_a_video(data: Path, output: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
+def test_ctrl_c_stops_a_run_in_the_middle_of_a_video(devices: str, data: Path, output: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        unusual_run(data, output, "cpu"),
+        unusual_run(data, output, devices),
         env=environment(tmp_path, STUB_HANG="one"),
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
@@ -401,6 +406,8 @@ def test_ctrl_c_stops_a_run_in_the_middle_of_a_video(data: Path, output: Path, t
     finally:
         process.kill()
     assert "one" not in entries(output / "masks")
+    workers = [int(line.split()[1]) for line in (tmp_path / "log").read_text().splitlines()]
+    wait_until(lambda: not any(map(is_running, workers)))
 
 
 def run_script(name: str, tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -484,6 +491,45 @@ def test_each_evaluation_is_of_the_wanted_videos_and_the_annotations_of_now(tmp_
     still = run_script("semi_eval.sh", tmp_path, "-n", "1", VIDEOS="one", **where)
     assert scored_videos(tmp_path / "gm") == {"one"}
     assert global_score(still.stdout) == [100, 100, 100]
+
+
+@pytest.mark.parametrize("missing", ["JPEGImages/one/00006.jpg", "Annotations/one/00006.png"])
+def test_a_video_that_lacks_frames_or_masks_fails(missing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Else fewer frames would be scored, perhaps easier ones."""
+    data = layouts.folders(tmp_path / "data")
+    (data / missing).unlink()
+    arguments = ["pumavos", str(data), "--output", str(tmp_path / "out"), "--system", "static-mask", "--devices", "cpu"]
+    assert benchmark.main(arguments) == 1
+    assert "failed: one: ValueError" in caplog.text
+    assert entries(tmp_path / "out/masks") == ["two"]
+
+
+def test_videos_without_objects_are_left_out(tmp_path: Path) -> None:
+    data = layouts.folders(tmp_path / "data", every=4)
+    for path in (data / "Annotations/one").iterdir():
+        save_label_image(path, np.zeros_like(LABELS[0]))
+    assert run(data, tmp_path / "gm") == 0
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    assert run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", **where).returncode == 0
+    assert scored_videos(tmp_path / "gm") == {"two"}
+    assert read_run(tmp_path / "gm").missing == ""
+
+
+def test_the_report_has_the_scores_of_the_last_evaluation(tmp_path: Path) -> None:
+    data = layouts.folders(tmp_path / "data", every=2)
+    assert run(data, tmp_path / "gm") == 0
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    done = run_script("semi_eval.sh", tmp_path, "-n", "1", **where)
+    assert read_run(tmp_path / "gm").j_and_f == pytest.approx(global_score(done.stdout)[0], abs=0.051)
+    # The table says nothing of frames that are usually left out, and nothing at all after an error.
+    done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--do_not_skip_first_and_last_frame", **where)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(ValueError, match="the first and the last frame are scored, too"):
+        read_run(tmp_path / "gm")
+    (tmp_path / "gm/masks/one/001/00004.png").unlink()
+    assert run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", **where).returncode == 1
+    with pytest.raises(ValueError, match="not scored"):
+        read_run(tmp_path / "gm")
 
 
 def test_videos_whose_ground_truth_is_broken_are_named_and_the_others_scored(tmp_path: Path) -> None:
