@@ -25,6 +25,7 @@ _INCHES, _DOTS_PER_INCH = (6.0, 4.5), 120
 # Of strips, in pixels.
 _TILE_WIDTH, _TITLE_HEIGHT, _GAP = 240, 22, 4
 _STRIP_FRAMES = 6
+_JPEG_QUALITY = 85
 
 
 def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
@@ -79,7 +80,7 @@ def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
     """Draw the masks of a video with their outlines: a column per frame, the ground truth in the first row, then a row per run.
 
     Args:
-        runs: of one data set, which must be where it was.
+        path: a JPEG file, because photographs are large as PNG. runs: of one data set, which must be where it was.
 
     Raises:
         ValueError, OSError: the data set, its frames, or masks cannot be used.
@@ -96,7 +97,7 @@ def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
         ]
         rows.append(_row(f"{run.system}, {run.setting}", video, frames, masks))
     with atomic_write(path) as temporary:
-        Image.fromarray(np.concatenate(rows)).save(temporary)
+        Image.fromarray(np.concatenate(rows)).save(temporary, quality=_JPEG_QUALITY)
     return path
 
 

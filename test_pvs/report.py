@@ -223,7 +223,7 @@ def _draw(runs: Sequence[FinishedRun], output: Path, strips: Sequence[str]) -> I
             for video in strips:
                 shown = [run for run in same if video in run.videos]
                 if shown:
-                    yield draw_strip(output / f"{stem}_{setting}_{video}.png", video, shown)
+                    yield draw_strip(output / f"{stem}_{setting}_{video}.jpg", video, shown)
 
 
 def _number(text: str, where: str) -> float:

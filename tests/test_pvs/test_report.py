@@ -249,8 +249,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_pictures_are_linked_and_show_something(compared: list[Path], tmp_path: Path) -> None:
     output = make_report(tmp_path, compared, "--strips", "two")
-    names = {path.name for path in output.glob("*.png")}
-    assert names == {"01_online_mose_curves.png", "01_online_mose_1_2.png", "01_online_mose_3c_two.png"}
+    names = {path.name for pattern in ("*.png", "*.jpg") for path in output.glob(pattern)}
+    assert names == {"01_online_mose_curves.png", "01_online_mose_1_2.png", "01_online_mose_3c_two.jpg"}
     text = (output / "report.md").read_text()
     for name in names:
         assert f"]({name})" in text
@@ -270,10 +270,10 @@ def test_a_panel_per_setting_and_none_of_a_single_video(tmp_path: Path) -> None:
 
 def test_a_strip_has_the_ground_truth_first(compared: list[Path], tmp_path: Path) -> None:
     output = make_report(tmp_path, compared, "--strips", "two")
-    strip = np.asarray(Image.open(output / "01_online_mose_3c_two.png")).astype(int)
+    strip = np.asarray(Image.open(output / "01_online_mose_3c_two.jpg")).astype(int)
     truth, perfect, blind = (row[22:] for row in np.split(strip, 3))  # without the titles
-    assert np.array_equal(truth, perfect)
-    assert np.abs(truth - blind).max() > 50
+    # JPEG changes each row a bit, as its blocks lie.
+    assert 2 * np.abs(truth - perfect).mean() < np.abs(truth - blind).mean()
     assert strip.shape[1] == 3 * (240 + 4)  # frames 0, 4 and 8
 
 
