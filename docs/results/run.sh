@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes every run of this folder's report: DATA=../shared/data RUNS=results sh docs/results/run.sh
+# Makes every run of this folder's report, and the report: DATA=../shared/data RUNS=results sh docs/results/run.sh
 # Started again after a kill, it goes on where it was. Variables of the benchmarks (DEVICES, CKPT ...) are passed on.
+# REPORT: the report's folder, by default this one.
 set -eu
 cd "$(dirname "$0")/../.."
 shared=${DATA:-../shared/data} runs=${RUNS:-results}
@@ -24,3 +25,5 @@ run() { # DATASET FOLDER
 
 run davis2016 davis2016-dev
 run pumavos pumavos-chair
+"${PYTHON:-python}" -m test_pvs.report "$runs"/*-sam-i2v "$runs"/*-optical-flow "$runs"/*-static-mask \
+  --output "${REPORT:-docs/results}" --strips dog chair
