@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _INCHES, _DOTS_PER_INCH = (6.0, 4.5), 120
+_PANELS_PER_ROW = 3
 # Of strips, in pixels.
 _TILE_WIDTH, _TITLE_HEIGHT, _GAP = 240, 22, 4
 _STRIP_FRAMES = 6
@@ -44,7 +45,7 @@ def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
         curve = run.curve()
         axes.plot(list(curve), list(curve.values()), marker="o", label=_label(run, f"{run.system}, {run.setting}"))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return _save(figure, path)
 
 
@@ -134,12 +135,16 @@ def _plot(title: str, num_panels: int = 1) -> tuple[Figure, list[Axes]]:
     except ImportError as error:
         raise ImportError("the plots need matplotlib: pip install matplotlib, or leave them out with --tables-only") from error
     width, height = _INCHES
-    figure = Figure((width * num_panels, height), _DOTS_PER_INCH, layout="constrained")
+    columns = min(num_panels, _PANELS_PER_ROW)
+    rows = -(-num_panels // columns)
+    figure = Figure((width * columns, height * rows), _DOTS_PER_INCH, layout="constrained")
     figure.suptitle(title, fontsize="medium")
-    panels = list(figure.subplots(1, num_panels, squeeze=False)[0])
-    for axes in panels:
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[num_panels:]:
+        axes.remove()
+    for axes in panels[:num_panels]:
         axes.grid(alpha=0.3)
-    return figure, panels
+    return figure, panels[:num_panels]
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -165,18 +165,19 @@ def write_report(
     quotes: Sequence[Quote],
     output: Path,
     strips: Sequence[str] = (),
+    strip_settings: Sequence[str] = (),
     pictures: bool = True,
     left_out: Sequence[str] = (),
 ) -> None:
     """Write report.md, a CSV per table, and the pictures.
 
     Args:
-        strips: videos to compare frame by frame; their data sets must be where they were. pictures: plots, too, which need
-            matplotlib. left_out: why runs are not in the report, a line each.
+        strips: videos to compare frame by frame; their data sets must be where they were. strip_settings: only in these, by
+            default in all. pictures: plots, too, which need matplotlib. left_out: why runs are not in the report, a line each.
 
     Raises:
         ImportError: matplotlib is missing. ValueError, OSError: frames or masks of a strip cannot be used, or no run has the
-            video.
+            video or the setting.
     """
     output.mkdir(parents=True, exist_ok=True)
     parts = ["# Report\n"]
@@ -193,15 +194,20 @@ def write_report(
     # First without pictures: the tables are there even if one of those cannot be drawn.
     _write(output / "report.md", "\n".join(parts))
     if pictures:
-        links = [f"![{path.stem}]({path.name})\n" for path in _draw(runs, output, strips)]
+        links = [f"{title}\n\n![{title}]({path.name})\n" for title, path in _draw(runs, output, strips, strip_settings)]
         _write(output / "report.md", "\n".join(parts + links))
 
 
-def _draw(runs: Sequence[FinishedRun], output: Path, strips: Sequence[str]) -> Iterator[Path]:
-    """Draw all pictures. Yields their paths."""
+def _draw(
+    runs: Sequence[FinishedRun], output: Path, strips: Sequence[str], strip_settings: Sequence[str]
+) -> Iterator[tuple[str, Path]]:
+    """Draw all pictures. Yields their titles and paths."""
     unknown = sorted(set(strips) - {video for run in runs for video in run.videos})
     if unknown:
         raise ValueError(f"no run has finished the video {unknown[0]}")
+    unknown = sorted(set(strip_settings) - {run.setting for run in runs})
+    if unknown:
+        raise ValueError(f"no run has the setting {unknown[0]}")
     names = dataset_names(runs)
     groups: defaultdict[tuple[str, ...], list[FinishedRun]] = defaultdict(list)
     for run in runs:
@@ -210,20 +216,23 @@ def _draw(runs: Sequence[FinishedRun], output: Path, strips: Sequence[str]) -> I
     for number, ((protocol, dataset), group) in enumerate(groups.items(), start=1):
         title, stem = f"{protocol}, {dataset}", f"{number:02d}_{protocol}_{group[0].settings['dataset']}"
         if protocol != SEMI_SUPERVISED:
-            yield draw_curves(output / f"{stem}_curves.png", title, group)
+            yield f"{title}: J&F over interacted frames", draw_curves(output / f"{stem}_curves.png", title, group)
         first, *others = dict.fromkeys(run.system for run in group)
         for number_of_other, other in enumerate(others, start=2):
             pairs = [(one, two) for one in group for two in group if (one.system, two.system) == (first, other)]
             # A single point says nothing.
             pairs = [pair for pair in pairs if pair[0].setting == pair[1].setting and len(shared_videos(*pair)) > 1]
             if pairs:
-                yield draw_scatter(output / f"{stem}_1_{number_of_other}.png", title, pairs)
+                versus = f"{title}: {first} and {other}, by video"
+                yield versus, draw_scatter(output / f"{stem}_1_{number_of_other}.png", title, pairs)
         for setting in dict.fromkeys(run.setting for run in group):
+            if strip_settings and setting not in strip_settings:
+                continue
             same = [run for run in group if run.setting == setting]
             for video in strips:
                 shown = [run for run in same if video in run.videos]
                 if shown:
-                    yield draw_strip(output / f"{stem}_{setting}_{video}.jpg", video, shown)
+                    yield f"{title}, {setting}: {video}", draw_strip(output / f"{stem}_{setting}_{video}.jpg", video, shown)
 
 
 def _number(text: str, where: str) -> float:
@@ -258,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("report"), help="folder of the report (default: report)")
     parser.add_argument("--quoted", type=Path, metavar="FILE", help=f"CSV of published numbers: {','.join(_COLUMNS)}")
     parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
+    parser.add_argument("--strip-settings", nargs="*", default=(), metavar="SETTING", help="strips of these only: 3c, gm ...")
     parser.add_argument("--tables-only", action="store_true", help="no pictures, which need matplotlib")
     args = parser.parse_args(arguments)
     if args.tables_only and args.strips:
@@ -267,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs, left_out = read_runs(args.results)
         if not runs:
             raise ValueError(left_out[0])
-        write_report(runs, quotes, args.output, args.strips, not args.tables_only, left_out)
+        write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, left_out)
     except (OSError, ValueError, ImportError) as error:
         log.error("error: %s", error)
         return 1

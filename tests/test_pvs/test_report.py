@@ -286,6 +286,15 @@ def test_a_strip_of_an_unknown_video(compared: list[Path], tmp_path: Path, caplo
     assert "no run has finished the video three" in refused(tmp_path, caplog, compared, "--strips", "three")
 
 
+def test_strips_of_some_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture, compared: list[Path]) -> None:
+    data = json.loads((compared[0] / "settings.json").read_text())["data"]
+    one_click = write_run(tmp_path / "1c", "online", {name: [[30, 60]] * 2 for name in layouts.NAMES}, clicks=1, data=data)
+    runs = [*compared, one_click]
+    output = make_report(tmp_path, runs, "--strips", "one", "--strip-settings", "3c")
+    assert [path.name for path in output.glob("*.jpg")] == ["01_online_mose_3c_one.jpg"]
+    assert "no run has the setting 5c" in refused(tmp_path, caplog, runs, "--strips", "one", "--strip-settings", "5c")
+
+
 def test_without_matplotlib_there_are_tables(
     compared: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
