@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _INCHES, _DOTS_PER_INCH = (6.0, 4.5), 120
 _PANELS_PER_ROW = 3
+_LINE_STYLES = (":", "--", "-")
 # Of strips, in pixels.
 _TILE_WIDTH, _TITLE_HEIGHT, _GAP = 240, 22, 4
 _STRIP_FRAMES = 6
@@ -30,7 +31,7 @@ _JPEG_QUALITY = 85
 
 
 def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
-    """Plot J&F over the number of interacted frames, a line per run.
+    """Plot J&F over the number of interacted frames, a line per run: a colour per system, a style per setting.
 
     Args:
         runs: interactive ones, each with a finished video.
@@ -41,9 +42,17 @@ def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
     figure, (axes,) = _plot(title)
     axes.set_xlabel("interacted frames, at most")
     axes.set_ylabel("J&F")
+    systems, settings = (list(dict.fromkeys(names)) for names in zip(*((run.system, run.setting) for run in runs), strict=True))
     for run in runs:
         curve = run.curve()
-        axes.plot(list(curve), list(curve.values()), marker="o", label=_label(run, f"{run.system}, {run.setting}"))
+        axes.plot(
+            list(curve),
+            list(curve.values()),
+            color=f"C{systems.index(run.system)}",
+            linestyle=_LINE_STYLES[settings.index(run.setting) % len(_LINE_STYLES)],
+            marker="o",
+            label=_label(run, f"{run.system}, {run.setting}"),
+        )
     axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="outside right upper", fontsize="small")
     return _save(figure, path)

@@ -8,7 +8,7 @@ shared=${DATA:-../shared/data} runs=${RUNS:-results}
 
 run() { # DATASET FOLDER
   export DATASET="$1" DATA="$shared/$2"
-  for SYSTEM in sam-i2v optical-flow static-mask; do
+  for SYSTEM in sam-i2v sam+optical-flow optical-flow static-mask; do
     export SYSTEM
     for INPUT in 1c 3c 5c bb gm; do
       export INPUT OUT="$runs/$2-semi-$INPUT-$SYSTEM"
@@ -25,5 +25,5 @@ run() { # DATASET FOLDER
 
 run davis2016 davis2016-dev
 run pumavos pumavos-chair
-"${PYTHON:-python}" -m test_pvs.report "$runs"/*-sam-i2v "$runs"/*-optical-flow "$runs"/*-static-mask \
-  --output "${REPORT:-docs/results}" --strips dog chair
+"${PYTHON:-python}" -m test_pvs.report "$runs"/*-sam-i2v "$runs"/*-sam+optical-flow "$runs"/*-optical-flow "$runs"/*-static-mask \
+  --output "${REPORT:-docs/results}" --strips dog chair --strip-settings 3c gm
