@@ -11,17 +11,22 @@ import os
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
 from tqdm import tqdm
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing keeps two runs apart
+    fcntl = None
 
 from i2v.utils.files import atomic_write, whole_folder
 from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
@@ -78,20 +83,22 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         The videos that failed now, each with its traceback.
 
     Raises:
-        ValueError: OUTPUT holds a run with other settings. ValueError, OSError, ImportError: the data set or the system cannot
-            be used, whatever the video.
+        ValueError: OUTPUT holds a run with other settings, or another run writes into it. ValueError, OSError, ImportError,
+            TypeError: the data set or the system cannot be used, whatever the video.
     """
     videos = read_dataset(run.dataset, run.data, names)
     settings = run.settings()
-    if (run.output / SETTINGS).exists():  # a new output is claimed when the system is built: until then a setting may be wrong
-        _claim(run.output, settings)
-    finished = {video.name for video in videos if (run.output / MASKS / video.name).is_dir()}
-    if finished:
-        log.info("%d of %d videos were finished before", len(finished), len(videos))
-    todo = deque(video.name for video in videos if video.name not in finished)
-    failures = _share(run, settings, todo, devices) if todo else {}
-    everything = [video.name for video in (read_dataset(run.dataset, run.data) if names else videos)]
-    _collect(run.output, settings, everything, failures)
+    with ExitStack() as lock:
+        claim = cache(partial(_claim, run.output, settings, lock))
+        if (run.output / SETTINGS).exists():  # a new one is claimed when the system is built: until then a setting may be wrong
+            claim()
+        finished = {video.name for video in videos if (run.output / MASKS / video.name).is_dir()}
+        if finished:
+            log.info("%d of %d videos were finished before", len(finished), len(videos))
+        todo = deque(video.name for video in videos if video.name not in finished)
+        failures = _share(run, claim, todo, devices) if todo else {}
+        everything = [video.name for video in (read_dataset(run.dataset, run.data) if names else videos)]
+        _collect(run.output, settings, everything, failures)
     for name, text in failures.items():
         log.error("failed: %s: %s", name, text.rstrip().rpartition("\n")[-1])
     return failures
@@ -110,24 +117,41 @@ def parse_devices(text: str) -> list[str]:
         if kind not in ("cpu", "cuda", "mps") or (number and not number.isdigit()):
             raise ValueError(f"{part!r} is not a device: give cpu, cpu:WORKERS, cuda, cuda:NUMBER or mps")
         if kind == "cpu":
+            if number and int(number) < 1:
+                raise ValueError(f"{part!r} has no worker: the number of cpu:WORKERS is 1 or more")
             devices += ["cpu"] * int(number or 1)
-        elif kind == "cuda" and not number:
+        elif kind == "cuda" and not number and torch.cuda.device_count():
             devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         else:
             there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
             if int(number or 0) >= there:
                 raise ValueError(f"there is no device {part.strip()}: PyTorch finds {there} of this kind")
             devices.append(part.strip())
-    if not devices:
-        raise ValueError(f"no device in {text!r}")
     return devices
 
 
-def _claim(output: Path, settings: dict[str, Any]) -> None:
-    """Note the settings in the output, or compare them with those of the run that it goes on with."""
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other runs out of the output: two would remove each other's unfinished videos. The lock ends with the process.
+
+    Raises:
+        ValueError: another run is at work there.
+    """
+    with (output / ".lock").open("w") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another run writes into {output}: wait for its end, or take another folder") from None
+        yield
+
+
+def _claim(output: Path, settings: dict[str, Any], lock: ExitStack) -> None:
+    """Lock the output; note the settings in it, or compare them with those of the run that it goes on with."""
+    output.mkdir(parents=True, exist_ok=True)
+    lock.enter_context(_alone(output))
     path = output / SETTINGS
     if not path.exists():
-        output.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=1))
     old, new = json.loads(path.read_text()), settings
@@ -136,8 +160,12 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
         raise ValueError(f"{output} holds a run with other settings ({'; '.join(other)}): take another folder")
 
 
-def _share(run: Run, settings: dict[str, Any], todo: deque[str], devices: Sequence[str]) -> dict[str, str]:
-    """Claim the output, and evaluate videos, each on the device that is free first. Returns the failed ones' tracebacks."""
+def _share(run: Run, claim: Callable[[], None], todo: deque[str], devices: Sequence[str]) -> dict[str, str]:
+    """Claim the output once a system is built, and evaluate videos, each on the device that is free first.
+
+    Returns:
+        The failed ones' tracebacks.
+    """
     threads = max((os.cpu_count() or 1) // len(devices), 1)
 
     def start_worker() -> Executor:
@@ -161,7 +189,7 @@ def _share(run: Run, settings: dict[str, Any], todo: deque[str], devices: Sequen
                     if name is None:
                         if error is not None:
                             raise error
-                        _claim(run.output, settings)
+                        claim()
                     text = "".join(traceback.format_exception(error)) if error is not None else future.result()
                     if text is not None:
                         failures[name] = text
@@ -294,7 +322,7 @@ def run_command(
     run = Run(protocol, options, system, args.dataset, args.data, args.output)
     try:
         failures = run_videos(run, parse_devices(args.devices), args.videos)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, TypeError) as error:
         log.error("error: %s", error)
         return 1
     videos = json.loads((args.output / RESULTS).read_text())["videos"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask
+from test_pvs.systems.checked import CheckedSystem
 from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
 from test_pvs.systems.predictors import SAM2, SAMI2V, PredictorSession
 from test_pvs.systems.propagators import Cutie, FlowPropagator, XMemPlusPlus
@@ -24,6 +25,7 @@ __all__ = [
     "SYSTEMS",
     "Box",
     "CarriedMaskSession",
+    "CheckedSystem",
     "OpticalFlow",
     "Point",
     "PredictorSession",
@@ -82,10 +84,11 @@ def _sha256(path: str | Path | None) -> str | None:
 
 
 def build_system(settings: SystemSettings) -> VideoSystem:
-    """Build a system.
+    """Build a system. What one's own returns is checked.
 
     Raises:
-        ValueError: an unknown one, or see its class. ImportError: a package that it needs is missing.
+        ValueError: an unknown one, or see its class. ImportError: a package that it needs is missing. TypeError: one's own
+            function returns no `VideoSystem`.
     """
     if settings.system in SYSTEMS:
         return SYSTEMS[settings.system](settings)
@@ -93,4 +96,4 @@ def build_system(settings: SystemSettings) -> VideoSystem:
         raise ValueError(
             f"unknown system {settings.system!r}: the known ones are {', '.join(SYSTEMS)}, others are package.module:function"
         )
-    return find_function(settings.system)(settings)
+    return CheckedSystem(find_function(settings.system)(settings), settings.system)

@@ -110,8 +110,6 @@ def _shape_from_prompt(frame: int, points: Sequence[Point], box: Box | None, bef
 class StaticMask(VideoSystem):
     """A floor: the mask stays where it was prompted. A box is taken for its ellipse, a click for a small disc."""
 
-    name = "static mask"
-
     def start(self, frames: Path) -> VideoSession:
         return CarriedMaskSession(ImageFolder(frames), lambda frame, masks: masks)
 
@@ -119,8 +117,6 @@ class StaticMask(VideoSystem):
 class OpticalFlow(VideoSystem):
     """A floor: the mask is moved along with dense optical flow (OpenCV's DIS), frame by frame. A box is taken for its ellipse,
     a click for a small disc."""
-
-    name = "optical flow"
 
     def start(self, frames: Path) -> VideoSession:
         images = ImageFolder(frames)

@@ -61,9 +61,7 @@ class VideoSession(ABC):
 
 
 class VideoSystem(ABC):
-    """A method of promptable video segmentation. Names go into reports."""
-
-    name: str
+    """A method of promptable video segmentation."""
 
     @abstractmethod
     def start(self, frames: Path) -> VideoSession:
@@ -95,12 +93,15 @@ def find_function(name: str) -> Callable[..., Any]:
     """One's own function, "package.module:function".
 
     Raises:
-        ValueError: not of that form, or the module has none of that name. ImportError: no such module.
+        ValueError: not of that form, or the module has none of that name. ImportError: no such module, or one that it imports.
     """
     module, colon, function = name.partition(":")
     if not colon:
         raise ValueError(f"{name!r} is not of the form package.module:function")
-    found = getattr(importlib.import_module(module), function, None)
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{name}: {error}: put the folder that it is in into PYTHONPATH", name=error.name) from error
     if found is None:
         raise ValueError(f"the module {module} has no {function}")
     return found

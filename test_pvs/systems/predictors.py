@@ -123,8 +123,6 @@ class SAMI2V(VideoSystem):
         ValueError, FileNotFoundError: see there; also without weights, because random ones would score silently.
     """
 
-    name = "SAM-I2V"
-
     def __init__(
         self,
         config: str = DEFAULT_CONFIG,
@@ -153,8 +151,6 @@ class SAM2(VideoSystem):
     Raises:
         ImportError: the package is missing; it says how to install it. ValueError: no checkpoint, or another precision.
     """
-
-    name = "SAM 2.1"
 
     def __init__(
         self,

@@ -97,8 +97,6 @@ class ProcessorSession(CarriedMaskSession):
 class FlowPropagator(Propagator):
     """The floor's optical flow, which needs no package."""
 
-    name = "optical flow"
-
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
         pass
 
@@ -115,8 +113,6 @@ class Cutie(Propagator):
     Raises:
         ImportError: the package is missing; it says how to get it. ValueError: a size that is no number.
     """
-
-    name = "Cutie"
 
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
         try:
@@ -183,8 +179,6 @@ class XMemPlusPlus(Propagator):
         ImportError: it is not there, or lacks a module; it says how to get it. FileNotFoundError: there are no weights.
         ValueError: a size that is no number.
     """
-
-    name = "XMem++"
 
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
         repository = options.get("repository") or os.environ.get(XMEM_REPOSITORY, "")

@@ -29,8 +29,6 @@ OPTIONS = ("segmenter", "repository", "size")
 class Propagator(ABC):
     """A method that carries masks through videos."""
 
-    name: str
-
     @abstractmethod
     def open(self, images: ImageFolder, to_mask: ToMask) -> VideoSession:
         """Start a video.
@@ -45,7 +43,6 @@ class SegmentThenPropagate(VideoSystem):
     reference for the propagator."""
 
     def __init__(self, segmenter: Segmenter, propagator: Propagator) -> None:
-        self.name = f"image segmenter + {propagator.name}"
         self._segmenter = segmenter
         self._propagator = propagator
 

@@ -26,8 +26,6 @@ class RecordingSystem(VideoSystem):
         calls: ("prompt", frame, object, what), ("clear", frame, object), ("propagate", first, last).
     """
 
-    name = "recording"
-
     def __init__(self, shape: tuple[int, int], answers: dict[tuple[int, int], np.ndarray] | None = None) -> None:
         self.shape = shape
         self.answers = answers or {}
@@ -96,8 +94,6 @@ class ErringSystem(VideoSystem):
         sessions: the number of sessions that were started. calls: ("prompt", frame, object, what), ("reset",),
             ("propagate", first, last).
     """
-
-    name = "erring"
 
     def __init__(self, labels: np.ndarray, errors: Sequence[Error] = (), needed: int | dict[int, int] = 1) -> None:
         self.labels = labels

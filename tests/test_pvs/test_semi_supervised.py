@@ -389,6 +389,27 @@ def test_a_killed_run_goes_on_and_repeats_nothing(devices: str, data: Path, outp
     assert set(prompts_of(output)) == set(NAMES)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the lock is POSIX's")
+def test_two_runs_do_not_write_into_one_folder(
+    data: Path, output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = subprocess.Popen(
+        unusual_run(data, output, "cpu"),
+        env=environment(tmp_path, STUB_HANG="one"),
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until((tmp_path / "log.hangs").exists)
+        half_written = files_of(output / "masks")
+        assert run(data, output, "--system", "tests.test_pvs.stubs:unusual") == 1
+        assert f"another run writes into {output}" in caplog.text
+        assert files_of(output / "masks") == half_written
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
 def test_ctrl_c_stops_a_run_in_the_middle_of_a_video(devices: str, data: Path, output: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(

@@ -1,0 +1,87 @@
+"""A system of somebody else, and a look at what it returns: a mistake fails a video, rather than being scored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from i2v.inference.frames import ImageFolder
+from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
+
+
+class CheckedSystem(VideoSystem):
+    """A system whose sessions are checked.
+
+    Args:
+        name: for messages.
+
+    Raises:
+        TypeError: it is no `VideoSystem`.
+    """
+
+    def __init__(self, system: VideoSystem, name: str) -> None:
+        if not isinstance(system, VideoSystem):
+            raise TypeError(f"{name} must return a test_pvs.systems.VideoSystem, got {type(system).__name__}")
+        self._system = system
+        self._name = name
+
+    def start(self, frames: Path) -> VideoSession:
+        session = self._system.start(frames)
+        if not isinstance(session, VideoSession):
+            raise TypeError(f"{self._name}: start() must return a test_pvs.systems.VideoSession, got {type(session).__name__}")
+        return _CheckedSession(session, self._name, ImageFolder(frames).size[::-1])
+
+
+class _CheckedSession(VideoSession):
+    """Args: shape: (H, W) of the video."""
+
+    def __init__(self, session: VideoSession, name: str, shape: tuple[int, int]) -> None:
+        self._session = session
+        self._name = name
+        self._shape = shape
+        self._prompted: defaultdict[int, set[int]] = defaultdict(set)  # frames, by object
+
+    def prompt(
+        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        scores = self._session.prompt(frame, obj, points, box, mask)
+        self._check(scores, f"prompt() gave for object {obj} in frame {frame}")
+        self._prompted[obj].add(frame)
+        return scores
+
+    def clear(self, frame: int, obj: int) -> None:
+        self._session.clear(frame, obj)
+        self._prompted[obj].discard(frame)
+
+    def reset(self) -> None:
+        self._session.reset()
+        self._prompted.clear()
+
+    def propagate(self, first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+        expected = first
+        for frame, scores in self._session.propagate(first, last):
+            if frame != expected:
+                raise self._error(f"propagate({first}, {last}) gave frame {frame} where frame {expected} comes")
+            known = {obj for obj, frames in self._prompted.items() if frames and min(frames) <= frame}
+            if missing := sorted(known - set(scores)):
+                raise self._error(f"propagate() gave no scores for object {missing[0]} in frame {frame}")
+            for obj, score in scores.items():
+                self._check(score, f"propagate() gave for object {obj} in frame {frame}")
+            yield frame, scores
+            expected += 1
+        if expected <= last:
+            raise self._error(f"propagate({first}, {last}) ended before frame {expected}")
+
+    def _check(self, scores: np.ndarray, where: str) -> None:
+        if not isinstance(scores, np.ndarray):
+            raise self._error(f"{where} a {type(scores).__name__}, expected a NumPy array (height, width) = {self._shape}")
+        if scores.shape != self._shape or scores.dtype.kind != "f":
+            raise self._error(
+                f"{where} an array {scores.shape} of {scores.dtype}, expected (height, width) = {self._shape}, floating point"
+            )
+
+    def _error(self, text: str) -> ValueError:
+        return ValueError(f"{self._name}: {text}")

@@ -1,0 +1,94 @@
+"""test_pvs.systems.checked: what a system of one's own returns is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_pvs.systems import CheckedSystem, VideoSession, VideoSystem
+from tests.test_pvs.stubs import RecordingSystem
+
+SHAPE = (4, 6)
+MASK = np.eye(*SHAPE, dtype=bool)
+Given = list[tuple[int, dict[int, Any]]]  # what propagate gives
+Change = Callable[[Given], Given]
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    Image.new("RGB", SHAPE[::-1]).save(tmp_path / "00000.png")
+    return tmp_path
+
+
+class Mistaken(RecordingSystem):
+    """What it gives is changed by a function."""
+
+    def __init__(self, change: Change) -> None:
+        super().__init__(SHAPE)
+        self._change = change
+
+    def start(self, frames: Path) -> VideoSession:
+        session = super().start(frames)
+        propagate = session.propagate
+        session.propagate = lambda first, last: iter(self._change(list(propagate(first, last))))
+        return session
+
+
+def start(system: VideoSystem, frames: Path) -> VideoSession:
+    """A checked session with object 7 prompted in frame 0 and object 8 in frame 1."""
+    session = CheckedSystem(system, "my:function").start(frames)
+    session.prompt(0, 7, mask=MASK)
+    session.prompt(1, 8, mask=MASK)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda given: given[:-1], r"propagate\(1, 4\) ended before frame 4"),
+        (lambda given: given[:1] + given[2:], r"propagate\(1, 4\) gave frame 3 where frame 2 comes"),
+        (lambda given: given[1:], "gave frame 2 where frame 1 comes"),
+        (lambda given: [(frame, {7: scores[7]}) for frame, scores in given], "no scores for object 8 in frame 1"),
+        (
+            lambda given: [(frame, {obj: score[:3] for obj, score in scores.items()}) for frame, scores in given],
+            r"for object 7 in frame 1 an array \(3, 6\) of float32, expected \(height, width\) = \(4, 6\)",
+        ),
+        (
+            lambda given: [(frame, {obj: score > 0 for obj, score in scores.items()}) for frame, scores in given],
+            "of bool, expected .* floating point",
+        ),
+        (lambda given: [(frame, dict.fromkeys(scores)) for frame, scores in given], "a NoneType, expected a NumPy array"),
+    ],
+)
+def test_mistakes_of_a_system_are_errors(change: Change, message: str, frames: Path) -> None:
+    session = start(Mistaken(change), frames)
+    with pytest.raises(ValueError, match=f"my:function: .*{message}"):
+        list(session.propagate(1, 4))
+
+
+def test_what_is_right_stays_as_it_is(frames: Path) -> None:
+    given = list(start(RecordingSystem(SHAPE), frames).propagate(1, 4))
+    assert [(frame, list(scores)) for frame, scores in given] == [(frame, [7, 8]) for frame in (1, 2, 3, 4)]
+    assert all(np.array_equal(score > 0, MASK) for _, scores in given for score in scores.values())
+
+
+def test_what_is_no_system_or_session(frames: Path) -> None:
+    with pytest.raises(TypeError, match=r"my:function must return a test_pvs.systems.VideoSystem, got int"):
+        CheckedSystem(3, "my:function")
+    system = RecordingSystem(SHAPE)
+    system.start = lambda frames: None
+    with pytest.raises(TypeError, match=r"my:function: start\(\) must return .*VideoSession, got NoneType"):
+        CheckedSystem(system, "my:function").start(frames)
+
+
+def test_an_object_that_was_forgotten_may_be_missing(frames: Path) -> None:
+    session = start(RecordingSystem(SHAPE), frames)
+    session.clear(0, 7)
+    assert [list(scores) for _, scores in session.propagate(1, 2)] == [[8]] * 2
+    session.reset()
+    assert [list(scores) for _, scores in session.propagate(1, 2)] == [[]] * 2
