@@ -358,7 +358,7 @@ def _listed_names(folder: Path, pattern: str) -> list[str]:
 def _existing(folder: Path, names: Sequence[str]) -> Sequence[str]:
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
-        raise ValueError(f"{folder} lacks {listed(missing)} of the list of videos")
+        raise ValueError(f"{folder} lacks {listed(missing)} of the list of videos: repair the list, or get them")
     return names
 
 

@@ -101,7 +101,12 @@ def replay(
 
     Returns:
         As `online`.
+
+    Raises:
+        ValueError: it was a run of another protocol.
     """
+    if settings["protocol"] not in _PROTOCOLS:
+        raise ValueError(f"{' and '.join(_PROTOCOLS)} runs can be replayed, this is {settings['protocol']}")
     logged = {entry["object"]: entry["interactions"] for entry in result["objects"]}
     return _evaluate(
         _PROTOCOLS[settings["protocol"]], system, video, settings, folder, lambda obj: LoggedAnnotator(logged[obj])
@@ -246,9 +251,10 @@ _PROTOCOLS: dict[str, _Protocol] = {"online": _online, "offline": _offline}
 
 
 def summarise(videos: dict[str, dict[str, Any]]) -> str:
-    """A line about the results of videos, by their names."""
+    """A line about the results of videos, by their names; without a curve about its end alone."""
     objects = [entry for result in videos.values() for entry in result["objects"]]
-    points = [f"{scores['j_and_f']:.1f} ({number})" for number, scores in mean_curve(objects).items()]
+    curve = mean_curve(objects)
+    points = [f"{scores['j_and_f']:.1f} ({number})" for number, scores in curve.items() if 1 in curve or number == max(curve)]
     return f"J&F of {len(objects)} objects with at most so many interacted frames: {', '.join(points)}"
 
 

@@ -215,8 +215,9 @@ def _draw(
             groups[run.protocol, names[run.settings["data"]]].append(run)
     for number, ((protocol, dataset), group) in enumerate(groups.items(), start=1):
         title, stem = f"{protocol}, {dataset}", f"{number:02d}_{protocol}_{group[0].settings['dataset']}"
-        if protocol != SEMI_SUPERVISED:
-            yield f"{title}: J&F over interacted frames", draw_curves(output / f"{stem}_curves.png", title, group)
+        # Online runs have a curve with --curve alone.
+        if curved := [run for run in group if protocol != SEMI_SUPERVISED and 1 in run.curve()]:
+            yield f"{title}: J&F over interacted frames", draw_curves(output / f"{stem}_curves.png", title, curved)
         first, *others = dict.fromkeys(run.system for run in group)
         for number_of_other, other in enumerate(others, start=2):
             pairs = [(one, two) for one in group for two in group if (one.system, two.system) == (first, other)]

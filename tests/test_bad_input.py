@@ -225,7 +225,11 @@ def test_truncated_png_is_named(share, tiny_predictor, png_folder, tmp_path):
         (lambda path: None, FileNotFoundError, "no such .*video"),
         (lambda path: path.mkdir(), ValueError, "no JPEG or PNG frames in .*video.* empty"),
         (lambda path: (path.mkdir(), text(path / "a.txt")), ValueError, r"no JPEG or PNG frames in .*video.*a\.txt"),
-        (lambda path: (path.mkdir(), (path / "0.jpg").mkdir()), ValueError, "no JPEG or PNG frames in .*video"),
+        (
+            lambda path: (path.mkdir(), (path / "0.jpg").mkdir()),
+            ValueError,
+            r"no JPEG or PNG frames in .*video.*folders \(0\.jpg",
+        ),
         (text, ValueError, "video is not a video that OpenCV can open"),
         (empty_file, ValueError, "video is not a video that OpenCV can open"),
     ],

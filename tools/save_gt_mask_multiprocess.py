@@ -8,7 +8,7 @@ data set that the benchmarks read, several videos at a time. Videos whose file i
     {"video": "sav_000001", "height": 848, "width": 480, "num_frames": 341,
      "annotated_frames": [0, 4, ...],                              indices into the video
      "objects": {"0": {"first_frame": 0,                           null if it is never visible
-                       "areas": [1520, ...],                       pixels, one per annotated frame
+                       "areas": [1520, ...],                       pixels, one per annotated frame; null without a mask
                        "boxes": [[30, 40, 80, 95], null, ...]}}}   x0, y0, x1, y1; null where the object is absent
 """
 
@@ -36,18 +36,20 @@ def mask_info(video: EvaluationVideo) -> dict[str, Any]:
     """What the JSON of a video holds.
 
     Raises:
-        ValueError, OSError: a file of the video cannot be used.
+        ValueError, OSError: a file of the video cannot be used, or is missing.
     """
+    video.require_complete()
     width, height = video.size
     objects = {}
     for obj in video.objects:
-        areas, boxes = [], []
-        for frame in video.annotated_frames:
-            mask = video.mask(frame, obj)
-            areas.append(int(mask.sum()))
-            boxes.append(box_around(mask) if areas[-1] else None)
-        first = next((frame for frame, area in zip(video.annotated_frames, areas, strict=True) if area), None)
-        objects[str(obj)] = {"first_frame": first, "areas": areas, "boxes": boxes}
+        masks = {frame: video.mask(frame, obj) for frame in video.frames_of(obj)}
+        areas = {frame: int(mask.sum()) for frame, mask in masks.items()}
+        boxes = {frame: box_around(mask) for frame, mask in masks.items() if areas[frame]}
+        objects[str(obj)] = {
+            "first_frame": next(iter(boxes), None),
+            "areas": [areas.get(frame) for frame in video.annotated_frames],
+            "boxes": [boxes.get(frame) for frame in video.annotated_frames],
+        }
     return {
         "video": video.name,
         "height": height,

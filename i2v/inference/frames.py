@@ -332,11 +332,14 @@ def _numbered_images(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"no such folder of frames: {folder}")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder of frames")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in visible if path.is_file()]
     kinds = [[path for path in files if path.suffix.lower() in suffixes] for suffixes in IMAGE_SUFFIXES]
     images = next(filter(None, kinds), [])
     if not images:
-        found = f"it holds other files ({files[0].name}, ...)" if files else "it is empty"
+        found = "it is empty"
+        if visible:
+            found = f"it holds other {'files' if files else 'folders'} ({(files or visible)[0].name}, ...)"
         raise ValueError(f"no JPEG or PNG frames in {folder}: {found}")
     return list(by_frame_number(images).values())
 

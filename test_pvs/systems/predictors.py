@@ -133,7 +133,9 @@ class SAMI2V(VideoSystem):
     ) -> None:
         overrides = [*overrides, *([f"++predictor.precision={precision}"] if precision else [])]
         if checkpoint is None and shipped_checkpoint(load_config(config, overrides)) is None:
-            raise ValueError(f"the config {config} comes without weights: give a checkpoint")
+            raise ValueError(
+                f"the config {config} comes without weights: give a checkpoint (--checkpoint, or CKPT of the scripts)"
+            )
         self._predictor = build_i2v_video_predictor(config, checkpoint, device, hydra_overrides_extra=overrides)
 
     def start(self, frames: Path | np.ndarray) -> VideoSession:

@@ -194,7 +194,9 @@ class XMemPlusPlus(Propagator):
             from inference.inference_core import InferenceCore
             from model.network import XMem
         except ImportError as error:
-            raise ImportError(f"XMem++ cannot be imported from {repository} ({error}): {help_text}") from error
+            raise ImportError(
+                f"XMem++ cannot be imported from {repository}, which may be no clone ({error}): {help_text}"
+            ) from error
         weights = Path(repository) / "saves/XMem.pth"
         if not weights.is_file():
             raise FileNotFoundError(f"XMem++ has no weights {weights}: {help_text}")

@@ -18,7 +18,7 @@ from sav_dataset.jf import boundary_accuracy, region_similarity
 from test_pvs import interactive
 from test_pvs.clicks import correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
-from test_pvs.interactive import mean_curve, offline, online, replay
+from test_pvs.interactive import mean_curve, offline, online, replay, summarise
 from test_pvs.systems import OpticalFlow
 from tests.test_pvs import layouts
 from tests.test_pvs.layouts import APPEARS, HEIGHT, NAMES, NUM_FRAMES, WIDTH
@@ -347,6 +347,19 @@ def test_a_replay_does_not_look_at_the_masks(video: EvaluationVideo, tmp_path: P
     again = replay(good, video, {"protocol": "online", **options}, result, tmp_path / "second")
     assert good.calls == bad.calls
     assert corrected(again) == [(0, 2), (4, 2), (8, 2)]
+
+
+def test_other_runs_cannot_be_replayed(video: EvaluationVideo, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="online and offline runs can be replayed, this is semi_supervised"):
+        replay(ErringSystem(LABELS), video, {"protocol": "semi_supervised"}, {"prompts": []}, tmp_path)
+
+
+def test_without_a_curve_the_end_is_printed() -> None:
+    def result(*numbers: int) -> dict[str, Any]:
+        return {"objects": [{"curve": [{"frames": k, "j_and_f": 10.0 * k, "j": 0, "f": 0} for k in numbers]}]}
+
+    assert summarise({"a": result(6, 7, 8), "b": result(5, 6, 7, 8)}).endswith(": 80.0 (8)")
+    assert summarise({"a": result(1, 2), "b": result(1, 2)}).endswith(": 10.0 (1), 20.0 (2)")
 
 
 def run(protocol: str, data: Path, output: Path, *options: str) -> int:

@@ -236,7 +236,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     data = layouts.folders(root / "data", every=4)
     folders = []
     for system, sees in (("perfect", True), ("blind", False)):
-        videos = {name: [[30.0 + sees, 60.0 + sees]] * 2 for name in layouts.NAMES}
+        videos = {name: [[30.0 + sees, *[60.0 + sees] * 7]] * 2 for name in layouts.NAMES}
         folders.append(write_run(root / system, "online", videos, system=system, data=str(data)))
         for number, name in enumerate(layouts.NAMES):
             (folders[-1] / "masks" / name).mkdir()
@@ -255,6 +255,11 @@ def test_pictures_are_linked_and_show_something(compared: list[Path], tmp_path: 
     for name in names:
         assert f"]({name})" in text
         assert np.asarray(Image.open(output / name).convert("L")).std() > 5
+
+
+def test_no_plot_of_curves_without_a_beginning(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "online", {"a": [[30, 60]]})  # with 7 and 8 interacted frames
+    assert not list(make_report(tmp_path, [run]).glob("*.png"))
 
 
 def test_a_panel_per_setting_and_none_of_a_single_video(tmp_path: Path) -> None:

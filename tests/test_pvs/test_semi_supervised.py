@@ -514,6 +514,14 @@ def test_each_evaluation_is_of_the_wanted_videos_and_the_annotations_of_now(tmp_
     assert global_score(still.stdout) == [100, 100, 100]
 
 
+def test_masks_of_an_unfinished_run_are_scored_with_a_warning(data: Path, tmp_path: Path) -> None:
+    assert run(data, tmp_path / "gm") == 0
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    assert "not finished" not in run_script("semi_eval.sh", tmp_path, "-n", "1", **where).stderr
+    (tmp_path / "gm/results.json").unlink()  # written at the end of a run
+    assert "this run was not finished" in run_script("semi_eval.sh", tmp_path, "-n", "1", **where).stderr
+
+
 @pytest.mark.parametrize("missing", ["JPEGImages/one/00006.jpg", "Annotations/one/00006.png"])
 def test_a_video_that_lacks_frames_or_masks_fails(missing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Else fewer frames would be scored, perhaps easier ones."""

@@ -51,6 +51,15 @@ def test_what_is_known_about_the_discs(tool: ModuleType, data: Path, tmp_path: P
     assert info["objects"]["1"]["boxes"] == [None, [39, 29, 53, 43], [35, 29, 49, 43]]
 
 
+def test_an_object_without_a_mask_is_not_taken_for_absent(tool: ModuleType, data: Path, tmp_path: Path) -> None:
+    (data / "Annotations_6fps/one/000/00004.png").unlink()
+    assert tool.main(["sav", str(data), str(tmp_path / "info"), "--workers", "1"]) == 0
+    objects = read(tmp_path / "info/one.json")["objects"]
+    assert [area is None for area in objects["0"]["areas"]] == [False, True, False]
+    assert objects["0"]["boxes"][1] is None
+    assert objects["1"]["areas"][0] == 0
+
+
 def test_as_a_command_from_anywhere(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools/save_gt_mask_multiprocess.py"), "sav", str(data), "info", "--workers", "1"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
