@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -441,6 +442,15 @@ def run_script(name: str, tmp_path: Path, *arguments: str, **variables: str) -> 
         timeout=120,
         check=False,
     )
+
+
+def test_the_own_system_of_the_readme(data: Path, tmp_path: Path) -> None:
+    readme = (PROJECT / "test_pvs/README.md").read_text()
+    (tmp_path / "mysystem.py").write_text(re.search(r"```python\n(# mysystem.py\n.*?)```", readme, re.DOTALL)[1])
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm", "PYTHONPATH": str(tmp_path)}
+    done = run_script("semi_infer.sh", tmp_path, SYSTEM="mysystem:build", INPUT="gm", DEVICES="cpu", VIDEOS="one", **where)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(saved(tmp_path / "gm/masks/one", 1, 2), np.roll(FIRST, 2, axis=1))
 
 
 def global_score(output: str) -> list[float]:
