@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from i2v.inference.frames import by_frame_number
+from i2v.utils.files import read_each
 from i2v.utils.masks import decode_mask, load_labels, load_mask
 from sav_dataset.sav_evaluator import DAVIS_2016_FOREGROUND, visible
 
@@ -94,7 +95,7 @@ class LabelImages(Annotations):
     @cached_property
     def _labels(self) -> dict[int, set[int]]:
         """The labels in each frame, without 0. All images are read for it, because an object may appear in any of them."""
-        return {frame: self._labels_in(path) for frame, path in self._paths.items()}
+        return dict(zip(self._paths, read_each(self._labels_in, self._paths.values()), strict=True))
 
     @cached_property
     def _is_binary(self) -> bool:

@@ -140,7 +140,10 @@ class EvaluationVideo:
         for obj in self.objects:
             yield from self._find_mask_problems(obj)
         for index in range(self.images.count() if thorough else 0):
-            _ = self.images[index]
+            try:
+                _ = self.images[index]
+            except ValueError as error:
+                yield str(error)
 
     def _find_missing(self) -> Iterator[str]:
         frameless = [number for number in self.annotations.frames if number not in self._indices]

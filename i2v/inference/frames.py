@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from i2v.utils.files import read_each
+
 log = logging.getLogger(__name__)
 
 # In order of preference: PNGs beside JPEG frames are taken for masks.
@@ -71,8 +73,8 @@ class ImageFolder(Frames):
 
     Raises:
         FileNotFoundError, NotADirectoryError: no such folder.
-        ValueError: no images in it, a name without a number or two names with the same, an unreadable or truncated image, or
-            an image of another size; the message names the file.
+        ValueError: no images in it, a name without a number or two names with the same, unreadable or truncated images, or
+            an image of another size; the message names the files.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -80,7 +82,7 @@ class ImageFolder(Frames):
         self.name = str(folder)
         self.paths = _numbered_images(self.folder)
         self.num_frames = len(self.paths)
-        sizes = [_check_image(path) for path in self.paths]
+        sizes = read_each(_check_image, self.paths)
         self.width, self.height = sizes[0]
         for path, size in zip(self.paths, sizes, strict=True):
             if size != sizes[0]:

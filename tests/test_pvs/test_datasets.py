@@ -189,6 +189,18 @@ def test_check_counts_all_problems(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "2 videos, 4 problems" in output  # frames 5 to 11 move up, so that frames 4 and 8 are at other places
 
 
+@pytest.mark.parametrize("path", ["JPEGImages/one/{:05d}.jpg", "Annotations/one/{:05d}.png"])
+def test_check_names_all_files_that_cannot_be_read(path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.folders(tmp_path)
+    for frame in (2, 4, 6, 7, 8, 9, 10, 11):
+        break_image(tmp_path / path.format(frame))
+    assert datasets.main(["--check", "mose", str(tmp_path)]) == 1
+    (line, _) = capsys.readouterr().out.splitlines()
+    first, *names = (Path(path.format(frame)).name for frame in (2, 4, 6, 7, 8, 9))
+    assert f"{first} is not a readable image" in line
+    assert f"(7 more files of this folder cannot be used: {', '.join(names)}, ...)" in line
+
+
 def test_check_decodes_frames_if_wanted(tmp_path: Path) -> None:
     layouts.esd(tmp_path)
     path = tmp_path / "training/one/RGB/rgb_7.png"
