@@ -170,7 +170,7 @@ def _evaluate_sequence(
     """
     paths = [path for path in visible(ground_truth) if path.suffix.lower() == ".png"]
     if not paths:
-        raise ValueError(f"no PNGs in {ground_truth}: give the folder that holds a folder per video")
+        raise ValueError(f"no PNGs in {ground_truth} (--gt_root holds a folder per video)")
     binary = per_object or _is_binary(paths)
     objects: defaultdict[int, ObjectScores] = defaultdict(ObjectScores)
     predicted: set[int] = set()

@@ -111,7 +111,7 @@ class LabelImages(Annotations):
 
 
 class ObjectFolders(Annotations):
-    """A folder per object, with a mask per annotated frame: SA-V. Where an object has no file it is absent."""
+    """A folder per object, with a mask per annotated frame: SA-V. Without a file an object's mask is empty, and not scored."""
 
     exclusive = False
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _INCHES, _DOTS_PER_INCH = (6.0, 4.5), 120
 _PANELS_PER_ROW = 3
-_LINE_STYLES = (":", "--", "-")
+_LINE_STYLES, _MARKERS = (":", "--", "-", "-."), "os^vD"
+_LEGEND_LINE = 0.2  # inches
 # Of strips, in pixels.
 _TILE_WIDTH, _TITLE_HEIGHT, _GAP = 240, 22, 4
 _STRIP_FRAMES = 6
@@ -44,17 +45,19 @@ def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
     axes.set_ylabel("J&F")
     systems, settings = (list(dict.fromkeys(names)) for names in zip(*((run.system, run.setting) for run in runs), strict=True))
     for run in runs:
-        curve = run.curve()
+        curve, style = run.curve(), settings.index(run.setting)
         axes.plot(
             list(curve),
             list(curve.values()),
             color=f"C{systems.index(run.system)}",
-            linestyle=_LINE_STYLES[settings.index(run.setting) % len(_LINE_STYLES)],
-            marker="o",
+            linestyle=_LINE_STYLES[style % len(_LINE_STYLES)],
+            marker=_MARKERS[style % len(_MARKERS)],
             label=_label(run, f"{run.system}, {run.setting}"),
         )
     axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(loc="outside right upper", fontsize="small")
+    # Below the plot, where names may be long.
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * len(runs))
+    figure.legend(loc="outside lower center", fontsize="small")
     return _save(figure, path)
 
 
@@ -158,5 +161,5 @@ def _plot(title: str, num_panels: int = 1) -> tuple[Figure, list[Axes]]:
 
 def _save(figure: Figure, path: Path) -> Path:
     with atomic_write(path) as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, bbox_inches="tight")
     return path

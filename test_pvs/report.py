@@ -273,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.tables_only and args.strips:
         parser.error("--strips are pictures: leave out --tables-only")
+    if args.strip_settings and not args.strips:
+        parser.error("--strip-settings go with --strips VIDEO ...")
     try:
         quotes = read_quotes(args.quoted) if args.quoted else []
         runs, left_out = read_runs(args.results)

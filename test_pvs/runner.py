@@ -83,8 +83,8 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         The videos that failed now, each with its traceback.
 
     Raises:
-        ValueError: OUTPUT holds a run with other settings, or another run writes into it. ValueError, OSError, ImportError,
-            TypeError: the data set or the system cannot be used, whatever the video.
+        ValueError: OUTPUT holds a run with other settings, or another run writes into it. ValueError, OSError, ImportError: the
+            data set or the system cannot be used, whatever the video.
     """
     videos = read_dataset(run.dataset, run.data, names)
     settings = run.settings()
@@ -132,7 +132,8 @@ def parse_devices(text: str) -> list[str]:
 
 @contextmanager
 def _alone(output: Path) -> Iterator[None]:
-    """Keep other runs out of the output: two would remove each other's unfinished videos. The lock ends with the process.
+    """Keep other runs out of the output, where the file system has locks: two would remove each other's unfinished videos. The
+    lock ends with the process.
 
     Raises:
         ValueError: another run is at work there.
@@ -143,17 +144,26 @@ def _alone(output: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"another run writes into {output}: wait for its end, or take another folder") from None
+            except OSError as error:
+                log.warning("%s cannot be locked (%s): make sure that no other run writes into it", output, error)
         yield
 
 
 def _claim(output: Path, settings: dict[str, Any], lock: ExitStack) -> None:
     """Lock the output; note the settings in it, or compare them with those of the run that it goes on with."""
+    path = output / SETTINGS
+    if path.exists():  # a run with other settings need not wait
+        _compare(output, settings)
     output.mkdir(parents=True, exist_ok=True)
     lock.enter_context(_alone(output))
-    path = output / SETTINGS
     if not path.exists():
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=1))
+    _compare(output, settings)
+
+
+def _compare(output: Path, settings: dict[str, Any]) -> None:
+    path = output / SETTINGS
     old, new = json.loads(path.read_text()), settings
     other = [f"{key} was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
     if other:
@@ -248,6 +258,8 @@ def _prepare(settings: SystemSettings) -> None:
 def _evaluate(run: Run, name: str) -> str | None:
     """Evaluate one video, in a worker. Returns None, or the traceback of what went wrong."""
     try:
+        if (run.output / MASKS / name).is_dir():  # by another run, before this one had the folder
+            return None
         video = videos_by_name(run.dataset, run.data)[name]
         video.require_complete()
         with whole_folder(run.output / MASKS / name) as folder:
@@ -322,7 +334,7 @@ def run_command(
     run = Run(protocol, options, system, args.dataset, args.data, args.output)
     try:
         failures = run_videos(run, parse_devices(args.devices), args.videos)
-    except (OSError, ValueError, ImportError, TypeError) as error:
+    except (OSError, ValueError, ImportError) as error:
         log.error("error: %s", error)
         return 1
     videos = json.loads((args.output / RESULTS).read_text())["videos"]

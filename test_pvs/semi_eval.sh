@@ -8,7 +8,7 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 [ -d "$OUT/masks" ] || { echo "error: no such folder: $OUT/masks: run semi_infer.sh with this OUT first" >&2; exit 1; }
 [ -f "$OUT/results.json" ] ||
-  echo "warning: $OUT/results.json is missing: this run was not finished. Its other videos score 0; start semi_infer.sh again" >&2
+  echo "warning: no $OUT/results.json: this run was not finished, and what it lacks scores 0; start semi_infer.sh again" >&2
 rm -rf "$OUT/ground_truth" "$OUT/masks/results.csv" # of an earlier evaluation, perhaps of other videos or annotations
 status=0
 # shellcheck disable=SC2086 # VIDEOS is a list

@@ -8,8 +8,8 @@ data set that the benchmarks read, several videos at a time. Videos whose file i
     {"video": "sav_000001", "height": 848, "width": 480, "num_frames": 341,
      "annotated_frames": [0, 4, ...],                              indices into the video
      "objects": {"0": {"first_frame": 0,                           null if it is never visible
-                       "areas": [1520, ...],                       pixels, one per annotated frame; null without a mask
-                       "boxes": [[30, 40, 80, 95], null, ...]}}}   x0, y0, x1, y1; null where the object is absent
+                       "areas": [1520, ...],                       pixels, one per annotated frame; null without a file
+                       "boxes": [[30, 40, 80, 95], null, ...]}}}   x0, y0, x1, y1; null where the area is 0 or null
 """
 
 from __future__ import annotations
@@ -42,9 +42,12 @@ def mask_info(video: EvaluationVideo) -> dict[str, Any]:
     width, height = video.size
     objects = {}
     for obj in video.objects:
-        masks = {frame: video.mask(frame, obj) for frame in video.frames_of(obj)}
-        areas = {frame: int(mask.sum()) for frame, mask in masks.items()}
-        boxes = {frame: box_around(mask) for frame, mask in masks.items() if areas[frame]}
+        areas, boxes = {}, {}
+        for frame in video.frames_of(obj):
+            mask = video.mask(frame, obj)
+            areas[frame] = int(mask.sum())
+            if areas[frame]:
+                boxes[frame] = box_around(mask)
         objects[str(obj)] = {
             "first_frame": next(iter(boxes), None),
             "areas": [areas.get(frame) for frame in video.annotated_frames],

@@ -87,8 +87,8 @@ def build_system(settings: SystemSettings) -> VideoSystem:
     """Build a system. What one's own returns is checked.
 
     Raises:
-        ValueError: an unknown one, or see its class. ImportError: a package that it needs is missing. TypeError: one's own
-            function returns no `VideoSystem`.
+        ValueError: an unknown one, or see its class; one's own function returns no `VideoSystem`. ImportError: a package that
+            it needs is missing.
     """
     if settings.system in SYSTEMS:
         return SYSTEMS[settings.system](settings)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,20 +21,25 @@ class CheckedSystem(VideoSystem):
         name: for messages.
 
     Raises:
-        TypeError: it is no `VideoSystem`.
+        ValueError: it is no `VideoSystem`.
     """
 
     def __init__(self, system: VideoSystem, name: str) -> None:
         if not isinstance(system, VideoSystem):
-            raise TypeError(f"{name} must return a test_pvs.systems.VideoSystem, got {type(system).__name__}")
+            raise ValueError(f"{name} must return a test_pvs.systems.VideoSystem, got {type(system).__name__}")
         self._system = system
         self._name = name
 
     def start(self, frames: Path) -> VideoSession:
         session = self._system.start(frames)
         if not isinstance(session, VideoSession):
-            raise TypeError(f"{self._name}: start() must return a test_pvs.systems.VideoSession, got {type(session).__name__}")
-        return _CheckedSession(session, self._name, ImageFolder(frames).size[::-1])
+            raise ValueError(f"{self._name}: start() must return a test_pvs.systems.VideoSession, got {type(session).__name__}")
+        return _CheckedSession(session, self._name, _shape_of(frames))
+
+
+@lru_cache(maxsize=1)  # a protocol may start a video many times
+def _shape_of(frames: Path) -> tuple[int, int]:
+    return ImageFolder(frames).size[::-1]
 
 
 class _CheckedSession(VideoSession):
@@ -62,12 +69,18 @@ class _CheckedSession(VideoSession):
 
     def propagate(self, first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
         expected = first
-        for frame, scores in self._session.propagate(first, last):
-            if frame != expected:
-                raise self._error(f"propagate({first}, {last}) gave frame {frame} where frame {expected} comes")
+        for given in self._session.propagate(first, last):
+            if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)):
+                raise self._error(f"propagate() gave a {type(given).__name__}, expected (frame, {{object: scores}})")
+            frame, scores = given
+            if not isinstance(frame, (int, np.integer)) or frame != expected or frame > last:
+                comes = f"where frame {expected} comes" if expected <= last else "after the last one"
+                raise self._error(f"propagate({first}, {last}) gave frame {frame!r} {comes}")
             known = {obj for obj, frames in self._prompted.items() if frames and min(frames) <= frame}
             if missing := sorted(known - set(scores)):
                 raise self._error(f"propagate() gave no scores for object {missing[0]} in frame {frame}")
+            if unknown := [obj for obj in scores if obj not in self._prompted]:
+                raise self._error(f"propagate() gave scores for object {unknown[0]!r} in frame {frame}, which was not prompted")
             for obj, score in scores.items():
                 self._check(score, f"propagate() gave for object {obj} in frame {frame}")
             yield frame, scores
@@ -75,13 +88,15 @@ class _CheckedSession(VideoSession):
         if expected <= last:
             raise self._error(f"propagate({first}, {last}) ended before frame {expected}")
 
-    def _check(self, scores: np.ndarray, where: str) -> None:
+    def _check(self, scores: Any, where: str) -> None:
         if not isinstance(scores, np.ndarray):
             raise self._error(f"{where} a {type(scores).__name__}, expected a NumPy array (height, width) = {self._shape}")
         if scores.shape != self._shape or scores.dtype.kind != "f":
             raise self._error(
                 f"{where} an array {scores.shape} of {scores.dtype}, expected (height, width) = {self._shape}, floating point"
             )
+        if np.isnan(scores).any():
+            raise self._error(f"{where} an array with NaN")
 
     def _error(self, text: str) -> ValueError:
         return ValueError(f"{self._name}: {text}")

@@ -18,8 +18,8 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 class VideoSession(ABC):
     """One video in a system. Coordinates are pixels of the video, frames are counted from 0.
 
-    Masks are returned as scores (H, W) float32 at the video's size, foreground where positive; where objects must not overlap,
-    the highest score decides.
+    Masks are returned as scores (H, W), floating point, at the video's size, foreground where positive (logits, not
+    probabilities; never NaN); where objects must not overlap, the highest score decides.
     """
 
     @abstractmethod
@@ -56,7 +56,8 @@ class VideoSession(ABC):
                 keep the scores of the prompt, and the following frames are tracked with them in memory.
 
         Yields:
-            A frame's index, and the scores of the objects in it; an object that is not known yet may be missing.
+            The index of each frame from `first` to `last`, in order, and the scores of the objects in it; one that was
+            prompted in later frames alone may be missing.
         """
 
 
@@ -101,7 +102,9 @@ def find_function(name: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), function, None)
     except ModuleNotFoundError as error:
-        raise ImportError(f"{name}: {error}: put the folder that it is in into PYTHONPATH", name=error.name) from error
+        if f"{module}.".startswith(f"{error.name}."):
+            raise ImportError(f"{name}: {error}: put the folder that it is in into PYTHONPATH", name=error.name) from error
+        raise ImportError(f"{name}: {error}, which {module} needs", name=error.name) from error
     if found is None:
         raise ValueError(f"the module {module} has no {function}")
     return found

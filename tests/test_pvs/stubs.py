@@ -178,6 +178,14 @@ def unusual(settings: SystemSettings) -> VideoSystem:
     return _Unusual()
 
 
+def overtaken(settings: SystemSettings) -> VideoSystem:
+    """While it is built, another run finishes the video whose folder is $STUB_FINISHED."""
+    folder = Path(os.environ["STUB_FINISHED"])
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"prompts": ["of another run"]}')
+    return StaticMask()
+
+
 def broken(settings: SystemSettings) -> VideoSystem:
     raise ValueError(f"there is no such thing as {settings.config}")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from test_pvs.systems import CheckedSystem, VideoSession, VideoSystem
@@ -63,6 +64,23 @@ def start(system: VideoSystem, frames: Path) -> VideoSession:
             "of bool, expected .* floating point",
         ),
         (lambda given: [(frame, dict.fromkeys(scores)) for frame, scores in given], "a NoneType, expected a NumPy array"),
+        (lambda given: [*given, (5, given[0][1])], r"propagate\(1, 4\) gave frame 5 after the last one"),
+        (lambda given: [(torch.tensor(frame), scores) for frame, scores in given], r"gave frame tensor\(1\)"),
+        (
+            lambda given: [(frame, scores | {9: scores[7]}) for frame, scores in given],
+            "object 9 in frame 1, which was not prompt",
+        ),
+        (
+            lambda given: [(frame, list(scores.values())) for frame, scores in given],
+            r"a tuple, expected \(frame, \{object: scores",
+        ),
+        (lambda given: [scores for frame, scores in given], "gave a dict, expected"),
+        (
+            lambda given: [
+                (frame, {obj: score * np.float32(np.nan) for obj, score in scores.items()}) for frame, scores in given
+            ],
+            "an array with NaN",
+        ),
     ],
 )
 def test_mistakes_of_a_system_are_errors(change: Change, message: str, frames: Path) -> None:
@@ -77,17 +95,35 @@ def test_what_is_right_stays_as_it_is(frames: Path) -> None:
     assert all(np.array_equal(score > 0, MASK) for _, scores in given for score in scores.values())
 
 
+def test_scores_of_prompts_are_checked(frames: Path) -> None:
+    system = RecordingSystem(SHAPE, {(7, 1): MASK[:3]})
+    with pytest.raises(ValueError, match=r"prompt\(\) gave for object 7 in frame 2 an array \(3, 6\)"):
+        CheckedSystem(system, "my:function").start(frames).prompt(2, 7, [(0, 0, 1)])
+
+
+def test_tracking_may_stop_and_go_on(frames: Path) -> None:
+    session = start(RecordingSystem(SHAPE), frames)
+    for frame, _ in session.propagate(1, 4):
+        if frame == 2:
+            break
+    session.prompt(2, 7, mask=~MASK)
+    given = dict(session.propagate(2, 4))
+    assert list(given) == [2, 3, 4]
+    assert np.array_equal(given[4][7] > 0, ~MASK)
+
+
 def test_what_is_no_system_or_session(frames: Path) -> None:
-    with pytest.raises(TypeError, match=r"my:function must return a test_pvs.systems.VideoSystem, got int"):
+    with pytest.raises(ValueError, match=r"my:function must return a test_pvs.systems.VideoSystem, got int"):
         CheckedSystem(3, "my:function")
     system = RecordingSystem(SHAPE)
     system.start = lambda frames: None
-    with pytest.raises(TypeError, match=r"my:function: start\(\) must return .*VideoSession, got NoneType"):
+    with pytest.raises(ValueError, match=r"my:function: start\(\) must return .*VideoSession, got NoneType"):
         CheckedSystem(system, "my:function").start(frames)
 
 
 def test_an_object_that_was_forgotten_may_be_missing(frames: Path) -> None:
     session = start(RecordingSystem(SHAPE), frames)
+    session.prompt(1, 8, mask=MASK)
     session.clear(0, 7)
     assert [list(scores) for _, scores in session.propagate(1, 2)] == [[8]] * 2
     session.reset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,22 @@ def test_pictures_are_linked_and_show_something(compared: list[Path], tmp_path: 
         assert np.asarray(Image.open(output / name).convert("L")).std() > 5
 
 
+def test_the_plot_of_runs_with_long_names(tmp_path: Path) -> None:
+    sizes = []
+    for number, checkpoint in enumerate((None, "/a/folder/with/a/long/name/and/a/checkpoint/with/a/long/name/too.pt")):
+        root = tmp_path / str(number)
+        runs = [
+            write_run(root / system, "offline", {"a": [[*[30] * 7, 60]]}, system=system, checkpoint=checkpoint)
+            for system in ("one", "two", "three")
+        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Matplotlib warns where axes vanish
+            plot = np.asarray(Image.open(make_report(root, runs) / "01_offline_mose_curves.png").convert("RGB")).astype(int)
+        coloured = np.flatnonzero((np.ptp(plot, axis=2) > 60).any(axis=0))
+        sizes.append(np.ptp(coloured))
+    assert sizes[1] > 0.9 * sizes[0]
+
+
 def test_no_plot_of_curves_without_a_beginning(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "online", {"a": [[30, 60]]})  # with 7 and 8 interacted frames
     assert not list(make_report(tmp_path, [run]).glob("*.png"))
@@ -270,7 +287,22 @@ def test_a_panel_per_setting_and_none_of_a_single_video(tmp_path: Path) -> None:
         both = {"a": [[30, 60]], "b": [[40, 70]]}
         folders += [write_run(root / f"{system}3", "online", both, system=system, clicks=3) for system in ("one", "two")]
         widths.append(Image.open(make_report(root, folders) / "01_online_mose_1_2.png").width)
-    assert widths[1] == 2 * widths[0]
+    # Without the margins.
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.05)
+
+
+def test_a_second_row_of_panels(tmp_path: Path) -> None:
+    heights = []
+    for count in (3, 4):
+        root = tmp_path / str(count)
+        both = {"a": [[30, 60]], "b": [[40, 70]]}
+        runs = [
+            write_run(root / f"{system}{clicks}", "online", both, system=system, clicks=clicks)
+            for system in ("one", "two")
+            for clicks in range(1, count + 1)
+        ]
+        heights.append(Image.open(make_report(root, runs) / "01_online_mose_1_2.png").height)
+    assert heights[1] == pytest.approx(2 * heights[0], rel=0.05)
 
 
 def test_a_strip_has_the_ground_truth_first(compared: list[Path], tmp_path: Path) -> None:
@@ -297,6 +329,8 @@ def test_strips_of_some_settings(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     runs = [*compared, one_click]
     output = make_report(tmp_path, runs, "--strips", "one", "--strip-settings", "3c")
     assert [path.name for path in output.glob("*.jpg")] == ["01_online_mose_3c_one.jpg"]
+    with pytest.raises(SystemExit):
+        make_report(tmp_path, runs, "--strip-settings", "3c")
     assert "no run has the setting 5c" in refused(tmp_path, caplog, runs, "--strips", "one", "--strip-settings", "5c")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -409,6 +410,25 @@ def test_two_runs_do_not_write_into_one_folder(
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_video_that_another_run_finished_meanwhile(data: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUB_FINISHED", str(output / "masks/one"))
+    assert run(data, output, "--system", "tests.test_pvs.stubs:overtaken") == 0
+    assert prompts_of(output)["one"] == ["of another run"]
+    assert set(prompts_of(output)) == set(NAMES)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the lock is POSIX's")
+def test_a_file_system_without_locks(
+    data: Path, output: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flock(*arguments: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    assert run(data, output) == 0
+    assert f"{output} cannot be locked" in caplog.text
 
 
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])

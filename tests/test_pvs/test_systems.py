@@ -294,7 +294,9 @@ def test_weights_that_come_along_are_recorded(tmp_path: Path) -> None:
         assert recorded_settings(settings)["weights_sha256"] == expected, settings
 
 
-def test_systems_by_name() -> None:
+def test_systems_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_a_package.py").write_text("import no_such_package")
+    monkeypatch.syspath_prepend(tmp_path)
     assert isinstance(build_system(SystemSettings("static-mask")), StaticMask)
     assert isinstance(build_system(SystemSettings("optical-flow")), OpticalFlow)
     assert isinstance(build_system(SystemSettings("tests.test_pvs.stubs:unusual")), VideoSystem)
@@ -304,3 +306,7 @@ def test_systems_by_name() -> None:
         build_system(SystemSettings("tests.test_pvs.stubs:magic"))
     with pytest.raises(ImportError, match=r"no_such_module.*PYTHONPATH"):
         build_system(SystemSettings("no_such_module:magic"))
+    with pytest.raises(
+        ImportError, match=r"needs_a_package:magic: No module named 'no_such_package', which needs_a_package needs"
+    ):
+        build_system(SystemSettings("needs_a_package:magic"))
