@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,9 @@ import torch
 from PIL import Image
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
+
+# Python ignores Ctrl-C where its parent does, as in the background of a script, and its children with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECT = Path(__file__).parents[1]
 TINY_CONFIG = PROJECT / "tests" / "configs" / "tiny.yaml"

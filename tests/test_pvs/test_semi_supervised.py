@@ -438,8 +438,6 @@ def test_ctrl_c_stops_a_run_in_the_middle_of_a_video(devices: str, data: Path, o
         env=environment(tmp_path, STUB_HANG="one"),
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
-        # Python ignores Ctrl-C where its parent does, as in the background of a script.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         wait_until((tmp_path / "log.hangs").exists)
