@@ -31,7 +31,7 @@ from test_pvs.datasets import EvaluationVideo
 from test_pvs.interaction import Annotator, Interaction, LoggedAnnotator, Masks, SimulatedAnnotator, Target
 from test_pvs.outputs import save_mask
 from test_pvs.prompting import click_again
-from test_pvs.runner import add_run_arguments, run_command
+from test_pvs.runner import add_run_arguments, run_command, whole_number
 from test_pvs.systems import VideoSession, VideoSystem
 
 log = logging.getLogger("test_pvs.interactive")
@@ -265,12 +265,6 @@ def _iou(text: str) -> float:
     return value
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text}")
-    return int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -280,8 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in (("online", help_online), ("offline", help_offline)):
         part = protocols.add_parser(name, help=text)
         add_run_arguments(part)
-        part.add_argument("--clicks", type=_positive, default=3, help="per interacted frame (default: 3)")
-        part.add_argument("--frames", type=_positive, default=8, help="interacted at most, with the first (default: 8)")
+        part.add_argument("--clicks", type=whole_number(1), default=3, help="per interacted frame (default: 3)")
+        part.add_argument("--frames", type=whole_number(1), default=8, help="interacted at most, with the first (default: 8)")
         if name == "online":
             part.add_argument("--threshold", type=_iou, default=0.75, help="IoU below which to correct (default: 0.75)")
             part.add_argument("--curve", action="store_true", help="scores for all limits up to --frames, a run for each")

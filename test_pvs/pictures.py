@@ -43,7 +43,8 @@ def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
     figure, (axes,) = _plot(title)
     axes.set_xlabel("interacted frames, at most")
     axes.set_ylabel("J&F")
-    systems, settings = (list(dict.fromkeys(names)) for names in zip(*((run.system, run.setting) for run in runs), strict=True))
+    systems = list(dict.fromkeys(run.system for run in runs))
+    settings = list(dict.fromkeys(run.setting for run in runs))
     for run in runs:
         curve, style = run.curve(), settings.index(run.setting)
         axes.plot(

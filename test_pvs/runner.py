@@ -120,13 +120,12 @@ def parse_devices(text: str) -> list[str]:
             if number and int(number) < 1:
                 raise ValueError(f"{part!r} has no worker: the number of cpu:WORKERS is 1 or more")
             devices += ["cpu"] * int(number or 1)
-        elif kind == "cuda" and not number and torch.cuda.device_count():
-            devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-        else:
-            there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
-            if int(number or 0) >= there:
-                raise ValueError(f"there is no device {part.strip()}: PyTorch finds {there} of this kind")
-            devices.append(part.strip())
+            continue
+        there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+        if int(number or 0) >= there:
+            raise ValueError(f"there is no device {part.strip()}: PyTorch finds {there} of this kind")
+        all_gpus = kind == "cuda" and not number
+        devices += [f"cuda:{index}" for index in range(there)] if all_gpus else [part.strip()]
     return devices
 
 
@@ -305,13 +304,20 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
     parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
-    parser.add_argument("--seed", type=_seed, help="draw the clicks, from this seed (default: the deterministic places)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), help="draw the clicks, from this seed (default: the deterministic places)"
+    )
 
 
-def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text}")
-    return int(text)
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of an argument: a whole number from `least` on, which is not negative."""
+
+    def parse(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a number from {least} on, got {text}")
+        return int(text)
+
+    return parse
 
 
 def run_command(
