@@ -91,7 +91,7 @@ def test_components(predictor, seeded) -> None:
     actual |= {f"trunk_image.{i}": x[:, ::8, ::8, ::8] for i, x in enumerate(maps)}
     # The fixture's trunk saw `image`, its temporal stem the clip `video`.
     products = model.image_encoder.stem_products(make("video", (1, 3, 5, 1024, 1024))[0].transpose(0, 1))
-    features = model.image_encoder.integrate([maps[i] for i in (2, 3, 4)], products.split(1))
+    features = model.image_encoder.integrate(maps, products.split(1))
     actual["image_encoder.features"] = features[:, ::4, ::4, ::4]
     actual["image_encoder.position"] = sine_encoding_2d(256, 64, 64)[:, ::4, ::4, ::4]
 

@@ -129,7 +129,9 @@ def step_memory(config: DictConfig, clips: int, frames: int, objects: int) -> St
         model = instantiate(config.model)
     prompts = instantiate(config.prompts)
     corrected = list(range(min(frames, prompts.max_corrected_frames)))
-    plan = PromptPlan(dict.fromkeys(corrected[: prompts.max_prompted_frames], "click"), corrected)
+    plan = PromptPlan(
+        dict.fromkeys(corrected[: prompts.max_prompted_frames], "click"), dict.fromkeys(corrected, prompts.correction_clicks)
+    )
     with like_a_gpu():
         rollout = ClipRollout(model.to_empty(device="cpu"), prompts, config.get("activation_checkpointing", False)).train()
         loss = instantiate(config.loss)

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from i2v.modeling.layers import autocast
@@ -56,6 +57,8 @@ class TrainerSettings:
             loss or gradient is not finite, instead of stopping. freeze_batch_norm: use the running statistics, and keep them;
             those of frozen layers are kept in any case.
         stop_after_minutes: write a checkpoint and end, to go on another time; None to train to the end.
+        average_decay: of the exponential moving average of the weights, per step, which is validated, and exported in place of
+            the weights; None for none.
     """
 
     epochs: int = 10
@@ -69,6 +72,7 @@ class TrainerSettings:
     skip_non_finite: bool = False
     freeze_batch_norm: bool = False
     stop_after_minutes: float | None = None
+    average_decay: float | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in _PRECISIONS:
@@ -114,6 +118,10 @@ class Trainer:
         self.validations = dict(validations or {})
         self.optimizer_settings = optimizer
         self.optimizer = build_optimizer(self.model, optimizer)
+        decay = settings.average_decay
+        self.average = None
+        if decay is not None:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.num_steps = settings.epochs * len(data.schedule) // settings.accumulate
         self.step = 0
         self.best = float("-inf")
@@ -226,6 +234,8 @@ class Trainer:
             self._reject("gradient", names, statistics)
         else:
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
         if board is not None:
             board.step(totals)
             if self.step % self.settings.log_every == 0:
@@ -299,8 +309,9 @@ class Trainer:
         self.processes.broadcast(self._running_statistics())
         scores = {}
         for name, validation in self.validations.items():
+            model = self.model if self.average is None else self.average.module
             score = validate(
-                validation, self.model, self.processes, self.settings.precision, lambda: self._stop_request.made is not None
+                validation, model, self.processes, self.settings.precision, lambda: self._stop_request.made is not None
             )
             if score is None:
                 return False
@@ -321,6 +332,7 @@ class Trainer:
             return
         checkpoint = {
             "model": self.model.state_dict(),
+            **({} if self.average is None else {"average": self.average.state_dict()}),
             "optimizer": self.optimizer.state_dict(),
             "parameters": self._parameter_names(),
             "step": self.step,
@@ -371,6 +383,8 @@ class Trainer:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             for group, ours in zip(self.optimizer.param_groups, rates, strict=True):
                 group.update(ours)
+            if self.average is not None and "average" in checkpoint:
+                self.average.load_state_dict(checkpoint["average"])
             self.step, self.best = checkpoint["step"], checkpoint["best"]
             self._validation_due = checkpoint["validation_due"]
             if checkpoint["config"] != self.config:

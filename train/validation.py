@@ -79,14 +79,18 @@ class ClipValidation(Validation):
     cannot be seen has IoU 1.
 
     Args:
-        dataset: of clips. image_size: S, of the network's input. num_samples: of clips. prompt: "mask", "click" or "box";
-            a mask is not scored in the first frame itself.
+        dataset: of clips.
+        image_size: S, of the network's input, in pixels.
+        num_samples: of clips.
+        prompt: "mask", "click" or "box"; a mask is not scored in the first frame itself.
+        clicks: correction clicks in the first frame, in the middle of the largest error each.
     """
 
-    def __init__(self, dataset: ClipDataset, image_size: int, num_samples: int, prompt: str) -> None:
+    def __init__(self, dataset: ClipDataset, image_size: int, num_samples: int, prompt: str, clicks: int = 0) -> None:
         self.reader = SampleReader(dataset, PlainTransform(image_size))
         self.num_samples = num_samples
         self.prompt = prompt
+        self.clicks = clicks
 
     def __len__(self) -> int:
         return self.num_samples
@@ -94,10 +98,11 @@ class ClipValidation(Validation):
     def score(self, model: SAMI2V, index: int, precision: str) -> float:
         device = model.no_mem_embed.device
         batch = collate([self.reader.read(index % len(self.reader), seed=index)]).to(device)
-        rollout = ClipRollout(model, PromptSampling())
+        rollout = ClipRollout(model, PromptSampling(ground_truth_clicks=0, central_clicks=1))
+        plan = PromptPlan({0: self.prompt}, {0: self.clicks} if self.clicks else {})
         generator = torch.Generator(device).manual_seed(index)
         with autocast(device, precision):
-            frames = rollout(batch.frames, batch.masks, batch.video, generator, PromptPlan({0: self.prompt}))
+            frames = rollout(batch.frames, batch.masks, batch.video, generator, plan)
         ious = []
         for t, frame in enumerate(frames):
             if t or self.prompt != "mask":

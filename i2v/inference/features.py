@@ -32,12 +32,16 @@ class RecentlyUsed(Generic[Key, Value]):
 
     def __getitem__(self, key: Key) -> Value:
         if key not in self._values:
-            value = self._make(key)
-            self._values[key] = value
-            if len(self._values) > self.capacity:
-                self._values.popitem(last=False)
+            self.put(key, self._make(key))
         self._values.move_to_end(key)
         return self._values[key]
+
+    def put(self, key: Key, value: Value) -> None:
+        """Set a value that was made on another occasion."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self.capacity:
+            self._values.popitem(last=False)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._values
@@ -144,10 +148,16 @@ class FeatureStore:
         self._storage_device = storage_device
         self._features: RecentlyUsed[int, Tensor] = RecentlyUsed(capacity, self._encode)
         self._products: RecentlyUsed[int, Tensor | None] = RecentlyUsed(encoder.window + 1, self._stem_products)
+        # Large, and needed only while a frame's masks are decoded.
+        self._high_res: RecentlyUsed[int, list[Tensor]] = RecentlyUsed(2, self._high_res_features)
 
     def __getitem__(self, index: int) -> Tensor:
         """Features of frame `index`, (1, C, h, w) float32 on the model's device."""
         return self._features[index].to(self._loader.device)
+
+    def high_res(self, index: int) -> list[Tensor]:
+        """High-resolution features of frame `index` on the model's device, (1, C_l, h_l, w_l) per level; empty without them."""
+        return self._high_res[index]
 
     def similarity(self, index: int, others: Sequence[int]) -> Tensor:
         """Cosine similarity of frame `index` and others, (len(others),) (SAM-I2V, section 3.3)."""
@@ -157,14 +167,21 @@ class FeatureStore:
 
     def clear(self) -> None:
         """Drop everything; it is computed again when needed."""
-        self._features.clear()
-        self._products.clear()
+        for values in (self._features, self._products, self._high_res):
+            values.clear()
 
     def _encode(self, index: int) -> Tensor:
         maps = self._encoder.trunk_maps(self._loader.load(index))
+        self._high_res.put(index, self._project(maps))
         window = range(max(index - self._encoder.window + 1, 0), index + 1)
         features = self._encoder.integrate(maps, [self._products[i] for i in window])
         return features.float().contiguous().to(self._storage_device)
+
+    def _high_res_features(self, index: int) -> list[Tensor]:
+        return self._project(self._encoder.trunk_maps(self._loader.load(index)) if self._encoder.high_res_levels else [])
+
+    def _project(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [x.float().contiguous() for x in self._encoder.high_res_features(maps)]
 
     def _stem_products(self, index: int) -> Tensor | None:
         return self._encoder.stem_products(self._loader.load(index))

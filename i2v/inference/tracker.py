@@ -63,7 +63,7 @@ class Tracker:
         reverse = former is not None and former.reverse
         features = self._features(state, frame)
         if prompt.mask is not None:
-            prediction = self.model.use_mask(features, prompt.mask.to(self.device))
+            prediction = self.model.use_mask(features, prompt.mask.to(self.device), self._high_res(state, frame))
         else:
             memory = None
             if obj.bank.was_tracked(frame):
@@ -75,7 +75,9 @@ class Tracker:
                 previous = logits.clamp(-_PREVIOUS_LOGIT_LIMIT, _PREVIOUS_LOGIT_LIMIT)
             conditioned, memory_prompts = self._condition(features, memory)
             points, labels = (x.unsqueeze(0).to(self.device) for x in (prompt.points, prompt.labels))
-            prediction = self.model.decode(conditioned, memory_prompts, 1, points, labels, previous)
+            prediction = self.model.decode(
+                conditioned, memory_prompts, 1, points, labels, previous, high_res_features=self._high_res(state, frame)
+            )
         return self._outputs(state, prediction, prompted=True, reverse=reverse)[0]
 
     def track(self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool) -> None:
@@ -90,7 +92,9 @@ class Tracker:
             members, plans = [obj for obj, _ in group], [plan for _, plan in group]
             memory = self._gather(state, members, plans, reverse)
             conditioned, memory_prompts = self._condition(features, memory)
-            prediction = self.model.decode(conditioned, memory_prompts, len(members))
+            prediction = self.model.decode(
+                conditioned, memory_prompts, len(members), high_res_features=self._high_res(state, frame)
+            )
             outputs = self._outputs(state, prediction, prompted=False, reverse=reverse)
             for obj, output in zip(members, outputs, strict=True):
                 obj.bank.store(frame, output, conditioning=False)
@@ -130,6 +134,10 @@ class Tracker:
     def _features(self, state: VideoState, frame: int) -> Tensor:
         with self._autocast():
             return state.features[frame]
+
+    def _high_res(self, state: VideoState, frame: int) -> list[Tensor]:
+        with self._autocast():  # those that were dropped are made anew
+            return state.features.high_res(frame)
 
     def _condition(self, features: Tensor, memory: ObjectMemory | None) -> tuple[Tensor, Tensor | None]:
         with self._autocast():

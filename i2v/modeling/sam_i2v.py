@@ -6,6 +6,7 @@ It knows tensors only: no videos, no files, no users. The steps, in the order in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from i2v.modeling.memory.encoder import MemoryEncoder
 from i2v.modeling.memory.prompt_generator import MemoryPromptGenerator
 from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
 from i2v.modeling.position_encoding import axial_rotation, sine_encoding_1d, sine_encoding_2d
+from i2v.modeling.sam.dense_prompts import DensePromptEncoder
 from i2v.modeling.sam.mask_decoder import MaskDecoder
 from i2v.modeling.sam.prompt_encoder import PromptEncoder
 
@@ -69,8 +71,8 @@ class MaskPrediction:
     """Masks of B objects in one frame.
 
     Attributes:
-        masks: (B, 1, 4h, 4w) logits of the best mask, -1024 everywhere where the object is absent.
-        all_masks: (B, M, 4h, 4w) logits of all masks. ious: (B, M), their predicted IoUs.
+        masks: (B, 1, mask_size, mask_size) logits of the best mask, -1024 everywhere where the object is absent.
+        all_masks: (B, M, mask_size, mask_size) logits of all masks. ious: (B, M), their predicted IoUs.
         pointers: (B, width) object pointers. object_score_logits: (B, 1), positive where the object is in the frame.
     """
 
@@ -89,6 +91,7 @@ class SAMI2V(nn.Module):
         width: of the features and tokens. memory_channels: of the memories; divides `width`.
         num_maskmem: number of temporal positions of memories (one for conditioning frames).
         memory_prompt_generator: the MPG, or None (ablation).
+        dense_prompt_encoder: draws clicks, boxes and masks as maps; None as published.
         max_points_for_multimask: up to this many points, several masks are decoded and the best is taken.
     """
 
@@ -101,6 +104,7 @@ class SAMI2V(nn.Module):
         sam_prompt_encoder: PromptEncoder,
         sam_mask_decoder: MaskDecoder,
         memory_prompt_generator: MemoryPromptGenerator | None = None,
+        dense_prompt_encoder: DensePromptEncoder | None = None,
         image_size: int = 1024,
         feature_stride: int = 16,
         width: int = 256,
@@ -130,6 +134,7 @@ class SAMI2V(nn.Module):
         self.memory_selector = memory_selector
         self.memory_prompt_generator = memory_prompt_generator
         self.sam_prompt_encoder = sam_prompt_encoder
+        self.dense_prompt_encoder = dense_prompt_encoder
         self.sam_mask_decoder = sam_mask_decoder
 
         downsample = image_size // sam_prompt_encoder.mask_size
@@ -146,7 +151,7 @@ class SAMI2V(nn.Module):
     @property
     def mask_size(self) -> int:
         """Side of the masks that are decoded, in cells."""
-        return self.sam_prompt_encoder.mask_size
+        return self.sam_mask_decoder.upscaling * self.feature_size
 
     def condition(self, features: Tensor, memory: ObjectMemory | None, batch_size: int = 1) -> tuple[Tensor, Tensor | None]:
         """Let a frame's features see what the objects remember.
@@ -181,26 +186,36 @@ class SAMI2V(nn.Module):
         labels: Tensor | None = None,
         mask_logits: Tensor | None = None,
         multimask: bool | None = None,
+        high_res_features: Sequence[Tensor] = (),
     ) -> MaskPrediction:
         """Decode the masks of B objects.
 
         Args:
             conditioned, memory_prompts: from `condition`. batch_size: B.
             points: (B, N, 2), (x, y) in pixels of the network's input. labels: (B, N) as in PromptEncoder.
-            mask_logits: (B, 1, H, W), a mask to start from, resized to the prompt encoder's size.
+            mask_logits: (B, 1, H, W), a mask to start from, resized to the prompt encoders' sizes.
             multimask: decode several masks and take the best; by default for few points (`max_points_for_multimask`).
+            high_res_features: (B or 1, C_l, h_l, w_l) of the frame, from the image encoder, if it has any.
         """
         if multimask is None:
             multimask = points is None or points.shape[1] <= self.max_points_for_multimask
+        is_prompted = points is not None or mask_logits is not None
         if points is None:  # SAM 2 gives the decoder a padding point then
             points = conditioned.new_zeros(batch_size, 1, 2, dtype=torch.float32)
             labels = torch.full((batch_size, 1), -1, dtype=torch.int32, device=conditioned.device)
-        size = (self.mask_size, self.mask_size)
-        if mask_logits is not None and mask_logits.shape[-2:] != size:
-            mask_logits = F.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-        tokens, dense = self.sam_prompt_encoder(points, labels, mask_logits)
+        tokens, dense = self.sam_prompt_encoder(points, labels, _resize(mask_logits, self.sam_prompt_encoder.mask_size))
+        if self.dense_prompt_encoder is not None and is_prompted:
+            drawn, levels = self.dense_prompt_encoder(points, labels, _resize(mask_logits, self.mask_size))
+            dense = dense + drawn
+            high_res_features = [x + y for x, y in zip(high_res_features, levels, strict=True)]
         decoded = self.sam_mask_decoder(
-            conditioned, self.sam_prompt_encoder.image_position(), tokens, dense, memory_prompts, multimask
+            conditioned,
+            self.sam_prompt_encoder.image_position(),
+            tokens,
+            dense,
+            memory_prompts,
+            multimask,
+            high_res_features,
         )
         present = decoded.object_score_logits > 0
         all_masks = torch.where(present[..., None, None], decoded.masks, NO_OBJECT_LOGIT)
@@ -212,20 +227,25 @@ class SAMI2V(nn.Module):
             all_masks[rows, best].unsqueeze(1), all_masks, decoded.ious, pointers, decoded.object_score_logits
         )
 
-    def use_mask(self, features: Tensor, masks: Tensor) -> MaskPrediction:
+    def use_mask(self, features: Tensor, masks: Tensor, high_res_features: Sequence[Tensor] = ()) -> MaskPrediction:
         """Take given masks as the output, and read the object pointers off them.
 
         Args:
             features: (B or 1, width, h, w), not conditioned on memory. masks: (B, 1, S, S) in [0, 1].
+            high_res_features: as for `decode`.
         """
         batch_size = masks.shape[0]
         memory_prompts = self.memory_prompt_generator and self.memory_prompt_generator.no_memory(batch_size)
         logits = self.mask_downsample(masks)
-        prediction = self.decode(features, memory_prompts, batch_size, mask_logits=logits, multimask=False)
-        size = (self.mask_size, self.mask_size)
-        low_res = F.interpolate(
-            masks.float() * MASK_SCALE + MASK_BIAS, size=size, mode="bilinear", align_corners=False, antialias=True
+        prediction = self.decode(
+            features,
+            memory_prompts,
+            batch_size,
+            mask_logits=logits,
+            multimask=False,
+            high_res_features=high_res_features,
         )
+        low_res = _resize(masks.float() * MASK_SCALE + MASK_BIAS, self.mask_size)
         present = (masks > 0).flatten(1).any(dim=1, keepdim=True)
         return MaskPrediction(
             masks=low_res,
@@ -286,6 +306,13 @@ class SAMI2V(nn.Module):
         bias = repeats.to(dtype).log().expand(batch, -1) if bool((repeats > 1).any()) else None
         tokens = torch.cat([spatial, pointers], dim=1)
         return tokens, position.to(dtype).expand(batch, -1, -1), foreground, bias
+
+
+def _resize(masks: Tensor | None, size: int) -> Tensor | None:
+    """Masks (B, 1, H, W) at another size, (B, 1, size, size) float32; None stays None."""
+    if masks is None or masks.shape[-2:] == (size, size):
+        return masks
+    return F.interpolate(masks.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _parameter(*shape: int) -> nn.Parameter:

@@ -21,9 +21,9 @@ from train.model.initial_weights import from_imagenet
 def test_maps(stride: int) -> None:
     trunk = EfficientNetLite(48, stride).eval()
     maps = trunk(torch.zeros(2, 3, 96, 64))
-    expected = [(96 // s, 64 // s) for s in (4, 8, 16, 32, stride)]
+    expected = [(96 // s, 64 // s) for s in (2, 4, 8, 16, 32, stride)]
     assert [tuple(x.shape[2:]) for x in maps] == expected
-    assert [x.shape[1] for x in maps] == trunk.channels == [24, 40, 112, 320, 48]
+    assert [x.shape[1] for x in maps] == trunk.channels == [16, 24, 40, 112, 320, 48]
 
 
 def test_depth_groups_hold_every_parameter_once() -> None:

@@ -14,6 +14,25 @@ from i2v.modeling.sam_i2v import ObjectMemory
 TINY = "tests/configs/tiny.yaml"
 
 
+# What the Lite model adds to the published one.
+HIGH_RESOLUTION = [
+    "model.image_encoder.trunk_image={_target_: i2v.modeling.backbones.efficientnet_lite.EfficientNetLite, out_channels: 32}",
+    "~model.image_encoder.trunk_image.embed_dims",
+    "~model.image_encoder.trunk_image.depths",
+    "~model.image_encoder.trunk_image.num_heads",
+    "~model.image_encoder.trunk_image.window_sizes",
+    "~model.image_encoder.trunk_image.strides",
+    "model.image_encoder.levels=[3,4,5]",
+    "model.image_encoder.trunk_video.in_channels=[112,320,32]",
+    "+model.image_encoder.trunk_video.residual=true",
+    "+model.image_encoder.high_res_levels=[2,1,0]",
+    "+model.image_encoder.high_res_channels=[8,4,2]",
+    "+model.sam_mask_decoder.upscaling=8",
+    "+model.dense_prompt_encoder={_target_: i2v.modeling.sam.dense_prompts.DensePromptEncoder, width: 32, channels: [8,4,2], "
+    "image_size: 128, mask_size: 64}",
+]
+
+
 class PlainTrunk(nn.Module):
     """Another trunk than TinyViT: one convolution."""
 
@@ -58,21 +77,63 @@ def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> Obje
             "model.image_encoder.levels=[0]",
             "model.image_encoder.trunk_video.in_channels=[32]",
         ],
+        HIGH_RESOLUTION,
+        [
+            *HIGH_RESOLUTION,
+            "model.sam_mask_decoder.upscaling=4",
+            "model.image_encoder.high_res_levels=[2,1]",
+            "model.image_encoder.high_res_channels=[8,4]",
+            "model.dense_prompt_encoder.channels=[8,4]",
+            "model.dense_prompt_encoder.mask_size=32",
+        ],
     ],
 )
 def test_variants_build_and_run(overrides: list[str]) -> None:
     model = build_i2v(TINY, device="cpu", hydra_overrides_extra=overrides)
-    features = model.image_encoder.encode_clip(torch.zeros(1, 2, 3, model.image_size, model.image_size))[:, -1]
+    features, high_res = model.image_encoder.encode_clip(torch.zeros(1, 2, 3, model.image_size, model.image_size))
+    features, high_res = features[:, -1], [level[:, -1] for level in high_res]
     assert features.shape == (1, model.width, model.feature_size, model.feature_size)
     memory = memory_of(model)
     memory.positions.clamp_(max=len(model.maskmem_tpos_enc) - 1)
     conditioned, memory_prompts = model.condition(features, memory)
-    prediction = model.decode(conditioned, memory_prompts, 2)
+    prediction = model.decode(conditioned, memory_prompts, 2, high_res_features=high_res)
     assert prediction.masks.shape == (2, 1, model.mask_size, model.mask_size)
     assert prediction.pointers.shape == (2, model.width)
     mask = model.upsample(prediction.masks).sigmoid()
     encoded = model.encode_memory(features, mask, prediction.object_score_logits)
     assert encoded.shape == (2, model.memory_channels, model.feature_size, model.feature_size)
+
+
+@torch.inference_mode()
+def test_high_resolution_features_and_drawn_prompts_reach_the_masks() -> None:
+    model = build_i2v(TINY, device="cpu", hydra_overrides_extra=HIGH_RESOLUTION)
+    model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(10)  # the object is in the frame
+    generator = torch.Generator().manual_seed(0)
+    features, high_res = model.image_encoder.encode_clip(torch.randn(1, 1, 3, 128, 128, generator=generator))
+    features, high_res = features[:, 0], [level[:, 0] for level in high_res]
+    assert [tuple(level.shape) for level in high_res] == [(1, 8, 16, 16), (1, 4, 32, 32), (1, 2, 64, 64)]
+    prompt = {"points": torch.full((1, 1, 2), 40.0), "labels": torch.ones(1, 1, dtype=torch.int32)}
+
+    def masks(levels: list[torch.Tensor]) -> torch.Tensor:
+        return model.decode(features, None, 1, **prompt, high_res_features=levels).all_masks
+
+    plain = masks(high_res)
+    for level in range(3):
+        changed = [x + (i == level) for i, x in enumerate(high_res)]
+        assert not torch.allclose(masks(changed), plain), level
+    # Before it is trained, the encoder of drawn prompts adds nothing; each of its outputs can change the masks.
+    encoder, model.dense_prompt_encoder = model.dense_prompt_encoder, None
+    assert torch.equal(masks(high_res), plain)
+    model.dense_prompt_encoder = encoder
+    for output in encoder.outputs:
+        output.bias.fill_(1)
+        assert not torch.allclose(masks(high_res), plain)
+        output.bias.zero_()
+    # Without a prompt nothing is drawn.
+    encoder.outputs[0].bias.fill_(1)
+    tracked = model.decode(features, None, 1, high_res_features=high_res).all_masks
+    encoder.outputs[0].bias.zero_()
+    assert torch.equal(model.decode(features, None, 1, high_res_features=high_res).all_masks, tracked)
 
 
 @torch.inference_mode()
@@ -124,7 +185,7 @@ def test_sizes_that_do_not_fit(override: str, message: str) -> None:
 def test_the_training_graph_reaches_every_used_parameter() -> None:
     model = build_i2v(TINY, device="cpu", mode="train")
     images = torch.randn(2, 3, 3, 128, 128, generator=torch.Generator().manual_seed(2))
-    features = model.image_encoder.encode_clip(images)[:, -1]
+    features = model.image_encoder.encode_clip(images)[0][:, -1]
     first = model.use_mask(features, torch.ones(2, 1, 128, 128))
     conditioned, prompts = model.condition(features, None, batch_size=2)
     second = model.decode(conditioned, prompts, 2, points=torch.ones(2, 1, 2), labels=torch.ones(2, 1, dtype=torch.long))

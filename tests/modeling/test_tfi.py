@@ -42,3 +42,15 @@ def test_maps_of_another_resolution_are_resized() -> None:
     tfi = TemporalFeatureIntegrator([4, 6], out_channels=8, temporal_channels=4, window=2, patch_size=4)
     maps = [torch.zeros(1, 4, 8, 8), torch.zeros(1, 6, 4, 4)]
     assert tfi(maps, [tfi.stem_products(torch.zeros(1, 3, 16, 16))] * 2).shape == (1, 8, 4, 4)
+
+
+@torch.no_grad()
+def test_residual_starts_as_the_trunks_last_map() -> None:
+    tfi = TemporalFeatureIntegrator([4, 8], out_channels=8, temporal_channels=4, window=2, patch_size=4, residual=True)
+    maps = [torch.randn(1, 4, 4, 4), torch.randn(1, 8, 4, 4)]
+    products = [tfi.stem_products(torch.randn(1, 3, 16, 16))] * 2
+    assert torch.equal(tfi(maps, products), maps[1])
+    tfi.residual_scale.fill_(1)
+    added = tfi(maps, products) - maps[1]
+    tfi.residual_scale = None
+    torch.testing.assert_close(added, tfi(maps, products))

@@ -45,11 +45,11 @@ def test_plans_of_clips() -> None:
         assert next(iter(plan.first)) == 0
         if plan.first[0] == "mask":
             assert set(plan.first.values()) == {"mask"}
-            assert plan.corrected == []
+            assert plan.corrected == {}
         else:
             assert "mask" not in plan.first.values()
             assert plan.first.keys() <= set(plan.corrected)
-            assert len(plan.corrected) == len(set(plan.corrected))
+            assert set(plan.corrected.values()) == {7}
     by_mask = [plan for plan in plans if not plan.corrected]
     by_click = [plan for plan in plans if plan.corrected]
     assert Counter(len(plan.first) for plan in by_mask)[2] / len(by_mask) == pytest.approx(0.5, abs=0.05)
@@ -65,7 +65,7 @@ def test_plans_of_clips() -> None:
 def test_plans_of_images_and_short_clips() -> None:
     generator = torch.Generator().manual_seed(0)
     plans = [PromptSampling().draw(1, generator) for _ in range(1000)]
-    assert all(plan.corrected == [0] for plan in plans)
+    assert all(plan.corrected == {0: 7} for plan in plans)
     assert Counter(plan.first[0] for plan in plans)["box"] / 1000 == pytest.approx(0.5, abs=0.06)
     assert {plan.first[0] for plan in plans} == {"box", "click"}
     assert all(len(PromptSampling().draw(2, generator).first) <= 2 for _ in range(50))
@@ -75,10 +75,71 @@ def test_plans_of_images_and_short_clips() -> None:
     assert all(plan.first.keys() <= set(plan.corrected) for plan in plans)
 
 
+def test_plans_of_corrections() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sampling = PromptSampling(
+        correction_clicks=3, fewest_correction_clicks=1, corrected_tracking=0.5, corrected_masks=0.25, forgetful=0.5
+    )
+    plans = [sampling.draw(8, generator) for _ in range(4000)]
+    numbers = Counter(count for plan in plans for count in plan.corrected.values())
+    assert numbers.keys() == {1, 2, 3}
+    assert min(numbers.values()) > 0.9 * max(numbers.values())
+    by_mask = [plan for plan in plans if plan.first[0] == "mask"]
+    share = {
+        "given": sum(plan.first.keys() <= plan.corrected.keys() for plan in by_mask) / len(by_mask),
+        "tracked": sum(bool(plan.corrected.keys() - plan.first.keys()) for plan in by_mask) / len(by_mask),
+        "forgetful": sum(plan.forgetful for plan in plans) / len(plans),
+    }
+    assert share == pytest.approx({"given": 0.25, "tracked": 0.5, "forgetful": 0.25}, abs=0.03)
+    rough = [PromptSampling(rough_masks=0.3).draw(1, generator).first[0] for _ in range(2000)]
+    assert rough.count("rough") / 2000 == pytest.approx(0.3, abs=0.03)
+
+
+def test_masks_are_corrected(make_model: Callable[..., SAMI2V]) -> None:
+    rollout = ClipRollout(make_model(), PromptSampling())
+    with torch.no_grad():
+        given = run(rollout, PromptPlan({0: "mask"}, {0: 2, 1: 1}))
+        [rough] = run(rollout, PromptPlan({0: "rough"}, {0: 3}), num_frames=1)
+    assert [len(frame.predictions) for frame in given] == [3, 2, 1]
+    assert [frame.points.shape[1] for frame in given[:2]] == [2, 1]
+    assert len(rough.predictions) == 3  # the rough mask itself is not the network's
+    # The last correction is remembered, not the mask that was given.
+    with torch.no_grad():
+        as_given = run(rollout, PromptPlan({0: "mask"}))
+    assert not torch.allclose(given[2].predictions[0].masks, as_given[2].predictions[0].masks, atol=1e-3)
+
+
+def test_forgetful_corrections_do_not_look_at_the_memory(make_model: Callable[..., SAMI2V]) -> None:
+    model, calls = make_model(), []
+    condition = model.condition
+    model.condition = lambda features, memory, batch=1: calls.append(memory is None) or condition(features, memory, batch)
+    with torch.no_grad():
+        run(ClipRollout(model, PromptSampling()), PromptPlan({0: "mask"}, {1: 2}, forgetful=True))
+    assert calls == [True, False, True, False]  # the given mask; tracking, then corrections in frame 1; frame 2
+
+
+def test_selected_memory_is_that_of_inference(make_model: Callable[..., SAMI2V]) -> None:
+    model, plans = make_model(), {}
+    plan = model.memory_selector.plan
+
+    def spy(time: int, *arguments) -> MemoryPlan:
+        plans[time] = plan(time, *arguments)
+        return plans[time]
+
+    model.memory_selector.plan = spy
+    with torch.no_grad():
+        run(ClipRollout(model, PromptSampling()), PromptPlan({0: "mask"}, selected_memory=True), num_frames=8)
+    assert list(plans) == list(range(1, 8))
+    last = plans[7]
+    assert [memory.position for memory in last.memories] == [0, 1, 2, 5, 6]  # the global pool has frames 1 and 2
+    assert [memory.time for memory in last.memories[:3]] == [0, 1, 2]
+    assert {memory.time for memory in last.memories[3:]} <= {3, 4, 5, 6}
+
+
 def test_rounds_of_clicks(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling(correction_clicks=7))
     with torch.no_grad():
-        frames = run(rollout, PromptPlan({0: "click", 2: "box"}, [0, 1, 2]), num_frames=4)
+        frames = run(rollout, PromptPlan({0: "click", 2: "box"}, {0: 7, 1: 7, 2: 7}), num_frames=4)
     assert [len(frame.predictions) for frame in frames] == [8, 8, 8, 1]
     assert [None if frame.points is None else frame.points.shape[1] for frame in frames] == [8, 7, 9, None]
     assert frames[2].labels[:, :2].tolist() == [[2, 3]] * 3
@@ -100,7 +161,7 @@ def test_correction_clicks_are_on_errors(make_model: Callable[..., SAMI2V]) -> N
         rollout, wrong = ClipRollout(make_model(), prompts), []
         for seed in range(4):
             with torch.no_grad():
-                [frame] = run(rollout, PromptPlan({0: "click"}, [0]), num_frames=1, seed=seed)
+                [frame] = run(rollout, PromptPlan({0: "click"}, {0: 4}), num_frames=1, seed=seed)
             for number, prediction in enumerate(frame.predictions[:-1], start=1):
                 shown = rollout.model.upsample(prediction.masks)[:, 0] > 0
                 x, y = frame.points[:, number].long().unbind(1)
@@ -128,7 +189,7 @@ def remembered(model: SAMI2V, plan: PromptPlan, num_frames: int) -> dict[int, Me
 
 
 def test_memory(make_model: Callable[..., SAMI2V]) -> None:
-    plans = remembered(make_model(), PromptPlan({0: "click", 5: "click"}, [0, 3, 5]), num_frames=8)
+    plans = remembered(make_model(), PromptPlan({0: "click", 5: "click"}, {0: 1, 3: 1, 5: 1}), num_frames=8)
     assert list(plans) == [1, 2, 3, 4, 6, 7]  # the prompted ones are first, and remember nothing
     expected = {
         # frame: memories and their temporal positions; pointers and how many frames ago
@@ -196,8 +257,8 @@ def test_gradients_reach_every_trained_parameter(make_model: Callable[..., SAMI2
     rollout = ClipRollout(make_model(), PromptSampling(correction_clicks=2)).train()
     plans = {
         "mask": PromptPlan({0: "mask"}),
-        "click": PromptPlan({0: "click"}, [0, 2]),
-        "box": PromptPlan({0: "box", 2: "click"}, [0, 2]),
+        "click": PromptPlan({0: "click"}, {0: 2, 2: 2}),
+        "box": PromptPlan({0: "box", 2: "click"}, {0: 2, 2: 2}),
     }
     reached = set()
     for name, plan in plans.items():
@@ -209,7 +270,7 @@ def test_gradients_reach_every_trained_parameter(make_model: Callable[..., SAMI2
 
 @pytest.mark.parametrize("kind", ["mask", "click"])
 def test_checkpointing_changes_nothing(make_model: Callable[..., SAMI2V], kind: str) -> None:
-    plan = PromptPlan({0: kind}, [0, 2] if kind == "click" else [])
+    plan = PromptPlan({0: kind}, {0: 2, 2: 2} if kind == "click" else {})
     everywhere = [
         "+model.image_encoder.trunk_image.activation_checkpointing=true",
         "+model.image_encoder.trunk_video.activation_checkpointing=true",

@@ -137,7 +137,11 @@ class StillImages(ClipDataset):
     with a probability of `union_probability` the union of some that touch each other.
 
     Args:
-        folders, split: see `Photographs`. things_only: segments that look like objects (`draw_object`) instead of all.
+        folders, split: see `Photographs`.
+        max_objects: of a photograph, drawn at random.
+        union_probability: see above.
+        things_only: of photographs with parts, only segments that look like objects (`draw_object`) instead of all.
+        min_share: smaller segments, as a share of the photograph, are left out.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: see `Photographs`.
@@ -150,28 +154,29 @@ class StillImages(ClipDataset):
         max_objects: int = 3,
         union_probability: float = 0.3,
         things_only: bool = False,
+        min_share: float = _MIN_SEGMENT,
     ) -> None:
         self.name = "still images"
         self.photographs = Photographs(folders, split)
         self.max_objects = max_objects
         self.union_probability = union_probability
         self.things_only = things_only
+        self.min_share = min_share
 
     def __len__(self) -> int:
         return len(self.photographs)
 
     def load(self, index: int, rng: np.random.Generator) -> RawClip:
         photograph = self.photographs.read(index, rng)
-        if self.things_only:
+        if self.things_only and photograph.has_parts:
             drawn = [draw_object(photograph, rng) for _ in range(self.max_objects)]
             masks = [mask for mask in drawn if mask is not None]
         else:
             shares = photograph.masks.mean((1, 2))
-            chosen = draw_objects(np.where(shares >= _MIN_SEGMENT, shares, 0), self.max_objects, rng)
+            chosen = draw_objects(np.where(shares >= self.min_share, shares, 0), self.max_objects, rng)
             masks = [_unite_maybe(photograph, i, self.union_probability, rng) for i in chosen]
         if not masks:
-            wanted = "looks like an object" if self.things_only else "is large enough"
-            raise SampleError(f"{photograph.name} has no segment that {wanted}")
+            raise SampleError(f"{photograph.name} has no segment that is large enough and looks like an object")
         return RawClip(photograph.name, stack_frames([photograph.image]), torch.from_numpy(np.stack(masks)[None]))
 
 

@@ -41,7 +41,8 @@ class ClipTransform:
 
     Args:
         image_size: S, of the network's input in pixels. flip: probability of a horizontal flip.
-        degrees, shear: the affine map draws its angles from +- these; 0 and 0 for none.
+        degrees, shear: the affine map draws its angles from +- these.
+        scale: and its scale from this range; None for none. 0, 0 and None for no affine map.
         clip_jitter: of the colours, the same for all frames. grayscale: probability that a clip loses its colours.
         frame_jitter: of the colours, drawn for each frame. reverse: probability of a reversal in time.
     """
@@ -52,6 +53,7 @@ class ClipTransform:
         flip: float = 0.5,
         degrees: float = 25,
         shear: float = 20,
+        scale: tuple[float, float] | None = None,
         clip_jitter: Jitter = (0.1, 0.03, 0.03),
         grayscale: float = 0.05,
         frame_jitter: Jitter = (0.1, 0.05, 0.05),
@@ -59,8 +61,8 @@ class ClipTransform:
     ) -> None:
         self.image_size = image_size
         self.reverse = reverse
-        affine = v2.RandomAffine(degrees, shear=shear, interpolation=InterpolationMode.BILINEAR, fill=None)
-        self._move = v2.Compose([v2.RandomHorizontalFlip(flip), affine if degrees or shear else v2.Identity()])
+        affine = v2.RandomAffine(degrees, scale=scale, shear=shear, interpolation=InterpolationMode.BILINEAR, fill=None)
+        self._move = v2.Compose([v2.RandomHorizontalFlip(flip), affine if degrees or shear or scale else v2.Identity()])
         self._colour_clip = v2.Compose([v2.ColorJitter(*clip_jitter), v2.RandomGrayscale(grayscale)])
         self._colour_frame = v2.ColorJitter(*frame_jitter)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
 from i2v.modeling.sam_i2v import MASK_BIAS, MASK_SCALE, SAMI2V, MaskPrediction, ObjectMemory
-from train.model.prompts import sample_box, sample_click
+from train.model.prompts import roughen, sample_box, sample_click
 
 
 @dataclass
@@ -20,23 +20,37 @@ class PromptPlan:
     """How the simulated user prompts a clip.
 
     Attributes:
-        first: "mask", "click" or "box" for each frame that is prompted at first. corrected: frames that get correction clicks.
+        first: "mask", "click", "box" or "rough" (a mask full of errors, to be corrected) for each frame that is prompted at
+            first.
+        corrected: the number of correction clicks of each frame that gets some.
+        forgetful: correction clicks in tracked frames do without the memory: the mask that was tracked has to do.
+        selected_memory: remember what the network's selector draws, as at inference, instead of the frames just before.
     """
 
     first: dict[int, str]
-    corrected: list[int] = field(default_factory=list)
+    corrected: dict[int, int] = field(default_factory=dict)
+    forgetful: bool = False
+    selected_memory: bool = False
 
 
 @dataclass
 class PromptSampling:
-    """Chances and numbers of prompts in training.
+    """Chances and numbers of prompts in training. By default, those of the paper.
 
     Attributes:
-        mask: probability that a clip is prompted by masks. box: probability of a box among the other prompts.
+        mask: probability that a clip is prompted by masks.
+        box: probability of a box among the other prompts.
         max_prompted_frames: frames that are prompted at first; the first one always, the others at random.
         max_corrected_frames: frames that get clicks from the error region; the prompted ones first.
-        correction_clicks: in each corrected frame. ground_truth_clicks: probability that a correction click is drawn from
-            the object instead of the error.
+        correction_clicks: in each corrected frame.
+        ground_truth_clicks: probability that a correction click is drawn from the object instead of the error.
+        fewest_correction_clicks: draw the number of clicks of a frame from this to correction_clicks; None for always as many.
+        corrected_tracking: probability that, besides, 1 to max_corrected_frames tracked frames are corrected.
+        corrected_masks: probability that frames whose masks were given are corrected, too.
+        rough_masks: probability that an image is prompted by a mask full of errors.
+        central_clicks: probability that a click is in the middle of the largest error instead of anywhere on the errors.
+        forgetful: probability that tracked frames are corrected without the memory.
+        selected_memory: probability that a clip's memory is drawn by the network's selector.
     """
 
     mask: float = 0.5
@@ -45,12 +59,22 @@ class PromptSampling:
     max_corrected_frames: int = 2
     correction_clicks: int = 7
     ground_truth_clicks: float = 0.1
+    fewest_correction_clicks: int | None = None
+    corrected_tracking: float = 0.0
+    corrected_masks: float = 0.0
+    rough_masks: float = 0.0
+    central_clicks: float = 0.0
+    forgetful: float = 0.0
+    selected_memory: float = 0.0
 
     def draw(self, num_frames: int, generator: torch.Generator) -> PromptPlan:
         """Choose how a clip is prompted. An image is prompted by a click or a box, and corrected."""
 
         def chance() -> float:
             return float(torch.rand((), generator=generator))
+
+        def chance_of(probability: float) -> bool:
+            return probability > 0 and chance() < probability  # what never happens takes no random number
 
         def integer(low: int, high: int) -> int:
             return int(torch.randint(low, high + 1, (), generator=generator))
@@ -60,8 +84,23 @@ class PromptSampling:
         corrected = integer(prompted, max(prompted, min(self.max_corrected_frames, num_frames)))
         frames = [0, *(1 + torch.randperm(num_frames - 1, generator=generator)).tolist()]
         if by_mask:
-            return PromptPlan(dict.fromkeys(frames[:prompted], "mask"))
-        return PromptPlan({frame: "box" if chance() < self.box else "click" for frame in frames[:prompted]}, frames[:corrected])
+            plan = PromptPlan(dict.fromkeys(frames[:prompted], "mask"))
+            to_correct = frames[:prompted] if chance_of(self.corrected_masks) else []
+        else:
+            plan = PromptPlan({frame: "box" if chance() < self.box else "click" for frame in frames[:prompted]})
+            to_correct = frames[:corrected]
+        if num_frames == 1 and chance_of(self.rough_masks):
+            plan.first = {0: "rough"}
+        tracked = frames[prompted:]
+        if tracked and chance_of(self.corrected_tracking):
+            to_correct = [*to_correct, *tracked[: integer(1, min(self.max_corrected_frames, len(tracked)))]]
+            plan.forgetful = chance_of(self.forgetful)
+        plan.selected_memory = num_frames > 1 and chance_of(self.selected_memory)
+        fewest = self.fewest_correction_clicks
+        plan.corrected = {
+            frame: self.correction_clicks if fewest is None else integer(fewest, self.correction_clicks) for frame in to_correct
+        }
+        return plan
 
 
 @dataclass
@@ -81,7 +120,8 @@ class PromptedFrame:
 class ClipRollout(nn.Module):
     """Runs the network over the frames of a clip like a session with a user, and keeps all predictions for the loss.
 
-    The memory is SAM 2's in training: all conditioning frames, the frames just before, and pointers with signed distances.
+    The memory is SAM 2's in training, if the plan does not say otherwise: all conditioning frames, the frames just before, and
+    pointers with signed distances.
 
     Args:
         model: the network. prompts: how the user is simulated.
@@ -118,17 +158,25 @@ class ClipRollout(nn.Module):
         num_frames = frames.shape[1]
         if plan is None:
             plan = self.prompts.draw(num_frames, torch.Generator().manual_seed(generator.initial_seed()))
-        features = self.model.image_encoder.encode_clip(frames)[video]
+        features, high_res = self.model.image_encoder.encode_clip(frames)
+        features = features[video]
+
+        def similarity(time: int, others: Sequence[int]) -> Tensor:
+            """Of a frame to others, (len(others),): the batch has one plan, by the mean over its objects."""
+            flat = features.detach().flatten(2)
+            return torch.cosine_similarity(flat[:, time, None], flat[:, list(others)], dim=-1).mean(dim=0)
+
         results: dict[int, PromptedFrame] = {}
         memories: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # features, foreground and pointers by frame
         conditioning: set[int] = set()
         order = [*plan.first, *(t for t in range(num_frames) if t not in plan.first)]
         for t in order:
-            results[t] = self._frame(t, plan, features[:, t], masks[:, t], memories, conditioning, num_frames, generator)
+            views = features[:, t], [level[video, t] for level in high_res]
+            results[t] = self._frame(t, plan, views, masks[:, t], memories, conditioning, num_frames, similarity, generator)
             if t in plan.first or t in plan.corrected:
                 conditioning.add(t)
             if num_frames > 1:
-                given = plan.first.get(t) == "mask"
+                given = plan.first.get(t) == "mask" and t not in plan.corrected
                 memories[t] = self._run(self._remember, features[:, t], results[t].predictions[-1], given)
         return [results[t] for t in range(num_frames)]
 
@@ -136,40 +184,59 @@ class ClipRollout(nn.Module):
         self,
         t: int,
         plan: PromptPlan,
-        features: Tensor,
+        views: tuple[Tensor, list[Tensor]],
         masks: Tensor,
         memories: dict[int, tuple[Tensor, Tensor, Tensor]],
         conditioning: set[int],
         num_frames: int,
+        similarity: Callable[[int, Sequence[int]], Tensor],
         generator: torch.Generator,
     ) -> PromptedFrame:
-        batch, prompt = len(masks), plan.first.get(t)
-        if prompt == "mask":
-            given = masks.unsqueeze(1).float()
-            prediction = self._run(self.model.use_mask, features, given)
-            # The loss and the memory see the mask as it was given, at full size.
-            return PromptedFrame([replace(prediction, all_masks=given * MASK_SCALE + MASK_BIAS)])
+        (features, high_res), batch, prompt = views, len(masks), plan.first.get(t)
         memory = None
         if prompt is None:
             tracked = memories.keys() - conditioning
-            chosen = self.memory_selector.plan(t, conditioning, tracked, num_frames=num_frames, look_ahead=True)
+            if plan.selected_memory:
+                seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+                chosen = self.model.memory_selector.plan(t, conditioning, tracked, lambda times: similarity(t, times), seed)
+            else:
+                chosen = self.memory_selector.plan(t, conditioning, tracked, num_frames=num_frames, look_ahead=True)
             memory = self._gather(chosen, memories)
         conditioned, memory_prompts = self.model.condition(features, memory, batch)
-        points = labels = None
-        if prompt == "box":
-            points, labels = sample_box(masks, generator)
-        elif prompt == "click":
-            points, labels = sample_click(masks, None, generator)
-        predictions = [self._run(self.model.decode, conditioned, memory_prompts, batch, points, labels)]
-        for _ in range(self.prompts.correction_clicks if t in plan.corrected else 0):
-            former = predictions[-1].masks
+
+        def decode(former: Tensor | None) -> MaskPrediction:
+            return self._run(self.model.decode, conditioned, memory_prompts, batch, points, labels, former, None, high_res)
+
+        points = labels = former = None
+        predictions = []
+        if prompt == "mask":
+            given = masks.unsqueeze(1).float()
+            prediction = self._run(self.model.use_mask, features, given, high_res)
+            # The loss and the memory see the mask as it was given, at full size.
+            predictions = [replace(prediction, all_masks=given * MASK_SCALE + MASK_BIAS)]
+        elif prompt == "rough":
+            former = roughen(masks, generator).unsqueeze(1).float() * MASK_SCALE + MASK_BIAS
+        else:
+            if prompt == "box":
+                points, labels = sample_box(masks, generator)
+            elif prompt == "click":
+                points, labels = sample_click(masks, None, generator, self._is_central(generator))
+            predictions = [decode(None)]
+        if t in plan.corrected and prompt is None and plan.forgetful:
+            conditioned, memory_prompts = self.model.condition(features, None, batch)
+        for _ in range(plan.corrected.get(t, 0)):
+            former = predictions[-1].masks if predictions else former
             from_object = torch.rand((), generator=generator, device=generator.device) < self.prompts.ground_truth_clicks
             shown = None if from_object else self.model.upsample(former)[:, 0] > 0
-            new_points, new_labels = sample_click(masks, shown, generator)
+            new_points, new_labels = sample_click(masks, shown, generator, self._is_central(generator))
             points = new_points if points is None else torch.cat([points, new_points], dim=1)
             labels = new_labels if labels is None else torch.cat([labels, new_labels], dim=1)
-            predictions.append(self._run(self.model.decode, conditioned, memory_prompts, batch, points, labels, former))
+            predictions.append(decode(former))
         return PromptedFrame(predictions, points, labels)
+
+    def _is_central(self, generator: torch.Generator) -> bool:
+        probability = self.prompts.central_clicks
+        return probability > 0 and bool(torch.rand((), generator=generator, device=generator.device) < probability)
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if self.activation_checkpointing and torch.is_grad_enabled():

@@ -18,8 +18,8 @@ _STAGES = (
     (3, 1, 6, 320, 1),
 )
 _STEM_CHANNELS = 32
-# Index of the last block at each stride 4, 8, 16 and 32, and its channels.
-_TAPS = {2: 24, 4: 40, 10: 112, 15: 320}
+# Index of the last block at each stride 2, 4, 8, 16 and 32, and its channels.
+_TAPS = {0: 16, 2: 24, 4: 40, 10: 112, 15: 320}
 
 
 class SameConvBN(nn.Module):
@@ -82,7 +82,7 @@ class EfficientNetLite(nn.Module):
                 self.blocks.append(InvertedBottleneck(channels, width, kernel_size, first_stride if i == 0 else 1, expansion))
                 channels = width
         # The neck joins the maps from its stride on to coarser ones.
-        self.first_level = {8: 1, 16: 2}[stride]
+        self.first_level = {8: 2, 16: 3}[stride]
         self.laterals = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in list(_TAPS.values())[self.first_level :])
         self.neck = nn.Sequential(
             LayerNorm2d(out_channels),
@@ -101,7 +101,7 @@ class EfficientNetLite(nn.Module):
             images: (B, 3, H, W), normalised; H and W multiples of 32.
 
         Returns:
-            Five maps: 24 channels at 1/4, 40 at 1/8, 112 at 1/16, 320 at 1/32, and the neck's.
+            Six maps: 16 channels at 1/2, 24 at 1/4, 40 at 1/8, 112 at 1/16, 320 at 1/32, and the neck's.
         """
         x = self.stem(images)
         maps = []

@@ -95,6 +95,8 @@ class TemporalFeatureIntegrator(nn.Module):
         patch_size: of the temporal stem, in pixels; the stride of the features.
         stem_kernel: length of the temporal stem in frames, odd.
         activation_checkpointing: recompute the temporal nets in the backward pass.
+        residual: add the result, scaled per channel, to the trunk's last map, from a scale of zero on: an image segmenter that
+            is upgraded to video starts with the features that it was trained with. As published, the result replaces them.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class TemporalFeatureIntegrator(nn.Module):
         stem_kernel: int = 5,
         num_rounds: int = 3,
         activation_checkpointing: bool = False,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         levels = range(len(in_channels))
@@ -128,6 +131,7 @@ class TemporalFeatureIntegrator(nn.Module):
         self.apply(_init_weights)
         # What the last level would tell the temporal branch reaches nothing, but published checkpoints have it.
         self.integration2temporal_nets[-1].requires_grad_(False)
+        self.residual_scale = nn.Parameter(torch.zeros(out_channels, 1, 1)) if residual else None
 
     def stem_products(self, images: Tensor) -> Tensor:
         """What each tap of the temporal stem makes of each frame. It depends on one frame only, so that windows share it.
@@ -177,7 +181,9 @@ class TemporalFeatureIntegrator(nn.Module):
                     updated = self.integration2temporal_nets[level]([mid, current])
                     x = torch.cat([x[:, :-1], updated.unsqueeze(1).to(x.dtype)], dim=1)
                 res = self.integration_nets[level](up)
-        return res + up
+        if self.residual_scale is None:
+            return res + up
+        return maps[-1] + self.residual_scale * (res + up)
 
     def _stem(self, products: Sequence[Tensor]) -> Tensor:
         """The temporal stem from its products: (B, T, temporal_channels, h, w), zeros outside of the window."""

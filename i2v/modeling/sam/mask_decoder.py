@@ -1,7 +1,10 @@
-"""SAM 2's mask decoder without high-resolution features, with room for memory prompts (SAM-I2V)."""
+"""SAM 2's mask decoder with room for memory prompts (SAM-I2V)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,7 +17,7 @@ from i2v.modeling.sam.transformer import TwoWayTransformer
 class DecodedMasks(NamedTuple):
     """What the decoder returns; M is 3 for several masks per prompt, else 1."""
 
-    masks: Tensor  # (B, M, 4h, 4w) logits
+    masks: Tensor  # (B, M, upscaling * h, upscaling * w) logits
     ious: Tensor  # (B, M) predicted, in [0, 1]
     tokens: Tensor  # (B, M, width), of each mask
     object_score_logits: Tensor  # (B, 1), positive where the object is in the frame
@@ -25,6 +28,7 @@ class MaskDecoder(nn.Module):
 
     Args:
         width: of the features. num_multimask_outputs: masks for an ambiguous prompt.
+        upscaling: cells of a mask per feature, in each direction: 4, as published, or 8.
         dynamic_multimask_via_stability: where one mask is asked for and it is unstable, take the best of the several (only in
             evaluation). A mask is unstable if the IoU of it thresholded at +delta and at -delta is below `stability_thresh`.
     """
@@ -34,6 +38,7 @@ class MaskDecoder(nn.Module):
         transformer: TwoWayTransformer,
         width: int = 256,
         num_multimask_outputs: int = 3,
+        upscaling: int = 4,
         iou_head_hidden: int = 256,
         dynamic_multimask_via_stability: bool = True,
         stability_delta: float = 0.05,
@@ -45,14 +50,18 @@ class MaskDecoder(nn.Module):
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(self.num_mask_tokens, width)
         self.obj_score_token = nn.Embedding(1, width)
-        self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(width, width // 4, 2, stride=2),
-            LayerNorm2d(width // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
-            nn.GELU(),
+        if upscaling not in (4, 8):
+            raise ValueError(f"upscaling must be 4 or 8, not {upscaling}")
+        self.upscaling = upscaling
+        self.level_channels = [width // 2 ** (level + 2) for level in range(int(math.log2(upscaling)))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise([width, *self.level_channels]):
+            layers += [nn.ConvTranspose2d(before, after, 2, stride=2), LayerNorm2d(after), nn.GELU()]
+        del layers[-2]  # no normalisation before the product that makes masks
+        self.output_upscaling = nn.Sequential(*layers)
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP(width, width, self.level_channels[-1], 3) for _ in range(self.num_mask_tokens)
         )
-        self.output_hypernetworks_mlps = nn.ModuleList(MLP(width, width, width // 8, 3) for _ in range(self.num_mask_tokens))
         self.iou_prediction_head = MLP(width, iou_head_hidden, self.num_mask_tokens, 3, sigmoid_output=True)
         self.pred_obj_score_head = MLP(width, width, 1, 3)
         self.dynamic_multimask_via_stability = dynamic_multimask_via_stability
@@ -67,12 +76,15 @@ class MaskDecoder(nn.Module):
         dense_prompt: Tensor,
         memory_prompts: Tensor | None,
         multimask: bool,
+        high_res_features: Sequence[Tensor] = (),
     ) -> DecodedMasks:
         """
         Args:
             features: (B, width, h, w). position: (1, width, h, w). prompt_tokens: (B, N, width).
             dense_prompt: (B, width, h, w). memory_prompts: (B, K, width) from the MPG, or None without one.
             multimask: whether to return several masks.
+            high_res_features: (B or 1, level_channels[l], h_l, w_l) per level of the upscaling, from coarse to fine, which are
+                added there; or none.
         """
         batch = prompt_tokens.shape[0]
         own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
@@ -90,7 +102,7 @@ class MaskDecoder(nn.Module):
         ious = self.iou_prediction_head(out[:, 1])
         mask_tokens = out[:, 2 : 2 + self.num_mask_tokens]
 
-        upscaled = self.output_upscaling(image.transpose(1, 2).unflatten(2, (height, width)))
+        upscaled = self._upscale(image.transpose(1, 2).unflatten(2, (height, width)), high_res_features)
         kernels = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
         masks = (kernels @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
 
@@ -108,6 +120,14 @@ class MaskDecoder(nn.Module):
         masks = torch.where(stable[..., None, None], single.masks, several.masks[rows, best].unsqueeze(1))
         ious = torch.where(stable, single.ious, several.ious[rows, best].unsqueeze(1))
         return single._replace(masks=masks, ious=ious)
+
+    def _upscale(self, x: Tensor, high_res_features: Sequence[Tensor]) -> Tensor:
+        levels = iter(high_res_features)
+        for layer in self.output_upscaling:
+            x = layer(x)
+            if high_res_features and isinstance(layer, nn.ConvTranspose2d):
+                x = x + next(levels)
+        return x
 
     def _stability(self, masks: Tensor) -> Tensor:
         """IoU of masks (B, M, H, W) thresholded at +delta and -delta, (B, M); 1 where both are empty."""

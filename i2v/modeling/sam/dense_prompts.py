@@ -1,0 +1,78 @@
+"""Prompts as maps: clicks, boxes and the mask to start from, drawn at the resolution of the masks.
+
+Clicks that are tokens alone reach the mask through the attention of the decoder, which a small model, trained briefly, does not
+learn well enough to obey them. Click-based segmenters of this size draw them as discs (Sofiiuk et al., "Reviving Iterative
+Training with Mask Guidance for Interactive Segmentation", 2021). The published SAM-I2V does without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from i2v.modeling.sam.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, POSITIVE
+
+
+class DensePromptEncoder(nn.Module):
+    """Encodes prompts as maps of every resolution that the mask decoder goes through. Without training it adds zero.
+
+    Args:
+        width: of the features.
+        channels: of each level of the decoder's upscaling, from coarse to fine.
+        image_size: side of the network's input, in pixels.
+        mask_size: side of the masks, in cells.
+        click_radius: of the discs, in cells of the mask.
+    """
+
+    def __init__(self, width: int, channels: Sequence[int], image_size: int, mask_size: int, click_radius: float = 3.0) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.mask_size = mask_size
+        self.click_radius = click_radius
+        finest, *others = reversed(channels)
+        hidden = [4, *others, width // 2]
+        self.downscaling = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(fine, coarse, 3, stride=2, padding=1), nn.ReLU()) for fine, coarse in pairwise(hidden)
+        )
+        self.outputs = nn.ModuleList([nn.Conv2d(4, finest, 3, padding=1)])
+        self.outputs.extend(nn.Conv2d(c, d, 1) for c, d in zip(hidden[1:], [*others, width], strict=True))
+        for output in self.outputs:
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
+
+    def forward(self, points: Tensor, labels: Tensor, mask_logits: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """
+        Args:
+            points: (B, N, 2) (x, y) in pixels of the network's input.
+            labels: (B, N) integers as in `PromptEncoder`.
+            mask_logits: (B, 1, mask_size, mask_size), or None.
+
+        Returns:
+            A map (B, width, h, w) to add to the features, and (B, channels[l], h_l, w_l) per level of the upscaling, from
+            coarse to fine.
+        """
+        drawn = self.draw(points, labels)
+        mask = torch.zeros_like(drawn[:, :1]) if mask_logits is None else (mask_logits.float() / 2).tanh()
+        x = torch.cat([mask, drawn], dim=1)
+        maps = [self.outputs[0](x)]
+        for downscale, output in zip(self.downscaling, self.outputs[1:], strict=True):
+            x = downscale(x)
+            maps.append(output(x))
+        *levels, dense = maps
+        return dense, levels[::-1]
+
+    def draw(self, points: Tensor, labels: Tensor) -> Tensor:
+        """Positive clicks, negative clicks and boxes as maps of 0 and 1: (B, 3, mask_size, mask_size)."""
+        cells = (points.float() + 0.5) * (self.mask_size / self.image_size) - 0.5
+        grid = torch.arange(self.mask_size, device=points.device, dtype=torch.float32)
+        dx, dy = grid - cells[..., :1], grid - cells[..., 1:]  # (B, N, mask_size)
+        disc = (dx.square()[:, :, None, :] + dy.square()[:, :, :, None]) <= self.click_radius**2
+        maps = [(disc & (labels == kind)[..., None, None]).any(dim=1) for kind in (POSITIVE, NEGATIVE)]
+        # What is to the right of and below a first corner, and to the left of and above a second one.
+        is_first, is_second = ((labels == kind)[..., None] for kind in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
+        inside_x, inside_y = (((is_first & (d >= 0)).any(1) & (is_second & (d <= 0)).any(1)) for d in (dx, dy))
+        maps.append(inside_y[:, :, None] & inside_x[:, None, :])
+        return torch.stack(maps, dim=1).float()
