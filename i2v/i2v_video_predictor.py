@@ -36,6 +36,10 @@ class I2VVideoPredictor:
             are filled. binarize_prompted_masks: make the memory of prompted frames from the binary mask.
         add_all_frames_to_correct_as_cond: always remember the frames that were corrected after they were tracked, as SAM 2 can;
             False remembers them like other tracked frames.
+        keep_given_masks: return a mask that was given as it is; False returns it at the resolution of the network's masks, as
+            published and as SAM 2 do, in which thin parts are lost.
+        correct_with_memory: clicks in a tracked frame look at the memory, as published; False starts from the tracked mask
+            alone, as a click on a photograph does.
         precision: "fp32", "bf16" or "fp16".
     """
 
@@ -45,11 +49,14 @@ class I2VVideoPredictor:
         fill_hole_area: int = 8,
         binarize_prompted_masks: bool = True,
         add_all_frames_to_correct_as_cond: bool = False,
+        keep_given_masks: bool = False,
+        correct_with_memory: bool = True,
         precision: str = "fp32",
     ) -> None:
         self.model = model
         self._add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
-        self._tracker = Tracker(model, fill_hole_area, binarize_prompted_masks, precision)
+        self._keep_given_masks = keep_given_masks
+        self._tracker = Tracker(model, fill_hole_area, binarize_prompted_masks, correct_with_memory, precision)
 
     @property
     def device(self) -> torch.device:
@@ -155,8 +162,10 @@ class I2VVideoPredictor:
         """
         state = inference_state
         self._check_frame(state, frame_idx)
-        prompt = Prompt(mask=self._tracker.resize_mask_prompt(check_mask(mask, state.frames.size)))
-        return self._prompt(state, state.objects.get(obj_id) or TrackedObject(obj_id), frame_idx, prompt)
+        given = check_mask(mask, state.frames.size)
+        prompt = Prompt(mask=self._tracker.resize_mask_prompt(given))
+        obj = state.objects.get(obj_id) or TrackedObject(obj_id)
+        return self._prompt(state, obj, frame_idx, prompt, given if self._keep_given_masks else None)
 
     def propagate_in_video(
         self,
@@ -289,8 +298,11 @@ class I2VVideoPredictor:
             self._tracker.track(state, objects, frame_idx, reverse)
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
 
-    def _prompt(self, state: VideoState, obj: TrackedObject, frame_idx: int, prompt: Prompt) -> tuple[int, list[int], Tensor]:
+    def _prompt(
+        self, state: VideoState, obj: TrackedObject, frame_idx: int, prompt: Prompt, given: Tensor | None = None
+    ) -> tuple[int, list[int], Tensor]:
         output = self._tracker.prompt(state, obj, frame_idx, prompt)
+        output.given = given
         conditions = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
         obj.bank.store(frame_idx, output, conditions)
         obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large

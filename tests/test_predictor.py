@@ -308,3 +308,35 @@ def test_bfloat16_is_close(make_tiny_predictor, tiny_video) -> None:
         scale = runs[0][frame].abs().max()
         assert (runs[1][frame] - runs[0][frame]).abs().mean() < 0.05 * scale
     assert any(not torch.equal(runs[0][frame], runs[1][frame]) for frame in runs[0])
+
+
+def test_given_masks_are_returned_as_they_are(make_tiny_predictor, tiny_video) -> None:
+    cord = np.zeros(tiny_video.shape[1:3], bool)
+    cord[::7] = True  # thinner than a cell of the network's masks
+    keeping, losing = make_tiny_predictor("+predictor.keep_given_masks=true"), make_tiny_predictor()
+    for predictor, same in ((keeping, True), (losing, False)):
+        state = predictor.init_state(tiny_video)
+        _, _, masks = predictor.add_new_mask(state, 0, 1, cord)
+        assert np.array_equal(masks[0, 0].numpy() > 0, cord) == same
+        tracked = track(predictor, state)
+        assert np.array_equal(tracked[0][0, 0].numpy() > 0, cord) == same
+    # The memory, and what follows from it, are the same.
+    states = [predictor.init_state(tiny_video) for predictor in (keeping, losing)]
+    for predictor, state in zip((keeping, losing), states, strict=True):
+        predictor.add_new_mask(state, 0, 1, cord)
+    first, second = (track(p, s) for p, s in zip((keeping, losing), states, strict=True))
+    assert torch.equal(first[3], second[3])
+    # A click replaces the mask.
+    clicked = [p.add_new_points_or_box(s, 0, 1, [[20, 20]], [1])[2] for p, s in zip((keeping, losing), states, strict=True)]
+    assert torch.equal(*clicked)
+
+
+@pytest.mark.parametrize("with_memory", [True, False])
+def test_corrections_with_and_without_memory(with_memory: bool, make_tiny_predictor, tiny_video, monkeypatch) -> None:
+    predictor = make_tiny_predictor(f"+predictor.correct_with_memory={str(with_memory).lower()}")
+    state = start(predictor, tiny_video)
+    track(predictor, state)
+    seen, condition = [], predictor.model.condition
+    monkeypatch.setattr(predictor.model, "condition", lambda x, memory: seen.append(memory) or condition(x, memory))
+    predictor.add_new_points_or_box(state, 3, 1, [[30, 30]], [0])
+    assert [memory is not None for memory in seen] == [with_memory]

@@ -16,6 +16,7 @@ class FrameOutput:
         mask_logits: (1, 4h, 4w) float32, low resolution, as decoded. score: (1,) object score logit.
         pointer: (width,) object pointer. ious: (M,) predicted IoUs of the masks that were decoded.
         prompted: whether it comes from a prompt. reverse: whether it was tracked backward.
+        given: (height, width) bool, the mask that a user gave in this frame, if it is to be returned as it is.
     """
 
     mask_logits: Tensor
@@ -24,6 +25,7 @@ class FrameOutput:
     ious: Tensor
     prompted: bool
     reverse: bool = False
+    given: Tensor | None = None
 
 
 @dataclass

@@ -15,7 +15,7 @@ from i2v.inference.memory_bank import FrameMemory, FrameOutput
 from i2v.inference.state import Prompt, TrackedObject, VideoState
 from i2v.modeling.layers import PRECISIONS, autocast
 from i2v.modeling.memory.selector import MemoryPlan
-from i2v.modeling.sam_i2v import NO_OBJECT_LOGIT, SAMI2V, MaskPrediction, ObjectMemory
+from i2v.modeling.sam_i2v import MASK_BIAS, MASK_SCALE, NO_OBJECT_LOGIT, SAMI2V, MaskPrediction, ObjectMemory
 from i2v.utils.masks import fill_holes
 from i2v.utils.process_memory import release_free_memory
 
@@ -33,10 +33,18 @@ class Tracker:
     Args:
         model: in evaluation mode. fill_hole_area: holes of up to this many cells of a low-resolution mask are filled.
         binarize_prompted_masks: make the memory of prompted frames from the binary mask.
+        correct_with_memory: points in a tracked frame look at the memory.
         precision: "fp32", "bf16" or "fp16", of the matrix products and convolutions.
     """
 
-    def __init__(self, model: SAMI2V, fill_hole_area: int, binarize_prompted_masks: bool, precision: str) -> None:
+    def __init__(
+        self,
+        model: SAMI2V,
+        fill_hole_area: int,
+        binarize_prompted_masks: bool,
+        correct_with_memory: bool,
+        precision: str,
+    ) -> None:
         self.model = model
         if precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
@@ -46,6 +54,7 @@ class Tracker:
             raise ValueError(f"fill_hole_area must be 0 or more cells, got {fill_hole_area}")
         self.fill_hole_area = fill_hole_area
         self.binarize_prompted_masks = binarize_prompted_masks
+        self.correct_with_memory = correct_with_memory
         self.precision = precision
 
     @property
@@ -56,8 +65,8 @@ class Tracker:
     def prompt(self, state: VideoState, obj: TrackedObject, frame: int, prompt: Prompt) -> FrameOutput:
         """Predict an object in a prompted frame.
 
-        A frame that was tracked before is conditioned on the memory; any other one is not. Points start from the mask that
-        the object has in the frame, if there is one.
+        A frame that was tracked before is conditioned on the memory, unless corrections do without; any other one is not.
+        Points start from the mask that the object has in the frame, if there is one.
         """
         former = obj.bank.get(frame)
         reverse = former is not None and former.reverse
@@ -66,7 +75,7 @@ class Tracker:
             prediction = self.model.use_mask(features, prompt.mask.to(self.device), self._high_res(state, frame))
         else:
             memory = None
-            if obj.bank.was_tracked(frame):
+            if self.correct_with_memory and obj.bank.was_tracked(frame):
                 plan = self._plan(state, obj, frame, reverse)
                 memory = self._gather(state, [obj], [plan], reverse)
             previous = None
@@ -112,7 +121,12 @@ class Tracker:
         if not masks:
             return torch.zeros(0, 1, *video_size, device=self.device)
         logits = self.postprocess(torch.stack([mask.to(self.device) for mask in masks]))
-        return F.interpolate(logits, size=video_size, mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits, size=video_size, mode="bilinear", align_corners=False)
+        for own, obj in zip(logits, state.objects.values(), strict=True):
+            output = obj.bank.get(frame)
+            if output is not None and output.given is not None:
+                own[0] = output.given.to(self.device) * MASK_SCALE + MASK_BIAS
+        return logits
 
     def postprocess(self, mask_logits: Tensor) -> Tensor:
         """Fill the holes of low-resolution masks (O, 1, h, w)."""

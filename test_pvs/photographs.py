@@ -1,0 +1,145 @@
+"""Interactive segmentation of photographs: the IoU after one, two, ... clicks, and from a box.
+
+    python -m test_pvs.photographs /data/photographs --output results/photographs.json
+
+Reads photographs with masks as in SA-1B: NAME.jpg and NAME.json below the folder. A photograph is a video of one frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from i2v.utils.files import atomic_write
+from i2v.utils.masks import decode_mask
+from test_pvs.clicks import SimulatedUser, box_around
+from test_pvs.prompting import click_object, mask_iou
+from test_pvs.runner import parse_devices, whole_number
+from test_pvs.systems import SystemSettings, VideoSystem, build_system
+
+log = logging.getLogger("test_pvs.photographs")
+
+
+def read_instances(path: Path, min_share: float, most: int | None) -> list[np.ndarray]:
+    """The masks (H, W) bool of a photograph's instances, largest first.
+
+    Args:
+        path: of the photograph; its JSON lies beside it.
+        min_share: smaller instances, as a share of the photograph, are left out.
+        most: instances; None for all.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the JSON is not as in SA-1B; the message names it.
+    """
+    with Image.open(path) as image:
+        size = image.size[::-1]
+    annotations = path.with_suffix(".json")
+    try:
+        content = json.loads(annotations.read_text(encoding="utf-8"))
+        masks = [decode_mask(annotation["segmentation"], size) for annotation in content["annotations"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{annotations} is not an SA-1B annotation of {path.name}: {error!r}") from error
+    masks = sorted((mask for mask in masks if mask.mean() >= min_share), key=np.sum, reverse=True)
+    return masks[:most]
+
+
+def segment(system: VideoSystem, path: Path, masks: Sequence[np.ndarray], num_clicks: int) -> list[dict[str, Any]]:
+    """Segment instances of one photograph from clicks, and from a box.
+
+    Returns:
+        {"clicks": IoU after each click, "box": IoU} per instance.
+    """
+    user = SimulatedUser()
+    entries = []
+    with tempfile.TemporaryDirectory() as folder:
+        frame = Path(folder) / f"00000{path.suffix}"
+        frame.symlink_to(path.resolve())
+        session = system.start(Path(folder))
+        for mask in masks:
+            ious = click_object(session, mask, 0, 0, num_clicks, user).ious
+            ious += [1.0 if ious[-1] == 1 else ious[-1]] * (num_clicks - len(ious))  # nothing was left to click on
+            session.reset()
+            box = mask_iou(mask, session.prompt(0, 0, box=box_around(mask)) > 0)
+            session.reset()
+            entries.append({"clicks": ious, "box": box})
+    return entries
+
+
+def photograph_paths(folder: Path, file_list: Path | None) -> list[Path]:
+    """The photographs of a folder that have a JSON, or those that a list names (paths below the folder without suffix).
+
+    Raises:
+        FileNotFoundError: no such folder or list, or no photograph.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    if file_list is None:
+        paths = sorted(path for path in folder.rglob("*.jpg") if path.with_suffix(".json").is_file())
+    else:
+        names = file_list.read_text(encoding="utf-8").split("\n")
+        paths = [folder / f"{name.strip()}.jpg" for name in names if name.strip()]
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise FileNotFoundError(
+            f"{folder} has no photographs with a JSON beside them" if not paths else f"no such file: {missing[0]}"
+        )
+    return paths
+
+
+def summarise(entries: Sequence[dict[str, Any]], counts: Sequence[int] = (1, 3, 5)) -> str:
+    """Means over all instances."""
+    clicks = 100 * np.mean([entry["clicks"] for entry in entries], axis=0)
+    after = ", ".join(f"{clicks[n - 1]:.1f} after {n}" for n in counts if n <= len(clicks))
+    return f"{len(entries)} instances, mean IoU: {after} clicks; {100 * np.mean([e['box'] for e in entries]):.1f} from a box"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 1 after an error."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description="Clicks and boxes on photographs with instance masks; prints IoUs.")
+    parser.add_argument("folder", type=Path, help="photographs NAME.jpg with NAME.json as in SA-1B")
+    parser.add_argument("--file-list", type=Path, help="names below the folder without suffix, one per line (default: all)")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file of the results")
+    parser.add_argument("--clicks", type=whole_number(1), default=5, help="on each instance (default: 5)")
+    parser.add_argument("--min-share", type=float, default=0.01, help="of the photograph's area (default: 0.01)")
+    parser.add_argument("--most", type=whole_number(1), help="instances of a photograph, largest first (default: all)")
+    parser.add_argument("--system", default="sam-i2v", help="as of the other benchmarks (default: sam-i2v)")
+    parser.add_argument("--config", help="by default i2v-lite for SAM-I2V")
+    parser.add_argument("--checkpoint", help="weights, by default those that come with the config")
+    parser.add_argument("--device", default="", help="by default the first GPU, or the CPU")
+    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
+    args = parser.parse_args(arguments)
+    settings = SystemSettings(args.system, args.config, args.checkpoint, overrides=tuple(args.overrides))
+    try:
+        paths = photograph_paths(args.folder, args.file_list)
+        settings = SystemSettings(
+            args.system, args.config, args.checkpoint, parse_devices(args.device)[0], overrides=tuple(args.overrides)
+        )
+        system = build_system(settings)
+        results = {}
+        for path in tqdm(paths, unit="photograph"):
+            masks = read_instances(path, args.min_share, args.most)
+            results[path.relative_to(args.folder).as_posix()] = segment(system, path, masks, args.clicks)
+    except (OSError, ValueError, ImportError) as error:
+        log.error("error: %s", error)
+        return 1
+    with atomic_write(args.output) as temporary:
+        temporary.write_text(json.dumps({"clicks": args.clicks, "min_share": args.min_share, "photographs": results}, indent=1))
+    entries = [entry for photograph in results.values() for entry in photograph]
+    print(summarise(entries) if entries else f"no instance of at least {args.min_share} of its photograph")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
