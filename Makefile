@@ -19,15 +19,20 @@ demo: $(VENV)/installed
 	@echo "The result is in demo-result: open demo-result/overlay.mp4"
 
 # Both stages of the Lite model, the second one in two parts, on two processor cores; stopped at any time, the same command goes
-# on. SHARED: the folder with its data sets. The first line looks whether they are there, before hours are spent.
+# on. SHARED is the folder with its data sets, LITE are overrides of all configs, LITE_CLIPS of the last two:
+# tools/prepare_lite_data.py prints all three. The first line looks whether all is there, before hours are spent.
+# malloc keeps what it has: it would give the large blocks of every step back to the system otherwise, and clear them anew.
 SHARED ?= ../shared/data
-TRAIN_LITE := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node=2 train/train.py
+LITE ?=
+LITE_CLIPS ?=
+MALLOC := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=10000000000 MALLOC_TOP_PAD_=268435456
+TRAIN_LITE := OMP_NUM_THREADS=1 $(MALLOC) $(BIN)/torchrun --standalone --nproc-per-node=2 train/train.py
 train-lite: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[train]"
-	$(BIN)/python train/train.py --check -c i2v-lite-long initial_weights=null shared=$(SHARED)
-	$(TRAIN_LITE) -c i2v-lite-image shared=$(SHARED)
-	$(TRAIN_LITE) -c i2v-lite-video shared=$(SHARED)
-	$(TRAIN_LITE) -c i2v-lite-long shared=$(SHARED)
+	$(BIN)/python train/train.py --check -c i2v-lite-long initial_weights=null shared=$(SHARED) $(LITE) $(LITE_CLIPS)
+	$(TRAIN_LITE) -c i2v-lite-image shared=$(SHARED) $(LITE)
+	$(TRAIN_LITE) -c i2v-lite-video shared=$(SHARED) $(LITE) $(LITE_CLIPS)
+	$(TRAIN_LITE) -c i2v-lite-long shared=$(SHARED) $(LITE) $(LITE_CLIPS)
 	$(BIN)/python tools/export_checkpoint.py runs/lite-long/best.pt checkpoints/sam-i2v_lite.pt
 
 lint: $(VENV)/installed

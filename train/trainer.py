@@ -11,11 +11,12 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,8 +58,8 @@ class TrainerSettings:
             loss or gradient is not finite, instead of stopping. freeze_batch_norm: use the running statistics, and keep them;
             those of frozen layers are kept in any case.
         stop_after_minutes: write a checkpoint and end, to go on another time; None to train to the end.
-        average_decay: of the exponential moving average of the weights, per step, which is validated, and exported in place of
-            the weights; None for none.
+        average_decay: of an exponential moving average of the weights, per step. It is what is validated, and "model" in the
+            checkpoints. None for none.
     """
 
     epochs: int = 10
@@ -80,6 +81,16 @@ class TrainerSettings:
         for name in ("epochs", "accumulate", "validate_every", "log_every", "picture_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
+
+
+def average_of(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a network's weights, which forgets faster in the first steps: those that it starts from
+    may be random."""
+
+    def update(average: Sequence[torch.Tensor], current: Sequence[torch.Tensor], count: torch.Tensor) -> None:
+        get_ema_multi_avg_fn(min(decay, float((1 + count) / (10 + count))))(average, current, count)
+
+    return AveragedModel(model, multi_avg_fn=update)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -118,10 +129,7 @@ class Trainer:
         self.validations = dict(validations or {})
         self.optimizer_settings = optimizer
         self.optimizer = build_optimizer(self.model, optimizer)
-        decay = settings.average_decay
-        self.average = None
-        if decay is not None:
-            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.average = None if settings.average_decay is None else average_of(self.model, settings.average_decay)
         self.num_steps = settings.epochs * len(data.schedule) // settings.accumulate
         self.step = 0
         self.best = float("-inf")
@@ -309,9 +317,12 @@ class Trainer:
         self.processes.broadcast(self._running_statistics())
         scores = {}
         for name, validation in self.validations.items():
-            model = self.model if self.average is None else self.average.module
             score = validate(
-                validation, model, self.processes, self.settings.precision, lambda: self._stop_request.made is not None
+                validation,
+                self._best_model(),
+                self.processes,
+                self.settings.precision,
+                lambda: self._stop_request.made is not None,
             )
             if score is None:
                 return False
@@ -331,8 +342,7 @@ class Trainer:
         if not self.processes.is_first:
             return
         checkpoint = {
-            "model": self.model.state_dict(),
-            **({} if self.average is None else {"average": self.average.state_dict()}),
+            **self._weights(),
             "optimizer": self.optimizer.state_dict(),
             "parameters": self._parameter_names(),
             "step": self.step,
@@ -348,6 +358,17 @@ class Trainer:
             save_checkpoint(path, checkpoint)
         except RuntimeError as error:  # PyTorch's writer makes one of a full disk
             raise OSError(f"cannot write {path}, the former one stays; is the disk full? {error}") from error
+
+    def _best_model(self) -> nn.Module:
+        """The averaged weights, if there are any."""
+        return self.model if self.average is None else self.average.module
+
+    def _weights(self) -> dict[str, Any]:
+        """What a checkpoint holds: the weights to use, and those that training goes on with, if these are others."""
+        weights = {"model": self._best_model().state_dict()}
+        if self.average is not None:
+            weights |= {"current": self.model.state_dict(), "num_averaged": int(self.average.n_averaged)}
+        return weights
 
     def _parameter_names(self) -> list[list[str]]:
         """Of each of the optimizer's groups, which knows them by their order alone."""
@@ -372,7 +393,7 @@ class Trainer:
             check_names(self.model.state_dict(), checkpoint["model"], f"cannot resume {path}: it is of another model")
             if checkpoint["seed"] != self.seed:
                 raise ValueError(f"cannot resume {path}: its seed is {checkpoint['seed']}, not {self.seed}")
-            self.model.load_state_dict(checkpoint["model"])
+            self.model.load_state_dict(checkpoint.get("current", checkpoint["model"]))
             # PyTorch would restore the rates, too; those of the config count.
             rates = [{name: group[name] for name in ("peak_lr", "weight_decay")} for group in self.optimizer.param_groups]
             if checkpoint["parameters"] != self._parameter_names():
@@ -383,8 +404,9 @@ class Trainer:
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             for group, ours in zip(self.optimizer.param_groups, rates, strict=True):
                 group.update(ours)
-            if self.average is not None and "average" in checkpoint:
-                self.average.load_state_dict(checkpoint["average"])
+            if self.average is not None:
+                self.average.module.load_state_dict(checkpoint["model"])
+                self.average.n_averaged.fill_(checkpoint.get("num_averaged", 0))
             self.step, self.best = checkpoint["step"], checkpoint["best"]
             self._validation_due = checkpoint["validation_due"]
             if checkpoint["config"] != self.config:

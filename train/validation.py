@@ -97,7 +97,9 @@ class ClipValidation(Validation):
 
     def score(self, model: SAMI2V, index: int, precision: str) -> float:
         device = model.no_mem_embed.device
-        batch = collate([self.reader.read(index % len(self.reader), seed=index)]).to(device)
+        # Spread over the whole data set, whose folders follow one another.
+        position = index * len(self.reader) // self.num_samples
+        batch = collate([self.reader.read(position, seed=index)]).to(device)
         rollout = ClipRollout(model, PromptSampling(ground_truth_clicks=0, central_clicks=1))
         plan = PromptPlan({0: self.prompt}, {0: self.clicks} if self.clicks else {})
         generator = torch.Generator(device).manual_seed(index)

@@ -26,7 +26,7 @@ def targets_in(node: object) -> set[str]:
 
 
 def test_names() -> None:
-    lite = [f"i2v-lite-{name}" for name in ("ablation", "image", "long", "video")]
+    lite = [f"i2v-lite-{name}" for name in ("ablation", "gpu", "image", "long", "video")]
     assert known_experiments() == [*lite, "i2v-train"]
 
 
@@ -51,10 +51,12 @@ def test_composes(name: str) -> None:
 
 def test_null_leaves_out_a_data_set_and_a_validation(tmp_path: Path) -> None:
     own = tmp_path / "it's mine.yaml"  # a file anywhere builds on the experiments
-    own.write_text("defaults: [i2v-lite-video, _self_]\ndata: {parts: {stills: null}}\nvalidation: {chair: null}\n")
+    own.write_text(
+        "defaults: [i2v-lite-video, _self_]\ndata: {parts: {stills: null}}\nvalidation: {davis: null, stills_clicks: null}\n"
+    )
     config = load_experiment(str(own), ["validation.stills_click=null"])
-    assert list(config.data.parts) == ["clips"]
-    assert list(config.validation) == ["clips_mask"]
+    assert list(config.data.parts) == ["davis", "others", "clips"]
+    assert list(config.validation) == []
 
 
 def test_example_of_the_docs_composes(tmp_path: Path) -> None:

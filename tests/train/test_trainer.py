@@ -22,7 +22,7 @@ from torch import nn
 
 from i2v.utils.checkpoints import read_checkpoint, save_checkpoint
 from tests.train.helpers import PLAIN, SIZE, TINY_TRAINING, difference, finish, same, start, use_fixed_weights
-from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
+from train.trainer import NonFiniteLossError, Trainer, TrainerSettings, average_of
 from train.utils.log import draw_clip
 from train.validation import Validation
 
@@ -99,6 +99,34 @@ def test_resumed_equals_uninterrupted(
     make_trainer(f"trainer.workers={workers}").run()
     resumed = checkpoint_of(tmp_path / "run")
     assert same({**resumed, "config": ""}, {**uninterrupted, "config": ""})
+
+
+def test_averaged_weights(make_trainer: MakeTrainer, uninterrupted: dict[str, Any], tmp_path: Path) -> None:
+    make_trainer("trainer.average_decay=0.6").run()
+    averaged = checkpoint_of(tmp_path / "run")
+    assert same(averaged["current"], uninterrupted["model"])  # the training itself is the same
+    assert averaged["num_averaged"] == 8
+    assert not same(averaged["model"], averaged["current"])
+    # Interrupted, it comes to the same average.
+    output = f"output={tmp_path / 'other'}"
+    before_step(make_trainer("trainer.average_decay=0.6", output), 3, terminate).run()
+    make_trainer("trainer.average_decay=0.6", output).run()
+    resumed = checkpoint_of(tmp_path / "other")
+    assert same(resumed["model"], averaged["model"])
+    assert same(resumed["current"], averaged["current"])
+
+
+def test_the_average_forgets_where_it_started() -> None:
+    model = nn.Linear(1, 1)
+    nn.init.constant_(model.weight, 100)
+    average = average_of(model, decay=0.999)
+    nn.init.zeros_(model.weight)
+    average.update_parameters(model)
+    assert float(average.module.weight.detach()) == 0  # the first step is copied
+    nn.init.ones_(model.weight)
+    for _ in range(100):
+        average.update_parameters(model)
+    assert 0.99 < float(average.module.weight.detach()) < 1
 
 
 def test_runs_depend_on_the_seed(make_trainer: MakeTrainer, uninterrupted: dict[str, Any], tmp_path: Path) -> None:

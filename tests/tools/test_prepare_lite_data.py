@@ -1,0 +1,144 @@
+"""tools/prepare_lite_data.py: public data sets become what the Lite model's training reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from i2v.utils.masks import load_labels
+from train.dataset.stills import Photographs
+from train.dataset.vos_folder import VOSFolder
+
+savemat = pytest.importorskip("scipy.io", reason="scipy is not installed").savemat
+
+
+@pytest.fixture
+def prepare(load_tool):
+    return load_tool("prepare_lite_data")
+
+
+def photograph(path: Path, size: tuple[int, int] = (48, 32)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size[::-1], 3), 100, np.uint8)).save(path)
+
+
+@pytest.fixture
+def bsds500(tmp_path: Path) -> Path:
+    """Two photographs, each divided by four people into 2 to 5 regions, the finest with more than 255 labels."""
+    root = tmp_path / "BSDS500"
+    (root / "groundTruth/train").mkdir(parents=True)
+    for name in ("1", "2"):
+        photograph(root / f"images/train/{name}.jpg")
+        people = np.empty((1, 4), object)
+        for i, regions in enumerate((300, 2, 4, 3)):
+            labels = 1 + np.arange(32 * 48).reshape(32, 48) * regions // (32 * 48)
+            people[0, i] = {"Segmentation": labels.astype(np.uint16), "Boundaries": np.zeros((32, 48), np.uint8)}
+        savemat(root / f"groundTruth/train/{name}.mat", {"groundTruth": people})
+    return root
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    photograph(tmp_path / "val2017/000000000007.jpg")
+    photograph(tmp_path / "val2017/000000000008.jpg")
+    sizes = {"width": 48, "height": 32}
+    square = [[4, 4, 20, 4, 20, 24, 4, 24]]
+    content = {
+        "images": [{"id": i, "file_name": f"{i:012d}.jpg", **sizes} for i in (7, 8)],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 7,
+                "category_id": 1,
+                "segmentation": square,
+                "area": 320,
+                "iscrowd": 0,
+                "bbox": [4, 4, 16, 20],
+            },
+            {
+                "id": 2,
+                "image_id": 7,
+                "category_id": 1,
+                "segmentation": square,
+                "area": 320,
+                "iscrowd": 1,
+                "bbox": [4, 4, 16, 20],
+            },
+        ],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    root = tmp_path / "DAVIS"
+    for t in range(3):
+        photograph(root / f"JPEGImages/480p/bear/{t:05d}.jpg", (96, 64))
+        labels = np.zeros((64, 96), np.uint8)
+        labels[16:48, 16:48] = 255
+        (root / "Annotations/480p/bear").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(root / f"Annotations/480p/bear/{t:05d}.png")
+    (root / "ImageSets/480p").mkdir(parents=True)
+    lines = [f"/JPEGImages/480p/bear/{t:05d}.jpg /Annotations/480p/bear/{t:05d}.png" for t in range(3)]
+    (root / "ImageSets/480p/train.txt").write_text("\n".join(lines))
+    return root
+
+
+def test_all_three(prepare, bsds500: Path, coco: Path, davis: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "lite"
+    arguments = ["--bsds500", str(bsds500), "--coco", str(coco / "instances.json"), str(coco / "val2017")]
+    prepare.main([str(output), *arguments, "--davis", str(davis), "--height", "32"])
+    regions = sorted((output / "bsds500/regions").iterdir())
+    assert [path.name for path in regions] == [f"{name}_{i}.png" for name in "12" for i in range(3)]
+    assert [len(np.unique(load_labels(path))) for path in regions[:3]] == [2, 4, 300]  # coarse to fine
+    [annotation] = json.loads((output / "coco-mini/000000000007.json").read_text())["annotations"]  # the crowd is left out
+    assert annotation["segmentation"]["size"] == [32, 48]
+    assert not (output / "coco-mini/000000000008.json").exists()  # nothing in it
+    # Training reads them.
+    for name, masks in (("bsds500", {2, 4, 300}), ("coco-mini", {1})):
+        for split in ("train", "validation"):
+            try:
+                photographs = Photographs([output / name], split)
+            except ValueError:  # none of so few belongs to it
+                continue
+            assert len(photographs.read(0, np.random.default_rng(0)).masks) in masks
+    clips = VOSFolder(output / "davis2016-train/JPEGImages", output / "davis2016-train/Annotations", num_frames=2)
+    clip = clips.load(0, np.random.default_rng(0))
+    assert clip.frames.shape == (2, 3, 32, 48)
+    assert int(clip.masks[0, 0].sum()) == 16 * 16
+    printed = capsys.readouterr().out
+    assert f"SHARED={output} LITE='stills=[{output}/bsds500,{output}/coco-mini]' LITE_CLIPS=" in printed
+    # What is there stays.
+    prepare.main([str(output), *arguments])
+    assert "is there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give at least one of"),
+        (["--bsds500", "nowhere"], "nowhere has no images"),
+        (["--coco", "nowhere.json", "images"], "nowhere.json"),
+        (["--davis", "nowhere"], "nowhere has neither ImageSets"),
+    ],
+)
+def test_wrong_arguments(prepare, arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        prepare.main([str(tmp_path / "lite"), *arguments])
+    assert stopped.value.code
+    assert message in capsys.readouterr().err
+    assert not list((tmp_path / "lite").glob("*")) if (tmp_path / "lite").exists() else True
+
+
+def test_a_file_that_is_not_of_bsds500_is_named(prepare, bsds500: Path, tmp_path: Path, capsys) -> None:
+    savemat(bsds500 / "groundTruth/train/2.mat", {"other": np.zeros(3)})
+    with pytest.raises(SystemExit):
+        prepare.main([str(tmp_path / "lite"), "--bsds500", str(bsds500)])
+    assert "2.mat is not a ground truth of BSDS500" in capsys.readouterr().err
+    assert not (tmp_path / "lite/bsds500").exists()

@@ -1,0 +1,84 @@
+"""Makes a small copy of the Lite model's training data, to take it to a machine with a GPU.
+
+python tools/pack_lite_data.py ../shared/data pack --quality 35 --every 2
+
+Images are written anew as WebP, under their old names: readers look at the content. What is not trained on (davis2016-dev,
+pumavos-chair) is left out, and so are videos without masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from i2v.utils.files import whole_folder
+
+# Folders of the training data.
+FOLDERS = ("bsds500", "coco128", "coco-mini", "clothing", "feral-cats", "horses", "davis2016-train", "other-videos")
+# Where photographs have a JSON, their PNG files are not read.
+_PHOTOGRAPHS = ("coco128", "coco-mini", "clothing", "feral-cats", "horses")
+_VIDEOS = ("davis2016-train", "other-videos")
+
+
+def pack(source: Path, target: Path, quality: int, every: int) -> int:
+    """Copy all that training reads.
+
+    Args:
+        source: the folder of the data sets.
+        target: an empty folder.
+        quality: of the images, 1 to 100.
+        every: of each video, keep every this many frames.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        FileNotFoundError: none of the data sets is in the folder.
+    """
+    paths = [path for name in FOLDERS for path in sorted((source / name).rglob("*")) if path.is_file()]
+    if not paths:
+        raise FileNotFoundError(f"{source} has none of the folders {', '.join(FOLDERS)}")
+    size = 0
+    for path in tqdm(paths, unit="file"):
+        place = path.relative_to(source)
+        if place.parts[0] in _PHOTOGRAPHS and path.suffix == ".png":
+            continue
+        if place.parts[0] in _VIDEOS and int(path.stem) % every:
+            continue
+        copy = target / place
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".jpg":
+            with Image.open(path) as image:
+                image.convert("RGB").save(copy, "WEBP", quality=quality, method=6)
+        else:
+            shutil.copyfile(path, copy)
+        size += copy.stat().st_size
+    return size
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="the folder of the data sets")
+    parser.add_argument("target", type=Path, help="the folder to write; it must not exist")
+    parser.add_argument("--quality", type=int, default=35, help="of the images, 1 to 100 (default: 35)")
+    parser.add_argument("--every", type=int, default=1, help="of each video, keep every this many frames (default: all)")
+    args = parser.parse_args(arguments)
+    if args.target.exists():
+        parser.exit(1, f"error: {args.target} exists: give a folder that does not\n")
+    if not 1 <= args.quality <= 100 or args.every < 1:
+        parser.error("--quality must be from 1 to 100, and --every at least 1")
+    try:
+        with whole_folder(args.target) as folder:
+            size = pack(args.source, folder, args.quality, args.every)
+    except OSError as error:
+        parser.exit(1, f"error: {error}\n")
+    print(f"{args.target}: {size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
