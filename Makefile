@@ -21,7 +21,7 @@ demo: $(VENV)/installed
 # Both stages of the Lite model, the second one in two parts, on two processor cores; stopped at any time, the same command goes
 # on. SHARED is the folder with its data sets, LITE are overrides of all configs, LITE_CLIPS of the last two:
 # tools/prepare_lite_data.py prints all three. The first line looks whether all is there, before hours are spent.
-# malloc keeps what it has: it would give the large blocks of every step back to the system otherwise, and clear them anew.
+# malloc keeps freed memory in the process, so that large blocks are not returned and zeroed again at every step.
 SHARED ?= ../shared/data
 LITE ?=
 LITE_CLIPS ?=

@@ -302,7 +302,7 @@ class I2VVideoPredictor:
         self, state: VideoState, obj: TrackedObject, frame_idx: int, prompt: Prompt, given: Tensor | None = None
     ) -> tuple[int, list[int], Tensor]:
         output = self._tracker.prompt(state, obj, frame_idx, prompt)
-        output.given = given
+        output.given = None if given is None else given.to(state.storage_device)
         conditions = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
         obj.bank.store(frame_idx, output, conditions)
         obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large

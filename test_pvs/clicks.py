@@ -13,6 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from i2v.utils.regions import depth, largest_component
+
 FOREGROUND, BACKGROUND = 1, 0
 # A drawn click is at least this far inside its region, in parts of the largest possible distance from the region's border.
 _DRAWN_DEPTH = 0.5
@@ -122,8 +124,8 @@ def correction_click(
     """
     if ground_truth.shape != prediction.shape:
         raise ValueError(f"the masks have two sizes: {ground_truth.shape} and {prediction.shape}")
-    missed = _largest_component(ground_truth & ~prediction)
-    mistaken = _largest_component(prediction & ~ground_truth)
+    missed = largest_component(ground_truth & ~prediction)
+    mistaken = largest_component(prediction & ~ground_truth)
     label = FOREGROUND if np.count_nonzero(missed) >= np.count_nonzero(mistaken) else BACKGROUND
     region = missed if label == FOREGROUND else mistaken
     return (*_inside(region, rng), label) if region.any() else None
@@ -143,17 +145,9 @@ def box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
     return x, y, x + max(width - 1, 1), y + max(height - 1, 1)
 
 
-def _largest_component(mask: np.ndarray) -> np.ndarray:
-    """The connected component of a mask (H, W) bool with the most pixels; the first one of several. Empty if the mask is."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]  # label 0 is where the mask is not
-    return labels == 1 + np.argmax(areas) if len(areas) else np.zeros_like(mask)
-
-
 def _inside(region: np.ndarray, rng: np.random.Generator | None) -> tuple[int, int]:
     """The pixel (x, y) farthest from the border of a region (H, W) bool, or one that is drawn among the deep ones."""
-    framed = cv2.copyMakeBorder(region.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-    depth = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    chosen = depth.argmax() if rng is None else rng.choice(np.flatnonzero(depth >= _DRAWN_DEPTH * depth.max()))
+    depths = depth(region)
+    chosen = depths.argmax() if rng is None else rng.choice(np.flatnonzero(depths >= _DRAWN_DEPTH * depths.max()))
     y, x = np.unravel_index(chosen, region.shape)
     return int(x), int(y)

@@ -3,8 +3,8 @@
     python -m test_pvs.corrections davis2016 /data/DAVIS --output results/corrections
 
 Each object is given its true mask in the first frame that shows it, and tracked. Then a simulated user corrects one tracked
-frame with clicks in the middle of the largest error, and the frames after it are tracked again. In a session of its own, one
-click on the middle of the given mask, which is right already, should leave it as it is.
+frame with clicks in the middle of the largest error, and the frames after it are tracked again. In another
+pass, one click on the middle of the given mask, which is right already, should leave it as it is.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def corrections(system: VideoSystem, video: EvaluationVideo, options: dict[str, 
         session = system.start(video.frames)
         entry = {"object": obj, "frame": first, "given": mask_iou(truth, session.prompt(first, obj, mask=truth) > 0)}
         entry |= _correct(session, video, obj, first, options, user)
-        session = system.start(video.frames)
+        session.reset()
         session.prompt(first, obj, mask=truth)
         x, y, label = correction_click(truth, np.zeros_like(truth))
         entry["clicked_given"] = mask_iou(truth, session.prompt(first, obj, points=[(x, y, label)]) > 0)

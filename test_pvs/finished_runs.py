@@ -18,6 +18,7 @@ from test_pvs.runner import MASKS, RESULTS, SETTINGS
 from train.dataset.sample import read_json, sample_errors
 
 SEMI_SUPERVISED = "semi_supervised"
+INTERACTIVE = ("online", "offline")
 SCORES = "results.csv"  # the evaluator's, in the folder of the masks
 
 # What a run's name need not say: it is in the table's place, it is what everybody uses, or it stands for a file with a name.
@@ -100,8 +101,10 @@ def read_run(folder: Path) -> FinishedRun:
         same = results["settings"] == settings
         videos, failures = results["videos"], frozenset(results["failures"]) - results["videos"].keys()
         protocol, dataset_videos = settings["protocol"], results["dataset_videos"]
-        if protocol != SEMI_SUPERVISED:
+        if protocol in INTERACTIVE:
             scores = {name: _after_all_frames(result, settings["frames"]) for name, result in videos.items()}
+    if protocol not in (SEMI_SUPERVISED, *INTERACTIVE):
+        raise ValueError(f"{folder} is a run of the protocol {protocol!r}, which the report does not show")
     if not same:
         raise ValueError(f"{folder}: {RESULTS} is of a run with other settings than {SETTINGS}")
     if protocol == SEMI_SUPERVISED:

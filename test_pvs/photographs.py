@@ -13,6 +13,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from i2v.utils.files import atomic_write
 from i2v.utils.masks import decode_mask
 from test_pvs.clicks import SimulatedUser, box_around
 from test_pvs.prompting import click_object, mask_iou
-from test_pvs.runner import parse_devices, whole_number
-from test_pvs.systems import SystemSettings, VideoSystem, build_system
+from test_pvs.runner import add_system_arguments, parse_devices, system_settings, whole_number
+from test_pvs.systems import VideoSystem, build_system, recorded_settings
 
 log = logging.getLogger("test_pvs.photographs")
 
@@ -68,7 +69,7 @@ def segment(system: VideoSystem, path: Path, masks: Sequence[np.ndarray], num_cl
         session = system.start(Path(folder))
         for mask in masks:
             ious = click_object(session, mask, 0, 0, num_clicks, user).ious
-            ious += [1.0 if ious[-1] == 1 else ious[-1]] * (num_clicks - len(ious))  # nothing was left to click on
+            ious += ious[-1:] * (num_clicks - len(ious))  # nothing was left to click on
             session.reset()
             box = mask_iou(mask, session.prompt(0, 0, box=box_around(mask)) > 0)
             session.reset()
@@ -105,7 +106,7 @@ def summarise(entries: Sequence[dict[str, Any]], counts: Sequence[int] = (1, 3, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, or 1 after an error."""
+    """Run the command line. Returns the exit status: 0, or 1 after an error or if a photograph failed."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Clicks and boxes on photographs with instance masks; prints IoUs.")
     parser.add_argument("folder", type=Path, help="photographs NAME.jpg with NAME.json as in SA-1B")
@@ -114,31 +115,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clicks", type=whole_number(1), default=5, help="on each instance (default: 5)")
     parser.add_argument("--min-share", type=float, default=0.01, help="of the photograph's area (default: 0.01)")
     parser.add_argument("--most", type=whole_number(1), help="instances of a photograph, largest first (default: all)")
-    parser.add_argument("--system", default="sam-i2v", help="as of the other benchmarks (default: sam-i2v)")
-    parser.add_argument("--config", help="by default i2v-lite for SAM-I2V")
-    parser.add_argument("--checkpoint", help="weights, by default those that come with the config")
+    add_system_arguments(parser)
     parser.add_argument("--device", default="", help="by default the first GPU, or the CPU")
-    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
     args = parser.parse_args(arguments)
-    settings = SystemSettings(args.system, args.config, args.checkpoint, overrides=tuple(args.overrides))
+    results: dict[str, list[dict[str, Any]]] = {}
+    failures: dict[str, str] = {}
     try:
         paths = photograph_paths(args.folder, args.file_list)
-        settings = SystemSettings(
-            args.system, args.config, args.checkpoint, parse_devices(args.device)[0], overrides=tuple(args.overrides)
-        )
+        settings = replace(system_settings(args), device=parse_devices(args.device)[0])
         system = build_system(settings)
-        results = {}
-        for path in tqdm(paths, unit="photograph"):
-            masks = read_instances(path, args.min_share, args.most)
-            results[path.relative_to(args.folder).as_posix()] = segment(system, path, masks, args.clicks)
+        recorded = recorded_settings(settings) | {"clicks": args.clicks, "min_share": args.min_share, "most": args.most}
     except (OSError, ValueError, ImportError) as error:
         log.error("error: %s", error)
         return 1
+    for path in tqdm(paths, unit="photograph"):
+        name = path.relative_to(args.folder).as_posix()
+        try:
+            results[name] = segment(system, path, read_instances(path, args.min_share, args.most), args.clicks)
+        except (OSError, ValueError) as error:
+            failures[name] = str(error)
+            log.error("failed: %s: %s", name, error)
+    content = {"settings": recorded, "photographs": results, "failures": failures}
     with atomic_write(args.output) as temporary:
-        temporary.write_text(json.dumps({"clicks": args.clicks, "min_share": args.min_share, "photographs": results}, indent=1))
+        temporary.write_text(json.dumps(content, indent=1))
     entries = [entry for photograph in results.values() for entry in photograph]
     print(summarise(entries) if entries else f"no instance of at least {args.min_share} of its photograph")  # noqa: T201
-    return 0
+    print(f"The results are in {args.output}; {len(failures)} photographs failed")  # noqa: T201
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

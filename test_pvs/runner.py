@@ -295,6 +295,16 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", choices=READERS, help="name of the data set")
     parser.add_argument("data", type=Path, help="its folder")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    add_system_arguments(parser)
+    parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")
+    parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
+    parser.add_argument(
+        "--seed", type=whole_number(0), help="draw the clicks, from this seed (default: the deterministic places)"
+    )
+
+
+def add_system_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which system is evaluated (`system_settings`)."""
     parser.add_argument(
         "--system", default="sam-i2v", help=f"{', '.join(SYSTEMS)}, or package.module:function (default: sam-i2v)"
     )
@@ -302,11 +312,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="weights, by default those that come with the config")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="by default the config's")
     parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
-    parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")
-    parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
-    parser.add_argument(
-        "--seed", type=whole_number(0), help="draw the clicks, from this seed (default: the deterministic places)"
-    )
+
+
+def system_settings(args: argparse.Namespace) -> SystemSettings:
+    """The system that the arguments of `add_system_arguments` name, on the default device."""
+    overrides = tuple(args.overrides)
+    return SystemSettings(args.system, args.config, args.checkpoint, precision=args.precision, overrides=overrides)
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -334,10 +345,7 @@ def run_command(
     Returns:
         The exit status: 0, or 1 after an error or if a video failed.
     """
-    system = SystemSettings(
-        args.system, args.config, args.checkpoint, precision=args.precision, overrides=tuple(args.overrides)
-    )
-    run = Run(protocol, options, system, args.dataset, args.data, args.output)
+    run = Run(protocol, options, system_settings(args), args.dataset, args.data, args.output)
     try:
         failures = run_videos(run, parse_devices(args.devices), args.videos)
     except (OSError, ValueError, ImportError) as error:
@@ -346,5 +354,5 @@ def run_command(
     videos = json.loads((args.output / RESULTS).read_text())["videos"]
     if summary and videos:
         print(summary(videos))  # noqa: T201
-    print(f"The clicks are in {args.output / RESULTS}, the masks beside it; {len(failures)} videos failed")  # noqa: T201
+    print(f"The results are in {args.output / RESULTS}; {len(failures)} videos failed")  # noqa: T201
     return 1 if failures else 0

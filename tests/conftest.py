@@ -62,12 +62,13 @@ def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def make_tiny_predictor() -> Callable[..., I2VVideoPredictor]:
-    """A function: Hydra overrides -> a new predictor of tests/configs/tiny.yaml on the CPU, always with the same weights."""
+    """A function: Hydra overrides -> a new predictor of tests/configs/tiny.yaml, or another config, on the CPU, always with the
+    same weights."""
 
-    def make(*overrides: str, apply_postprocessing: bool = True) -> I2VVideoPredictor:
+    def make(*overrides: str, apply_postprocessing: bool = True, config: Path = TINY_CONFIG) -> I2VVideoPredictor:
         with torch.random.fork_rng(devices=[]):  # building draws initial weights
             predictor = build_i2v_video_predictor(
-                TINY_CONFIG, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=apply_postprocessing
+                config, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=apply_postprocessing
             )
         state = predictor.model.state_dict()
         predictor.model.load_state_dict({name: fixed_weight(name, value) for name, value in state.items()})

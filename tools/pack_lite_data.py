@@ -18,11 +18,9 @@ from tqdm import tqdm
 
 from i2v.utils.files import whole_folder
 
-# Folders of the training data.
+# Folders of the training data (configs/base/lite.yaml, configs/i2v-lite-video.yaml), and which of them hold videos.
 FOLDERS = ("bsds500", "coco128", "coco-mini", "clothing", "feral-cats", "horses", "davis2016-train", "other-videos")
-# Where photographs have a JSON, their PNG files are not read.
-_PHOTOGRAPHS = ("coco128", "coco-mini", "clothing", "feral-cats", "horses")
-_VIDEOS = ("davis2016-train", "other-videos")
+_VIDEOS = FOLDERS[-2:]
 
 
 def pack(source: Path, target: Path, quality: int, every: int) -> int:
@@ -46,9 +44,11 @@ def pack(source: Path, target: Path, quality: int, every: int) -> int:
     size = 0
     for path in tqdm(paths, unit="file"):
         place = path.relative_to(source)
-        if place.parts[0] in _PHOTOGRAPHS and path.suffix == ".png":
+        if path.suffix not in (".jpg", ".png", ".json"):
             continue
-        if place.parts[0] in _VIDEOS and int(path.stem) % every:
+        if path.suffix == ".png" and path.with_suffix(".json").exists():  # the masks are read from the JSON
+            continue
+        if place.parts[0] in _VIDEOS and sorted(path.parent.iterdir()).index(path) % every:
             continue
         copy = target / place
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,8 @@ import argparse
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,20 +134,24 @@ def convert_davis(source: Path, target: Path, height: int) -> int:
 
 
 def convert(target: Path, function: Callable[[Path], int]) -> None:
-    """Write a folder that is there as a whole, or not at all; one that is there already stays."""
+    """Write a folder as a whole, or not at all; one that already exists is left unchanged."""
     if target.exists():
-        print(f"{target} is there already, and stays as it is")
+        print(f"{target} already exists; left unchanged")
         return
     with whole_folder(target) as folder:
         count = function(folder)
     print(f"{target}: {count}")
 
 
-def overrides(output: Path, stills: Iterable[str]) -> str:
-    """What `make train-lite` needs to be told about the data."""
-    folders = ",".join(f"{output}/{name}" for name in stills)
-    clips = "data.parts.others=null data.parts.clips.dataset.background_videos=null"
-    return f"make train-lite SHARED={output} LITE='stills=[{folders}]' LITE_CLIPS='{clips}'"
+def command(output: Path, prepared: Sequence[str]) -> str:
+    """The command that trains with some of the data sets."""
+    folder = output.resolve()
+    stills = ",".join(f"{folder}/{name}" for name in ("bsds500", "coco-mini") if name in prepared)
+    clips = ["data.parts.others=null", "data.parts.clips.dataset.background_videos=null"]
+    if "davis2016-train" not in prepared:
+        clips += ["data.parts.davis=null", "validation.davis=null"]
+    variables = {"SHARED": str(folder), "LITE": f"stills=[{stills}]", "LITE_CLIPS": " ".join(clips)}
+    return "make train-lite " + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,24 +163,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--davis", type=Path, help="DAVIS: JPEGImages/480p, Annotations/480p and ImageSets")
     parser.add_argument("--height", type=int, default=272, help="of the videos that are written, in pixels (default: 272)")
     args = parser.parse_args(arguments)
-    if args.bsds500 is args.coco is args.davis is None:
-        parser.error("give at least one of --bsds500, --coco and --davis")
-    stills = []
+    if not (args.bsds500 or args.coco):
+        parser.error("give --bsds500 or --coco, whose photographs the first stage needs, and --davis if you have it")
+    wanted: dict[str, Callable[[Path], int]] = {}
+    if args.bsds500:
+        wanted["bsds500"] = lambda folder: convert_bsds500(args.bsds500, folder)
+    if args.coco:
+        wanted["coco-mini"] = lambda folder: convert_coco(*args.coco, folder, args.coco_photographs)
+    if args.davis:
+        wanted["davis2016-train"] = lambda folder: convert_davis(args.davis, folder, args.height)
     args.output.mkdir(parents=True, exist_ok=True)
     try:
-        if args.bsds500:
-            stills.append("bsds500")
-            convert(args.output / "bsds500", lambda folder: convert_bsds500(args.bsds500, folder))
-        if args.coco:
-            stills.append("coco-mini")
-            convert(args.output / "coco-mini", lambda folder: convert_coco(*args.coco, folder, args.coco_photographs))
-        if args.davis:
-            convert(args.output / "davis2016-train", lambda folder: convert_davis(args.davis, folder, args.height))
+        for name, function in wanted.items():
+            convert(args.output / name, function)
     except ModuleNotFoundError as error:
         parser.exit(1, f'error: {error}: pip install -e ".[train]"\n')
     except (OSError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
-    print(f"To train: {overrides(args.output, stills)}")
+    print(f"To train: {command(args.output, list(wanted))}")
 
 
 if __name__ == "__main__":

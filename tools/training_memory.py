@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from train.cli import load_experiment
-from train.model.rollout import ClipRollout, PromptPlan
+from train.model.rollout import ClipRollout
 
 GIBI = 2**30
 # The switches of activation checkpointing by their names in the table.
@@ -128,10 +128,7 @@ def step_memory(config: DictConfig, clips: int, frames: int, objects: int) -> St
     with torch.device("meta"):
         model = instantiate(config.model)
     prompts = instantiate(config.prompts)
-    corrected = list(range(min(frames, prompts.max_corrected_frames)))
-    plan = PromptPlan(
-        dict.fromkeys(corrected[: prompts.max_prompted_frames], "click"), dict.fromkeys(corrected, prompts.correction_clicks)
-    )
+    plan = prompts.costliest(frames)
     with like_a_gpu():
         rollout = ClipRollout(model.to_empty(device="cpu"), prompts, config.get("activation_checkpointing", False)).train()
         loss = instantiate(config.loss)

@@ -95,7 +95,7 @@ class ClipLoss(nn.Module):
             target = masks[:, t, None].float()
             present = target.flatten(1).any(dim=1).float()
             if not self.full_size:
-                target = (F.adaptive_avg_pool2d(target, predictions[0].all_masks.shape[-2:]) >= 0.5).float()
+                target = (F.adaptive_avg_pool2d(target, predictions[0].masks.shape[-2:]) >= 0.5).float()
             weight = boundary_weight(target)
             for prediction in predictions:
                 if self.activation_checkpointing:

@@ -81,6 +81,8 @@ class TrainerSettings:
         for name in ("epochs", "accumulate", "validate_every", "log_every", "picture_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
+        if self.average_decay is not None and not 0 <= self.average_decay < 1:
+            raise ValueError(f"trainer.average_decay must be at least 0 and below 1, not {self.average_decay}")
 
 
 def average_of(model: nn.Module, decay: float) -> AveragedModel:
@@ -223,7 +225,9 @@ class Trainer:
         names: list[str] = []
         suspects: list[str] = []
         num_frames, waited = 0, 0.0
-        statistics = [buffer.clone() for buffer in self._running_statistics()] if self.settings.skip_non_finite else []
+        statistics = (
+            [buffer.clone() for buffer in self._running_statistics(self.model)] if self.settings.skip_non_finite else []
+        )
         for part in range(self.settings.accumulate):
             asked = time.monotonic()
             batch = next(batches).to(device, non_blocking=True)
@@ -289,8 +293,9 @@ class Trainer:
                 (losses["total"] / self.settings.accumulate).backward()
         return frames, means, bool(losses["total"].isfinite())
 
-    def _running_statistics(self) -> list[torch.Tensor]:
-        modules = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+    @staticmethod
+    def _running_statistics(model: nn.Module) -> list[torch.Tensor]:
+        modules = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         return [buffer for module in modules for buffer in module.buffers()]
 
     def _reject(self, what: str, suspects: list[str], statistics: list[torch.Tensor]) -> None:
@@ -301,7 +306,7 @@ class Trainer:
                 f"the {what} of step {self.step} is not finite. Samples: {names}. "
                 "Look at them, lower the learning rate, or set trainer.skip_non_finite=true"
             )
-        for buffer, before in zip(self._running_statistics(), statistics, strict=True):
+        for buffer, before in zip(self._running_statistics(self.model), statistics, strict=True):
             buffer.copy_(before)
         log.warning("step %d is left out, its %s is not finite: %s", self.step, what, names)
 
@@ -314,12 +319,12 @@ class Trainer:
     def _validate(self, board: TrainingLog | None) -> bool:
         """Returns whether it was done, not interrupted by a signal."""
         # Each process has gone on with its own ones since DDP made them equal, before the last forward pass.
-        self.processes.broadcast(self._running_statistics())
+        self.processes.broadcast(self._running_statistics(self.model) + self._running_statistics(self._validated_model()))
         scores = {}
         for name, validation in self.validations.items():
             score = validate(
                 validation,
-                self._best_model(),
+                self._validated_model(),
                 self.processes,
                 self.settings.precision,
                 lambda: self._stop_request.made is not None,
@@ -359,13 +364,13 @@ class Trainer:
         except RuntimeError as error:  # PyTorch's writer makes one of a full disk
             raise OSError(f"cannot write {path}, the former one stays; is the disk full? {error}") from error
 
-    def _best_model(self) -> nn.Module:
+    def _validated_model(self) -> nn.Module:
         """The averaged weights, if there are any."""
         return self.model if self.average is None else self.average.module
 
     def _weights(self) -> dict[str, Any]:
         """What a checkpoint holds: the weights to use, and those that training goes on with, if these are others."""
-        weights = {"model": self._best_model().state_dict()}
+        weights = {"model": self._validated_model().state_dict()}
         if self.average is not None:
             weights |= {"current": self.model.state_dict(), "num_averaged": int(self.average.n_averaged)}
         return weights

@@ -13,7 +13,7 @@ class FrameOutput:
     """The result for one object in one frame. It is kept for the whole video.
 
     Attributes:
-        mask_logits: (1, 4h, 4w) float32, low resolution, as decoded. score: (1,) object score logit.
+        mask_logits: (1, mask_size, mask_size) float32, as decoded. score: (1,) object score logit.
         pointer: (width,) object pointer. ious: (M,) predicted IoUs of the masks that were decoded.
         prompted: whether it comes from a prompt. reverse: whether it was tracked backward.
         given: (height, width) bool, the mask that a user gave in this frame, if it is to be returned as it is.

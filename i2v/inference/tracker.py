@@ -15,14 +15,20 @@ from i2v.inference.memory_bank import FrameMemory, FrameOutput
 from i2v.inference.state import Prompt, TrackedObject, VideoState
 from i2v.modeling.layers import PRECISIONS, autocast
 from i2v.modeling.memory.selector import MemoryPlan
-from i2v.modeling.sam_i2v import MASK_BIAS, MASK_SCALE, NO_OBJECT_LOGIT, SAMI2V, MaskPrediction, ObjectMemory
+from i2v.modeling.sam_i2v import (
+    MASK_BIAS,
+    MASK_SCALE,
+    NO_OBJECT_LOGIT,
+    PREVIOUS_LOGIT_LIMIT,
+    SAMI2V,
+    MaskPrediction,
+    ObjectMemory,
+)
 from i2v.utils.masks import fill_holes
 from i2v.utils.process_memory import release_free_memory
 
 log = logging.getLogger(__name__)
 
-# Logits of a former prediction that a click starts from are clamped to this, as in SAM 2.
-_PREVIOUS_LOGIT_LIMIT = 32.0
 # Frames between two releases of free memory.
 _RELEASE_EVERY = 16
 
@@ -81,7 +87,7 @@ class Tracker:
             previous = None
             if former is not None:
                 logits = self.postprocess(former.mask_logits.unsqueeze(0).to(self.device))
-                previous = logits.clamp(-_PREVIOUS_LOGIT_LIMIT, _PREVIOUS_LOGIT_LIMIT)
+                previous = logits.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
             conditioned, memory_prompts = self._condition(features, memory)
             points, labels = (x.unsqueeze(0).to(self.device) for x in (prompt.points, prompt.labels))
             prediction = self.model.decode(

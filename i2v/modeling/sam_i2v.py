@@ -28,6 +28,8 @@ from i2v.modeling.sam.prompt_encoder import PromptEncoder
 NO_OBJECT_LOGIT = -1024.0
 # Masks enter the memory encoder, and mask prompts become logits, as mask * 20 - 10.
 MASK_SCALE, MASK_BIAS = 20.0, -10.0
+# Logits of a former prediction that a click starts from are clamped to this, as in SAM 2.
+PREVIOUS_LOGIT_LIMIT = 32.0
 
 
 @dataclass
@@ -122,6 +124,7 @@ class SAMI2V(nn.Module):
                 f"memory_selector draws {memory_selector.num_tracked} frames, num_maskmem={num_maskmem} has temporal "
                 f"positions for {num_maskmem - 1}: raise num_maskmem or draw fewer"
             )
+        _check_high_resolution(image_encoder, sam_mask_decoder, dense_prompt_encoder)
         self.image_size = image_size
         self.feature_size = image_size // feature_stride
         self.width = width
@@ -187,6 +190,7 @@ class SAMI2V(nn.Module):
         mask_logits: Tensor | None = None,
         multimask: bool | None = None,
         high_res_features: Sequence[Tensor] = (),
+        drawn_mask: Tensor | None = None,
     ) -> MaskPrediction:
         """Decode the masks of B objects.
 
@@ -196,6 +200,7 @@ class SAMI2V(nn.Module):
             mask_logits: (B, 1, H, W), a mask to start from, resized to the prompt encoders' sizes.
             multimask: decode several masks and take the best; by default for few points (`max_points_for_multimask`).
             high_res_features: (B or 1, C_l, h_l, w_l) of the frame, from the image encoder, if it has any.
+            drawn_mask: (B, 1, H, W) logits of what `dense_prompt_encoder` draws; by default `mask_logits`.
         """
         if multimask is None:
             multimask = points is None or points.shape[1] <= self.max_points_for_multimask
@@ -205,7 +210,8 @@ class SAMI2V(nn.Module):
             labels = torch.full((batch_size, 1), -1, dtype=torch.int32, device=conditioned.device)
         tokens, dense = self.sam_prompt_encoder(points, labels, _resize(mask_logits, self.sam_prompt_encoder.mask_size))
         if self.dense_prompt_encoder is not None and is_prompted:
-            drawn, levels = self.dense_prompt_encoder(points, labels, _resize(mask_logits, self.mask_size))
+            drawn_mask = mask_logits if drawn_mask is None else drawn_mask
+            drawn, levels = self.dense_prompt_encoder(points, labels, _resize(drawn_mask, self.mask_size))
             dense = dense + drawn
             high_res_features = [x + y for x, y in zip(high_res_features, levels, strict=True)]
         decoded = self.sam_mask_decoder(
@@ -236,16 +242,16 @@ class SAMI2V(nn.Module):
         """
         batch_size = masks.shape[0]
         memory_prompts = self.memory_prompt_generator and self.memory_prompt_generator.no_memory(batch_size)
-        logits = self.mask_downsample(masks)
+        low_res = _resize(masks.float() * MASK_SCALE + MASK_BIAS, self.mask_size)
         prediction = self.decode(
             features,
             memory_prompts,
             batch_size,
-            mask_logits=logits,
+            mask_logits=self.mask_downsample(masks),
             multimask=False,
             high_res_features=high_res_features,
+            drawn_mask=low_res,
         )
-        low_res = _resize(masks.float() * MASK_SCALE + MASK_BIAS, self.mask_size)
         present = (masks > 0).flatten(1).any(dim=1, keepdim=True)
         return MaskPrediction(
             masks=low_res,
@@ -306,6 +312,20 @@ class SAMI2V(nn.Module):
         bias = repeats.to(dtype).log().expand(batch, -1) if bool((repeats > 1).any()) else None
         tokens = torch.cat([spatial, pointers], dim=1)
         return tokens, position.to(dtype).expand(batch, -1, -1), foreground, bias
+
+
+def _check_high_resolution(encoder: ImageEncoder, decoder: MaskDecoder, prompts: DensePromptEncoder | None) -> None:
+    """A ValueError where parts do not fit the levels of the decoder's upscaling."""
+    given = [projection.out_channels for projection in encoder.high_res_projections]
+    if given and given != decoder.level_channels:
+        raise ValueError(
+            f"image_encoder.high_res_channels={given} must be those of the mask decoder's levels, {decoder.level_channels}"
+        )
+    if prompts is not None and (prompts.channels != decoder.level_channels or not given):
+        raise ValueError(
+            f"dense_prompt_encoder needs high_res_levels of the image encoder, and the channels of the mask decoder's levels, "
+            f"{decoder.level_channels}, not {prompts.channels}"
+        )
 
 
 def _resize(masks: Tensor | None, size: int) -> Tensor | None:

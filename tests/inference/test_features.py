@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from i2v.build_i2v import build_i2v
 from i2v.inference.features import IMAGE_MEAN, IMAGE_STD, FeatureStore, FrameLoader, RecentlyUsed, preprocess
 from i2v.inference.frames import ArrayFrames
 
@@ -170,3 +171,17 @@ def test_prefetch_leaves_global_random_states_alone(tiny_predictor, png_folder):
     tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
     assert len(list(tiny_predictor.propagate_in_video(state))) == 12
     assert states() == before
+
+
+@torch.inference_mode()
+def test_high_resolution_features_are_those_of_the_frame(tiny_video):
+    encoder = build_i2v("tests/configs/tiny-lite.yaml", device="cpu").image_encoder
+    store = FeatureStore(encoder, make_loader(ArrayFrames(tiny_video)), 4, CPU)
+    inputs = torch.stack([preprocess(frame, SIZE)[0] for frame in tiny_video])
+    _, expected = encoder.encode_clip(inputs[None])
+    for i in (0, 1, 5, 0, 8):  # also back to frames whose features were dropped
+        _ = store[i]
+        for level, values in zip(store.high_res(i), expected, strict=True):
+            torch.testing.assert_close(level[0], values[0, i], rtol=1e-4, atol=1e-4)
+    for level, values in zip(store.high_res(3), expected, strict=True):  # without its features
+        torch.testing.assert_close(level[0], values[0, 3], rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ from i2v.modeling.sam.dense_prompts import DensePromptEncoder
 
 
 def encoder() -> DensePromptEncoder:
-    return DensePromptEncoder(width=16, channels=[8, 4, 2], image_size=64, mask_size=32, click_radius=2)
+    return DensePromptEncoder(width=16, channels=[8, 4, 2], image_size=64, feature_stride=16, click_radius=2)
 
 
 def test_shapes_from_coarse_to_fine() -> None:
@@ -30,11 +30,19 @@ def test_what_is_drawn() -> None:
 
     assert torch.equal(positive, disc(10, 20))
     assert torch.equal(negative, disc(50, 20))
-    assert box.sum() == 16 * 22
-    assert box[6:28, 4:20].sum() == box.sum()
+    assert box.sum() == 18 * 24
+    assert box[5:29, 3:21].sum() == box.sum()
 
 
 def test_padding_draws_nothing() -> None:
     drawn = encoder().draw(torch.full((2, 3, 2), 20.0), torch.full((2, 3), -1))
     assert drawn.shape == (2, 3, 32, 32)
     assert not drawn.any()
+
+
+def test_thin_boxes_are_drawn() -> None:
+    for x in range(10, 16):
+        points = torch.tensor([[[float(x), 8.0], [x + 1.0, 40.0]]])
+        box = encoder().draw(points, torch.tensor([[2, 3]]))[0, 2]
+        assert box.any()
+        assert box.any(0).sum() <= 3

@@ -11,26 +11,7 @@ from torch import nn
 from i2v.build_i2v import build_i2v
 from i2v.modeling.sam_i2v import ObjectMemory
 
-TINY = "tests/configs/tiny.yaml"
-
-
-# What the Lite model adds to the published one.
-HIGH_RESOLUTION = [
-    "model.image_encoder.trunk_image={_target_: i2v.modeling.backbones.efficientnet_lite.EfficientNetLite, out_channels: 32}",
-    "~model.image_encoder.trunk_image.embed_dims",
-    "~model.image_encoder.trunk_image.depths",
-    "~model.image_encoder.trunk_image.num_heads",
-    "~model.image_encoder.trunk_image.window_sizes",
-    "~model.image_encoder.trunk_image.strides",
-    "model.image_encoder.levels=[3,4,5]",
-    "model.image_encoder.trunk_video.in_channels=[112,320,32]",
-    "+model.image_encoder.trunk_video.residual=true",
-    "+model.image_encoder.high_res_levels=[2,1,0]",
-    "+model.image_encoder.high_res_channels=[8,4,2]",
-    "+model.sam_mask_decoder.upscaling=8",
-    "+model.dense_prompt_encoder={_target_: i2v.modeling.sam.dense_prompts.DensePromptEncoder, width: 32, channels: [8,4,2], "
-    "image_size: 128, mask_size: 64}",
-]
+TINY, TINY_LITE = "tests/configs/tiny.yaml", "tests/configs/tiny-lite.yaml"
 
 
 class PlainTrunk(nn.Module):
@@ -77,26 +58,47 @@ def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> Obje
             "model.image_encoder.levels=[0]",
             "model.image_encoder.trunk_video.in_channels=[32]",
         ],
-        HIGH_RESOLUTION,
-        [
-            *HIGH_RESOLUTION,
-            "model.sam_mask_decoder.upscaling=4",
-            "model.image_encoder.high_res_levels=[2,1]",
-            "model.image_encoder.high_res_channels=[8,4]",
-            "model.dense_prompt_encoder.channels=[8,4]",
-            "model.dense_prompt_encoder.mask_size=32",
-        ],
     ],
 )
 def test_variants_build_and_run(overrides: list[str]) -> None:
-    model = build_i2v(TINY, device="cpu", hydra_overrides_extra=overrides)
+    build_and_run(TINY, overrides)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model.image_encoder.trunk_video=null"],
+        ["model.image_encoder.trunk_video.residual_scale=null"],
+        ["model.dense_prompt_encoder=null"],
+        [
+            "model.dense_prompt_encoder=null",
+            "model.image_encoder.high_res_levels=[]",
+            "model.image_encoder.high_res_channels=[]",
+        ],
+        [
+            "model.sam_mask_decoder.upscaling=4",
+            "model.image_encoder.high_res_levels=[2,1]",
+            "model.image_encoder.high_res_channels=[8,4]",
+        ],
+    ],
+)
+def test_variants_of_the_lite_model(overrides: list[str]) -> None:
+    build_and_run(TINY_LITE, overrides)
+
+
+def build_and_run(config: str, overrides: list[str]) -> None:
+    model = build_i2v(config, device="cpu", hydra_overrides_extra=overrides)
     features, high_res = model.image_encoder.encode_clip(torch.zeros(1, 2, 3, model.image_size, model.image_size))
     features, high_res = features[:, -1], [level[:, -1] for level in high_res]
     assert features.shape == (1, model.width, model.feature_size, model.feature_size)
     memory = memory_of(model)
     memory.positions.clamp_(max=len(model.maskmem_tpos_enc) - 1)
     conditioned, memory_prompts = model.condition(features, memory)
-    prediction = model.decode(conditioned, memory_prompts, 2, high_res_features=high_res)
+    prompt = {"points": torch.full((2, 1, 2), 40.0), "labels": torch.ones(2, 1, dtype=torch.int32)}
+    former = model.decode(conditioned, memory_prompts, 2, **prompt, high_res_features=high_res).masks
+    prediction = model.decode(conditioned, memory_prompts, 2, mask_logits=former, high_res_features=high_res)
     assert prediction.masks.shape == (2, 1, model.mask_size, model.mask_size)
     assert prediction.pointers.shape == (2, model.width)
     mask = model.upsample(prediction.masks).sigmoid()
@@ -106,7 +108,7 @@ def test_variants_build_and_run(overrides: list[str]) -> None:
 
 @torch.inference_mode()
 def test_high_resolution_features_and_drawn_prompts_reach_the_masks() -> None:
-    model = build_i2v(TINY, device="cpu", hydra_overrides_extra=HIGH_RESOLUTION)
+    model = build_i2v(TINY_LITE, device="cpu")
     model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(10)  # the object is in the frame
     generator = torch.Generator().manual_seed(0)
     features, high_res = model.image_encoder.encode_clip(torch.randn(1, 1, 3, 128, 128, generator=generator))
@@ -170,16 +172,19 @@ def test_memory_prompts_look_at_the_foreground_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("config", "override", "message"),
     [
-        ("model.image_size=100", "image_size=100 must be a multiple of feature_stride=16"),
-        ("model.memory_channels=12", "width=32 must be a multiple of memory_channels=12"),
-        ("model.memory_selector.num_global=9", "draws 11 frames, num_maskmem=7"),
+        (TINY, "model.image_size=100", "image_size=100 must be a multiple of feature_stride=16"),
+        (TINY, "model.memory_channels=12", "width=32 must be a multiple of memory_channels=12"),
+        (TINY, "model.memory_selector.num_global=9", "draws 11 frames, num_maskmem=7"),
+        (TINY_LITE, "model.sam_mask_decoder.upscaling=4", r"high_res_channels=\[8, 4, 2\] must be .* \[8, 4\]"),
+        (TINY_LITE, "model.dense_prompt_encoder.channels=[8,4]", "the channels of the mask decoder's levels"),
+        (TINY_LITE, "model.sam_mask_decoder.upscaling=5", "upscaling must be 4 or 8, not 5"),
     ],
 )
-def test_sizes_that_do_not_fit(override: str, message: str) -> None:
+def test_sizes_that_do_not_fit(config: str, override: str, message: str) -> None:
     with pytest.raises(Exception, match=message):
-        build_i2v(TINY, device="cpu", hydra_overrides_extra=[override])
+        build_i2v(config, device="cpu", hydra_overrides_extra=[override])
 
 
 def test_the_training_graph_reaches_every_used_parameter() -> None:

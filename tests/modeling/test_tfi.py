@@ -46,7 +46,7 @@ def test_maps_of_another_resolution_are_resized() -> None:
 
 @torch.no_grad()
 def test_residual_starts_as_the_trunks_last_map() -> None:
-    tfi = TemporalFeatureIntegrator([4, 8], out_channels=8, temporal_channels=4, window=2, patch_size=4, residual=True)
+    tfi = TemporalFeatureIntegrator([4, 8], out_channels=8, temporal_channels=4, window=2, patch_size=4, residual_scale=0.0)
     maps = [torch.randn(1, 4, 4, 4), torch.randn(1, 8, 4, 4)]
     products = [tfi.stem_products(torch.randn(1, 3, 16, 16))] * 2
     assert torch.equal(tfi(maps, products), maps[1])

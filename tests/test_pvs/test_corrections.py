@@ -11,6 +11,7 @@ import pytest
 from test_pvs import corrections
 from test_pvs.corrections import summarise
 from test_pvs.datasets import EvaluationVideo, read_dataset
+from test_pvs.finished_runs import read_run
 from tests.test_pvs import layouts
 from tests.test_pvs.stubs import ErringSystem, Error
 
@@ -69,3 +70,5 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     settings = json.loads((tmp_path / "out/results.json").read_text())["settings"]
     assert settings["protocol"] == "corrections"
     assert settings["distance"] == 2
+    with pytest.raises(ValueError, match="a run of the protocol 'corrections', which the report does not show"):
+        read_run(tmp_path / "out")

@@ -69,4 +69,16 @@ def test_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert list(results["photographs"]) == ["set/a.jpg"]
     assert [len(entry["clicks"]) for entry in results["photographs"]["set/a.jpg"]] == [2, 2]
     assert "2 instances, mean IoU" in capsys.readouterr().out
+    assert results["settings"]["system"] == "static-mask"
     assert photographs.main([str(folder / "nowhere"), "--output", str(folder / "x.json")]) == 1
+
+
+def test_a_photograph_that_cannot_be_used_does_not_stop_the_others(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "set/b.jpg").write_bytes(b"no image")
+    (folder / "set/b.json").write_text("{}")
+    arguments = [str(folder), "--output", str(folder / "out.json"), "--system", "static-mask", "--clicks", "1"]
+    assert photographs.main(arguments) == 1
+    results = json.loads((folder / "out.json").read_text())
+    assert list(results["photographs"]) == ["set/a.jpg"]
+    assert list(results["failures"]) == ["set/b.jpg"]
+    assert "failed: set/b.jpg" in caplog.text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from i2v.utils.masks import load_labels
+from train.cli import load_experiment
 from train.dataset.stills import Photographs
 from train.dataset.vos_folder import VOSFolder
 
@@ -101,31 +104,36 @@ def test_all_three(prepare, bsds500: Path, coco: Path, davis: Path, tmp_path: Pa
     assert annotation["segmentation"]["size"] == [32, 48]
     assert not (output / "coco-mini/000000000008.json").exists()  # nothing in it
     # Training reads them.
-    for name, masks in (("bsds500", {2, 4, 300}), ("coco-mini", {1})):
-        for split in ("train", "validation"):
-            try:
-                photographs = Photographs([output / name], split)
-            except ValueError:  # none of so few belongs to it
-                continue
-            assert len(photographs.read(0, np.random.default_rng(0)).masks) in masks
+    for name, photograph, masks in (("bsds500", "1", {2, 4, 300}), ("coco-mini", "000000000007", {1})):
+        split = "validation" if zlib.crc32(photograph.encode()) % 10 == 0 else "train"
+        assert len(Photographs([output / name], split).read(0, np.random.default_rng(0)).masks) in masks
     clips = VOSFolder(output / "davis2016-train/JPEGImages", output / "davis2016-train/Annotations", num_frames=2)
     clip = clips.load(0, np.random.default_rng(0))
     assert clip.frames.shape == (2, 3, 32, 48)
     assert int(clip.masks[0, 0].sum()) == 16 * 16
+    # What is printed composes.
     printed = capsys.readouterr().out
-    assert f"SHARED={output} LITE='stills=[{output}/bsds500,{output}/coco-mini]' LITE_CLIPS=" in printed
+    variables = dict(word.split("=", 1) for word in shlex.split(printed[printed.index("make train-lite") :])[2:])
+    assert variables["SHARED"] == str(output)
+    overrides = [f"shared={variables['SHARED']}", *shlex.split(variables["LITE"])]
+    assert load_experiment("i2v-lite-image", overrides).stills == [f"{output}/bsds500", f"{output}/coco-mini"]
+    clips = load_experiment("i2v-lite-video", [*overrides, *shlex.split(variables["LITE_CLIPS"])])
+    assert list(clips.data.parts) == ["stills", "davis", "clips"]
+    without = prepare.command(output, ["bsds500"])
+    assert "data.parts.davis=null validation.davis=null" in without
+    assert "coco" not in without
     # What is there stays.
     prepare.main([str(output), *arguments])
-    assert "is there already" in capsys.readouterr().out
+    assert "already exists; left unchanged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give at least one of"),
+        ([], "give --bsds500 or --coco"),
+        (["--davis", "nowhere"], "give --bsds500 or --coco"),
         (["--bsds500", "nowhere"], "nowhere has no images"),
         (["--coco", "nowhere.json", "images"], "nowhere.json"),
-        (["--davis", "nowhere"], "nowhere has neither ImageSets"),
     ],
 )
 def test_wrong_arguments(prepare, arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
@@ -133,7 +141,12 @@ def test_wrong_arguments(prepare, arguments: list[str], message: str, tmp_path: 
         prepare.main([str(tmp_path / "lite"), *arguments])
     assert stopped.value.code
     assert message in capsys.readouterr().err
-    assert not list((tmp_path / "lite").glob("*")) if (tmp_path / "lite").exists() else True
+    assert not list((tmp_path / "lite").glob("*"))
+
+
+def test_davis_without_its_lists(prepare, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="has neither ImageSets"):
+        prepare.convert_davis(tmp_path, tmp_path / "target", 32)
 
 
 def test_a_file_that_is_not_of_bsds500_is_named(prepare, bsds500: Path, tmp_path: Path, capsys) -> None:

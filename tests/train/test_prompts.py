@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from train.model.prompts import sample_box, sample_click
+from train.model.prompts import roughen, sample_box, sample_click
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -92,3 +92,61 @@ def test_boxes_stay_inside() -> None:
     empty = sample_box(torch.zeros(1, 64, 64, dtype=torch.bool), source)[0]
     assert ((empty >= 0) & (empty <= 63)).all()
     assert (empty[0, 1] - empty[0, 0] > 40).all()
+
+
+def disc(size: int, x: float, y: float, radius: float) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def test_central_clicks_are_deep_inside_the_largest_error() -> None:
+    masks = torch.zeros(2, 96, 96, dtype=torch.bool)
+    predicted = torch.zeros_like(masks)
+    masks[0, 10:50, 10:50] = True  # missed, 40 pixels wide
+    masks[0, 90:93, 90:93] = True  # missed, too, and small
+    predicted[1] = disc(96, 60, 30, 20)  # nothing is there
+    source = generator()
+    for _ in range(50):
+        points, labels = sample_click(masks, predicted, source, central=True)
+        assert labels[:, 0].tolist() == [1, 0]
+        (x, y), (u, v) = points[:, 0].tolist()
+        assert 23 <= x <= 36
+        assert 23 <= y <= 36
+        assert (u - 60) ** 2 + (v - 30) ** 2 <= 49
+
+
+def test_a_long_thin_error_is_the_largest_by_its_area() -> None:
+    masks = torch.zeros(1, 320, 320, dtype=torch.bool)
+    masks[0, 5:9, 5:305] = True  # 1200 pixels
+    masks[0, 100:120, 100:120] = True  # 400
+    points, labels = sample_click(masks, None, generator(), central=True)
+    assert labels.tolist() == [[1]]
+    assert 5 <= points[0, 0, 1] <= 8
+
+
+def test_a_central_click_where_nothing_is_wrong_is_on_the_background() -> None:
+    masks = torch.zeros(1, 64, 64, dtype=torch.bool)
+    masks[0, :32] = True
+    points, labels = sample_click(masks, masks, generator(), central=True)
+    assert labels.tolist() == [[0]]
+    assert points[0, 0, 1] > 40
+
+
+def test_rough_masks_have_something_of_the_object() -> None:
+    masks = torch.stack([disc(192, 40, 50, 14), disc(192, 140, 150, 40), disc(192, 100, 30, 8)])
+    video = torch.tensor([0, 0, 1])
+    source, ious, with_another = generator(), [], [0, 0, 0]
+    for _ in range(60):
+        rough = roughen(masks, video, source)
+        assert rough.shape == masks.shape
+        assert rough.dtype == torch.bool
+        ious.append((rough & masks).sum((1, 2)) / (rough | masks).sum((1, 2)))
+        for i in range(3):
+            with_another[i] += bool((rough[i] & masks[i - 1]).sum() > 0.9 * masks[i - 1].sum())
+    mean = torch.stack(ious).mean(0)
+    assert (mean > 0.3).all()
+    assert (mean < 0.8).all()
+    # The object before it in the batch, if it is of the same image.
+    assert with_another[1] > 5
+    assert with_another[2] == 0
+    assert torch.equal(roughen(masks, video, generator(3)), roughen(masks, video, generator(3)))

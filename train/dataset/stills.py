@@ -66,7 +66,8 @@ class Photographs:
     - `NAME.jpg` and `NAME.json` with an RLE mask per object (SA-1B).
 
     Args:
-        folders: at least one. split: a tenth of the photographs, chosen by their names alone, is held out for validation.
+        folders: at least one; one that is named twice counts twice, but for validation.
+        split: a tenth of the photographs, chosen by their names alone, is held out for validation.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: a wrong folder, or one without photographs of this split.
@@ -74,7 +75,7 @@ class Photographs:
 
     def __init__(self, folders: Sequence[str | Path], split: Split) -> None:
         self.paths: list[Path] = []
-        for folder in map(Path, folders):
+        for folder in map(Path, folders if split == "train" else dict.fromkeys(folders)):
             has_regions = (folder / "regions").is_dir()
             images, suffix = (folder / "images", ".jpg") if has_regions else (folder, ".json")
             self.paths += [images / f"{name}.jpg" for name in _names_of_split(images, suffix, split)]
@@ -170,13 +171,14 @@ class StillImages(ClipDataset):
         photograph = self.photographs.read(index, rng)
         if self.things_only and photograph.has_parts:
             drawn = [draw_object(photograph, rng) for _ in range(self.max_objects)]
-            masks = [mask for mask in drawn if mask is not None]
+            masks = [mask for mask in drawn if mask is not None and mask.mean() >= self.min_share]
         else:
             shares = photograph.masks.mean((1, 2))
             chosen = draw_objects(np.where(shares >= self.min_share, shares, 0), self.max_objects, rng)
             masks = [_unite_maybe(photograph, i, self.union_probability, rng) for i in chosen]
         if not masks:
-            raise SampleError(f"{photograph.name} has no segment that is large enough and looks like an object")
+            wanted = "looks like an object" if self.things_only and photograph.has_parts else "is large enough"
+            raise SampleError(f"{photograph.name} has no segment that {wanted}")
         return RawClip(photograph.name, stack_frames([photograph.image]), torch.from_numpy(np.stack(masks)[None]))
 
 

@@ -41,8 +41,9 @@ class ClipTransform:
 
     Args:
         image_size: S, of the network's input in pixels. flip: probability of a horizontal flip.
-        degrees, shear: the affine map draws its angles from +- these.
-        scale: and its scale from this range; None for none. 0, 0 and None for no affine map.
+        degrees: the affine map rotates by up to +- this.
+        shear: and shears by an angle of up to +- this, in degrees.
+        scale: and scales by a factor from this range; None for no scaling. Without any of the three there is no affine map.
         clip_jitter: of the colours, the same for all frames. grayscale: probability that a clip loses its colours.
         frame_jitter: of the colours, drawn for each frame. reverse: probability of a reversal in time.
     """

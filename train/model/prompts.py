@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from i2v.modeling.layers import full_precision
+from i2v.utils.regions import depth, largest_component
+
 _BOX_NOISE = 0.1  # of the box's sides
 _MAX_BOX_NOISE = 20.0  # pixels
-# How much of a central click's place is left to chance, in parts of the depth.
-_NOISE = 0.1
-_DEPTH_LEVELS = 5
+# A central click is at least this deep inside its region, in parts of the region's largest depth.
+_CORE = 0.7
 
 
 def sample_click(
@@ -23,7 +26,7 @@ def sample_click(
         masks: (O, S, S) bool.
         predicted: likewise; None for no prediction, so that the click is on the object.
         generator: of the click's place.
-        central: click about the middle of the largest error, as a person does, instead of uniformly on all errors.
+        central: click deep inside of the largest connected error, as a person does, instead of uniformly on all errors.
 
     Returns:
         (O, 1, 2) float32 (x, y) in pixels and (O, 1) int32 labels.
@@ -33,10 +36,9 @@ def sample_click(
     errors = missed | wrong
     perfect = ~errors.flatten(1).any(dim=1)
     errors = torch.where(perfect[:, None, None], ~masks, errors)
-    scores = torch.rand(masks.shape, generator=generator, device=masks.device)
     if central:
-        scores = scores * _NOISE + torch.stack([_depth(part) for part in (missed, wrong)]).amax(dim=0)
-    scores = scores * errors
+        errors = _cores(missed, wrong, errors)
+    scores = torch.rand(masks.shape, generator=generator, device=masks.device) * errors
     index = scores.flatten(1).argmax(dim=1)
     labels = missed.flatten(1).gather(1, index[:, None]).int()
     width = masks.shape[-1]
@@ -44,11 +46,13 @@ def sample_click(
     return points.unsqueeze(1), labels
 
 
-def roughen(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Masks as a tracker that has lost its way leaves them: shifted, with parts missing and parts too many.
+def roughen(masks: Tensor, video: Tensor, generator: torch.Generator) -> Tensor:
+    """Masks as a tracker that has lost its way leaves them: shifted, with parts missing, with others too many, and now and then
+    with another object.
 
     Args:
         masks: (O, S, S) bool.
+        video: (O,) the image or clip of each object.
         generator: of the damage.
 
     Returns:
@@ -59,24 +63,26 @@ def roughen(masks: Tensor, generator: torch.Generator) -> Tensor:
         return torch.rand(*shape, generator=generator, device=masks.device)
 
     count, size = len(masks), masks.shape[-1]
-    area = masks.flatten(1).sum(dim=1).view(-1, 1, 1)
-    reach = (area.sqrt() / size).clamp(min=0.02)  # of the object, as a share of the frame
-    # An affine map near the identity, about the object's own size.
-    maps = torch.eye(2, 3, device=masks.device) + torch.cat(
-        [(draw(count, 2, 2) - 0.5) * 0.3, (draw(count, 2, 1) - 0.5) * 0.6 * reach], dim=2
-    )
-    grid = F.affine_grid(maps, [count, 1, size, size], align_corners=False)
-    moved = F.grid_sample(masks.unsqueeze(1).float(), grid, align_corners=False)[:, 0] > 0.5
+    floats = masks.float()
+    area = floats.sum((1, 2)).clamp(min=1)
+    place = torch.linspace(-1, 1, size, device=masks.device)
+    # The affine map leaves the object's centre where it is, but for a shift by a part of the object's own size.
+    centre = torch.stack([(floats.sum(dim) * place).sum(1) / area for dim in (1, 2)], dim=1).unsqueeze(2)
+    linear = torch.eye(2, device=masks.device) + 0.3 * (draw(count, 2, 2) - 0.5)
+    shift = 0.8 * (draw(count, 2, 1) - 0.5) * (area.sqrt() / size).view(-1, 1, 1)
+    maps = torch.cat([linear, centre - linear @ centre + shift], dim=2)
+    with full_precision(floats):
+        grid = F.affine_grid(maps, [count, 1, size, size], align_corners=False)
+        moved = F.grid_sample(floats.unsqueeze(1), grid, align_corners=False)[:, 0] > 0.5
     # Smooth noise cuts parts off, and adds some around the object.
     cells = int(torch.randint(4, 13, (), generator=generator, device=masks.device))
     noise = F.interpolate(draw(count, 2, cells, cells), size=(size, size), mode="bicubic", align_corners=False)
     near = F.max_pool2d(F.adaptive_max_pool2d(moved.unsqueeze(1).float(), 24), 3, stride=1, padding=1)
     near = F.interpolate(near, size=(size, size))[:, 0] > 0
-    lost, added = (noise > 0.75 - 0.3 * draw(count, 2, 1, 1)).unbind(dim=1)
+    lost, added = (noise > 0.9 - 0.35 * draw(count, 2, 1, 1)).unbind(dim=1)
     rough = (moved & ~lost) | (near & added)
-    # Now and then, another object as well.
-    other = draw(count, 1, 1) < 0.25
-    return torch.where(other, rough | rough.roll(1, dims=0), rough)
+    beside = (draw(count) < 0.25) & (video == video.roll(1))
+    return torch.where(beside[:, None, None], rough | masks.roll(1, dims=0), rough)
 
 
 def sample_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -103,12 +109,21 @@ def sample_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     return box.clamp(0, size - 1), labels
 
 
-def _depth(region: Tensor) -> Tensor:
-    """How deep a pixel lies inside of a region (O, S, S) bool, from 0 to 1: the average share of the region in windows of
-    doubling size around it."""
-    level = region.unsqueeze(1).float()
-    total = level
-    for _ in range(_DEPTH_LEVELS):
-        level = F.avg_pool2d(level, 2, ceil_mode=True)
-        total = total + F.interpolate(level, size=region.shape[-2:], mode="bilinear", align_corners=False)
-    return total[:, 0] * region / (1 + _DEPTH_LEVELS)
+def _cores(missed: Tensor, wrong: Tensor, errors: Tensor) -> Tensor:
+    """The middle of the largest connected error of each object.
+
+    Args:
+        missed: (O, S, S) bool, object that was missed.
+        wrong: likewise, foreground by mistake.
+        errors: where to click if nothing is wrong.
+
+    Returns:
+        (O, S, S) bool, where the error is at least `_CORE` of its largest depth deep.
+    """
+    cores = []
+    for parts in zip(*(x.cpu().numpy() for x in (missed, wrong, errors)), strict=True):
+        *regions, anywhere = parts
+        region = max((largest_component(part) for part in regions), key=np.count_nonzero)
+        depths = depth(region if region.any() else anywhere)
+        cores.append(torch.from_numpy(depths >= _CORE * depths.max()) & torch.from_numpy(depths > 0))
+    return torch.stack(cores).to(missed.device)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
-from i2v.modeling.sam_i2v import MASK_BIAS, MASK_SCALE, SAMI2V, MaskPrediction, ObjectMemory
+from i2v.modeling.sam_i2v import MASK_BIAS, MASK_SCALE, PREVIOUS_LOGIT_LIMIT, SAMI2V, MaskPrediction, ObjectMemory
 from train.model.prompts import roughen, sample_box, sample_click
 
 
@@ -22,8 +22,8 @@ class PromptPlan:
     Attributes:
         first: "mask", "click", "box" or "rough" (a mask full of errors, to be corrected) for each frame that is prompted at
             first.
-        corrected: the number of correction clicks of each frame that gets some.
-        forgetful: correction clicks in tracked frames do without the memory: the mask that was tracked has to do.
+        corrected: the number of correction clicks of each frame that gets some; at least 1 for a rough mask.
+        forgetful: correction clicks in tracked frames ignore the memory and see only the tracked mask.
         selected_memory: remember what the network's selector draws, as at inference, instead of the frames just before.
     """
 
@@ -45,12 +45,15 @@ class PromptSampling:
         correction_clicks: in each corrected frame.
         ground_truth_clicks: probability that a correction click is drawn from the object instead of the error.
         fewest_correction_clicks: draw the number of clicks of a frame from this to correction_clicks; None for always as many.
-        corrected_tracking: probability that, besides, 1 to max_corrected_frames tracked frames are corrected.
-        corrected_masks: probability that frames whose masks were given are corrected, too.
+        corrected_tracking: probability that 1 to max_corrected_frames tracked frames are corrected in addition.
+        corrected_masks: probability that frames whose masks were given are corrected in addition.
         rough_masks: probability that an image is prompted by a mask full of errors.
-        central_clicks: probability that a click is in the middle of the largest error instead of anywhere on the errors.
-        forgetful: probability that tracked frames are corrected without the memory.
+        central_clicks: probability that a click is deep inside of the largest error instead of anywhere on the errors.
+        forgetful: probability that the tracked frames of `corrected_tracking` are corrected without the memory.
         selected_memory: probability that a clip's memory is drawn by the network's selector.
+
+    Raises:
+        ValueError: a probability outside of 0 to 1, or a number of frames or clicks below 1.
     """
 
     mask: float = 0.5
@@ -67,8 +70,20 @@ class PromptSampling:
     forgetful: float = 0.0
     selected_memory: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not 0 <= value <= 1:
+                raise ValueError(f"prompts.{name} must be a probability from 0 to 1, not {value}")
+            if isinstance(value, int) and type(getattr(type(self), name)) is not float and value < 1:
+                raise ValueError(f"prompts.{name} must be at least 1, not {value}")
+        if (self.fewest_correction_clicks or 1) > self.correction_clicks:
+            raise ValueError(
+                f"prompts.fewest_correction_clicks={self.fewest_correction_clicks} is more than "
+                f"prompts.correction_clicks={self.correction_clicks}"
+            )
+
     def draw(self, num_frames: int, generator: torch.Generator) -> PromptPlan:
-        """Choose how a clip is prompted. An image is prompted by a click or a box, and corrected."""
+        """Choose how a clip is prompted. An image is prompted by a click, a box or a rough mask, and corrected."""
 
         def chance() -> float:
             return float(torch.rand((), generator=generator))
@@ -91,7 +106,7 @@ class PromptSampling:
             to_correct = frames[:corrected]
         if num_frames == 1 and chance_of(self.rough_masks):
             plan.first = {0: "rough"}
-        tracked = frames[prompted:]
+        tracked = [frame for frame in frames if frame not in plan.first and frame not in to_correct]
         if tracked and chance_of(self.corrected_tracking):
             to_correct = [*to_correct, *tracked[: integer(1, min(self.max_corrected_frames, len(tracked)))]]
             plan.forgetful = chance_of(self.forgetful)
@@ -102,19 +117,43 @@ class PromptSampling:
         }
         return plan
 
+    def costliest(self, num_frames: int) -> PromptPlan:
+        """The plan of a clip that takes the most memory."""
+        most = self.max_corrected_frames + (self.max_corrected_frames if self.corrected_tracking else 0)
+        corrected = range(min(max(most, self.max_prompted_frames), num_frames))
+        prompted = corrected[: self.max_prompted_frames]
+        return PromptPlan(dict.fromkeys(prompted, "click"), dict.fromkeys(corrected, self.correction_clicks))
+
 
 @dataclass
 class PromptedFrame:
     """What happened in a frame.
 
     Attributes:
-        predictions: one, and one more for each correction click. points, labels: of all clicks and the box, (O, N, 2) and
-            (O, N) as in `PromptEncoder`; None where there was none.
+        predictions: of the prompt or of tracking, if the prompt is not a rough mask, and one for each correction click.
+        points: of all clicks and the box, (O, N, 2), (x, y) in pixels of the network's input; None where there was none.
+        labels: (O, N) as in `PromptEncoder`, or None.
     """
 
     predictions: list[MaskPrediction]
     points: Tensor | None = None
     labels: Tensor | None = None
+
+    def add_points(self, points: Tensor, labels: Tensor) -> None:
+        """Add a click, or a box, to each object."""
+        self.points = points if self.points is None else torch.cat([self.points, points], dim=1)
+        self.labels = labels if self.labels is None else torch.cat([self.labels, labels], dim=1)
+
+
+@dataclass
+class _Views:
+    """What the network sees of a frame: the features (O, C, h, w) of each object's clip, high-resolution ones, the true masks
+    (O, S, S) bool, and the clip (O,) of each object."""
+
+    features: Tensor
+    high_res: list[Tensor]
+    masks: Tensor
+    video: Tensor
 
 
 class ClipRollout(nn.Module):
@@ -124,7 +163,8 @@ class ClipRollout(nn.Module):
     pointers with signed distances.
 
     Args:
-        model: the network. prompts: how the user is simulated.
+        model: the network.
+        prompts: how the user is simulated.
         activation_checkpointing: decode masks and encode memories again in the backward pass, instead of keeping their
             activations; the parts of the network have their own switches.
     """
@@ -149,8 +189,11 @@ class ClipRollout(nn.Module):
     ) -> list[PromptedFrame]:
         """
         Args:
-            frames: (B, T, 3, S, S) normalised. masks: (O, T, S, S) bool. video: (O,) the clip of each object.
-            generator: of the prompts, on the frames' device. plan: the prompts; by default drawn.
+            frames: (B, T, 3, S, S) normalised.
+            masks: (O, T, S, S) bool.
+            video: (O,) the clip of each object.
+            generator: of the prompts, on the frames' device.
+            plan: the prompts; by default drawn.
 
         Returns:
             What happened in each frame.
@@ -160,19 +203,18 @@ class ClipRollout(nn.Module):
             plan = self.prompts.draw(num_frames, torch.Generator().manual_seed(generator.initial_seed()))
         features, high_res = self.model.image_encoder.encode_clip(frames)
         features = features[video]
-
-        def similarity(time: int, others: Sequence[int]) -> Tensor:
-            """Of a frame to others, (len(others),): the batch has one plan, by the mean over its objects."""
-            flat = features.detach().flatten(2)
-            return torch.cosine_similarity(flat[:, time, None], flat[:, list(others)], dim=-1).mean(dim=0)
-
         results: dict[int, PromptedFrame] = {}
         memories: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # features, foreground and pointers by frame
         conditioning: set[int] = set()
         order = [*plan.first, *(t for t in range(num_frames) if t not in plan.first)]
         for t in order:
-            views = features[:, t], [level[video, t] for level in high_res]
-            results[t] = self._frame(t, plan, views, masks[:, t], memories, conditioning, num_frames, similarity, generator)
+            views = _Views(features[:, t], [level[video, t] for level in high_res], masks[:, t], video)
+            if t in plan.first:
+                results[t] = self._prompt(views, plan.first[t], plan.corrected.get(t, 0), generator)
+            else:
+                chosen = self._plan_memory(t, plan, features, memories.keys() - conditioning, conditioning, generator)
+                memory = self._gather(chosen, memories)
+                results[t] = self._track(views, memory, plan.corrected.get(t, 0), plan.forgetful, generator)
             if t in plan.first or t in plan.corrected:
                 conditioning.add(t)
             if num_frames > 1:
@@ -180,63 +222,89 @@ class ClipRollout(nn.Module):
                 memories[t] = self._run(self._remember, features[:, t], results[t].predictions[-1], given)
         return [results[t] for t in range(num_frames)]
 
-    def _frame(
-        self,
-        t: int,
-        plan: PromptPlan,
-        views: tuple[Tensor, list[Tensor]],
-        masks: Tensor,
-        memories: dict[int, tuple[Tensor, Tensor, Tensor]],
-        conditioning: set[int],
-        num_frames: int,
-        similarity: Callable[[int, Sequence[int]], Tensor],
-        generator: torch.Generator,
-    ) -> PromptedFrame:
-        (features, high_res), batch, prompt = views, len(masks), plan.first.get(t)
-        memory = None
-        if prompt is None:
-            tracked = memories.keys() - conditioning
-            if plan.selected_memory:
-                seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-                chosen = self.model.memory_selector.plan(t, conditioning, tracked, lambda times: similarity(t, times), seed)
-            else:
-                chosen = self.memory_selector.plan(t, conditioning, tracked, num_frames=num_frames, look_ahead=True)
-            memory = self._gather(chosen, memories)
-        conditioned, memory_prompts = self.model.condition(features, memory, batch)
-
-        def decode(former: Tensor | None) -> MaskPrediction:
-            return self._run(self.model.decode, conditioned, memory_prompts, batch, points, labels, former, None, high_res)
-
-        points = labels = former = None
-        predictions = []
-        if prompt == "mask":
-            given = masks.unsqueeze(1).float()
-            prediction = self._run(self.model.use_mask, features, given, high_res)
+    def _prompt(self, views: _Views, kind: str, num_clicks: int, generator: torch.Generator) -> PromptedFrame:
+        """A frame that is prompted at first, without memory."""
+        conditioned = self.model.condition(views.features, None, len(views.masks))
+        frame = PromptedFrame([])
+        former = None
+        if kind == "mask":
+            given = views.masks.unsqueeze(1).float()
+            prediction = self._run(self.model.use_mask, views.features, given, views.high_res)
             # The loss and the memory see the mask as it was given, at full size.
-            predictions = [replace(prediction, all_masks=given * MASK_SCALE + MASK_BIAS)]
-        elif prompt == "rough":
-            former = roughen(masks, generator).unsqueeze(1).float() * MASK_SCALE + MASK_BIAS
+            frame.predictions.append(replace(prediction, all_masks=given * MASK_SCALE + MASK_BIAS))
+        elif kind == "rough":
+            former = roughen(views.masks, views.video, generator).unsqueeze(1).float() * MASK_SCALE + MASK_BIAS
         else:
-            if prompt == "box":
-                points, labels = sample_box(masks, generator)
-            elif prompt == "click":
-                points, labels = sample_click(masks, None, generator, self._is_central(generator))
-            predictions = [decode(None)]
-        if t in plan.corrected and prompt is None and plan.forgetful:
-            conditioned, memory_prompts = self.model.condition(features, None, batch)
-        for _ in range(plan.corrected.get(t, 0)):
-            former = predictions[-1].masks if predictions else former
+            if kind == "box":
+                frame.add_points(*sample_box(views.masks, generator))
+            else:
+                frame.add_points(*sample_click(views.masks, None, generator, self._is_central(generator)))
+            frame.predictions.append(self._decode(views, conditioned, frame, None))
+        self._correct(views, conditioned, frame, former, num_clicks, generator)
+        return frame
+
+    def _track(
+        self, views: _Views, memory: ObjectMemory, num_clicks: int, forgetful: bool, generator: torch.Generator
+    ) -> PromptedFrame:
+        """A frame that is predicted from the memory, and perhaps corrected."""
+        batch = len(views.masks)
+        conditioned = self.model.condition(views.features, memory, batch)
+        frame = PromptedFrame([])
+        frame.predictions.append(self._decode(views, conditioned, frame, None))
+        if num_clicks and forgetful:
+            conditioned = self.model.condition(views.features, None, batch)
+        self._correct(views, conditioned, frame, None, num_clicks, generator)
+        return frame
+
+    def _correct(
+        self,
+        views: _Views,
+        conditioned: tuple[Tensor, Tensor | None],
+        frame: PromptedFrame,
+        former: Tensor | None,
+        num_clicks: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Click on the errors of the frame's last prediction, or of `former` if there is none yet, and predict again."""
+        for _ in range(num_clicks):
+            former = frame.predictions[-1].masks if frame.predictions else former
             from_object = torch.rand((), generator=generator, device=generator.device) < self.prompts.ground_truth_clicks
             shown = None if from_object else self.model.upsample(former)[:, 0] > 0
-            new_points, new_labels = sample_click(masks, shown, generator, self._is_central(generator))
-            points = new_points if points is None else torch.cat([points, new_points], dim=1)
-            labels = new_labels if labels is None else torch.cat([labels, new_labels], dim=1)
-            predictions.append(decode(former))
-        return PromptedFrame(predictions, points, labels)
+            frame.add_points(*sample_click(views.masks, shown, generator, self._is_central(generator)))
+            frame.predictions.append(self._decode(views, conditioned, frame, former))
+
+    def _decode(
+        self, views: _Views, conditioned: tuple[Tensor, Tensor | None], frame: PromptedFrame, former: Tensor | None
+    ) -> MaskPrediction:
+        if former is not None:
+            former = former.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)  # as at inference
+        batch, points, labels = len(views.masks), frame.points, frame.labels
+        return self._run(self.model.decode, *conditioned, batch, points, labels, former, None, views.high_res)
 
     def _is_central(self, generator: torch.Generator) -> bool:
         probability = self.prompts.central_clicks
         return probability > 0 and bool(torch.rand((), generator=generator, device=generator.device) < probability)
+
+    def _plan_memory(
+        self,
+        t: int,
+        plan: PromptPlan,
+        features: Tensor,
+        tracked: set[int],
+        conditioning: set[int],
+        generator: torch.Generator,
+    ) -> MemoryPlan:
+        num_frames = features.shape[1]
+        if not plan.selected_memory:
+            return self.memory_selector.plan(t, conditioning, tracked, num_frames=num_frames, look_ahead=True)
+
+        def similarity(times: Sequence[int]) -> Tensor:
+            """To the frames at these times, (len(times),): the batch has one plan, by the mean over its objects."""
+            flat = features.detach().flatten(2).float()
+            return torch.cosine_similarity(flat[:, t, None], flat[:, list(times)], dim=-1).mean(dim=0)
+
+        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        return self.model.memory_selector.plan(t, conditioning, tracked, similarity, seed, num_frames)
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if self.activation_checkpointing and torch.is_grad_enabled():

@@ -95,8 +95,9 @@ class TemporalFeatureIntegrator(nn.Module):
         patch_size: of the temporal stem, in pixels; the stride of the features.
         stem_kernel: length of the temporal stem in frames, odd.
         activation_checkpointing: recompute the temporal nets in the backward pass.
-        residual: add the result, scaled per channel, to the trunk's last map, from a scale of zero on: an image segmenter that
-            is upgraded to video starts with the features that it was trained with. As published, the result replaces them.
+        residual_scale: add the result to the trunk's last map, with a learned scale per channel that starts at this value: an
+            image segmenter that is upgraded to video starts with about the features that it was trained with, or exactly those
+            from 0. None, as published: the result replaces them.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class TemporalFeatureIntegrator(nn.Module):
         stem_kernel: int = 5,
         num_rounds: int = 3,
         activation_checkpointing: bool = False,
-        residual: bool = False,
+        residual_scale: float | None = None,
     ) -> None:
         super().__init__()
         levels = range(len(in_channels))
@@ -131,7 +132,7 @@ class TemporalFeatureIntegrator(nn.Module):
         self.apply(_init_weights)
         # What the last level would tell the temporal branch reaches nothing, but published checkpoints have it.
         self.integration2temporal_nets[-1].requires_grad_(False)
-        self.residual_scale = nn.Parameter(torch.zeros(out_channels, 1, 1)) if residual else None
+        self.residual_scale = None if residual_scale is None else nn.Parameter(torch.full((out_channels,), residual_scale))
 
     def stem_products(self, images: Tensor) -> Tensor:
         """What each tap of the temporal stem makes of each frame. It depends on one frame only, so that windows share it.
@@ -183,7 +184,7 @@ class TemporalFeatureIntegrator(nn.Module):
                 res = self.integration_nets[level](up)
         if self.residual_scale is None:
             return res + up
-        return maps[-1] + self.residual_scale * (res + up)
+        return maps[-1] + self.residual_scale[:, None, None] * (res + up)
 
     def _stem(self, products: Sequence[Tensor]) -> Tensor:
         """The temporal stem from its products: (B, T, temporal_channels, h, w), zeros outside of the window."""

@@ -1,8 +1,8 @@
 """Prompts as maps: clicks, boxes and the mask to start from, drawn at the resolution of the masks.
 
-Clicks that are tokens alone reach the mask through the attention of the decoder, which a small model, trained briefly, does not
-learn well enough to obey them. Click-based segmenters of this size draw them as discs (Sofiiuk et al., "Reviving Iterative
-Training with Mask Guidance for Interactive Segmentation", 2021). The published SAM-I2V does without.
+Point tokens influence the mask only through the decoder's attention, which a small, briefly trained model does not learn to
+follow. Click-based segmenters of this size draw clicks as discs (Sofiiuk et al., "Reviving Iterative Training with Mask
+Guidance for Interactive Segmentation", 2021). The published SAM-I2V does not.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from i2v.modeling.sam.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGA
 
 
 class DensePromptEncoder(nn.Module):
-    """Encodes prompts as maps of every resolution that the mask decoder goes through. Without training it adds zero.
+    """Encodes prompts as maps at every resolution of the mask decoder. Before training it adds zero.
 
     Args:
         width: of the features.
         channels: of each level of the decoder's upscaling, from coarse to fine.
         image_size: side of the network's input, in pixels.
-        mask_size: side of the masks, in cells.
+        feature_stride: pixels per feature; each level of the upscaling halves it.
         click_radius: of the discs, in cells of the mask.
     """
 
-    def __init__(self, width: int, channels: Sequence[int], image_size: int, mask_size: int, click_radius: float = 3.0) -> None:
+    def __init__(
+        self, width: int, channels: Sequence[int], image_size: int, feature_stride: int, click_radius: float = 3.0
+    ) -> None:
         super().__init__()
         self.image_size = image_size
-        self.mask_size = mask_size
+        self.mask_size = image_size // feature_stride * 2 ** len(channels)
+        self.channels = list(channels)
         self.click_radius = click_radius
         finest, *others = reversed(channels)
         hidden = [4, *others, width // 2]
@@ -71,8 +74,8 @@ class DensePromptEncoder(nn.Module):
         dx, dy = grid - cells[..., :1], grid - cells[..., 1:]  # (B, N, mask_size)
         disc = (dx.square()[:, :, None, :] + dy.square()[:, :, :, None]) <= self.click_radius**2
         maps = [(disc & (labels == kind)[..., None, None]).any(dim=1) for kind in (POSITIVE, NEGATIVE)]
-        # What is to the right of and below a first corner, and to the left of and above a second one.
+        # Right of and below a first corner, left of and above a second one; cells that the box cuts count.
         is_first, is_second = ((labels == kind)[..., None] for kind in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
-        inside_x, inside_y = (((is_first & (d >= 0)).any(1) & (is_second & (d <= 0)).any(1)) for d in (dx, dy))
+        inside_x, inside_y = (((is_first & (d > -1)).any(1) & (is_second & (d < 1)).any(1)) for d in (dx, dy))
         maps.append(inside_y[:, :, None] & inside_x[:, None, :])
         return torch.stack(maps, dim=1).float()
