@@ -196,9 +196,10 @@ def _evaluate_sequence(
     for frame in evaluated:
         true_image = _eight_bits(ground_truth.open(frame), ground_truth.paths[frame])
         found_image = None
-        if prediction:
-            path = predictions.get(frame, prediction / ground_truth.paths[frame].name)
-            found_image = _read_prediction(path, true_image.size, problems)
+        if frame in predictions:
+            found_image = _read_prediction(predictions[frame], true_image.size, problems)
+        elif prediction:
+            problems.add("frame", f"{prediction / ground_truth.paths[frame].name} is missing: it scores 0")
         if void is not None:
             true_image, found_image = _without_void(true_image, found_image, void)
         box = _box_around(true_image, found_image)
@@ -235,9 +236,7 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _read_prediction(path: Path, size: tuple[int, int], problems: Problems) -> Image.Image | None:
-    """A predicted label image of the size (width, height), or None, counted, if there is no such one."""
-    if not path.exists():
-        return problems.add("frame", f"{path} is missing: it scores 0")
+    """A predicted label image of the size (width, height), or None, counted, if it cannot be used."""
     try:
         image = _eight_bits(open_labels(path), path)
     except ValueError as error:

@@ -76,12 +76,14 @@ def is_foreign(name: str) -> bool:
 
 def entries(folder: Path) -> list[Path]:
     """Files and folders in a folder, in the order of their names, without hidden and foreign ones."""
-    return sorted(path for path in folder.iterdir() if not is_foreign(path.name))
+    with os.scandir(folder) as found:
+        return [folder / name for name in sorted(entry.name for entry in found) if not is_foreign(name)]
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, in the order of their names, without hidden and foreign ones."""
-    return [path for path in entries(folder) if path.is_dir()]
+    with os.scandir(folder) as found:
+        return [folder / name for name in sorted(entry.name for entry in found if entry.is_dir()) if not is_foreign(name)]
 
 
 def walk(folder: Path) -> Iterator[Path]:

@@ -107,7 +107,7 @@ class ImageFolder(Frames):
         path = self.paths[index]
         try:
             image = read_rgb(path, self._value_range)
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             raise ValueError(f"cannot decode frame {index}: {error}") from error
         self._check_size(path, image.shape[1], image.shape[0])
         return image

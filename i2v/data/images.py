@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
 }
 ALL_SUFFIXES = tuple(suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes)
+_KINDS = {suffix: kind for kind, suffixes in IMAGE_SUFFIXES.items() for suffix in suffixes}
 # How the values of images of more than 8 bits become 0 to 255: None for the range of their type, "data" for that of the video's
 # own values, or the values that become black and white.
 ValueRange = tuple[float, float] | Literal["data"] | None
@@ -30,8 +31,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 def kind_of(path: Path) -> str | None:
     """The kind of an image file by its suffix, a key of `IMAGE_SUFFIXES`; None if it is none."""
-    suffix = path.suffix.lower()
-    return next((kind for kind, suffixes in IMAGE_SUFFIXES.items() if suffix in suffixes), None)
+    return _KINDS.get(path.suffix.lower())
 
 
 @contextmanager
@@ -39,7 +39,8 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     """Open an image file with one picture in it.
 
     Raises:
-        ValueError: it is missing, corrupt, cut off, or holds several pictures; also where that shows within the block.
+        FileNotFoundError: no such file.
+        ValueError: it is corrupt, cut off, or holds several pictures; also where that shows within the block.
     """
     try:
         with Image.open(path) as image:
@@ -48,7 +49,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
                 raise ValueError(f"{path} holds {image.n_frames} pictures: write each to a file of its own")
             yield image
     except FileNotFoundError as error:
-        raise ValueError(f"no such file: {path}") from error
+        raise FileNotFoundError(f"no such file: {path}") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a readable image, it may be corrupt or truncated: {error}") from error
 
@@ -64,6 +65,7 @@ def read_rgb(path: str | Path, value_range: tuple[float, float] | None = None) -
         (H, W, 3) uint8 RGB.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: see `open_image` and `to_rgb`; the message names the file.
     """
     with open_image(path) as image:

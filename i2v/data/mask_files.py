@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from i2v.data.files import entries, listed, natural_key, warn_once
-from i2v.data.images import IMAGE_SUFFIXES, kind_of, open_image, upright
+from i2v.data.images import kind_of, open_image, upright
 from i2v.utils.files import atomic_write
 
 # An image in which everything but 0 has this value is a mask, as in DAVIS 2016, rather than object 255.
@@ -51,13 +51,14 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
         ValueError: not an image that can be read, or one that does not tell objects apart.
     """
     if isinstance(source, Image.Image):
-        labels = _labels_of(upright(source), source.format in _LOSSY, "the mask", "the mask")
+        labels = _labels_of(upright(source), source.format in _LOSSY, "the mask")
     else:
-        if not Path(source).exists():
-            raise FileNotFoundError(f"no such mask: {source}")
-        with open_image(source) as image:
-            image.load()
-            labels = _labels_of(upright(image), image.format in _LOSSY, str(source), f"{Path(source).parent}: a mask")
+        try:
+            with open_image(source) as image:
+                image.load()
+                labels = _labels_of(upright(image), image.format in _LOSSY, str(source))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no such mask: {source}") from error
     if void is None:
         return labels
     if labels.mode == "I":
@@ -97,7 +98,8 @@ def labels_in(image: Image.Image) -> list[int]:
     """The labels in an image of `open_labels`, in order, without 0."""
     if image.mode == "I":
         return [int(label) for label in np.unique(np.asarray(image)) if label]
-    return [label for label, count in enumerate(image.histogram()) if count and label]
+    box = image.getbbox()  # most of a mask is background, which need not be looked at twice
+    return [label for label, count in enumerate(image.crop(box).histogram()) if count and label] if box else []
 
 
 def same_colour(one: Sequence[int], other: Sequence[int]) -> bool:
@@ -113,13 +115,15 @@ def mask_paths(folder: Path) -> dict[str, Path]:
     Raises:
         ValueError: two of them have the same name.
     """
-    files = [path for path in entries(folder) if not path.is_dir()]
-    kinds = [[path for path in files if kind_of(path) == kind] for kind in ("PNG", *(set(IMAGE_SUFFIXES) - {"PNG"}))]
+    kinds: dict[str | None, list[Path]] = {}
+    for path in entries(folder):
+        kinds.setdefault(kind_of(path), []).append(path)
+    kinds.pop(None, None)
     found: dict[str, Path] = {}
-    for path in sorted(next(filter(None, kinds), []), key=lambda path: natural_key(path.stem)):
+    for path in kinds.get("PNG") or next(iter(kinds.values()), []):
         if found.setdefault(path.stem, path) is not path:
             raise ValueError(f"{found[path.stem]} and {path.name} both are masks of frame {path.stem}")
-    return found
+    return {name: found[name] for name in sorted(found, key=natural_key)}
 
 
 def davis_palette() -> list[int]:
@@ -145,21 +149,20 @@ def save_label_image(path: str | Path, labels: np.ndarray) -> None:
         image.save(temporary, format="PNG")
 
 
-def _labels_of(image: Image.Image, lossy: bool, name: str, kind: str) -> Image.Image:
+def _labels_of(image: Image.Image, lossy: bool, name: str) -> Image.Image:
     """See `open_labels`.
 
     Args:
         image: decoded and upright.
         lossy: whether it was compressed with loss.
-        name: of the image, for errors.
-        kind: of images, for warnings, which come once for all of the kind.
+        name: of the image, for messages.
     """
     if image.mode == "P" and _only_background_is_transparent(image):
         return image
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("L", "I") or image.mode.startswith("I;16"):
-        return _of_grey(image, lossy, name, kind)
+        return _of_grey(image, lossy, name)
     if image.mode == "F":
         raise ValueError(f"{name} has values that are floats: expected labels, or a mask of 0 and 255")
     pixels = np.asarray(image.convert("RGBA"))
@@ -168,10 +171,10 @@ def _labels_of(image: Image.Image, lossy: bool, name: str, kind: str) -> Image.I
         opaque = alpha >= _HALF
         if len(_unique_colours(pixels[opaque])) > _MANY:  # something that was cut out of a photograph
             if ((alpha > 0) & (alpha < 255)).any():
-                _warn_threshold(kind)
+                _warn_threshold(name)
             return Image.fromarray(np.where(opaque, np.uint8(MASK_VALUE), np.uint8(0)))
-        return _of_painted(pixels, opaque, name, kind)
-    return _of_colours(pixels[..., :3], lossy, name, kind)
+        return _of_painted(pixels, opaque, name)
+    return _of_colours(pixels[..., :3], lossy, name)
 
 
 def _only_background_is_transparent(image: Image.Image) -> bool:
@@ -181,7 +184,7 @@ def _only_background_is_transparent(image: Image.Image) -> bool:
     return transparent == 0
 
 
-def _of_grey(image: Image.Image, lossy: bool, name: str, kind: str) -> Image.Image:
+def _of_grey(image: Image.Image, lossy: bool, name: str) -> Image.Image:
     """The labels of a grey image; those of more than 8 bits are never smoothed."""
     if image.mode != "L":
         values = np.asarray(image).astype(np.int32)
@@ -193,7 +196,7 @@ def _of_grey(image: Image.Image, lossy: bool, name: str, kind: str) -> Image.Ima
         raise ValueError(f"{name} was compressed with loss, and is too dark to tell its mask: save it as PNG")
     if lossy or _is_smoothed(image, values):
         if any(value < MASK_VALUE for value in values):
-            _warn_threshold(kind)
+            _warn_threshold(name)
         half = (values[-1] + 1) // 2 if values else _HALF
         return image.point([MASK_VALUE if value >= half else 0 for value in range(256)])
     return image
@@ -212,22 +215,22 @@ def _is_smoothed(image: Image.Image, values: Sequence[int]) -> bool:
     return len(flat) <= 1 and any(_DARK <= value < _BRIGHT for value in values if value not in flat)
 
 
-def _of_painted(pixels: np.ndarray, opaque: np.ndarray, name: str, kind: str) -> Image.Image:
+def _of_painted(pixels: np.ndarray, opaque: np.ndarray, name: str) -> Image.Image:
     """The labels of an image whose opaque part has a few colours, (H, W, 4) uint8; black may be the only one of them."""
     colours = _unique_colours(pixels[opaque])
     if ((pixels[..., 3] > 0) & (pixels[..., 3] < 255)).any():
-        _warn_threshold(kind)
+        _warn_threshold(name)
     if not colours.any():
         return Image.fromarray(np.where(opaque, np.uint8(MASK_VALUE), np.uint8(0)))
     if not colours.all():
         raise ValueError(f"{name} is painted in black and in other colours on nothing: expected labels, or one mask")
-    return _of_colours(np.where(opaque[..., None], pixels[..., :3], np.uint8(0)), False, name, kind)
+    return _of_colours(np.where(opaque[..., None], pixels[..., :3], np.uint8(0)), False, name)
 
 
-def _of_colours(pixels: np.ndarray, lossy: bool, name: str, kind: str) -> Image.Image:
+def _of_colours(pixels: np.ndarray, lossy: bool, name: str) -> Image.Image:
     """The labels of an image in colour, (H, W, 3) uint8."""
     if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
-        return _of_grey(Image.fromarray(np.ascontiguousarray(pixels[..., 0])), lossy, name, kind)
+        return _of_grey(Image.fromarray(np.ascontiguousarray(pixels[..., 0])), lossy, name)
     packed = _pack(pixels)
     colours = np.unique(packed)
     palette = _pack(np.reshape(davis_palette(), (256, 3)))
@@ -246,7 +249,7 @@ def _of_colours(pixels: np.ndarray, lossy: bool, name: str, kind: str) -> Image.
             "image, whose values are the labels, or DAVIS' colours"
         )
     if np.count_nonzero(colours) > 1:
-        _warn_threshold(kind)
+        _warn_threshold(name)
     labels = Image.fromarray(np.where(inside, np.uint8(MASK_VALUE), np.uint8(0)))
     labels.info["colour"] = tuple(np.median(pixels[inside], axis=0).astype(int).tolist())
     return labels
@@ -261,5 +264,8 @@ def _unique_colours(pixels: np.ndarray) -> np.ndarray:
     return np.unique(_pack(pixels))
 
 
-def _warn_threshold(kind: str) -> None:
-    warn_once(f"{kind} has smooth edges or was compressed with loss, and is thresholded at half: PNGs of 0 and 255 are exact")
+def _warn_threshold(name: str) -> None:
+    """Once for all masks of a folder."""
+    folder = Path(name).parent
+    what = name if folder == Path() else f"{folder}: a mask"
+    warn_once(f"{what} has smooth edges or was compressed with loss, and is thresholded at half: PNGs of 0 and 255 are exact")
