@@ -74,16 +74,20 @@ def is_foreign(name: str) -> bool:
     return name.startswith(".") or name.lower() in _FOREIGN
 
 
-def entries(folder: Path) -> list[Path]:
-    """Files and folders in a folder, in the order of their names, without hidden and foreign ones."""
+def scan(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, in the order of the names, without hidden and foreign entries."""
     with os.scandir(folder) as found:
-        return [folder / name for name in sorted(entry.name for entry in found) if not is_foreign(name)]
+        return sorted((entry for entry in found if not is_foreign(entry.name)), key=lambda entry: entry.name)
+
+
+def entries(folder: Path) -> list[Path]:
+    """Paths of what is in a folder, see `scan`."""
+    return [folder / entry.name for entry in scan(folder)]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, in the order of their names, without hidden and foreign ones."""
-    with os.scandir(folder) as found:
-        return [folder / name for name in sorted(entry.name for entry in found if entry.is_dir()) if not is_foreign(name)]
+    """Paths of the folders in a folder, see `scan`."""
+    return [folder / entry.name for entry in scan(folder) if entry.is_dir()]
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -190,6 +194,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())  # from bytes: the encoding and a byte order mark are recognised
 
 
+@functools.lru_cache(maxsize=2**14)  # most videos have the same names
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
     """A key that sorts names as people do: numbers in them by their value, letters in any case alike."""
     return tuple((int(part), "") if i % 2 else (0, part.casefold()) for i, part in enumerate(_parts(name)))
@@ -263,9 +268,10 @@ def match_frames(names: Sequence[str], frames: Sequence[str]) -> dict[str, int]:
     return {name: by_number[number] for name, number in zip(names, numbers, strict=False) if number in by_number}
 
 
-def _parts(name: str) -> list[str]:
+@functools.lru_cache(maxsize=2**14)
+def _parts(name: str) -> tuple[str, ...]:
     """Text and numbers in turn; the first and the last one are text, perhaps empty."""
-    return re.split("([0-9]+)", name)
+    return tuple(re.split("([0-9]+)", name))
 
 
 def _columns(names: Sequence[str]) -> list[list[int]]:

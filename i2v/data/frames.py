@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import entries, gaps, in_frame_order, listed, warn_once
+from i2v.data.files import gaps, in_frame_order, listed, scan, warn_once
 from i2v.data.images import IMAGE_SUFFIXES, ValueRange, kind_of, read_rgb, to_rgb, upright_size, value_bounds
 from i2v.utils.files import read_each
 
@@ -411,10 +411,13 @@ def frame_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder of frames")
     kinds: dict[str, list[Path]] = defaultdict(list)
-    others = []
-    for path in entries(folder):
-        kind = None if path.is_dir() else kind_of(path)
+    others, broken = [], []
+    for entry in scan(folder):
+        path = folder / entry.name
+        kind = None if entry.is_dir() else kind_of(path)
         (others if kind is None else kinds[kind]).append(path)
+        if kind is not None and entry.is_symlink() and not path.exists():
+            broken.append(path.name)
     if not kinds:
         files = [path for path in others if path.is_file()]
         found = "it is empty"
@@ -423,7 +426,7 @@ def frame_paths(folder: Path) -> list[Path]:
         raise ValueError(f"no JPEG or PNG frames in {folder}, nor others of the kinds that are read ({_KINDS}): {found}")
     kind = _kind_of_frames(folder, kinds)
     paths = in_frame_order(kinds.pop(kind))
-    if broken := [path.name for path in paths if not path.exists()]:
+    if broken:
         raise ValueError(f"{folder} has links to files that are not there: {listed(broken)}")
     if left_out := [path.name for images in kinds.values() for path in images]:
         warn_once(f"{folder}: {len(left_out)} images that are not {kind} are left out, as masks: {listed(left_out)}")
