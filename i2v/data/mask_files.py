@@ -19,11 +19,17 @@ MASK_VALUE = 255
 _HALF = 128
 # What is this dark or bright is taken for black or white that compression or smoothing has changed.
 _DARK, _BRIGHT = 32, 224
-# An image with more values or colours than this is a photograph, or was compressed with loss.
+# What has more colours than this is a photograph.
 _MANY = 32
 # How far apart the colours of one object may be, per channel.
 _SHADES = 64
 _LOSSY = ("JPEG", "MPO", "WEBP")
+# Up to this many values, each is looked at; of more, those that are nearly black or white are traces of compression.
+_FEW = 8
+_UNKNOWN_COLOURS = (
+    "{} is an image in colour, with several of them that do not tell which object is which: expected a palette or grey image, "
+    "whose values are the labels, or DAVIS' colours"
+)
 
 
 def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Image.Image:
@@ -203,16 +209,17 @@ def _of_grey(image: Image.Image, lossy: bool, name: str) -> Image.Image:
 
 
 def _is_smoothed(image: Image.Image, values: Sequence[int]) -> bool:
-    """Whether a grey image is a mask with smooth edges, rather than one with labels: no value between black and white fills
-    any area, if only of 3x3 pixels."""
+    """Whether a grey image is a mask with smooth edges, rather than one with labels: no value between black and white fills an
+    area of as much as 3x3 pixels."""
     if len(values) < 2 or values[-1] < _HALF:
         return False
     pixels = np.asarray(image)
     kernel = np.ones((3, 3), np.uint8)
     flat = set(np.unique(pixels[cv2.erode(pixels, kernel) == cv2.dilate(pixels, kernel)]).tolist()) - {0}
-    if len(values) > _MANY:  # compression left its traces in black and white, too
-        return all(value < _DARK or value >= _BRIGHT for value in flat)
-    return len(flat) <= 1 and any(_DARK <= value < _BRIGHT for value in values if value not in flat)
+    between = {value for value in values if _DARK <= value < _BRIGHT}
+    if len(values) > _FEW:
+        return bool(between or values[-2] >= _BRIGHT) and not between & flat
+    return len(flat) <= 1 and bool(between - flat)
 
 
 def _of_painted(pixels: np.ndarray, opaque: np.ndarray, name: str) -> Image.Image:
@@ -243,14 +250,15 @@ def _of_colours(pixels: np.ndarray, lossy: bool, name: str) -> Image.Image:
         return image
     brightness = pixels.max(axis=2)
     inside = brightness >= (int(brightness.max()) + 1) // 2
-    if not same_colour(pixels[inside].min(axis=0), pixels[inside].max(axis=0)):
-        raise ValueError(
-            f"{name} is an image in colour with several of them, which do not tell objects apart: expected a palette or grey "
-            "image, whose values are the labels, or DAVIS' colours"
-        )
-    if np.count_nonzero(colours) > 1:
-        _warn_threshold(name)
-    labels = Image.fromarray(np.where(inside, np.uint8(MASK_VALUE), np.uint8(0)))
+    if lossy and (core := cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).view(bool)).any():
+        inside = core  # compression mixes the colours at the edges
+    hues = pixels[inside] * (255 / brightness[inside, None])
+    if not same_colour(hues.min(axis=0), hues.max(axis=0)):
+        raise ValueError(_UNKNOWN_COLOURS.format(name))
+    labels = _of_grey(Image.fromarray(brightness), lossy, name)
+    if len(labels_in(labels)) > 1:
+        raise ValueError(_UNKNOWN_COLOURS.format(name))
+    labels = labels.point([0] + [MASK_VALUE] * 255)
     labels.info["colour"] = tuple(np.median(pixels[inside], axis=0).astype(int).tolist())
     return labels
 

@@ -208,9 +208,9 @@ def test_session_after_a_fork(tiny_predictor, tmp_path):
 def test_state_says_that_it_cannot_be_pickled(tiny_predictor, tiny_video, tmp_path):
     state = tiny_predictor.init_state(tiny_video)
     for copied in (pickle.dumps, copy.deepcopy, copy.copy):
-        with pytest.raises(TypeError, match="session .*cannot be pickled .*init_state"):
+        with pytest.raises(TypeError, match=r"session .*cannot be pickled .*init_state"):
             copied(state)
     frames = VideoFile(write(tmp_path / "a.mp4"))
     assert number_in(pickle.loads(pickle.dumps(frames))[7]) == 7
-    with pytest.raises(TypeError, match="iterator cannot be pickled"):
+    with pytest.raises(TypeError, match=r"iterator cannot be pickled"):
         pickle.dumps(open_frames(iter(tiny_video)))
