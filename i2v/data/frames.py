@@ -438,7 +438,7 @@ def frame_paths(folder: Path) -> list[Path]:
 def _kind_of_frames(folder: Path, kinds: dict[str, list[Path]]) -> str:
     """Which of several kinds of images are frames: JPEG, beside which there may be a mask for each of them."""
     jpegs = len(kinds.get("JPEG", ()))
-    if len(kinds) > 1 and any(len(images) > max(jpegs, 1) for images in kinds.values() if images is not kinds.get("JPEG")):
+    if len(kinds) > 1 and any(len(images) > jpegs for images in kinds.values()):
         found = "; ".join(f"{len(images)} {kind} ({images[0].name}, ...)" for kind, images in kinds.items())
         raise ValueError(f"{folder} has images of several kinds: {found}. Leave only the frames in it")
     return "JPEG" if jpegs else next(iter(kinds))

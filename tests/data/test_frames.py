@@ -31,7 +31,7 @@ def values(frames) -> list[int]:
     [
         ["frame_9.jpg", "frame_000010.jpg", "frame_11.jpeg"],
         ["2.PNG", "10.png", "0100.png"],
-        ["IMG_9.webp", "img_10.webp", "img_11.WEBP"],
+        ["img_9.webp", "IMG_10.webp", "img_11.WEBP"],
         ["0.bmp", "1.bmp", "2.bmp"],
         ["1.tif", "2.tiff", "3.TIF"],
         ["1305031102.875304.png", "1305031102.911185.png", "1305031103.011234.png"],
@@ -51,6 +51,7 @@ def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
     ("names", "by_name", "by_number"),
     [
         (["take2_shot7_8.JPG", "take1_shot9_9.JPG", "take1_shot1_10.JPG"], "take1_shot1_10.JPG, take1", "take2_shot7_8.JPG, t"),
+        (["0.25.png", "0.5.png", "0.75.png"], "0.5.png, 0.25.png, 0.75.png", "0.25.png, 0.5.png, 0.75.png"),
         (["b_1.jpg", "a_2.jpg"], "a_2.jpg, b_1.jpg", "b_1.jpg, a_2.jpg"),
         (["cam2_0001.png", "cam1_0002.png"], "cam1_0002.png, cam2_0001.png", "cam2_0001.png, cam1_0002.png"),
     ],

@@ -145,6 +145,12 @@ def test_arbitrary_choices_are_refused(tmp_path):
         ImageFolder(tmp_path)
 
 
+def test_two_kinds_without_jpeg_are_refused(tmp_path):
+    save(tmp_path, "0.png", "1.tif")
+    with pytest.raises(ValueError, match=r"several kinds"):
+        ImageFolder(tmp_path)
+
+
 def test_link_to_nothing_and_pages(tmp_path):
     save(tmp_path, "0.jpg")
     (tmp_path / "1.jpg").symlink_to(tmp_path / "gone.jpg")
