@@ -23,12 +23,13 @@ setup(
         "omegaconf>=2.3",
         "iopath>=0.1.10",
         "numpy>=1.26",
-        "pillow>=9.4",
+        "pillow>=11",
         "tqdm>=4.66",
         "submitit>=1.5",
         "tensorboard>=2.17",
         "pycocotools>=2.0.8",
         "opencv-python-headless>=4.8",
+        "av>=14.1",  # decodes videos; brings FFmpeg along
     ],
     extras_require={
         # ImageNet weights that the Lite model's training starts from; scipy reads BSDS500's .mat files

@@ -56,8 +56,7 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), search_f
     Raises:
         ValueError: an unknown name (the known ones are listed), or a config or override that Hydra cannot compose.
     """
-    if isinstance(overrides, str):
-        raise TypeError(f"overrides are a list of strings, not one string: [{overrides!r}]")
+    check_overrides(overrides)
     path = Path(config_file)
     if path.suffix == ".yaml" and path.is_file():
         folder, name = path.resolve().parent, path.stem
@@ -85,6 +84,16 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), search_f
     return config
 
 
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Check that overrides are several strings.
+
+    Raises:
+        TypeError: they are one string, which would be taken for a list of letters.
+    """
+    if isinstance(overrides, str):
+        raise TypeError(f"overrides are a list of strings, not one string: [{overrides!r}]")
+
+
 def shipped_checkpoint(config: DictConfig) -> Path | None:
     """The weights that come with a packaged config ("checkpoint" in it), or None.
 
@@ -105,7 +114,7 @@ def shipped_checkpoint(config: DictConfig) -> Path | None:
 def build_i2v(
     config_file: str | Path,
     ckpt_path: str | Path | None = None,
-    device: str | torch.device | None = None,
+    device: str | int | torch.device | None = None,
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
 ) -> SAMI2V:
@@ -125,7 +134,7 @@ def build_i2v(
 def build_i2v_video_predictor(
     config_file: str | Path,
     ckpt_path: str | Path | None = None,
-    device: str | torch.device | None = None,
+    device: str | int | torch.device | None = None,
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
@@ -143,18 +152,21 @@ def build_i2v_video_predictor(
     Raises:
         ValueError, FileNotFoundError: see `load_config` and `i2v.utils.checkpoints.load_weights`.
     """
+    check_overrides(hydra_overrides_extra)
     postprocessing = () if apply_postprocessing else _NO_POSTPROCESSING
     config = load_config(config_file, [*postprocessing, *hydra_overrides_extra])
     return I2VVideoPredictor(_build_model(config, ckpt_path, device, mode), **config.get("predictor", {}))
 
 
-def _build_model(config: DictConfig, ckpt_path: str | Path | None, device: str | torch.device | None, mode: str) -> SAMI2V:
+def _build_model(
+    config: DictConfig, ckpt_path: str | Path | None, device: str | int | torch.device | None, mode: str
+) -> SAMI2V:
     if mode not in ("eval", "train"):
         raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
-    device = device or default_device()
+    device = default_device() if device is None else device
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
         raise ValueError(f"cannot use the device {str(device)!r}: {error}") from error
     try:
         model: SAMI2V = instantiate(config.model)

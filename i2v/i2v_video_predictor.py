@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from i2v.data.frames import Frames, LiveFrames, check_bounds, open_frames
+from i2v.data.images import ValueRange
 from i2v.inference.features import FeatureStore, FrameLoader
-from i2v.inference.frames import Frames, LiveFrames, open_frames
-from i2v.inference.prompts import check_mask, make_points_prompt
+from i2v.inference.prompts import check_mask, make_points_prompt, resize_mask
 from i2v.inference.state import Prompt, TrackedObject, VideoState
 from i2v.inference.tracker import Tracker
 from i2v.modeling.sam_i2v import SAMI2V
+from i2v.utils.numbers import whole_number
 
 # Frames that are decoded ahead of the one that is tracked.
 _PREFETCH = 2
@@ -71,25 +72,34 @@ class I2VVideoPredictor:
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = True,
         seed: int = 0,
+        value_range: ValueRange = None,
     ) -> VideoState:
         """Start a session.
 
         Args:
-            video_path: a folder of JPEG or PNG frames, a video file, an array (T, H, W, 3) uint8 RGB, a list or an iterator
-                of such images or of PIL images. None for a live video (`track_frame`).
+            video_path: a folder of images (JPEG, PNG, WebP, BMP, TIFF), a video file, an array (T, H, W, 3) uint8 RGB, a list
+                or an iterator of such images or of PIL images, or open frames, which several sessions may share. None for a
+                live video (`track_frame`).
             offload_video_to_cpu: keep decoded frames in main memory until they are used.
             offload_state_to_cpu: keep features, memories and masks in main memory.
             async_loading_frames: decode frames ahead of time in the background.
             seed: of the memory selector's drawing.
+            value_range: the values that become black and white in grey images of more than 8 bits: two numbers, or "data" for
+                the smallest and the largest one in a folder. By default the range of their type.
 
         Raises:
-            FileNotFoundError, NotADirectoryError, TypeError, ValueError: see `i2v.inference.frames`; nothing was done then.
+            FileNotFoundError, NotADirectoryError, TypeError, ValueError: see `i2v.data.frames`; nothing was done then.
         """
+        seed = whole_number(seed, "seed")
         encoder = self.model.image_encoder
         reach = self.model.memory_selector.reach
         # To correct the oldest of the last frames, those that it remembers are needed, and the window of each of them.
-        live = LiveFrames(num_usable=reach + 1, num_kept=2 * reach + encoder.window)
-        frames: Frames = live if video_path is None else open_frames(video_path)
+        frames: Frames
+        if video_path is None:
+            bounds = check_bounds(value_range)
+            frames = LiveFrames(num_usable=reach + 1, num_kept=2 * reach + encoder.window, value_range=bounds)
+        else:
+            frames = open_frames(video_path, value_range)
         loader = FrameLoader(
             frames,
             self.model.image_size,
@@ -134,7 +144,7 @@ class I2VVideoPredictor:
             IndexError: no such frame.
         """
         state = inference_state
-        self._check_frame(state, frame_idx)
+        frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
         prompt = make_points_prompt(points, labels, box, state.frames.size, self.model.image_size, normalize_coords)
         if box is not None and not clear_old_points:
             raise ValueError("a box replaces the points in its frame: give it with clear_old_points=True, before points")
@@ -152,18 +162,20 @@ class I2VVideoPredictor:
         """Give an object's mask in a frame. A new `obj_id` starts a new object, at any time.
 
         Args:
-            mask: (height, width) of the video's size, foreground where not zero. An empty one says that the object is absent.
+            mask: (height, width) of the video's size, foreground where not zero, or a PIL image of one object. An empty one
+                says that the object is absent; any other one, however small, leaves a mask.
 
         Returns:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
 
         Raises:
-            ValueError: a mask of another size, or not of two dimensions, or with NaN. IndexError: no such frame.
+            ValueError: a mask of another size, or not of two dimensions, or with NaN. IndexError: no such frame. TypeError: the
+                mask is no array of numbers, or frame_idx or obj_id no integer.
         """
         state = inference_state
-        self._check_frame(state, frame_idx)
+        frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
         given = check_mask(mask, state.frames.size)
-        prompt = Prompt(mask=self._tracker.resize_mask_prompt(given))
+        prompt = Prompt(mask=resize_mask(given, self.model.image_size, self.model.mask_size))
         obj = state.objects.get(obj_id) or TrackedObject(obj_id)
         return self._prompt(state, obj, frame_idx, prompt, given if self._keep_given_masks else None)
 
@@ -194,11 +206,13 @@ class I2VVideoPredictor:
         prompted = [frame for obj in state.objects.values() for frame in obj.bank.conditioning]
         if not prompted:
             raise ValueError("nothing to track: prompt an object first (add_new_points_or_box or add_new_mask)")
-        if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
-            raise ValueError(f"max_frame_num_to_track must not be negative, got {max_frame_num_to_track}")
+        if max_frame_num_to_track is not None:
+            max_frame_num_to_track = whole_number(max_frame_num_to_track, "max_frame_num_to_track")
+            if max_frame_num_to_track < 0:
+                raise ValueError(f"max_frame_num_to_track must not be negative, got {max_frame_num_to_track}")
         if start_frame_idx is None:
             start_frame_idx = max(prompted) if reverse else min(prompted)
-        self._check_frame(state, start_frame_idx)
+        start_frame_idx = self._check_frame(state, start_frame_idx)
         return self._propagate(state, start_frame_idx, max_frame_num_to_track, -1 if reverse else 1)
 
     @torch.inference_mode()
@@ -240,7 +254,7 @@ class I2VVideoPredictor:
             KeyError: no such object. IndexError: no such frame.
         """
         state = inference_state
-        self._check_frame(state, frame_idx)
+        frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
         if obj_id not in state.objects:
             raise KeyError(f"no object {obj_id!r}; there are {state.obj_ids}")
         obj = state.objects[obj_id]
@@ -273,6 +287,7 @@ class I2VVideoPredictor:
             The ids of the objects that remain, and (frame_idx, their masks) for each frame in which the object was prompted.
         """
         state = inference_state
+        obj_id = whole_number(obj_id, "an object id")
         obj = state.objects.pop(obj_id, None)
         if obj is None and strict:
             raise KeyError(f"no object {obj_id!r} to remove; there are {state.obj_ids}")
@@ -310,8 +325,8 @@ class I2VVideoPredictor:
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
 
     @staticmethod
-    def _check_frame(state: VideoState, frame_idx: int) -> None:
-        if not isinstance(frame_idx, Integral):
-            raise TypeError(f"a frame index is an integer, not {frame_idx!r}")
+    def _check_frame(state: VideoState, frame_idx: int) -> int:
+        frame_idx = whole_number(frame_idx, "a frame index")
         if not state.loader.has(frame_idx):
             raise state.frames.no_frame(frame_idx)
+        return frame_idx

@@ -18,19 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
 from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, known_configs, load_config
+from i2v.data.files import listed
+from i2v.data.frames import Frames, open_frames
+from i2v.data.images import ValueRange
+from i2v.data.mask_files import labels_in, open_labels, read_labels, save_label_image
+from i2v.data.rle import mask_to_rle
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference.frames import Frames, open_frames
 from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
 from i2v.utils.files import atomic_write
-from i2v.utils.masks import load_labels, mask_to_rle, masks_to_labels, save_label_image
+from i2v.utils.masks import masks_to_labels
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
 
 log = logging.getLogger("i2v.segment")
@@ -58,15 +61,19 @@ class Terminated(KeyboardInterrupt):
     """The system stops the process (SIGTERM)."""
 
 
-def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[str]) -> Prompts:
+def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[str], void: int | None = None) -> Prompts:
     """Parse the arguments --point, --box and --mask.
 
     Args:
-        points: "FRAME,X,Y[,LABEL][@OBJ]". boxes: "FRAME,X0,Y0,X1,Y1[@OBJ]". masks: "FRAME,PNG[@OBJ]".
+        points: "FRAME,X,Y[,LABEL][@OBJ]".
+        boxes: "FRAME,X0,Y0,X1,Y1[@OBJ]".
+        masks: "FRAME,PNG[@OBJ]".
+        void: the label of pixels of masks that belong to no object; none by default.
 
     Raises:
         ValueError: an argument of another form, two boxes or masks for one object in one frame, a mask together with points
-            or a box, or a mask that is not an image. FileNotFoundError: no such mask.
+            or a box, a mask that is not an image, or one of several objects with @OBJ.
+        FileNotFoundError: no such mask.
     """
     prompts: Prompts = {}
 
@@ -108,12 +115,15 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
         # A path may have commas and @ in it, so that only its ends are looked at.
         frame, obj_id, fields = split(text, f"--mask {_MASK}", range(2, 100))
         path = ",".join(fields)
-        labels = load_labels(path)
-        values = np.unique(labels[labels > 0])
-        with Image.open(path) as image:
-            has_palette = image.mode == "P"
-        if obj_id is None and has_palette and len(values):
-            masks_by_object = {int(value): labels == value for value in values}
+        image = open_labels(path, void)
+        values = labels_in(image)
+        labels = np.asarray(image)
+        if obj_id is not None and len(values) > 1:
+            raise ValueError(f"{text!r} holds several objects, with labels {listed(values)}: leave out @OBJ, or give one mask")
+        if obj_id is None and (len(values) > 1 or (image.mode == "P" and values)):
+            if values[-1] > 255:
+                raise ValueError(f"{text!r} has labels above 255, for which there are no objects")
+            masks_by_object = {value: labels == value for value in values}
         else:
             masks_by_object = {obj_id or 1: labels > 0}
         for number, mask in masks_by_object.items():
@@ -205,11 +215,10 @@ class ResultWriter:
         if not self._rles:
             return
         self._write_json()
-        rate = getattr(self._frames, "frames_per_second", 24.0)
+        rate = self._frames.frames_per_second
         with VideoWriter(self._overlay, rate, self._frames.width, self._frames.height) as video:
             for frame in sorted(self._rles):
-                with Image.open(self.masks / f"{frame:05d}.png") as image:
-                    labels = np.asarray(image)
+                labels = read_labels(self.masks / f"{frame:05d}.png").astype(np.uint8)
                 drawn = [
                     DrawnPrompt(obj_id, prompt.points, prompt.box)
                     for (prompted, obj_id), prompt in self._prompts.items()
@@ -262,7 +271,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Segment objects in a video from clicks, boxes or masks.",
         epilog="Coordinates are pixels of the video, frames and the object in @OBJ are numbers; without @OBJ it is object 1.",
     )
-    parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of JPEG or PNG frames")
+    parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of images")
     parser.add_argument("--config", default=DEFAULT_CONFIG, help=f"one of {', '.join(known_configs())}, or a YAML file")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", help="the weights; by default those that come with the config")
@@ -271,6 +280,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--point", metavar=_POINT, help="a click; LABEL 0 is background", **repeated)
     parser.add_argument("--box", metavar=_BOX, help="a box around the object", **repeated)
     parser.add_argument("--mask", metavar=_MASK, help="a mask image of the video's size", **repeated)
+    parser.add_argument("--void", type=int, metavar="LABEL", help="label of pixels of masks that belong to no object, as 255")
+    parser.add_argument(
+        "--value-range",
+        type=_value_range,
+        metavar="LOW,HIGH",
+        help='what becomes black and white in grey frames of more than 8 bits, or "data" for the smallest and largest value in '
+        "them; by default the range of their type",
+    )
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder for the results")
     parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
     parser.add_argument("--precision", choices=list(PRECISIONS), help="of the matrix products; by default the config's")
@@ -280,6 +297,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-frames", type=int, help="track at most this many frames in a direction")
     parser.add_argument("--seed", type=int, default=0, help="of the memory selection, and of --untrained weights")
     return parser
+
+
+def _value_range(text: str) -> ValueRange:
+    if text == "data":
+        return text
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'expected two numbers, such as 0,4095, or "data", got {text!r}') from error
+    return low, high
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -317,8 +344,8 @@ def _run(args: argparse.Namespace) -> int:
         )
     if args.max_frames is not None and args.max_frames < 1:
         raise ValueError(f"--max-frames must be at least 1, got {args.max_frames}")
-    prompts = parse_prompts(args.point, args.box, args.mask)
-    frames = open_frames(args.video)
+    prompts = parse_prompts(args.point, args.box, args.mask, args.void)
+    frames = open_frames(args.video, args.value_range)
     check_prompts(frames, prompts)
     writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts)
     with torch.random.fork_rng(enabled=args.untrained, devices=[]):

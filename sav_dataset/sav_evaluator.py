@@ -26,13 +26,15 @@ from tqdm import tqdm
 if not __package__:  # started as a file: Python then looks for modules in its folder, not in the project's
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
+from i2v.data.files import subfolders
+from i2v.data.mask_files import labels_in, mask_paths, open_labels
+from i2v.data.scores import ALL_FRAMES, format_scores
+from i2v.utils.files import atomic_write
 from sav_dataset.jf import JF, ObjectScores, tolerance_in_pixels
 
 log = logging.getLogger("sav_dataset.sav_evaluator")
 
-DAVIS_2016_FOREGROUND = 255
-# Stands in the table's first line, in place of an object, where the first and the last frame are scored, too.
-ALL_FRAMES = "all"
 _MESSAGES_SHOWN = 10
 
 
@@ -76,15 +78,19 @@ def evaluate(
     strict: bool = False,
     skip_first_and_last: bool = True,
     show_progress: bool = False,
+    void: int | None = None,
 ) -> list[VideoResult]:
     """Score the predictions of all videos of a data set.
 
     Args:
         gt_root: a folder per video, either with a folder per object, each with a mask per annotated frame, or with label
-            images, or with masks of 0 and 255. pred_root: the same files, predicted; further ones are ignored.
+            images, or with masks of 0 and 255.
+        pred_root: the same files, predicted; further ones are ignored.
         num_processes: that work at the same time, a video each; the results do not depend on it.
         strict: raise an error where a prediction is missing or cannot be used, instead of scoring it 0 and counting it.
         skip_first_and_last: leave out the first and last annotated frame, of each object where these have folders.
+        show_progress: with a bar.
+        void: the label, such as 255, of pixels of the ground truth that are not scored; none by default.
 
     Returns:
         One result per video, in the order of their names.
@@ -98,12 +104,12 @@ def evaluate(
     for root in (gt_root, pred_root):
         if not root.is_dir():
             raise NotADirectoryError(f"no such folder: {root}")
-    videos = [path for path in visible(gt_root) if path.is_dir()]
+    videos = subfolders(gt_root)
     if not videos:
         raise ValueError(f"no videos in {gt_root}: expected a folder for each")
     if num_processes < 1:
         raise ValueError(f"the number of processes must be at least 1, got {num_processes}")
-    work = partial(_evaluate_video, pred_root=pred_root, strict=strict, skip_first_and_last=skip_first_and_last)
+    work = partial(_evaluate_video, pred_root=pred_root, strict=strict, skip_first_and_last=skip_first_and_last, void=void)
     with _mapper(min(num_processes, len(videos))) as ordered_map:
         results = list(tqdm(ordered_map(work, videos), total=len(videos), unit="video", disable=not show_progress))
     if not any(result.scores for result in results):
@@ -122,38 +128,38 @@ def _mapper(num_processes: int) -> Iterator:
         yield pool.imap
 
 
-def _evaluate_video(ground_truth: Path, pred_root: Path, strict: bool, skip_first_and_last: bool) -> VideoResult:
+def _evaluate_video(
+    ground_truth: Path, pred_root: Path, strict: bool, skip_first_and_last: bool, void: int | None
+) -> VideoResult:
     prediction: Path | None = pred_root / ground_truth.name
     problems = Problems(strict)
-    entries = visible(ground_truth)
-    folders = [path for path in entries if path.is_dir()]
-    if folders and len(folders) < len(entries):
-        raise ValueError(f"{ground_truth} must hold either PNGs or a folder per object, not both")
-    if len({folder.name.zfill(3) for folder in folders}) < len(folders):
-        raise ValueError(f"{ground_truth} has two folders of one number")
+    annotations = open_annotations(ground_truth)
+    per_object = isinstance(annotations, ObjectFolders)
+    objects = annotations.objects if per_object else []
     if not prediction.is_dir():
         problems.add("video", f"{prediction} is missing: all its frames score 0")
         prediction = None
     else:
-        _check_layout(ground_truth, prediction, per_object=bool(folders))
-    if not folders:
-        scores = _evaluate_sequence(ground_truth, prediction, problems, skip_first_and_last)
+        _check_layout(ground_truth, prediction, per_object)
+    if not per_object:
+        scores = _evaluate_sequence(annotations, prediction, problems, skip_first_and_last, void)
         return VideoResult(ground_truth.name, {f"{label:03d}": score for label, score in scores.items()}, problems)
     named_scores = {}
-    for folder in folders:
+    for obj in objects:
+        folder = annotations.folders[obj]
         predicted_folder = prediction and prediction / folder.name
         if predicted_folder and not predicted_folder.is_dir():
             problems.add("object", f"{predicted_folder} is missing: all its frames score 0")
             predicted_folder = None
-        scores = _evaluate_sequence(folder, predicted_folder, problems, skip_first_and_last, per_object=True)
-        named_scores.update({folder.name.zfill(3): score for score in scores.values()})
+        masks = LabelImages(folder, single=True)
+        scores = _evaluate_sequence(masks, predicted_folder, problems, skip_first_and_last, void, per_object=True)
+        named_scores.update({f"{obj:03d}": score for score in scores.values()})
     return VideoResult(ground_truth.name, named_scores, problems)
 
 
 def _check_layout(ground_truth: Path, prediction: Path, per_object: bool) -> None:
     """Raise a ValueError for predictions in the other layout, which would all be missing."""
-    found = visible(prediction)
-    has_folders, has_images = any(path.is_dir() for path in found), any(path.suffix.lower() == ".png" for path in found)
+    has_folders, has_images = bool(subfolders(prediction)), bool(mask_paths(prediction))
     if has_folders != has_images and has_folders != per_object:
         layouts = ("a folder per object", "images of all objects")
         theirs, wanted = layouts if has_folders else layouts[::-1]
@@ -161,24 +167,41 @@ def _check_layout(ground_truth: Path, prediction: Path, per_object: bool) -> Non
 
 
 def _evaluate_sequence(
-    ground_truth: Path, prediction: Path | None, problems: Problems, skip_first_and_last: bool, per_object: bool = False
+    ground_truth: LabelImages,
+    prediction: Path | None,
+    problems: Problems,
+    skip_first_and_last: bool,
+    void: int | None,
+    per_object: bool = False,
 ) -> dict[int, JF]:
     """Scores by label of a folder of label images. Objects that are in no frame of the ground truth that counts have none.
 
     Args:
-        prediction: None if it is missing, which was counted already. per_object: everything but 0 is the one object.
+        ground_truth: the label images.
+        prediction: its folder; None if it is missing, which was counted already.
+        problems: what is wrong is added to these.
+        skip_first_and_last: see `evaluate`.
+        void: see `evaluate`.
+        per_object: the label images are masks of one object.
     """
-    paths = [path for path in visible(ground_truth) if path.suffix.lower() == ".png"]
-    if not paths:
-        raise ValueError(f"no PNGs in {ground_truth} (--gt_root holds a folder per video)")
-    binary = per_object or _is_binary(paths)
+    frames = ground_truth.frames
+    if not frames:
+        raise ValueError(f"no PNGs in {ground_truth.source} (--gt_root holds a folder per video)")
+    predictions = mask_paths(prediction) if prediction else {}
+    binary = ground_truth.is_binary
     objects: defaultdict[int, ObjectScores] = defaultdict(ObjectScores)
     predicted: set[int] = set()
     num_missing = 0
-    evaluated = paths[1:-1] if skip_first_and_last else paths
-    for path in evaluated:
-        true_image = _read_labels(path)
-        found_image = prediction and _read_prediction(prediction / path.name, true_image.size, problems)
+    evaluated = frames[1:-1] if skip_first_and_last else frames
+    for frame in evaluated:
+        true_image = _eight_bits(ground_truth.open(frame), ground_truth.paths[frame])
+        found_image = None
+        if frame in predictions:
+            found_image = _read_prediction(predictions[frame], true_image.size, problems)
+        elif prediction:
+            problems.add("frame", f"{prediction / ground_truth.paths[frame].name} is missing: it scores 0")
+        if void is not None:
+            true_image, found_image = _without_void(true_image, found_image, void)
         box = _box_around(true_image, found_image)
         true_masks = _masks(true_image, box, binary)
         if not found_image:
@@ -194,47 +217,28 @@ def _evaluate_sequence(
             objects[label].add(true_masks.get(label, nothing), found_masks.get(label, nothing), tolerance)
     scores = {label: objects[label].percent(num_missing) for label in sorted(objects) if objects[label].in_ground_truth}
     if not scores:
-        log.warning("%s has no object in the frames that count: it is not scored", ground_truth)
+        log.warning("%s has no object in the frames that count: it is not scored", ground_truth.source)
     lost = scores.keys() - predicted
     if lost and not per_object and num_missing < len(evaluated):
         # Where it was prompted is often a frame that does not count: an object that is only there is lost, not forgotten.
-        ends = [path for end in {paths[0], paths[-1]}.difference(evaluated) if (path := prediction / end.name).exists()]
-        images = filter(None, (_read_prediction(path, true_image.size, problems) for path in sorted(ends)))
+        ends = [predictions[end] for end in sorted({frames[0], frames[-1]}.difference(evaluated)) if end in predictions]
+        images = filter(None, (_read_prediction(path, true_image.size, problems) for path in ends))
         lost = lost.difference(*(_labels(image, binary) for image in images))
         for label in sorted(lost):
             problems.add("object", f"{prediction} has object {label} in no frame: it counts as empty")
     return scores
 
 
-def visible(folder: Path) -> list[Path]:
-    """What is in a folder, without hidden files, in the order of the names."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _read_labels(path: Path) -> Image.Image:
-    """A decoded label image or mask: palette or grey, 8 bits per pixel.
-
-    Raises:
-        ValueError: not a readable image, or not of that kind.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable image: {error}") from error
-    if image.mode == "1":
-        return image.convert("L")  # 0 and 255
-    if image.mode not in ("P", "L"):
-        raise ValueError(f"{path} is neither a palette nor a grey image of 8 bits (its mode is {image.mode})")
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "I":
+        raise ValueError(f"{path} has labels above 255: expected a palette or a grey image of 8 bits")
     return image
 
 
 def _read_prediction(path: Path, size: tuple[int, int], problems: Problems) -> Image.Image | None:
-    """A predicted label image of the size (width, height), or None, counted, if there is no such one."""
-    if not path.exists():
-        return problems.add("frame", f"{path} is missing: it scores 0")
+    """A predicted label image of the size (width, height), or None, counted, if it cannot be used."""
     try:
-        image = _read_labels(path)
+        image = _eight_bits(open_labels(path), path)
     except ValueError as error:
         return problems.add("unreadable frame", f"{error}; it scores 0")
     if image.size != size:
@@ -243,17 +247,17 @@ def _read_prediction(path: Path, size: tuple[int, int], problems: Problems) -> I
     return image
 
 
-def _is_binary(paths: list[Path]) -> bool:
-    """Whether label images are masks of 0 and 255, as in DAVIS 2016: the first one that is not empty tells."""
-    labels = next(filter(None, (_labels(_read_labels(path)) for path in paths)), [])
-    return labels == [DAVIS_2016_FOREGROUND]
+def _without_void(true: Image.Image, found: Image.Image | None, void: int) -> tuple[Image.Image, Image.Image | None]:
+    """Both label images without the pixels that are not scored."""
+    keep = np.asarray(true) != void
+    return tuple(image and Image.fromarray(np.where(keep, np.asarray(image), np.uint8(0))) for image in (true, found))
 
 
 def _labels(image: Image.Image, binary: bool = False) -> list[int]:
     """The labels in an image, without 0; of a binary one 1, if there is an object."""
     if binary:
         return [1] if image.getbbox() else []
-    return [label for label, count in enumerate(image.histogram()) if count and label]
+    return labels_in(image)
 
 
 def _box_around(*images: Image.Image | None) -> tuple[int, int, int, int]:
@@ -276,15 +280,13 @@ def format_results(results: Sequence[VideoResult], decimals: int = 1, all_frames
     """The table of results.csv: the mean over all objects, then one line per object.
 
     Args:
-        decimals: of the scores. all_frames: whether the first and the last one are scored, too, which the table then says.
+        results: of the videos.
+        decimals: of the scores.
+        all_frames: whether the first and the last one are scored, too, which the table then says.
     """
-    lines = [("Global score", ALL_FRAMES if all_frames else "", *_mean(results))]
-    lines += [(result.name, name, *_numbers(score)) for result in results for name, score in result.scores.items()]
-    width = max(len(line[0]) for line in lines)
-    table = [f"{'sequence':<{width}},{'obj':>3},{'J&F':>{decimals + 4}},{'J':>{decimals + 4}},{'F':>{decimals + 4}}"]
-    for name, obj, *scores in lines:
-        table.append(",".join([f"{name:<{width}}", f"{obj:>3}", *(f"{score:{decimals + 4}.{decimals}f}" for score in scores)]))
-    return "\n".join(table) + "\n"
+    rows = [("Global score", ALL_FRAMES if all_frames else "", *_mean(results))]
+    rows += [(result.name, name, *_numbers(score)) for result in results for name, score in result.scores.items()]
+    return format_scores(rows, decimals)
 
 
 def _numbers(score: JF) -> tuple[float, float, float]:
@@ -327,6 +329,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-s", "--strict", action="store_true", help="stop at a missing or unusable prediction, instead of scoring it 0"
     )
+    parser.add_argument("--void", type=int, metavar="LABEL", help="label of pixels of the ground truth that are not scored")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument(
         "--do_not_skip_first_and_last_frame",
@@ -349,11 +352,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args.strict,
             skip_first_and_last=not args.do_not_skip_first_and_last_frame,
             show_progress=not args.quiet,
+            void=args.void,
         )
         target = args.pred_root / "results.csv"
-        temporary = target.with_suffix(".csv.tmp")
-        temporary.write_text(format_results(results, 8, args.do_not_skip_first_and_last_frame))
-        temporary.replace(target)
+        with atomic_write(target) as temporary:
+            temporary.write_text(format_results(results, 8, args.do_not_skip_first_and_last_frame), encoding="utf-8")
     except (OSError, ValueError) as error:
         log.error("error: %s", error)
         return 1

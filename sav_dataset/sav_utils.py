@@ -6,60 +6,15 @@ image = draw_frame(dataset.load("sav_000001"), 0)
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from i2v.inference.frames import VideoFile
-from i2v.utils.masks import decode_mask
+from i2v.data.files import find_file, walk
+from i2v.data.masklets import ANNOTATION_STRIDE, Masklets
+from i2v.data.video_file import VideoFile
 from i2v.utils.visualization import draw_overlay
-
-ANNOTATION_STRIDE = 4  # SA-V's videos have 24 frames per second, its masklets 6
-
-
-class Masklets:
-    """The masklets of a video, from SA-V's JSON (or the one that `i2v.segment` writes, with a stride of 1).
-
-    Args:
-        path: of the JSON file. stride: frames of the video from one annotated frame to the next.
-
-    Attributes:
-        object_ids: of the masklets, in their order. height, width: in pixels.
-        annotated_frames: indices into the video.
-
-    Raises:
-        FileNotFoundError: no such file. ValueError: not the JSON of masklets.
-    """
-
-    def __init__(self, path: str | Path, stride: int = ANNOTATION_STRIDE) -> None:
-        self._path = Path(path)
-        try:
-            annotation = json.loads(self._path.read_text(encoding="utf-8"))
-            self.object_ids = [int(obj_id) for obj_id in annotation["masklet_id"]]
-            self.height, self.width = int(annotation["video_height"]), int(annotation["video_width"])
-            frames = dict(zip(range(0, stride * len(annotation["masklet"]), stride), annotation["masklet"], strict=True))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a JSON file of SA-V's masklets: {error!r}") from error
-        self._rles = {frame: rles for frame, rles in frames.items() if rles is not None}
-        self.annotated_frames = list(self._rles)
-
-    def masks(self, frame: int) -> np.ndarray:
-        """The masks of all objects in an annotated frame: (objects, height, width) bool.
-
-        Raises:
-            ValueError: the frame is not annotated, or a mask in the file is broken.
-        """
-        if frame not in self._rles:
-            raise ValueError(f"{self._path} has no masks of frame {frame}: see `annotated_frames`")
-        rles, shape = self._rles[frame], (self.height, self.width)
-        if len(rles) != len(self.object_ids):
-            raise ValueError(f"{self._path}, frame {frame}: {len(rles)} masks of {len(self.object_ids)} objects")
-        try:
-            return np.array([decode_mask(rle, shape) for rle in rles], bool).reshape(-1, *shape)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self._path}, frame {frame}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -96,7 +51,7 @@ class SAVDataset:
             raise NotADirectoryError(f"no such folder: {root}")
         self._stride = stride
         self._paths: dict[str, Path] = {}
-        for path in sorted(root.rglob("*.mp4")):
+        for path in sorted(path for path in walk(root) if path.suffix.lower() == ".mp4"):
             if self._paths.setdefault(path.stem, path) is not path:
                 raise ValueError(f"{self._paths[path.stem]} and {path} have the same name")
         if not self._paths:
@@ -115,8 +70,8 @@ class SAVDataset:
         frames = VideoFile(path)
         masklets = []
         for kind in ("manual", "auto"):
-            file = path.with_name(f"{video_id}_{kind}.json")
-            masklets.append(Masklets(file, self._stride) if file.exists() else None)
+            file = find_file(path.with_name(f"{video_id}_{kind}"), (".json",))
+            masklets.append(Masklets(file, self._stride) if file else None)
             if masklets[-1] and (masklets[-1].height, masklets[-1].width) != (frames.height, frames.width):
                 raise ValueError(f"{file} is for another size than {frames.width}x{frames.height}, that of {path.name}")
         return SAVVideo(video_id, frames, *masklets)

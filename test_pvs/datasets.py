@@ -20,13 +20,24 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from i2v.inference.frames import ImageFolder, frame_number
+from i2v.data.annotations import Annotations, LabelImages, ObjectFolders, RunLengths, save_object_mask
+from i2v.data.files import (
+    entries,
+    find_samples,
+    gaps,
+    is_foreign,
+    listed,
+    match_frames,
+    named_errors,
+    read_json,
+    read_list,
+    subfolders,
+    walk,
+)
+from i2v.data.frames import ImageFolder
+from i2v.data.masklets import ANNOTATION_STRIDE
 from i2v.utils.files import whole_folder
-from sav_dataset.sav_evaluator import visible
-from sav_dataset.sav_utils import ANNOTATION_STRIDE
-from test_pvs.annotations import Annotations, LabelImages, ObjectFolders, RunLengths, listed
-from test_pvs.outputs import save_mask
-from train.dataset.sample import read_json, sample_errors
+from i2v.utils.numbers import whole_number
 
 log = logging.getLogger("test_pvs.datasets")
 
@@ -74,11 +85,11 @@ class EvaluationVideo:
 
     def frames_of(self, obj: int) -> list[int]:
         """Indices of the frames that have ground truth of an object, in order."""
-        return self._indices_of(self.annotations.frames_of(obj))
+        return self._indices_of(self.annotations.frames_of(whole_number(obj, "an object id")))
 
     def mask(self, frame: int, obj: int) -> np.ndarray:
         """The ground truth of an object in an annotated frame: (H, W) bool, empty where it is absent."""
-        return self.annotations.mask(self._numbers[frame], obj, self.size)
+        return self.annotations.mask(self._annotated_names[frame], whole_number(obj, "an object id"), self.size)
 
     def first_frame(self, obj: int) -> int | None:
         """The first annotated frame in which an object is visible; None if it never is."""
@@ -114,28 +125,27 @@ class EvaluationVideo:
         return list(dict.fromkeys(found))  # a label image that cannot be read is met once per object
 
     @cached_property
-    def _numbers(self) -> list[int]:
-        return [frame_number(path) for path in self.images.paths]
+    def _indices(self) -> dict[str, int]:
+        """Indices of the frames by the names of the masks."""
+        return match_frames(self.annotations.frames, self.frame_names)
 
     @cached_property
-    def _indices(self) -> dict[int, int]:
-        return {number: index for index, number in enumerate(self._numbers)}
+    def _annotated_names(self) -> dict[int, str]:
+        return {index: name for name, index in self._indices.items()}
 
-    def _indices_of(self, numbers: Iterable[int]) -> list[int]:
-        """The indices of the frames with these numbers; without those that the video has not."""
-        return [self._indices[number] for number in numbers if number in self._indices]
+    def _indices_of(self, names: Iterable[str]) -> list[int]:
+        """The indices of the frames of these masks; without those that the video has not."""
+        return sorted(self._indices[name] for name in names if name in self._indices)
 
     def _find_problems(self, thorough: bool) -> Iterator[str]:
-        steps = np.diff(self._numbers)
-        gaps = [self.images.paths[i].name for i in np.flatnonzero(steps > min(steps, default=1))]
-        if gaps:
-            yield f"{self.frames}: frames are missing after {listed(gaps)}"
+        if after := gaps(self.frame_names):
+            yield f"{self.frames}: frames are missing after {listed(after)}"
         yield from self._find_missing()
         yield from (f"{self.annotations.source}: {gap}" for gap in self.annotations.gaps())
         if not self.annotated_frames or not self.objects:
             yield f"{self.annotations.source}: no annotated frame with an object"
         elif len(self.annotated_frames) < 3:
-            few = f"only {len(self.annotated_frames)} of {len(self._numbers)} frames annotated"
+            few = f"only {len(self.annotated_frames)} of {self.images.count()} frames annotated"
             yield f"{self.annotations.source}: {few}: without the first and the last one, none is left for the evaluator"
         for obj in self.objects:
             yield from self._find_mask_problems(obj)
@@ -146,11 +156,11 @@ class EvaluationVideo:
                 yield str(error)
 
     def _find_missing(self) -> Iterator[str]:
-        frameless = [number for number in self.annotations.frames if number not in self._indices]
+        frameless = [name for name in self.annotations.frames if name not in self._indices]
         if frameless:
-            yield f"{self.annotations.source}: masks of frame {listed(frameless)}, which {self.frames} has not"
+            yield f"{self.annotations.source}: masks of frame {listed(frameless)}, but {self.frames} has no such frame"
         if self.annotated_every is not None:
-            expected = range(0, len(self._numbers), self.annotated_every)
+            expected = range(0, self.images.count(), self.annotated_every)
             missing = sorted(set(expected) - set(self.annotated_frames))
             if missing:
                 yield f"{self.annotations.source}: no masks of frame {listed([self.frame_names[index] for index in missing])}"
@@ -170,7 +180,7 @@ def read_sav(root: Path) -> list[EvaluationVideo]:
     """SA-V's validation or test set: JPEGImages_24fps/VIDEO/00000.jpg, Annotations_6fps/VIDEO/OBJECT/00000.png, 00004.png, ...
     and lists of the videos (sav_val.txt, sav_test.txt), which may be missing."""
     frames, annotations = _subfolders(root, "JPEGImages_24fps", "Annotations_6fps")
-    names = _existing(annotations, _listed_names(root, "sav_*.txt") or _folder_names(annotations))
+    names = _existing(annotations, _listed_names(root, "sav_*.txt") or find_samples(annotations, ("",)))
     return [EvaluationVideo(name, frames / name, ObjectFolders(annotations / name), ANNOTATION_STRIDE) for name in names]
 
 
@@ -197,23 +207,26 @@ def read_pumavos(root: Path) -> list[EvaluationVideo]:
 def read_lvvis(root: Path) -> list[EvaluationVideo]:
     """LV-VIS: JPEGImages/VIDEO/00000.jpg and a YouTube-VIS JSON in the same folder, or beside it (val/, val_instances.json)."""
     (frames,) = _subfolders(root, "JPEGImages")
-    files = sorted(root.glob("*.json")) or sorted(root.resolve().parent.glob(f"{root.resolve().name}*.json"))
+    name = root.resolve().name
+    files = [path for path in entries(root) if path.suffix.lower() == ".json"] or [
+        path for path in entries(root.resolve().parent) if path.name.startswith(name) and path.suffix.lower() == ".json"
+    ]
     if len(files) != 1:
         found = f"there are {listed([path.name for path in files])}" if files else "there is none"
         raise ValueError(f"{root}: expected one JSON file with annotations there or beside it; {found}")
     content = read_json(files[0])
-    with sample_errors(files[0]):
-        entries = defaultdict(list)
+    with named_errors(files[0]):
+        segmentations = defaultdict(list)
         for entry in content["annotations"]:
-            entries[entry["video_id"]].append(entry)
+            segmentations[entry["video_id"]].append(entry)
         videos = []
         for video in content["videos"]:
-            numbers = [frame_number(name) for name in video["file_names"]]
+            names = [Path(name).stem for name in video["file_names"]]
             folder = Path(video["file_names"][0]).parent
-            repeated = [number for number, count in Counter(entry["id"] for entry in entries[video["id"]]).items() if count > 1]
-            if repeated:
+            counts = Counter(entry["id"] for entry in segmentations[video["id"]])
+            if repeated := [number for number, count in counts.items() if count > 1]:
                 raise ValueError(f"video {folder} has several annotations with the id {listed(repeated)}")
-            annotations = RunLengths(files[0], numbers, entries[video["id"]])
+            annotations = RunLengths(files[0], names, segmentations[video["id"]])
             videos.append(EvaluationVideo(_flat(folder), frames / folder, annotations, 1))
     return sorted(videos, key=lambda video: video.name)
 
@@ -225,8 +238,8 @@ def read_esd(root: Path) -> list[EvaluationVideo]:
     """ESD-1: sequences in folders of any depth, each with a folder of images and one of label images (`ESD_IMAGES`,
     `ESD_MASKS`, in any case). An image and its mask have the same number in their names."""
     videos = []
-    for folder in sorted(path for path in root.rglob("*") if path.is_dir() and path.name.lower() in ESD_IMAGES):
-        masks = [path for path in visible(folder.parent) if path.is_dir() and path.name.lower() in ESD_MASKS]
+    for folder in sorted({path.parent for path in walk(root) if path.parent.name.lower() in ESD_IMAGES} - {root}):
+        masks = [path for path in subfolders(folder.parent) if path.name.lower() in ESD_MASKS]
         if not masks:
             raise ValueError(f"{folder.parent} has images, but no folder of masks ({' or '.join(ESD_MASKS)})")
         name = _flat(folder.parent.relative_to(root)) if folder.parent != root else root.resolve().name
@@ -248,11 +261,14 @@ READERS: dict[str, Callable[[Path], list[EvaluationVideo]]] = {
 }
 
 
-def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = ()) -> list[EvaluationVideo]:
+def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void: int | None = None) -> list[EvaluationVideo]:
     """The videos of a data set. Little is read: what is wrong with a video shows when it is used, or in `check`.
 
     Args:
-        dataset: one of `READERS`. root: its folder. names: of the videos; all of them by default.
+        dataset: one of `READERS`.
+        root: its folder.
+        names: of the videos; all of them by default.
+        void: the label, such as 255, of pixels that belong to no object; none by default. JSON files have none.
 
     Raises:
         ValueError: an unknown data set or video, or a folder of another layout. NotADirectoryError: no such folder.
@@ -271,6 +287,8 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = ()) -> l
     unknown = sorted(set(names) - counts.keys())
     if unknown:
         raise ValueError(f"{root} has no video {listed(unknown)}")
+    for video in videos:
+        video.annotations.void = void
     return [video for video in videos if not names or video.name in names]
 
 
@@ -285,7 +303,7 @@ def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str
     found = [f"{video.name}: {problem}" for video in tqdm(videos, unit="video") for problem in video.problems(thorough)]
     for folder in {video.frames.parent for video in videos if isinstance(video.annotations, (LabelImages, ObjectFolders))}:
         used = {video.frames for video in videos}
-        unused = [path.name for path in visible(folder) if path.is_dir() and path not in used]
+        unused = [path.name for path in subfolders(folder) if path not in used]
         # A list of videos, or a folder of masks, names fewer: that may be intended, as in DAVIS, which holds its training set.
         if unused:
             log.info("not used, because it is in no list or has no masks: %s", listed(unused))
@@ -314,7 +332,7 @@ def export_ground_truth(videos: Sequence[EvaluationVideo], output: Path) -> list
                     continue
                 with whole_folder(root / video.name) as folder:
                     for obj, frame in masks:
-                        save_mask(folder, obj, video.frame_names[frame], video.mask(frame, obj))
+                        save_object_mask(folder, obj, video.frame_names[frame], video.mask(frame, obj))
             except (OSError, ValueError) as error:
                 found.append(f"{video.name}: {error}")
     if empty:
@@ -335,7 +353,7 @@ def _read_davis(root: Path, lists: Sequence[str], single: bool) -> list[Evaluati
 def _read_label_images(
     frames: Path, annotations: Path, names: list[str] | None = None, every: int | None = None, single: bool = False
 ) -> list[EvaluationVideo]:
-    names = _existing(annotations, names or _folder_names(annotations))
+    names = _existing(annotations, names or find_samples(annotations, ("",)))
     return [EvaluationVideo(name, frames / name, LabelImages(annotations / name, single), every) for name in names]
 
 
@@ -347,15 +365,11 @@ def _subfolders(root: Path, *names: str) -> list[Path]:
     return folders
 
 
-def _folder_names(folder: Path) -> list[str]:
-    return [path.name for path in visible(folder) if path.is_dir()]
-
-
 def _listed_names(folder: Path, pattern: str) -> list[str]:
     """The videos in lists: a name per line, or, in DAVIS 2016, the paths /JPEGImages/480p/VIDEO/00000.jpg and of its mask."""
-    lines = [line for path in folder.glob(pattern) for line in path.read_text().splitlines()]
-    entries = [Path(line.split()[0]) for line in lines if line.strip()]
-    return sorted({entry.parent.name if entry.suffix else entry.name for entry in entries})
+    lines = [line for path in sorted(folder.glob(pattern)) if not is_foreign(path.name) for line in read_list(path)]
+    listed_paths = [Path(line.split()[0]) for line in lines]
+    return sorted({path.parent.name if path.suffix else path.name for path in listed_paths})
 
 
 def _existing(folder: Path, names: Sequence[str]) -> Sequence[str]:
@@ -379,12 +393,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     action.add_argument("--export", nargs=3, metavar=("NAME", "PATH", "OUT"), help="a folder per video and object")
     parser.add_argument("--thorough", action="store_true", help="with --check: decode every frame")
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
+    parser.add_argument("--void", type=int, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
     args = parser.parse_args(arguments)
     if args.export and args.thorough:
         parser.error("--thorough belongs to --check")
     try:
         dataset, root, *output = args.check or args.export
-        videos = read_dataset(dataset, root, args.videos)
+        videos = read_dataset(dataset, root, args.videos, args.void)
         found = export_ground_truth(videos, Path(output[0])) if output else check(videos, args.thorough)
     except (OSError, ValueError) as error:
         log.error("error: %s", error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sav_dataset.sav_evaluator import ALL_FRAMES
+from i2v.data.files import named_errors, read_json
+from i2v.data.scores import read_j_and_f
 from test_pvs.interactive import mean_curve
 from test_pvs.runner import MASKS, RESULTS, SETTINGS
-from train.dataset.sample import read_json, sample_errors
 
 SEMI_SUPERVISED = "semi_supervised"
 INTERACTIVE = ("online", "offline")
@@ -97,7 +96,7 @@ def read_run(folder: Path) -> FinishedRun:
     if missing:
         raise ValueError(f"{folder} is not a finished run: it has no {' and no '.join(missing)}")
     settings, results = read_json(folder / SETTINGS), read_json(folder / RESULTS)
-    with sample_errors(folder):
+    with named_errors(folder):
         same = results["settings"] == settings
         videos, failures = results["videos"], frozenset(results["failures"]) - results["videos"].keys()
         protocol, dataset_videos = settings["protocol"], results["dataset_videos"]
@@ -165,13 +164,6 @@ def _evaluated(path: Path, videos: dict[str, dict[str, Any]]) -> dict[str, list[
     with objects, but without one in a frame that counts."""
     if not path.is_file():
         raise ValueError(f"the masks are not scored: there is no {path}; run semi_eval.sh")
-    scores: defaultdict[str, list[float]] = defaultdict(list)
-    with sample_errors(path), path.open(newline="") as file:
-        for line in csv.DictReader(file, skipinitialspace=True):
-            cells = {name.strip(): text.strip() for name, text in line.items()}
-            if cells["obj"] == ALL_FRAMES:
-                raise ValueError("the first and the last frame are scored, too: run semi_eval.sh without this option")
-            if cells["obj"]:  # the mean of all has none
-                scores[cells["sequence"]].append(float(cells["J&F"]))
+    scores = read_j_and_f(path)
     # Where nothing was prompted, there is nothing to score.
     return {name: scores[name] for name, result in videos.items() if name in scores or not result["prompts"]}

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from i2v.utils.masks import mask_to_rle, rle_to_mask
-from test_pvs.annotations import listed
+from i2v.data.annotations import save_object_mask
+from i2v.data.files import listed
+from i2v.data.rle import mask_to_rle, rle_to_mask
 from test_pvs.clicks import SimulatedUser
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.interaction import Annotator, Interaction, LoggedAnnotator, Masks, SimulatedAnnotator, Target
-from test_pvs.outputs import save_mask
 from test_pvs.prompting import click_again
 from test_pvs.runner import add_run_arguments, run_command, whole_number
 from test_pvs.systems import VideoSession, VideoSystem
@@ -160,7 +160,7 @@ def _evaluate(
                 }
             )
         for frame in video.annotated_frames:
-            save_mask(folder, obj, video.frame_names[frame], rle_to_mask(masks.get(frame, nothing)))
+            save_object_mask(folder, obj, video.frame_names[frame], rle_to_mask(masks.get(frame, nothing)))
     return {"seconds": round(time.perf_counter() - started, 3), "objects": entries}
 
 

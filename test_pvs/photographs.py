@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from i2v.data.files import read_json, read_list
+from i2v.data.images import upright_size
+from i2v.data.rle import decode_mask
 from i2v.utils.files import atomic_write
-from i2v.utils.masks import decode_mask
 from test_pvs.clicks import SimulatedUser, box_around
 from test_pvs.prompting import click_object, mask_iou
 from test_pvs.runner import add_system_arguments, parse_devices, system_settings, whole_number
@@ -43,12 +44,11 @@ def read_instances(path: Path, min_share: float, most: int | None) -> list[np.nd
         FileNotFoundError: a file is missing.
         ValueError: the JSON is not as in SA-1B; the message names it.
     """
-    with Image.open(path) as image:
-        size = image.size[::-1]
+    width, height = upright_size(path)
     annotations = path.with_suffix(".json")
+    content = read_json(annotations)
     try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-        masks = [decode_mask(annotation["segmentation"], size) for annotation in content["annotations"]]
+        masks = [decode_mask(annotation["segmentation"], (height, width)) for annotation in content["annotations"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{annotations} is not an SA-1B annotation of {path.name}: {error!r}") from error
     masks = sorted((mask for mask in masks if mask.mean() >= min_share), key=np.sum, reverse=True)
@@ -88,8 +88,7 @@ def photograph_paths(folder: Path, file_list: Path | None) -> list[Path]:
     if file_list is None:
         paths = sorted(path for path in folder.rglob("*.jpg") if path.with_suffix(".json").is_file())
     else:
-        names = file_list.read_text(encoding="utf-8").split("\n")
-        paths = [folder / f"{name.strip()}.jpg" for name in names if name.strip()]
+        paths = [folder / f"{name}.jpg" for name in read_list(file_list)]
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
         raise FileNotFoundError(

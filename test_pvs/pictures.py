@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from i2v.data.annotations import object_mask_path
+from i2v.data.mask_files import read_mask
 from i2v.utils.files import atomic_write
-from i2v.utils.masks import load_mask
 from i2v.utils.visualization import draw_overlay
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import FinishedRun
@@ -106,7 +107,7 @@ def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
     for run in runs:
         folder = run.folder / MASKS / name
         masks = [
-            {obj: load_mask(folder / f"{obj:03d}" / f"{video.frame_names[frame]}.png") for obj in video.objects}
+            {obj: read_mask(object_mask_path(folder, obj, video.frame_names[frame])) for obj in video.objects}
             for frame in frames
         ]
         rows.append(_row(f"{run.system}, {run.setting}", video, frames, masks))

@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from i2v.data.annotations import save_object_mask
 from test_pvs.clicks import SimulatedUser, box_around
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.outputs import save_mask
 from test_pvs.prompting import click_again, click_object, mask_iou
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
@@ -121,7 +121,7 @@ def _save(video: EvaluationVideo, folder: Path, frame: int, scores: dict[int, np
         winner = np.argmax(np.stack(list(scores.values())), axis=0)
         masks = {obj: mask & (winner == i) for i, (obj, mask) in enumerate(masks.items())}
     for obj in video.objects:
-        save_mask(folder, obj, video.frame_names[frame], masks.get(obj, np.zeros(video.size[::-1], bool)))
+        save_object_mask(folder, obj, video.frame_names[frame], masks.get(obj, np.zeros(video.size[::-1], bool)))
 
 
 def _input(text: str) -> str:

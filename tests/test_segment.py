@@ -20,10 +20,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from i2v import build_i2v_video_predictor, segment
+from i2v.data.mask_files import save_label_image
 from i2v.inference.tracker import Tracker
 from i2v.segment import main, parse_prompts
 from i2v.utils.checkpoints import save_checkpoint
-from i2v.utils.masks import save_label_image
 
 # pycocotools does not know NumPy 2 well.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -212,10 +212,11 @@ def test_mask_image_with_several_labels_is_several_objects(tmp_path):
     prompts = parse_prompts([], [], [f"3,{tmp_path / 'two.png'}"])
     assert list(prompts) == [(3, 2), (3, 7)]
     np.testing.assert_array_equal(prompts[3, 7].mask, labels == 7)
-    Image.fromarray(labels).save(tmp_path / "grey.png")  # such as a mask with soft edges
-    assert list(parse_prompts([], [], [f"3,{tmp_path / 'grey.png'}"])) == [(3, 1)]
-    (prompt,) = parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@2"]).values()
-    np.testing.assert_array_equal(prompt.mask, labels > 0)
+    Image.fromarray(labels).save(tmp_path / "grey.png")
+    assert list(parse_prompts([], [], [f"3,{tmp_path / 'grey.png'}"])) == [(3, 2), (3, 7)]
+    with pytest.raises(ValueError, match=r"two\.png@2.*several objects, with labels 2, 7"):
+        parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@2"])
+    assert list(parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@5"], void=7)) == [(3, 5)]
 
 
 def test_object_that_is_nowhere_is_mentioned(caplog, png_folder, tmp_path):

@@ -31,7 +31,7 @@ from count_flops import COMPONENTS, around_components, build_meta_model, count_m
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
 from i2v.build_i2v import default_device, known_configs
-from i2v.inference.frames import Frames
+from i2v.data.frames import Frames
 from i2v.modeling.layers import PRECISIONS, tiled_attention
 from i2v.modeling.memory.selector import MemorySelector
 from i2v.modeling.sam_i2v import SAMI2V

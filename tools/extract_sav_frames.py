@@ -18,37 +18,28 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from i2v.data.video_file import find_videos, iterate_frames
 from i2v.utils.files import whole_folder
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 
 
 def extract_frames(video: Path, folder: Path, every: int = 1, quality: int = 95) -> None:
     """Write every n-th frame of a video to `folder`, which is there only when it is complete.
 
     Raises:
-        ValueError: the video cannot be decoded, or it ends before 95 % of the frames that its header promises.
+        ValueError: the video cannot be decoded, or it is truncated.
         OSError: a frame cannot be written.
     """
-    # One thread each: there is a process per core.
-    capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    if not capture.isOpened():
-        raise ValueError(f"{video} is not a video that OpenCV can open")
-    try:
-        index = 0
-        with whole_folder(folder) as partial:
-            while capture.grab():
-                if index % every == 0:
-                    path = partial / f"{index:05d}.jpg"
-                    _, image = capture.retrieve()
-                    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality]):
-                        raise OSError(f"cannot write {path}: is the disk full?")
-                index += 1
-            promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-            if not index or index < 0.95 * promised:
-                raise ValueError(f"{video} ends early: it promises {promised} frames, {index} can be decoded")
-    finally:
-        capture.release()
+    found = False
+    with whole_folder(folder) as partial:
+        # One thread each: there is a process per core.
+        for index, image in iterate_frames(video, lambda index: index % every == 0, threads=1):
+            path = partial / f"{index:05d}.jpg"
+            encoding = [cv2.IMWRITE_JPEG_QUALITY, quality]
+            found = cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), encoding)
+            if not found:
+                raise OSError(f"cannot write {path}: is the disk full?")
+        if not found:
+            raise ValueError(f"{video}: not a single frame of it can be decoded")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.videos.is_dir():
         parser.error(f"no such folder: {args.videos}")
-    videos = sorted(path for path in args.videos.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    videos = find_videos(args.videos)
     if not videos:
         parser.error(f"no videos in {args.videos}")
     folders = {video: args.output / video.relative_to(args.videos).with_suffix("") for video in videos}

@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import cv2
 
-from i2v.inference.frames import VideoFile
+from i2v.data.video_file import VideoFile
 from i2v.utils.visualization import VideoWriter
 
 

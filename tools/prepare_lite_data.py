@@ -21,8 +21,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
+from i2v.data.mask_files import read_labels, save_label_image
 from i2v.utils.files import whole_folder
-from i2v.utils.masks import load_labels, save_label_image
 
 # Segmentations of a photograph of BSDS500 that are kept: the coarsest, a middle one and the finest.
 _SEGMENTATIONS = 3
@@ -127,7 +127,7 @@ def convert_davis(source: Path, target: Path, height: int) -> int:
             with Image.open(path) as image:
                 size = round(image.width * height / image.height), height
                 image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(frames / path.name, quality=90)
-            labels = load_labels(source / "Annotations" / "480p" / name / f"{path.stem}.png") > 0
+            labels = read_labels(source / "Annotations" / "480p" / name / f"{path.stem}.png") > 0
             small = Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
             save_label_image(masks / f"{path.stem}.png", np.asarray(small))
     return len(names)

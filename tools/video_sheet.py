@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from i2v.inference.frames import VideoFile
+from i2v.data.video_file import VideoFile
 
 
 def video_sheet(video: VideoFile, count: int, columns: int, width: int) -> np.ndarray:

@@ -14,14 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
+from i2v.data.files import find_samples
+from i2v.data.images import IMAGE_SUFFIXES
 from i2v.utils.files import atomic_write
 
 DEFAULT_COUNT = {"sa1b": 10_000, "sav": None}
 
 
-def find_names(folder: Path, suffix: str) -> set[str]:
-    """The files with a suffix in a folder and below, without it."""
-    return {path.relative_to(folder).as_posix().removesuffix(suffix) for path in folder.rglob(f"*{suffix}")}
+def find_names(folder: Path, *suffixes: str) -> set[str]:
+    """The files with one of some suffixes in a folder and below, without it; none if there is none."""
+    try:
+        return set(find_samples(folder, suffixes))
+    except ValueError:
+        return set()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.folder.is_dir():
         parser.error(f"no such folder: {args.folder}")
     if args.data == "sa1b":
-        found = find_names(args.folder, ".jpg") & find_names(args.folder, ".json")
+        found = find_names(args.folder, *IMAGE_SUFFIXES["JPEG"]) & find_names(args.folder, ".json")
     else:
         kinds = [kind for kind in ("manual", "auto") if args.masklets in (kind, "both")]
         found = set().union(*(find_names(args.folder, f"_{kind}.json") for kind in kinds))

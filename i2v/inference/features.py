@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from i2v.inference.frames import Frames
+from i2v.data.frames import Frames
 from i2v.modeling.backbones.image_encoder import ImageEncoder
 
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -68,7 +69,7 @@ class FrameLoader:
     """Decodes and preprocesses frames, ahead of time in a background thread.
 
     Args:
-        frames: the source; it is read from one thread only. image_size: of the network's input, in pixels.
+        frames: the source; other loaders may read it, too. image_size: of the network's input, in pixels.
         device: where the frames go. keep_on_cpu: move a frame to the device only when it is used.
         keep: number of frames that are held. background: whether `prefetch` does anything.
     """
@@ -82,12 +83,14 @@ class FrameLoader:
         self.keep_on_cpu = keep_on_cpu
         # A source of unknown length may wait for its next frame: then no other thread must wait in turn, nor ask ahead.
         inline = frames.num_frames is None
-        self._worker = None if inline else ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-frames")
+        self._worker = None if inline else _start_worker()
+        self._process = os.getpid()
         self._background = background and not inline
         self._futures: RecentlyUsed[int, Future[Tensor]] = RecentlyUsed(keep, self._submit)
 
     def load(self, index: int) -> Tensor:
         """Frame `index` on the device, (1, 3, S, S)."""
+        self._begin_anew_after_fork()
         try:
             return self._to_device(self._futures[index].result())
         except Exception:
@@ -110,12 +113,24 @@ class FrameLoader:
         """Start to decode frames that will be needed soon; those that are known not to exist are left out."""
         if not self._background:
             return
+        self._begin_anew_after_fork()
         for index in indices:
             if 0 <= index < self.frames.num_frames and index not in self._futures:
                 _ = self._futures[index]
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._begin_anew_after_fork()
         return function(*arguments) if self._worker is None else self._worker.submit(function, *arguments).result()
+
+    def _begin_anew_after_fork(self) -> None:
+        """In a forked process, start a thread: the former one, with all that it was asked for, stayed in the parent process, as
+        did those of OpenMP, for which PyTorch would wait for ever."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            torch.set_num_threads(1)
+            self._futures.clear()
+            if self._worker is not None:
+                self._worker = _start_worker()
 
     def _submit(self, index: int) -> Future[Tensor]:
         if self._worker is not None:
@@ -133,6 +148,10 @@ class FrameLoader:
     def _to_device(self, image: Tensor) -> Tensor:
         # Only from pinned memory: elsewhere the copy may still be read when its source is freed.
         return image.to(self.device, non_blocking=self.device.type == "cuda")
+
+
+def _start_worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="i2v-frames")
 
 
 class FeatureStore:

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from i2v.data.mask_files import read_mask
 from i2v.inference.state import Prompt
 
 
@@ -30,11 +33,11 @@ def make_points_prompt(
         raise ValueError("give points with labels, or a box, or both")
     if (points is None) != (labels is None):
         raise ValueError("points need labels, and labels need points: one label (1 or 0) for each point")
-    xy = torch.as_tensor(np.zeros((0, 2)) if points is None else points, dtype=torch.float32, device="cpu")
+    xy = _floats(np.zeros((0, 2)) if points is None else points)
     if xy.numel() and xy.shape[-1] != 2:
         raise ValueError(f"points must be pairs (x, y), got {xy.tolist()}")
     xy = xy.reshape(-1, 2)
-    kinds = torch.as_tensor([] if labels is None else labels, dtype=torch.float32, device="cpu").reshape(-1)
+    kinds = _floats([] if labels is None else labels).reshape(-1)
     if len(xy) != len(kinds):
         raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
     if box is None and not len(xy):
@@ -46,7 +49,7 @@ def make_points_prompt(
     if not ((kinds == 0) | (kinds == 1)).all():
         raise ValueError(f"labels must be 1 (foreground) or 0 (background), got {kinds.tolist()}")
     if box is not None:
-        corners = torch.as_tensor(box, dtype=torch.float32, device="cpu")
+        corners = _floats(box)
         if corners.numel() == 4:
             corners = corners.reshape(2, 2)
         if corners.shape != (2, 2) or not corners.isfinite().all():
@@ -63,18 +66,64 @@ def make_points_prompt(
 
 
 def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
-    """A mask prompt (height, width) as bool, foreground where it is not zero.
+    """A mask prompt as a tensor.
 
     Args:
+        mask: (height, width), foreground where it is not zero, or a PIL image (see `i2v.data.mask_files`).
         frame_size: (width, height) of the video.
 
+    Returns:
+        (height, width) bool.
+
     Raises:
-        ValueError: a mask of another size, or not of two dimensions, or with NaN.
+        TypeError: it is not an array of numbers.
+        ValueError: a mask of another size, or not of two dimensions, or with NaN; a PIL image with several objects.
     """
-    mask = torch.as_tensor(mask)
+    if isinstance(mask, Image.Image):
+        mask = read_mask(mask)
+    try:
+        values = torch.as_tensor(_unmirrored(mask))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"a mask is an array (height, width) or a PIL image, not {type(mask).__name__}: {error}") from error
     size = frame_size[::-1]
-    if tuple(mask.shape) != size:
-        raise ValueError(f"the mask has shape {tuple(mask.shape)}, but the video's frames are (height, width) = {size}")
-    if mask.is_floating_point() and mask.isnan().any():
+    if tuple(values.shape) != size:
+        raise ValueError(f"the mask has shape {tuple(values.shape)}, but the video's frames are (height, width) = {size}")
+    if values.is_floating_point() and values.isnan().any():
         raise ValueError("the mask has NaN in it")
-    return mask != 0
+    return values.bool()
+
+
+def resize_mask(mask: Tensor, image_size: int, mask_size: int) -> Tensor:
+    """A mask at the size of the network's input. One that is not empty does not become empty, however small it is: of the cells
+    of the network's masks, those with the largest share of it belong to it then.
+
+    Args:
+        mask: (height, width) bool.
+        image_size: S, of the network's input.
+        mask_size: of the network's masks.
+
+    Returns:
+        (1, 1, S, S) float32 of 0 and 1.
+    """
+    whole = mask.float()[None, None]
+    resized = (_scaled(whole, image_size) >= 0.5).float()
+    if mask.any() and not (_scaled(resized, mask_size) > 0.5).any():
+        shares = _scaled(whole, mask_size)
+        cells = (shares == shares.max()).float()
+        resized = torch.maximum(resized, F.interpolate(cells, size=(image_size, image_size)))
+    return resized
+
+
+def _scaled(mask: Tensor, size: int) -> Tensor:
+    if mask.shape[-2:] == (size, size):
+        return mask
+    return F.interpolate(mask, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _floats(values: Any) -> Tensor:
+    return torch.as_tensor(_unmirrored(values), dtype=torch.float32, device="cpu")
+
+
+def _unmirrored(values: Any) -> Any:
+    """Arrays that were mirrored, which PyTorch does not take, as they are in memory."""
+    return np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
+from i2v.data.frames import Frames
 from i2v.inference.features import FeatureStore, FrameLoader
-from i2v.inference.frames import Frames
 from i2v.inference.memory_bank import MemoryBank
 
 
@@ -50,6 +51,12 @@ class VideoState:
     storage_device: torch.device
     seed: int
     objects: dict[int, TrackedObject] = field(default_factory=dict)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a session (VideoState) cannot be pickled or copied, because it holds an open video and a thread: start one in "
+            "each process with init_state"
+        )
 
     @property
     def obj_ids(self) -> list[int]:

@@ -138,14 +138,6 @@ class Tracker:
         """Fill the holes of low-resolution masks (O, 1, h, w)."""
         return fill_holes(mask_logits, self.fill_hole_area)
 
-    def resize_mask_prompt(self, mask: Tensor) -> Tensor:
-        """A mask (height, width) bool as `Prompt.mask`."""
-        size = (self.model.image_size, self.model.image_size)
-        mask = mask.float()[None, None]
-        if mask.shape[-2:] != size:
-            mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False, antialias=True)
-        return (mask >= 0.5).float()
-
     def _autocast(self) -> AbstractContextManager:
         """Lower precision where the time goes: features, memory attention and memory encoder. The decoder, a hundredth of the
         work, stays in float32, because its rounding errors are those of the mask."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from i2v.data.mask_files import davis_palette
 from i2v.utils.files import atomic_write
-from i2v.utils.masks import davis_palette
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class VideoWriter:
         self._path = path
 
     def __enter__(self) -> VideoWriter:
-        temporary = str(self._file.__enter__())
+        temporary = str(self._file.__enter__().absolute())  # a relative "12:30.mp4" would be an address for FFmpeg
         self._writer = cv2.VideoWriter(temporary, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"vp09"), *self._arguments)
         if not self._writer.isOpened():
             error = OSError(f"OpenCV cannot write {self._path}: no such folder, or OpenCV was built without FFmpeg or VP9")

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
-from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask
 from test_pvs.systems.checked import CheckedSystem
 from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
-from test_pvs.systems.predictors import SAM2, SAMI2V, PredictorSession
-from test_pvs.systems.propagators import Cutie, FlowPropagator, XMemPlusPlus
-from test_pvs.systems.segment_then_propagate import SegmentThenPropagate, adapter_options
+
+if TYPE_CHECKING:
+    from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask
+    from test_pvs.systems.predictors import SAM2, SAMI2V, PredictorSession
+    from test_pvs.systems.segment_then_propagate import SegmentThenPropagate
 
 __all__ = [
     "SAM2",
@@ -38,15 +40,32 @@ __all__ = [
     "recorded_settings",
 ]
 
+# The modules are imported when a system in them is used: a system must not need what another one is made of.
+_MODULES = {
+    "carried_masks": ("CarriedMaskSession", "OpticalFlow", "StaticMask"),
+    "predictors": ("SAM2", "SAMI2V", "PredictorSession"),
+    "propagators": ("Cutie", "FlowPropagator", "XMemPlusPlus"),
+    "segment_then_propagate": ("SegmentThenPropagate", "adapter_options"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 SYSTEMS: dict[str, Callable[[SystemSettings], VideoSystem]] = {
-    "sam-i2v": lambda s: SAMI2V(s.config or DEFAULT_CONFIG, s.checkpoint, s.device, s.precision, s.overrides),
-    "sam2": lambda s: SAM2(s.config or "configs/sam2.1/sam2.1_hiera_b+.yaml", s.checkpoint, s.device, s.precision, s.overrides),
-    "optical-flow": lambda s: OpticalFlow(),
-    "static-mask": lambda s: StaticMask(),
-    "sam+cutie": lambda s: SegmentThenPropagate.build(s, Cutie),
-    "sam+xmem++": lambda s: SegmentThenPropagate.build(s, XMemPlusPlus),
-    "sam+optical-flow": lambda s: SegmentThenPropagate.build(s, FlowPropagator),
+    "sam-i2v": lambda s: __getattr__("SAMI2V")(s.config or DEFAULT_CONFIG, s.checkpoint, s.device, s.precision, s.overrides),
+    "sam2": lambda s: __getattr__("SAM2")(
+        s.config or "configs/sam2.1/sam2.1_hiera_b+.yaml", s.checkpoint, s.device, s.precision, s.overrides
+    ),
+    "optical-flow": lambda s: __getattr__("OpticalFlow")(),
+    "static-mask": lambda s: __getattr__("StaticMask")(),
+    "sam+cutie": lambda s: __getattr__("SegmentThenPropagate").build(s, __getattr__("Cutie")),
+    "sam+xmem++": lambda s: __getattr__("SegmentThenPropagate").build(s, __getattr__("XMemPlusPlus")),
+    "sam+optical-flow": lambda s: __getattr__("SegmentThenPropagate").build(s, __getattr__("FlowPropagator")),
 }
 # These have nothing that could be set.
 _FLOORS = ("optical-flow", "static-mask")
@@ -68,7 +87,7 @@ def _weights(settings: SystemSettings) -> str | Path | None:
     """The checkpoint, or where none is given the one that comes with SAM-I2V's config."""
     if settings.checkpoint is not None or not settings.system.startswith(("sam-i2v", "sam+")):
         return settings.checkpoint
-    options, own = adapter_options(settings)
+    options, own = __getattr__("adapter_options")(settings)
     return None if "segmenter" in options else shipped_checkpoint(load_config(own.config or DEFAULT_CONFIG, own.overrides))
 
 

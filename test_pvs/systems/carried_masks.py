@@ -10,8 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from i2v.inference.frames import ImageFolder
-from i2v.utils.masks import mask_to_rle, rle_to_mask
+from i2v.data.frames import ImageFolder
+from i2v.data.rle import mask_to_rle, rle_to_mask
+from i2v.utils.numbers import whole_number
 from test_pvs.clicks import FOREGROUND
 from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
 
@@ -42,6 +43,7 @@ class CarriedMaskSession(VideoSession):
     def prompt(
         self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
     ) -> np.ndarray:
+        obj = whole_number(obj, "an object id")
         if not 0 <= frame < self._frames.count():
             raise self._frames.no_frame(frame)
         if mask is None:
@@ -54,7 +56,7 @@ class CarriedMaskSession(VideoSession):
         return _as_scores(mask != 0)
 
     def clear(self, frame: int, obj: int) -> None:
-        self._prompts.pop((frame, obj), None)
+        self._prompts.pop((frame, whole_number(obj, "an object id")), None)
 
     def reset(self) -> None:
         self._prompts.clear()

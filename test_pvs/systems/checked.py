@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from i2v.inference.frames import ImageFolder
+from i2v.data.frames import ImageFolder
 from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
 
 

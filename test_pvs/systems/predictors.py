@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, load_config, shipped_checkpoint
-from i2v.inference.frames import ImageFolder
+from i2v.data.frames import ImageFolder
+from i2v.data.images import is_plain
+from i2v.utils.numbers import whole_number
 from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
 
 
@@ -35,6 +38,7 @@ class PredictorSession(VideoSession):
     def prompt(
         self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
     ) -> np.ndarray:
+        obj = whole_number(obj, "an object id")
         with self._context():
             if mask is not None:
                 _, objects, logits = self._predictor.add_new_mask(self._state, frame, obj, mask)
@@ -186,9 +190,15 @@ class SAM2(VideoSystem):
 def numbered_jpegs(frames: Path) -> tempfile.TemporaryDirectory[str]:
     """A folder of links 00000.jpg, 00001.jpg, ... to a video's frames, as SAM 2 wants them; it disappears with the object.
 
-    What is no JPEG is linked under that name as well: what reads it looks at the content.
+    What is no JPEG gets such a name as well: what reads it looks at the content. Images that SAM 2 would read in another way
+    than this project (turned by EXIF data, of more than 8 bits) are copied, without loss.
     """
     folder = tempfile.TemporaryDirectory(prefix="frames-")
-    for index, path in enumerate(ImageFolder(frames).paths):
-        (Path(folder.name) / f"{index:05d}.jpg").symlink_to(path.resolve())
+    images = ImageFolder(frames)
+    for index, path in enumerate(images.paths):
+        link = Path(folder.name) / f"{index:05d}.jpg"
+        if is_plain(path):
+            link.symlink_to(path.resolve())
+        else:
+            Image.fromarray(images[index]).save(link, format="PNG")
     return folder

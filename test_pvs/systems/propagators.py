@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from hydra.core.global_hydra import GlobalHydra
 from torchvision.transforms.functional import normalize
 
-from i2v.inference.frames import ImageFolder
+from i2v.data.frames import ImageFolder
 from test_pvs.systems.carried_masks import CarriedMaskSession, flow_carry
 from test_pvs.systems.interface import VideoSession
 from test_pvs.systems.segment_then_propagate import Propagator, ToMask

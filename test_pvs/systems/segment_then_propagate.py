@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from i2v.build_i2v import DEFAULT_CONFIG
-from i2v.inference.frames import ImageFolder
+from i2v.data.frames import ImageFolder
 from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
 from test_pvs.systems.predictors import SAMI2V
 

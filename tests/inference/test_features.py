@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from i2v.build_i2v import build_i2v
+from i2v.data.frames import ArrayFrames
 from i2v.inference.features import IMAGE_MEAN, IMAGE_STD, FeatureStore, FrameLoader, RecentlyUsed, preprocess
-from i2v.inference.frames import ArrayFrames
 
 CPU = torch.device("cpu")
 SIZE = 128  # of the tiny network's input

@@ -15,7 +15,7 @@ import oracle
 import pytest
 from PIL import Image
 
-from i2v.utils.masks import davis_palette
+from i2v.data.mask_files import davis_palette
 from sav_dataset.jf import jf_scores
 from sav_dataset.sav_evaluator import VideoResult, evaluate, main
 
@@ -141,13 +141,14 @@ def shrink(path: Path) -> None:
 
 def colour(path: Path) -> None:
     with Image.open(path) as image:
-        image.convert("RGB").save(path)
+        pixels = np.random.default_rng(0).integers(0, 255, (image.height, image.width, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
 FRAME_PROBLEMS = {
     Path.unlink: ("frame", "is missing"),
     damage: ("unreadable frame", "not a readable image"),
-    colour: ("unreadable frame", "neither a palette nor a grey"),
+    colour: ("unreadable frame", "image in colour"),
     shrink: ("frame of another size", "is 30x20 pixels, the ground truth 60x40"),
 }
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from i2v.utils.masks import mask_to_rle
+from i2v.data.rle import mask_to_rle
 from sav_dataset.sav_utils import Masklets, SAVDataset, draw_frame, draw_masks
 
 HEIGHT, WIDTH = 48, 64

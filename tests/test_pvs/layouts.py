@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from i2v.utils.masks import mask_to_rle, save_label_image
+from i2v.data.mask_files import save_label_image
+from i2v.data.rle import mask_to_rle
 
 NUM_FRAMES, HEIGHT, WIDTH = 12, 48, 64
 APPEARS = 4  # the frame in which the second object appears

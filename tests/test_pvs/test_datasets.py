@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.utils.masks import load_mask
+from i2v.data.mask_files import read_mask
 from sav_dataset.sav_evaluator import evaluate
 from test_pvs import datasets
 from test_pvs.datasets import EvaluationVideo, export_ground_truth, read_dataset
@@ -133,8 +133,15 @@ def write_empty(folder: Path) -> None:
 
 
 def write_in_colour(folder: Path) -> None:
+    """In DAVIS' colours, without palette."""
     for path in folder.glob("*.png"):
         Image.open(path).convert("RGB").save(path)
+
+
+def write_in_other_colours(folder: Path) -> None:
+    for path in folder.glob("*.png"):
+        image = np.asarray(Image.open(path))
+        Image.fromarray(np.stack([255 * (image == label) for label in (1, 2, 3)], axis=2).astype(np.uint8)).save(path)
 
 
 def keep(folder: Path, count: int) -> None:
@@ -144,11 +151,16 @@ def keep(folder: Path, count: int) -> None:
 
 
 DAMAGES = {
-    "missing frame": ("pumavos", "JPEGImages/one/00003.jpg", Path.unlink, "masks of frame 3"),
-    "gap in the frames": ("mose", "JPEGImages/one/00003.jpg", Path.unlink, "missing after 00002.jpg"),
+    "missing frame": ("pumavos", "JPEGImages/one/00003.jpg", Path.unlink, "masks of frame 00003"),
+    "gap in the frames": ("mose", "JPEGImages/one/00003.jpg", Path.unlink, "missing after 00002"),
     "missing mask": ("pumavos", "Annotations/one/00003.png", Path.unlink, "no masks of frame 00003"),
-    "missing mask of an object": ("sav", "Annotations_6fps/one/001/00008.png", Path.unlink, "object 1 has no mask of frame 8"),
-    "gap between numbers": ("youtubevos", "JPEGImages/one/00015.jpg", Path.unlink, "missing after 00010.jpg"),
+    "missing mask of an object": (
+        "sav",
+        "Annotations_6fps/one/001/00008.png",
+        Path.unlink,
+        "object 1 has no mask of frame 00008",
+    ),
+    "gap between numbers": ("youtubevos", "JPEGImages/one/00015.jpg", Path.unlink, "missing after 00010"),
     "no frames": ("mose", "JPEGImages/one", lambda path: keep(path, 0), "it is empty"),
     "no masks": ("mose", "Annotations/one", lambda path: keep(path, 0), "no annotated frame"),
     "one annotated frame": ("mose", "Annotations/one", lambda path: keep(path, 1), "only 1 of 12 frames annotated"),
@@ -158,7 +170,7 @@ DAMAGES = {
     "truncated frame": ("mose", "JPEGImages/one/00003.jpg", break_image, "00003.jpg is not a readable image"),
     "frame of another size": ("mose", "JPEGImages/one/00003.jpg", write_small, "00003.jpg is 30x20"),
     "truncated mask": ("sav", "Annotations_6fps/one/001/00004.png", break_image, "00004.png is not a readable image"),
-    "label images in colour": ("esd", "training/one/Mask", write_in_colour, "mask_0.png is an image in colour"),
+    "label images in colour": ("esd", "training/one/Mask", write_in_other_colours, "is an image in colour"),
     "truncated label image": ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
     "mask of another size": ("pumavos", "Annotations/one/00004.png", write_small, "00004.png is 30x20 pixels, the video 64x48"),
     "stray file": ("sav", "Annotations_6fps/one/001", lambda path: path.rename(path.with_name("dog")), "nothing like dog"),
@@ -187,6 +199,16 @@ def test_check_counts_all_problems(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "000/00000.png" in output
     assert "000/00004.png" in output
     assert "2 videos, 4 problems" in output  # frames 5 to 11 move up, so that frames 4 and 8 are at other places
+
+
+def test_davis_colours_without_palette_are_its_labels(tmp_path: Path) -> None:
+    layouts.esd(tmp_path)
+    before = read_dataset("esd", tmp_path)[0]
+    masks = [before.mask(frame, obj) for frame in before.annotated_frames for obj in before.objects]
+    write_in_colour(tmp_path / "training/one/Mask")
+    after = read_dataset("esd", tmp_path)[0]
+    assert after.objects == before.objects == [1, 2]
+    assert np.array_equal(masks, [after.mask(frame, obj) for frame in after.annotated_frames for obj in after.objects])
 
 
 @pytest.mark.parametrize("path", ["JPEGImages/one/{:05d}.jpg", "Annotations/one/{:05d}.png"])
@@ -294,7 +316,7 @@ def test_exported_ground_truth_has_every_object_in_every_annotated_frame(dataset
         for label, obj in enumerate(video.objects, start=1)
         for frame in video.annotated_frames
     }
-    found = {path.relative_to(output).as_posix(): load_mask(path) for path in output.rglob("*.png")}
+    found = {path.relative_to(output).as_posix(): read_mask(path) for path in output.rglob("*.png")}
     assert found.keys() == expected.keys()
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
     assert [len(result.scores) for result in evaluate(output, output, strict=True)] == [2, 2]  # the evaluator can read it
@@ -344,7 +366,7 @@ def test_videos_and_objects_without_annotations_are_not_exported(tmp_path: Path,
 def test_videos_that_lack_frames_or_masks_are_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = layouts.folders(tmp_path / "data")
     for folder, suffix, message in (
-        ("JPEGImages", "jpg", "masks of frame 6, 7, which"),
+        ("JPEGImages", "jpg", "masks of frame 00006, 00007, but"),
         ("Annotations", "png", "no masks of frame 00006, 00007"),
     ):
         paths = [data / folder / f"one/{number:05d}.{suffix}" for number in (6, 7)]

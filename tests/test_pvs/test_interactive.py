@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from i2v.utils.masks import load_mask
+from i2v.data.mask_files import read_mask
 from sav_dataset.jf import boundary_accuracy, region_similarity
 from test_pvs import interactive
 from test_pvs.clicks import correction_click, first_click
@@ -97,7 +97,7 @@ def curve_of(result: dict[str, Any]) -> dict[int, float]:
 
 
 def saved(folder: Path, frame: int, obj: int = 1) -> np.ndarray:
-    return load_mask(folder / f"{obj:03d}" / f"{frame:05d}.png")
+    return read_mask(folder / f"{obj:03d}" / f"{frame:05d}.png")
 
 
 def test_nothing_to_correct(video: EvaluationVideo, output: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.utils.masks import mask_to_rle
+from i2v.data.rle import mask_to_rle
 from test_pvs import photographs
 from tests.test_pvs.stubs import ErringSystem
 

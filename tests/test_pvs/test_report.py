@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from i2v.data.annotations import save_object_mask
 from test_pvs import report
-from test_pvs.outputs import save_mask
 from test_pvs.pictures import spread
 from tests.test_pvs import layouts
 
@@ -244,7 +244,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             labels = layouts.discs(number)[1]
             for obj in (1, 2):
                 for frame in range(0, layouts.NUM_FRAMES, 4):
-                    save_mask(folders[-1] / "masks" / name, obj, f"{frame:05d}", (labels[frame] == obj) & sees)
+                    save_object_mask(folders[-1] / "masks" / name, obj, f"{frame:05d}", (labels[frame] == obj) & sees)
     return folders
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from i2v import I2VVideoPredictor
-from i2v.inference.frames import ImageFolder
+from i2v.data.frames import ImageFolder
 from sav_dataset.jf import region_similarity
 from test_pvs.datasets import read_dataset
 from test_pvs.interactive import offline, online

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from i2v import I2VVideoPredictor
-from i2v.utils.masks import load_mask, save_label_image
+from i2v.data.mask_files import read_mask, save_label_image
 from sav_dataset.jf import jf_scores
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
@@ -69,7 +69,7 @@ def half(mask: np.ndarray, part: float) -> np.ndarray:
 
 
 def saved(folder: Path, obj: int, frame: int) -> np.ndarray:
-    return load_mask(folder / f"{obj:03d}" / f"{frame:05d}.png")
+    return read_mask(folder / f"{obj:03d}" / f"{frame:05d}.png")
 
 
 def test_masks_are_given_where_objects_appear(video: EvaluationVideo, output: Path) -> None:

@@ -69,7 +69,7 @@ def test_bad_videos_do_not_stop_the_others(
     assert not list(output.glob("*00000")) and not list(output.rglob(".*"))
     error = capfd.readouterr().err
     assert "sav_000000.mp4 is not a video" in error
-    assert "sav_000002.avi ends early" in error
+    assert "sav_000002.avi is truncated" in error
 
 
 def test_finished_videos_are_skipped(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.utils.masks import mask_to_rle, save_label_image
+from i2v.data.mask_files import save_label_image
+from i2v.data.rle import mask_to_rle
 from train.dataset.stills import Photographs
 from train.dataset.vos_folder import VOSFolder
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.utils.masks import load_labels
+from i2v.data.mask_files import read_labels
 from train.cli import load_experiment
 from train.dataset.stills import Photographs
 from train.dataset.vos_folder import VOSFolder
@@ -99,7 +99,7 @@ def test_all_three(prepare, bsds500: Path, coco: Path, davis: Path, tmp_path: Pa
     prepare.main([str(output), *arguments, "--davis", str(davis), "--height", "32"])
     regions = sorted((output / "bsds500/regions").iterdir())
     assert [path.name for path in regions] == [f"{name}_{i}.png" for name in "12" for i in range(3)]
-    assert [len(np.unique(load_labels(path))) for path in regions[:3]] == [2, 4, 300]  # coarse to fine
+    assert [len(np.unique(read_labels(path))) for path in regions[:3]] == [2, 4, 300]  # coarse to fine
     [annotation] = json.loads((output / "coco-mini/000000000007.json").read_text())["annotations"]  # the crowd is left out
     assert annotation["segmentation"]["size"] == [32, 48]
     assert not (output / "coco-mini/000000000008.json").exists()  # nothing in it

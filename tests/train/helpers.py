@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from i2v.utils.masks import save_label_image
+from i2v.data.mask_files import save_label_image
 from tests.conftest import fixed_weight
 
 PROJECT = Path(__file__).parents[2]

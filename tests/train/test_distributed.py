@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from i2v.data.mask_files import read_labels, save_label_image
 from i2v.utils.checkpoints import read_checkpoint
-from i2v.utils.masks import load_labels, save_label_image
 from tests.train.helpers import PROJECT, TINY_TRAINING, difference, finish, same, start
 
 RUN = "tests.train.distributed_run"
@@ -28,7 +28,7 @@ def test_two_processes_are_as_good_as_one(clips: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     clips = shutil.copytree(clips, tmp_path / "clips")
     for path in (clips / "Annotations" / "clip1").iterdir():
-        labels = load_labels(path)
+        labels = read_labels(path)
         save_label_image(path, np.where(labels == 2, 0, labels).astype(np.uint8))
     for folder, command in ((one, (sys.executable, "-m", RUN)), (two, TORCHRUN)):
         process = start(*command, clips, folder, "plain")

@@ -8,15 +8,9 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from i2v.utils.masks import (
-    davis_palette,
-    fill_holes,
-    load_mask,
-    mask_to_rle,
-    masks_to_labels,
-    rle_to_mask,
-    save_label_image,
-)
+from i2v.data.mask_files import davis_palette, read_labels, read_mask, save_label_image
+from i2v.data.rle import mask_to_rle, rle_to_mask
+from i2v.utils.masks import fill_holes, masks_to_labels
 
 # pycocotools does not know NumPy 2 well.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -152,7 +146,7 @@ def test_label_image_round_trip(tmp_path):
         np.testing.assert_array_equal(image, labels)
         assert image.convert("RGB").getpixel((1, 0)) == (128, 0, 0)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    np.testing.assert_array_equal(load_mask(tmp_path / "a.png"), labels > 0)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
 
 
 FOREGROUND = drawing("..#", "#..")
@@ -185,15 +179,15 @@ def with_alpha() -> Image.Image:
 )
 def test_masks_of_all_kinds_are_read(image, tmp_path):
     image.save(tmp_path / "a.png")
-    mask = load_mask(str(tmp_path / "a.png"))
+    mask = read_mask(str(tmp_path / "a.png"))
     assert mask.dtype == bool
     np.testing.assert_array_equal(mask, FOREGROUND)
 
 
 def test_mask_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such mask: .*a\.png"):
-        load_mask(tmp_path / "a.png")
+        read_mask(tmp_path / "a.png")
     for content in (b"", b"text", b"\x89PNG\r\n\x1a\n" + bytes(50)):
         (tmp_path / "a.png").write_bytes(content)
         with pytest.raises(ValueError, match=r"a\.png is not a readable image"):
-            load_mask(tmp_path / "a.png")
+            read_mask(tmp_path / "a.png")

@@ -85,3 +85,10 @@ def test_video_that_is_not_finished_leaves_the_old_file(old, tmp_path):
 def test_video_that_cannot_be_written(tmp_path):
     with pytest.raises(OSError, match=r"cannot write .*a\.mp4"), VideoWriter(tmp_path / "no" / "a.mp4", 10, 80, 60):
         pass
+
+
+def test_name_that_looks_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("12:30.mp4", 10, 16, 8) as video:
+        video.write(np.zeros((8, 16, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["12:30.mp4"]

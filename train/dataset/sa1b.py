@@ -7,27 +7,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from i2v.utils.masks import decode_mask
-from train.dataset.sample import (
-    ClipDataset,
-    RawClip,
-    draw_objects,
-    list_names,
-    read_image,
-    read_json,
-    require_any,
-    rle_area,
-    sample_errors,
-    stack_frames,
-)
+from i2v.data.files import find_file, find_samples, read_json
+from i2v.data.images import IMAGE_SUFFIXES, read_rgb
+from i2v.data.rle import decode_mask, rle_area
+from train.dataset.sample import ClipDataset, RawClip, draw_objects, require_any, sample_errors, stack_frames
+
+_SUFFIXES = IMAGE_SUFFIXES["JPEG"]
 
 
 class SA1B(ClipDataset):
     """Images as clips of one frame: NAME.jpg with NAME.json ({"annotations": [{"segmentation": COCO RLE}, ...]}).
 
     Args:
-        folder: of both, sub-folders such as sa_000000 included. file_list: names such as sa_000000/sa_1, one per line; None
-            for all images. max_objects: of an image, drawn at random.
+        folder: of both, sub-folders such as sa_000000 included.
+        file_list: names such as sa_000000/sa_1, one per line; None for all images.
+        max_objects: of an image, drawn at random.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list; the message names it.
@@ -37,7 +31,7 @@ class SA1B(ClipDataset):
         self.folder = Path(folder)
         self.name = str(folder)
         self.max_objects = max_objects
-        self.names = list_names(self.folder, (".jpg",), file_list)
+        self.names = find_samples(self.folder, _SUFFIXES, file_list)
         require_any((self.folder / f"{name}.json" for name in self.names), folder, "no JSON file to any of the images")
 
     def __len__(self) -> int:
@@ -46,9 +40,11 @@ class SA1B(ClipDataset):
     def load(self, index: int, rng: np.random.Generator) -> RawClip:
         name = self.names[index]
         path = self.folder / f"{name}.json"
-        data = read_json(path)
-        image = read_image(self.folder / f"{name}.jpg")
+        image_path = find_file(self.folder / name, _SUFFIXES) or self.folder / f"{name}.jpg"
+        with sample_errors(image_path):
+            image = read_rgb(image_path)
         with sample_errors(path):
+            data = read_json(path)
             masks = [annotation["segmentation"] for annotation in data["annotations"]]
             objects = draw_objects(np.array([rle_area(rle) for rle in masks]), self.max_objects, rng)
             if not len(objects):

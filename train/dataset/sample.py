@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from i2v.utils.masks import run_lengths
-
-# What json, Pillow, NumPy and our own look-ups raise at a file that is not what it should be.
-_MALFORMED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    OverflowError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+from i2v.data.files import named_errors
 
 
 class SampleError(ValueError):
@@ -72,82 +54,15 @@ class ClipDataset(ABC):
         """
 
 
-def list_names(folder: str | Path, suffixes: Sequence[str], file_list: str | Path | None = None) -> list[str]:
-    """The names of a data set's samples: paths below its folder, without suffix.
-
-    Args:
-        suffixes: of the files that stand for a sample, one of them is enough; "" where samples are sub-folders.
-        file_list: a text file with one name per line; None for all that is there, in alphabetical order.
-
-    Raises:
-        FileNotFoundError, NotADirectoryError: no such folder or list, or a name of the list is not in the folder.
-        ValueError: nothing in the folder or in the list.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise FileNotFoundError(f"no such folder: {folder}")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is not a folder")
-    if file_list is not None:
-        return _read_file_list(Path(file_list), folder, suffixes)
-    found: set[str] = set()
-    for suffix in suffixes:
-        paths = folder.rglob(f"*{suffix}") if suffix else (path for path in folder.iterdir() if path.is_dir())
-        visible = (path for path in paths if not path.name.startswith("."))
-        found.update(path.relative_to(folder).as_posix().removesuffix(suffix) for path in visible)
-    if not found:
-        raise ValueError(f"{folder} has no {' or '.join(f'*{suffix}' for suffix in suffixes) if any(suffixes) else 'folders'}")
-    return sorted(found)
-
-
-def _read_file_list(file_list: Path, folder: Path, suffixes: Sequence[str]) -> list[str]:
-    if not file_list.is_file():
-        raise FileNotFoundError(f"no such file list: {file_list}")
-    names = [line.strip() for line in file_list.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not names:
-        raise ValueError(f"the file list {file_list} is empty")
-    missing = [name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in suffixes)]
-    if missing:
-        what = f"{missing[0]}{suffixes[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-        raise FileNotFoundError(f"{folder} lacks {what} of the {len(names)} names in {file_list}")
-    return names
-
-
 def require_any(paths: Iterable[Path], folder: str | Path, what: str) -> None:
     """Check that a folder fits to the other files of a data set: a ValueError, if none of these paths exists."""
     if not any(path.exists() for path in paths):
         raise ValueError(f"{folder} has {what}: is it the right folder?")
 
 
-@contextmanager
-def sample_errors(source: Path | str) -> Iterator[None]:
+def sample_errors(source: Path | str) -> AbstractContextManager[None]:
     """Turn what a missing or malformed file raises into a SampleError that names it."""
-    try:
-        yield
-    except SampleError:
-        raise
-    except FileNotFoundError as error:
-        raise SampleError(f"no such file: {source}") from error
-    except _MALFORMED as error:
-        raise SampleError(f"{source} is unreadable or not as it should be: {type(error).__name__}: {error}") from error
-
-
-def read_image(path: Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB; a SampleError if it is missing, truncated or not an image."""
-    with sample_errors(path), Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; a SampleError if it is missing or corrupt."""
-    with sample_errors(path):
-        return json.loads(path.read_bytes())
-
-
-def rle_area(rle: dict[str, Any] | None) -> int:
-    """Pixels of a COCO run-length encoded mask; 0 for an absent object, which has no or empty counts. A ValueError if it is
-    malformed."""
-    return int(run_lengths(rle)[1::2].sum()) if rle and rle["counts"] else 0
+    return named_errors(source, SampleError)
 
 
 def draw_clip(

@@ -12,18 +12,12 @@ import cv2
 import numpy as np
 import torch
 
-from i2v.utils.masks import check_mask_size, decode_mask, load_labels
-from train.dataset.sample import (
-    ClipDataset,
-    RawClip,
-    SampleError,
-    draw_objects,
-    list_names,
-    read_image,
-    read_json,
-    sample_errors,
-    stack_frames,
-)
+from i2v.data.files import find_file, find_samples, read_json
+from i2v.data.images import IMAGE_SUFFIXES, kind_of, read_rgb
+from i2v.data.mask_files import read_labels
+from i2v.data.rle import check_mask_size, decode_mask
+from i2v.data.video_file import iterate_frames
+from train.dataset.sample import ClipDataset, RawClip, SampleError, draw_objects, sample_errors, stack_frames
 
 Split = Literal["train", "validation"]
 
@@ -77,8 +71,8 @@ class Photographs:
         self.paths: list[Path] = []
         for folder in map(Path, folders if split == "train" else dict.fromkeys(folders)):
             has_regions = (folder / "regions").is_dir()
-            images, suffix = (folder / "images", ".jpg") if has_regions else (folder, ".json")
-            self.paths += [images / f"{name}.jpg" for name in _names_of_split(images, suffix, split)]
+            images, suffixes = (folder / "images", IMAGE_SUFFIXES["JPEG"]) if has_regions else (folder, (".json",))
+            self.paths += [_image_path(images / name) for name in _names_of_split(images, suffixes, split)]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -90,8 +84,10 @@ class Photographs:
             SampleError: a file is missing or damaged.
         """
         path = self.paths[index]
-        image = read_image(path)
-        regions = sorted((path.parent.parent / "regions").glob(f"{path.stem}_*.png"))
+        with sample_errors(path):
+            image = read_rgb(path)
+        folder = path.parent.parent / "regions"
+        regions = [mask for mask in sorted(folder.glob(f"{path.stem}_*")) if kind_of(mask) == "PNG"]
         if regions:
             masks = _read_regions(regions, image.shape[:2], rng)
         else:
@@ -116,14 +112,15 @@ class VideoStills:
     """
 
     def __init__(self, folder: str | Path, split: Split) -> None:
-        self.paths = [Path(folder) / f"{name}.mp4" for name in _names_of_split(Path(folder), ".mp4", split)]
+        names = _names_of_split(Path(folder), (".mp4",), split)
+        self.paths = [find_file(Path(folder) / name, (".mp4",)) for name in names]
         self._stills: dict[Path, list[np.ndarray]] = {}
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """A random still, (H, W, 3) uint8 RGB, at most 640 pixels wide and high.
 
         Raises:
-            SampleError: OpenCV cannot decode the video.
+            SampleError: the video cannot be decoded.
         """
         path = self.paths[rng.integers(len(self.paths))]
         if path not in self._stills:
@@ -281,19 +278,23 @@ def _unite_maybe(photograph: Photograph, index: int, probability: float, rng: np
     return photograph.masks[index]
 
 
-def _names_of_split(folder: Path, suffix: str, split: Split) -> list[str]:
-    """The names (`list_names`) of a folder's files that belong to a split; which one depends on each name alone."""
+def _image_path(stem: Path) -> Path:
+    return find_file(stem, IMAGE_SUFFIXES["JPEG"]) or stem.with_name(f"{stem.name}.jpg")
+
+
+def _names_of_split(folder: Path, suffixes: Sequence[str], split: Split) -> list[str]:
+    """The names (`find_samples`) of a folder's files that belong to a split; which one depends on each name alone."""
     held_out = split == "validation"
-    names = [name for name in list_names(folder, (suffix,)) if (zlib.crc32(name.encode()) % _HELD_OUT == 0) == held_out]
+    names = [name for name in find_samples(folder, suffixes) if (zlib.crc32(name.encode()) % _HELD_OUT == 0) == held_out]
     if not names:
-        raise ValueError(f"{folder} has no *{suffix} of the {split} split")
+        raise ValueError(f"{folder} has no *{suffixes[0]} of the {split} split")
     return names
 
 
 def _read_instances(path: Path, size: tuple[int, int]) -> np.ndarray:
     """The masks of an SA-1B style JSON file for an image (H, W): (N, H, W) bool."""
-    content = read_json(path)
     with sample_errors(path):
+        content = read_json(path)
         masks = [decode_mask(annotation["segmentation"], size) for annotation in content["annotations"]]
     return np.stack(masks) if masks else np.zeros((0, *size), bool)
 
@@ -302,25 +303,18 @@ def _read_regions(paths: Sequence[Path], size: tuple[int, int], rng: np.random.G
     """The regions of one of some label maps for an image (H, W): (N, H, W) bool."""
     path = paths[rng.integers(len(paths))]
     with sample_errors(path):
-        labels = load_labels(path)
+        labels = read_labels(path)
         check_mask_size(labels.shape, size)
     return labels == np.unique(labels)[:, None, None]
 
 
 def _decode_stills(path: Path) -> list[np.ndarray]:
     """One frame in `_VIDEO_STEP` of a video, as JPEG."""
-    capture = cv2.VideoCapture(str(path))
-    stills = []
-    position = 0
-    while capture.grab():
-        if position % _VIDEO_STEP == 0:
-            ok, image = capture.retrieve()
-            if ok:
-                stills.append(cv2.imencode(".jpg", _limit_size(image))[1])
-        position += 1
-    if not stills:
-        raise SampleError(f"{path}: OpenCV cannot decode a single frame of it")
-    return stills
+    with sample_errors(path):
+        stills = [_limit_size(image) for _, image in iterate_frames(path, lambda index: index % _VIDEO_STEP == 0)]
+        if not stills:
+            raise SampleError(f"{path}: not a single frame of it can be decoded")
+    return [cv2.imencode(".jpg", cv2.cvtColor(still, cv2.COLOR_RGB2BGR))[1] for still in stills]
 
 
 def _limit_size(image: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i2v.utils.masks import mask_to_rle
+from i2v.data.rle import mask_to_rle
 from train.dataset.sa1b import SA1B
 from train.dataset.sample import SampleError
 

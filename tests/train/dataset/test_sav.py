@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.utils.masks import mask_to_rle
+from i2v.data.rle import mask_to_rle
 from train.dataset.sample import SampleError
 from train.dataset.sav import SAV
 
@@ -33,8 +33,13 @@ def masklets(objects: range, size: tuple[int, int] = SIZE) -> list[list]:
     return [[absent[t] if i == 1 and t < 2 else mask_to_rle(square(i, t, size)) for i in objects] for t in range(ANNOTATED)]
 
 
+def annotation(frames: list, size: tuple[int, int] = SIZE) -> dict:
+    """What SA-V's JSON holds, as far as it is read."""
+    return {"masklet_id": list(range(len(frames[0]))), "video_height": size[0], "video_width": size[1], "masklet": frames}
+
+
 def write_json(folder: Path, suffix: str, frames: list) -> None:
-    (folder / f"sav_000001_{suffix}.json").write_text(json.dumps({"video_id": "sav_000001", "masklet": frames}))
+    (folder / f"sav_000001_{suffix}.json").write_text(json.dumps(annotation(frames)))
 
 
 @pytest.fixture
@@ -118,9 +123,12 @@ def test_wrong_folders(folder: Path, frames: Path, tmp_path: Path) -> None:
 BAD_JSON = {
     "corrupt": ("{", "manual.json"),
     "another layout": ('{"masklet": 3}', "manual.json"),
-    "masklets missing in a frame": ('{"masklet": [[null], [], []]}', "manual.json"),
-    "too short": (json.dumps({"masklet": masklets(range(2))[:2]}), "2 annotated frames are too few for a clip of 3"),
-    "another size": (json.dumps({"masklet": masklets(range(2), (64, 64))}), "its mask is 64x64 pixels, the frame is 64x48"),
+    "masklets missing in a frame": (json.dumps(annotation([[None, None], [None], []])), "no clip of 3 frames"),
+    "too short": (json.dumps(annotation(masklets(range(2))[:2])), "2 annotated frames are too few for a clip of 3"),
+    "another size": (
+        json.dumps(annotation(masklets(range(2), (64, 64)), (64, 64))),
+        "its mask is 64x64 pixels, the frame is 64x48",
+    ),
 }
 
 

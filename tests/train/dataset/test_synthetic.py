@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i2v.utils.masks import mask_to_rle
+from i2v.data.rle import mask_to_rle
 from train.dataset.sample import RawClip, SampleError
 from train.dataset.synthetic import Flaws, Motion, Scene, SyntheticClips
 

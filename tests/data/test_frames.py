@@ -7,12 +7,12 @@ import re
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.inference.frames import ImageFolder, IteratorFrames, LiveFrames, VideoFile, open_frames
+from i2v.data.frames import ImageFolder, IteratorFrames, LiveFrames, open_frames
+from i2v.data.video_file import VideoFile
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -26,19 +26,41 @@ def values(frames) -> list[int]:
     return [round(float(frames[i].mean()), -1) for i in range(frames.count())]
 
 
-# In the order of time; what is sorted by name is another order.
 @pytest.mark.parametrize(
     "names",
     [
         ["frame_9.jpg", "frame_000010.jpg", "frame_11.jpeg"],
         ["2.PNG", "10.png", "0100.png"],
-        ["take2_shot7_8.JPG", "take1_shot9_9.JPG", "take1_shot1_10.JPG"],
+        ["img_9.webp", "IMG_10.webp", "img_11.WEBP"],
+        ["0.bmp", "1.bmp", "2.bmp"],
+        ["1.tif", "2.tiff", "3.TIF"],
+        ["1305031102.875304.png", "1305031102.911185.png", "1305031103.011234.png"],
+        ["2024-01-15_12-30-58.png", "2024-01-15_12-30-59.png", "2024-01-15_12-31-00.png"],
+        ["f_0001_jpg.rf.9b3c.jpg", "f_0002_jpg.rf.2a1f.jpg", "f_0004_jpg.rf.1d5e.jpg"],
+        ["0008_cam3.jpg", "0009_cam3.jpg", "0010_cam3.jpg"],
+        ["take1_frame1.png", "take1_frame2.png", "take2_frame1.png"],
     ],
 )
-def test_folder_is_ordered_by_the_last_number_in_the_names(tmp_path, names):
+def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
     for value, name in zip((10, 20, 30), names, strict=True):
         grey(value).save(tmp_path / name)
     assert values(ImageFolder(tmp_path)) == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("names", "by_name", "by_number"),
+    [
+        (["take2_shot7_8.JPG", "take1_shot9_9.JPG", "take1_shot1_10.JPG"], "take1_shot1_10.JPG, take1", "take2_shot7_8.JPG, t"),
+        (["0.25.png", "0.5.png", "0.75.png"], "0.5.png, 0.25.png, 0.75.png", "0.25.png, 0.5.png, 0.75.png"),
+        (["b_1.jpg", "a_2.jpg"], "a_2.jpg, b_1.jpg", "b_1.jpg, a_2.jpg"),
+        (["cam2_0001.png", "cam1_0002.png"], "cam1_0002.png, cam2_0001.png", "cam2_0001.png, cam1_0002.png"),
+    ],
+)
+def test_orders_that_contradict_each_other_are_both_shown(tmp_path, names, by_name, by_number):
+    for name in names:
+        grey(0).save(tmp_path / name)
+    with pytest.raises(ValueError, match=f"order .*by name it is {re.escape(by_name)}.*number .*{re.escape(by_number)}"):
+        ImageFolder(tmp_path)
 
 
 def test_pngs_beside_jpegs_are_masks(tmp_path):
@@ -149,31 +171,6 @@ def test_video_file_backward_and_in_any_order_equals_in_sequence(name, tmp_path,
     for outside in (-1, frames.count()):
         with pytest.raises(IndexError, match=str(outside)):
             frames[outside]
-
-
-class InexactCapture:
-    """A capture that arrives `error` frames off when it seeks, as OpenCV does in some videos."""
-
-    def __init__(self, capture: cv2.VideoCapture, error: int) -> None:
-        self._capture, self._error = capture, error
-
-    def __getattr__(self, name: str):
-        return getattr(self._capture, name)
-
-    def set(self, what: int, frame: float) -> bool:
-        return self._capture.set(what, max(frame + self._error, 0))
-
-
-@pytest.mark.parametrize("error", [-1, 1])
-def test_seeking_that_is_not_exact_is_noticed(error, tmp_path, make_video, monkeypatch):
-    path = make_video(tmp_path / "a.mkv", np.stack([np.full((48, 64, 3), 5 * i, np.uint8) for i in range(45)]))
-    frames = VideoFile(path)
-    expected = [frames[i] for i in range(45)]
-    opened = VideoFile._open
-    monkeypatch.setattr(VideoFile, "_open", lambda frames: InexactCapture(opened(frames), error))
-    frames = VideoFile(path)
-    for i in (40, 20, 19, 44, 0, 30):
-        np.testing.assert_array_equal(frames[i], expected[i])
 
 
 def test_video_file_has_the_colours_and_rate_of_its_source(tmp_path, make_video, tiny_video):

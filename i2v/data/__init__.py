@@ -1,0 +1,12 @@
+"""Every source of frames and masks. Nothing else in the project reads a file format.
+
+files.py        lists of names, JSON, folders without the entries that systems leave in them, the order of frames
+images.py       one image file or PIL image as 8-bit RGB
+frames.py       videos as sequences of frames: folders, arrays, iterators, live; `open_frames`
+video_file.py   compressed videos
+mask_files.py   one image with masks or labels, read and written
+annotations.py  the masks of a video: label images, a folder per object, run-length encodings
+masklets.py     SA-V's JSON files
+rle.py          COCO's run-length encoding
+scores.py       the table of scores that the evaluator writes
+"""

@@ -1,0 +1,308 @@
+"""Folders, lists and JSON files of data sets, and the order of frames in a folder."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+log = logging.getLogger(__name__)
+
+# What systems and programs leave in folders; names that begin with a dot go without saying. In lower case.
+_FOREIGN = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "$recycle.bin"}
+# A number in names that goes up in equal steps of at most this counts frames; larger steps are those of clocks.
+_MAX_STEP = 10
+# What json, Pillow, NumPy and look-ups in their results raise at a file that is not what it should be.
+_MALFORMED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+@contextmanager
+def named_errors(source: Path | str, error_type: type[ValueError] = ValueError) -> Iterator[None]:
+    """Turn what a missing or malformed file raises into an error that names it.
+
+    Args:
+        source: the file or folder that is read.
+        error_type: what is raised; an error of this very type passes through if it is not ValueError itself.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise error_type(f"no such file: {source}") from error
+    except _MALFORMED as error:
+        if isinstance(error, error_type) and (error_type is not ValueError or str(source) in str(error)):
+            raise
+        if str(source) in str(error):
+            raise error_type(str(error)) from error
+        raise error_type(f"{source} is unreadable or not as it should be: {type(error).__name__}: {error}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def warn_once(message: str) -> None:
+    """Log a warning, unless this process has logged it already: a folder may be read thousands of times."""
+    log.warning("%s", message)
+
+
+def listed(items: Sequence[Any], shown: int = 5) -> str:
+    """A list for a message, cut off where it is long."""
+    more = f", ... ({len(items)} in all)" if len(items) > shown else ""
+    return ", ".join(map(str, items[:shown])) + more
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or was left by a system rather than put there by a person."""
+    return name.startswith(".") or name.lower() in _FOREIGN
+
+
+def scan(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, in the order of the names, without hidden and foreign entries."""
+    with os.scandir(folder) as found:
+        return sorted((entry for entry in found if not is_foreign(entry.name)), key=lambda entry: entry.name)
+
+
+def entries(folder: Path) -> list[Path]:
+    """Paths of what is in a folder, see `scan`."""
+    return [folder / entry.name for entry in scan(folder)]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Paths of the folders in a folder, see `scan`."""
+    return [folder / entry.name for entry in scan(folder) if entry.is_dir()]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """All files in a folder and below, without hidden and foreign ones and without what lies in such folders."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_foreign(name))
+        yield from (Path(parent, name) for name in sorted(names) if not is_foreign(name))
+
+
+def find_file(stem: Path, suffixes: Sequence[str]) -> Path | None:
+    """The file of a name and one of some suffixes, in small or capital letters.
+
+    Args:
+        stem: its path without suffix.
+        suffixes: in small letters, with the dot; the first one that exists counts.
+
+    Returns:
+        Its path, or None if there is no such file.
+    """
+    names = (f"{stem.name}{variant}" for suffix in suffixes for variant in dict.fromkeys((suffix, suffix.upper())))
+    return next((path for name in names if (path := stem.with_name(name)).exists()), None)
+
+
+def find_samples(folder: str | Path, suffixes: Sequence[str], file_list: str | Path | None = None) -> list[str]:
+    """The names of a data set's samples: paths below its folder, without suffix.
+
+    Args:
+        folder: of the data set.
+        suffixes: of the files that stand for a sample, in small letters; one of them is enough. "" where samples are
+            sub-folders.
+        file_list: a text file with a name per line; None for all samples, in alphabetical order.
+
+    Raises:
+        FileNotFoundError: no such folder or list, or a name of the list is not in the folder.
+        NotADirectoryError: `folder` is a file.
+        ValueError: nothing in the folder or in the list.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder")
+    if file_list is not None:
+        return _listed_samples(Path(file_list), folder, suffixes)
+    if any(suffixes):
+        found = {name for path in walk(folder) if (name := _without(path.relative_to(folder), suffixes)) is not None}
+    else:
+        found = {path.name for path in subfolders(folder)}
+    if not found:
+        raise ValueError(f"{folder} has no {' or '.join(f'*{suffix}' for suffix in suffixes) if any(suffixes) else 'folders'}")
+    return sorted(found)
+
+
+def _without(path: Path, suffixes: Sequence[str]) -> str | None:
+    """A path without its suffix, or None if it has another one."""
+    name = path.as_posix()
+    return next((name[: -len(suffix)] for suffix in suffixes if name.lower().endswith(suffix)), None)
+
+
+def _listed_samples(file_list: Path, folder: Path, suffixes: Sequence[str]) -> list[str]:
+    names = read_list(file_list)
+    if not names:
+        raise ValueError(f"the file list {file_list} is empty")
+    missing = [name for name in names if find_file(folder / name, suffixes) is None]
+    if missing:
+        what = f"{missing[0]}{suffixes[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        raise FileNotFoundError(f"{folder} lacks {what} of the {len(names)} names in {file_list}")
+    return names
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8, or in UTF-16, as Windows' shell writes it; byte order marks are left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not text in either encoding.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file list: {path}")
+    data = path.read_bytes()
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8 or UTF-16: {error}") from error
+
+
+def read_list(path: Path) -> list[str]:
+    """The lines of a text file, without spaces around them and without empty ones.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_text`.
+    """
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: it is missing or corrupt; the message names it.
+    """
+    with named_errors(path):
+        return json.loads(path.read_bytes())  # from bytes: the encoding and a byte order mark are recognised
+
+
+@functools.lru_cache(maxsize=2**14)  # most videos have the same names
+def natural_key(name: str) -> tuple[tuple[int, str], ...]:
+    """A key that sorts names as people do: numbers in them by their value, letters in any case alike."""
+    return tuple((int(part), "") if i % 2 else (0, part.casefold()) for i, part in enumerate(_parts(name)))
+
+
+def in_frame_order(paths: Sequence[Path]) -> list[Path]:
+    """The frames of a video in the natural order of their names (`natural_key`, without suffix).
+
+    Raises:
+        ValueError: a name has no number, two names differ in leading zeros or suffix alone, or the order of the names is not
+            that of the number in them which counts the frames.
+    """
+    ordered = sorted(paths, key=lambda path: natural_key(path.stem))
+    names = [path.stem for path in ordered]
+    numberless = [path for path in ordered if len(_parts(path.stem)) == 1]
+    if numberless:
+        raise ValueError(f"{numberless[0]} has no number in its name, so that its place in the video is unknown")
+    for path, other in pairwise(ordered):
+        if natural_key(path.stem) == natural_key(other.stem):
+            raise ValueError(f"{path} and {other.name} both are frame {_parts(path.stem)[-2]}")
+    columns = _columns(names)
+    rising = [column for column in columns if _rises(column)]
+    if len({tuple(part.casefold() for part in _parts(name)[::2]) for name in names}) > 1:
+        if not rising:
+            raise _unclear_order(ordered, columns[-1])
+    elif (decimals := [_as_decimals(name) for name in names]) != sorted(decimals):
+        raise _unclear_order(ordered, decimals)
+    else:
+        for column in columns:
+            if _counts(column) and column not in rising:
+                raise _unclear_order(ordered, column)
+    return ordered
+
+
+def frame_numbers(names: Sequence[str]) -> list[int] | None:
+    """The number in each name that counts the frames; None if no single one does, as in a date with a time.
+
+    Args:
+        names: without suffix, in the order of the video.
+    """
+    return next((column for column in reversed(_columns(names)) if _rises(column)), None)
+
+
+def gaps(names: Sequence[str]) -> list[str]:
+    """The names of frames after which the numbers skip some.
+
+    Args:
+        names: without suffix, in the order of the video. Where they are not evenly numbered, nothing can be said.
+    """
+    numbers = frame_numbers(names) or []
+    steps = [after - before for before, after in pairwise(numbers)]
+    if not steps or steps.count(min(steps)) < len(steps) / 2:
+        return []
+    return [name for name, step in zip(names, steps, strict=False) if step > min(steps)]
+
+
+def match_frames(names: Sequence[str], frames: Sequence[str]) -> dict[str, int]:
+    """Which frame each mask belongs to: that of its name, or where none has such a name, that of its number.
+
+    Args:
+        names: of the masks, without suffix, in their order.
+        frames: names of the video's frames, without suffix, in their order.
+
+    Returns:
+        Index of the frame by the name of the mask; masks without frame are missing.
+    """
+    indices = {name: index for index, name in enumerate(frames)}
+    matched = {name: indices[name] for name in names if name in indices}
+    if matched:
+        return matched
+    by_number = {number: index for index, number in enumerate(frame_numbers(frames) or [])}
+    numbers = frame_numbers(names) or []
+    return {name: by_number[number] for name, number in zip(names, numbers, strict=False) if number in by_number}
+
+
+@functools.lru_cache(maxsize=2**14)
+def _parts(name: str) -> tuple[str, ...]:
+    """Text and numbers in turn; the first and the last one are text, perhaps empty."""
+    return tuple(re.split("([0-9]+)", name))
+
+
+def _columns(names: Sequence[str]) -> list[list[int]]:
+    """The first number of all names, the second one, ..., as far as all have such."""
+    return [[int(part) for part in column] for column in zip(*(_parts(name)[1::2] for name in names), strict=False)]
+
+
+def _as_decimals(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names by the numbers in them, taken for decimals where there is a point between two: 0.25 before 0.5."""
+    parts = _parts(name)
+    return [
+        (0, part.casefold()) if i % 2 == 0 or (i > 1 and parts[i - 1] == ".") else (int(part), "")
+        for i, part in enumerate(parts)
+    ]
+
+
+def _rises(column: Sequence[int]) -> bool:
+    return all(before < after for before, after in pairwise(column))
+
+
+def _counts(column: Sequence[int]) -> bool:
+    steps = {after - before for before, after in pairwise(sorted(column))}
+    return len(steps) == 1 and 0 < steps.pop() <= _MAX_STEP
+
+
+def _unclear_order(ordered: Sequence[Path], column: Sequence[Any]) -> ValueError:
+    by_name = listed([path.name for path in ordered])
+    by_number = listed([ordered[i].name for i in sorted(range(len(ordered)), key=lambda i: column[i])])
+    return ValueError(
+        f"the order of the frames in {ordered[0].parent} is not clear: by name it is {by_name}; by the number that counts "
+        f"them {by_number}. Rename the files, or give a list of images in their order"
+    )

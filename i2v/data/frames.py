@@ -1,0 +1,465 @@
+"""Where frames come from: a folder of images, a video file, arrays, an iterator, a live source.
+
+A source decodes a frame when it is asked for it and keeps few, bounded in bytes. What is wrong with a video is found when the
+source is opened, before any work is done, wherever that is possible without decoding every image.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from i2v.data.files import gaps, in_frame_order, listed, scan, warn_once
+from i2v.data.images import IMAGE_SUFFIXES, ValueRange, kind_of, read_rgb, to_rgb, upright_size, value_bounds
+from i2v.utils.files import read_each
+
+# Decoded frames that a source keeps: at most so many bytes of them, 40 frames at 1080p.
+MAX_BYTES = 256 * 2**20
+_KINDS = ", ".join(IMAGE_SUFFIXES)
+
+
+class Frames(ABC):
+    """A sequence of RGB frames of one size.
+
+    Attributes:
+        name: for messages.
+        height: in pixels.
+        width: in pixels.
+        num_frames: None while it is not known.
+        frames_per_second: 24 where the source does not say.
+    """
+
+    name: str
+    height: int
+    width: int
+    num_frames: int | None
+    frames_per_second: float = 24.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.width, self.height
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Frame `index` as (height, width, 3) uint8 RGB."""
+
+    def has(self, index: int) -> bool:
+        """Whether frame `index` exists. A source of unknown length reads up to it."""
+        return 0 <= index < self.count()
+
+    def count(self) -> int:
+        """Number of frames. A source of unknown length is read to its end."""
+        assert self.num_frames is not None
+        return self.num_frames
+
+    def extent(self) -> str:
+        """Which frames there are, for messages."""
+        return f"0 to {self.count() - 1}"
+
+    def no_frame(self, index: int) -> IndexError:
+        """The error that says that there is no frame `index`."""
+        return IndexError(f"no frame {index} in {self.name}: it has frames {self.extent()}")
+
+
+class ImageFolder(Frames):
+    """A folder of images of one kind (JPEG, PNG, WebP, BMP, TIFF), in the natural order of their names.
+
+    What is beside JPEG frames is taken for masks and left out; a warning says so, and where numbers are missing.
+
+    Args:
+        folder: with the images.
+        value_range: what becomes black and white in grey images of more than 8 bits; see `i2v.data.images.to_rgb`. "data"
+            looks at all images for the smallest and the largest value in them.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        NotADirectoryError: it is a file.
+        ValueError: no images in it; images of several kinds, or names, that leave open which are the frames and what their
+            order is; unreadable or truncated images, links to nothing, or an image of another size; the message names the
+            files.
+    """
+
+    def __init__(self, folder: str | Path, value_range: ValueRange = None) -> None:
+        self.folder = Path(folder)
+        self.name = str(folder)
+        self.paths = frame_paths(self.folder)
+        self.num_frames = len(self.paths)
+        sizes = read_each(upright_size, self.paths)
+        self.width, self.height = sizes[0]
+        for path, size in zip(self.paths, sizes, strict=True):
+            self._check_size(path, *size)
+        self._value_range = value_bounds(self.paths) if value_range == "data" else value_range
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        path = self.paths[index]
+        try:
+            image = read_rgb(path, self._value_range)
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"cannot decode frame {index}: {error}") from error
+        self._check_size(path, image.shape[1], image.shape[0])
+        return image
+
+    def _check_size(self, path: Path, width: int, height: int) -> None:
+        if (width, height) != self.size:
+            raise ValueError(
+                f"{path} is {width}x{height} pixels, but {self.paths[0].name} is {self.width}x{self.height}: all frames of a "
+                "video must have one size (as seen upright)"
+            )
+
+
+class ArrayFrames(Frames):
+    """Frames in memory: an array (T, H, W, 3) uint8 RGB, or a list of such images or of PIL images.
+
+    Args:
+        frames: the array or list; it is not copied.
+        value_range: for PIL images; see `i2v.data.images.to_rgb`.
+
+    Raises:
+        ValueError: no frames, or a frame of another type, shape or size.
+    """
+
+    def __init__(self, frames: np.ndarray | Sequence[Any], value_range: tuple[float, float] | None = None) -> None:
+        self.name = "the array of frames"
+        if len(frames) == 0:
+            raise ValueError("the array of frames is empty")
+        self._frames = frames
+        self._value_range = value_range
+        self.num_frames = len(frames)
+        self.height, self.width = _as_rgb(frames[0], 0, value_range).shape[:2]
+        if not isinstance(frames, np.ndarray):
+            for i, frame in enumerate(frames):
+                _check_size(_as_rgb(frame, i, value_range), i, self)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return _as_rgb(self._frames[index], index, self._value_range)
+
+
+class KeptFrames:
+    """Frames that cannot be had again: the last ones in memory, the others on disk, without loss.
+
+    The files disappear with this object.
+
+    Args:
+        max_bytes: of the frames in memory.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._in_memory: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._on_disk: dict[int, Path] = {}
+        self._folder: Path | None = None
+
+    def add(self, index: int, image: np.ndarray) -> None:
+        """Keep a frame, (H, W, 3) uint8 RGB.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._in_memory[index] = image
+        try:
+            while sum(kept.nbytes for kept in self._in_memory.values()) > self._max_bytes:
+                oldest = next(iter(self._in_memory))
+                self._on_disk[oldest] = self._write(oldest, self._in_memory[oldest])
+                del self._in_memory[oldest]
+        except OSError:
+            self._in_memory.pop(index, None)
+            raise
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index in self._in_memory:
+            return self._in_memory[index]
+        return cv2.cvtColor(cv2.imread(str(self._on_disk[index])), cv2.COLOR_BGR2RGB)
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._in_memory or index in self._on_disk
+
+    def drop(self, index: int) -> None:
+        """Forget a frame, if it is kept."""
+        self._in_memory.pop(index, None)
+        if index in self._on_disk:
+            self._on_disk.pop(index).unlink(missing_ok=True)
+
+    def _write(self, index: int, image: np.ndarray) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="i2v-frames-"))
+            weakref.finalize(self, _remove_folder, self._folder, os.getpid())
+        # With the process in its name: after a fork, both processes go on.
+        path = self._folder / f"{index:06d}-{os.getpid()}.png"
+        if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+            raise OSError(f"cannot write frame {index} to {path}: is the disk full?")
+        return path
+
+
+def _remove_folder(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not in a process that was forked from it
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class IteratorFrames(Frames):
+    """Frames from an iterator, read when they are needed.
+
+    An iterator cannot go back, so that every frame is kept on disk, without loss, in a temporary folder that disappears with
+    this object.
+
+    Args:
+        frames: yields (H, W, 3) uint8 RGB or PIL images.
+        value_range: for PIL images; see `i2v.data.images.to_rgb`.
+
+    Raises:
+        ValueError: no frames, or the first one is of another type or shape.
+    """
+
+    def __init__(self, frames: Iterable[Any], value_range: tuple[float, float] | None = None) -> None:
+        self.name = "the iterator of frames"
+        self._iterator: Iterator[Any] = iter(frames)
+        self._value_range = value_range
+        self._kept = KeptFrames(max_bytes=0)
+        self._lock = ForkSafeLock()
+        self._read = 0
+        self._error: Exception | None = None
+        self.num_frames = None
+        first = next(self._iterator, None)
+        if first is None:
+            raise ValueError("the iterator of frames is empty")
+        self.height, self.width = _as_rgb(first, 0, value_range).shape[:2]
+        self._store(first)
+
+    def has(self, index: int) -> bool:
+        with self._lock:
+            while self.num_frames is None and index >= self._read:
+                self._read_one()
+            return 0 <= index < self._read
+
+    def count(self) -> int:
+        with self._lock:
+            while self.num_frames is None:
+                self._read_one()
+            return self.num_frames
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not self.has(index):
+            raise IndexError(f"{self.name} has no frame {index}")
+        return self._kept[index]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("frames of an iterator cannot be pickled or copied: give the other process a path or an array")
+
+    def _read_one(self) -> None:
+        if self._error is not None:  # the frame is lost: the next one must not take its place
+            raise self._error
+        try:
+            frame = next(self._iterator)
+        except StopIteration:
+            self.num_frames = self._read
+            return
+        try:
+            self._store(frame)
+        except (ValueError, OSError) as error:
+            self._error = error
+            raise
+
+    def _store(self, frame: Any) -> None:
+        image = _as_rgb(frame, self._read, self._value_range)
+        self._kept.add(self._read, _check_size(image, self._read, self))
+        self._read += 1
+
+
+class LiveFrames(Frames):
+    """Frames that arrive one by one (`append`).
+
+    Args:
+        num_usable: the last frames that can be asked for.
+        num_kept: those that are held, because a usable one may need them.
+        max_bytes: of held frames in memory; older ones are held on disk, without loss.
+        value_range: for PIL images; see `i2v.data.images.to_rgb`.
+    """
+
+    def __init__(
+        self,
+        num_usable: int,
+        num_kept: int,
+        max_bytes: int = MAX_BYTES,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.name = "the live video"
+        self.num_frames = 0
+        self.height = self.width = 0
+        self._num_usable = num_usable
+        self._num_kept = num_kept
+        self._value_range = value_range
+        self._kept = KeptFrames(max_bytes)
+
+    def append(self, frame: Any) -> int:
+        """Add a frame, (H, W, 3) uint8 RGB or a PIL image, and return its index.
+
+        Raises:
+            ValueError: it is of another type, shape or size.
+            OSError: a frame cannot be written to disk.
+        """
+        index = self.count()
+        image = _as_rgb(frame, index, self._value_range)
+        if index == 0:
+            self.height, self.width = image.shape[:2]
+        self._kept.add(index, _check_size(image, index, self).copy())
+        self.num_frames = index + 1
+        self._kept.drop(index - self._num_kept)
+        return index
+
+    @property
+    def _usable(self) -> range:
+        return range(max(self.count() - self._num_usable, 0), self.count())
+
+    def has(self, index: int) -> bool:
+        return index in self._usable
+
+    def extent(self) -> str:
+        return f"{self._usable[0]} to {self._usable[-1]}, and forgets earlier ones" if self._usable else "none yet"
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index not in self._kept:
+            oldest = max(self.count() - self._num_kept, 0)
+            raise IndexError(f"frame {index} of the live video is gone: only frames {oldest} and later are held")
+        return self._kept[index]
+
+
+class ForkSafeLock:
+    """A lock among threads, which a forked process begins with unlocked: the thread that held it is not there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    def __enter__(self) -> None:
+        if self._process != os.getpid():
+            self.__init__()
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
+def open_frames(
+    video: str | Path | np.ndarray | Sequence[Any] | Iterable[Any] | Frames, value_range: ValueRange = None
+) -> Frames:
+    """Open whatever `video` is: a folder or file by its path, an array or list of images, an iterator of images.
+
+    Args:
+        video: see above; frames that are open already are returned as they are.
+        value_range: the values that become black and white in grey images of more than 8 bits, or "data" for the smallest and
+            the largest one in a folder of them; by default the range of their type. See `i2v.data.images.to_rgb`.
+
+    Raises:
+        FileNotFoundError: no such path.
+        TypeError: none of these.
+        ValueError: see the classes; or "data" for anything but a folder.
+    """
+    if isinstance(video, Frames):
+        return video
+    path = Path(video) if isinstance(video, (str, Path)) else None
+    if path is not None and not path.exists():
+        raise FileNotFoundError(f"no such video file or folder of frames: {video}")
+    if path is not None and path.is_dir():
+        return ImageFolder(path, value_range)
+    bounds = check_bounds(value_range)
+    if path is not None:
+        from i2v.data.video_file import VideoFile  # which is built on this module
+
+        return VideoFile(path)
+    if isinstance(video, (np.ndarray, list, tuple)):
+        return ArrayFrames(video, bounds)
+    if isinstance(video, Iterable):
+        return IteratorFrames(video, bounds)
+    raise TypeError(
+        f"cannot read a video from {type(video).__name__}: give a path, an array (T, H, W, 3), a list or an iterator of images"
+    )
+
+
+def check_bounds(value_range: ValueRange) -> tuple[float, float] | None:
+    """A value range of frames that cannot be looked at in advance.
+
+    Raises:
+        ValueError: it is "data".
+    """
+    if value_range == "data":
+        raise ValueError('value_range="data" is for a folder of images: give two numbers, the values of black and white')
+    return value_range
+
+
+def frame_paths(folder: Path) -> list[Path]:
+    """The images of a folder that are the frames of a video, in their order (`i2v.data.files.in_frame_order`).
+
+    A warning says which images are left out, and after which ones numbers are missing.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: see `ImageFolder`.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(f"no such folder of frames: {folder}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder of frames")
+    kinds: dict[str, list[Path]] = defaultdict(list)
+    others, broken = [], []
+    for entry in scan(folder):
+        path = folder / entry.name
+        kind = None if entry.is_dir() else kind_of(path)
+        (others if kind is None else kinds[kind]).append(path)
+        if kind is not None and entry.is_symlink() and not path.exists():
+            broken.append(path.name)
+    if not kinds:
+        files = [path for path in others if path.is_file()]
+        found = "it is empty"
+        if others:
+            found = f"it holds other {'files' if files else 'folders'} ({(files or others)[0].name}, ...)"
+        raise ValueError(f"no JPEG or PNG frames in {folder}, nor others of the kinds that are read ({_KINDS}): {found}")
+    kind = _kind_of_frames(folder, kinds)
+    paths = in_frame_order(kinds.pop(kind))
+    if broken:
+        raise ValueError(f"{folder} has links to files that are not there: {listed(broken)}")
+    if left_out := [path.name for images in kinds.values() for path in images]:
+        warn_once(f"{folder}: {len(left_out)} images that are not {kind} are left out, as masks: {listed(left_out)}")
+    if after := gaps([path.stem for path in paths]):
+        warn_once(f"{folder}: numbers are missing in {len(after)} places, after {listed(after)}; the video goes on there")
+    return paths
+
+
+def _kind_of_frames(folder: Path, kinds: dict[str, list[Path]]) -> str:
+    """Which of several kinds of images are frames: JPEG, beside which there may be a mask for each of them."""
+    jpegs = len(kinds.get("JPEG", ()))
+    if len(kinds) > 1 and any(len(images) > jpegs for images in kinds.values()):
+        found = "; ".join(f"{len(images)} {kind} ({images[0].name}, ...)" for kind, images in kinds.items())
+        raise ValueError(f"{folder} has images of several kinds: {found}. Leave only the frames in it")
+    return "JPEG" if jpegs else next(iter(kinds))
+
+
+def _as_rgb(frame: Any, index: int, value_range: tuple[float, float] | None) -> np.ndarray:
+    if isinstance(frame, Image.Image):
+        try:
+            return to_rgb(frame, value_range)
+        except ValueError as error:
+            raise ValueError(f"frame {index}: {error}") from error
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        what = f"{frame.dtype} array {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ValueError(f"frame {index} must be a uint8 RGB array (H, W, 3) or a PIL image, got {what}")
+    return frame
+
+
+def _check_size(image: np.ndarray, index: int, frames: Frames) -> np.ndarray:
+    if image.shape[:2] != (frames.height, frames.width):
+        raise ValueError(
+            f"frame {index} of {frames.name} is {image.shape[1]}x{image.shape[0]} pixels, the first one is "
+            f"{frames.width}x{frames.height}: all frames of a video must have one size"
+        )
+    return image

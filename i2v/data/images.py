@@ -1,0 +1,177 @@
+"""Images, as they come from cameras, microscopes and editors, as 8-bit RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+# The kinds of image files that are read, with their suffixes in small letters.
+IMAGE_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WebP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+}
+ALL_SUFFIXES = tuple(suffix for suffixes in IMAGE_SUFFIXES.values() for suffix in suffixes)
+_KINDS = {suffix: kind for kind, suffixes in IMAGE_SUFFIXES.items() for suffix in suffixes}
+# How the values of images of more than 8 bits become 0 to 255: None for the range of their type, "data" for that of the video's
+# own values, or the values that become black and white.
+ValueRange = tuple[float, float] | Literal["data"] | None
+# How files of these kinds end.
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+_UPRIGHT = 1
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+def kind_of(path: Path) -> str | None:
+    """The kind of an image file by its suffix, a key of `IMAGE_SUFFIXES`; None if it is none."""
+    return _KINDS.get(path.suffix.lower())
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file with one picture in it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is corrupt, cut off, or holds several pictures; also where that shows within the block.
+    """
+    try:
+        with Image.open(path) as image:
+            # A JPEG's further pictures are previews and the like.
+            if image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1:
+                raise ValueError(f"{path} holds {image.n_frames} pictures: write each to a file of its own")
+            yield image
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no such file: {path}") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a readable image, it may be corrupt or truncated: {error}") from error
+
+
+def read_rgb(path: str | Path, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """Read an image file, turned upright as its EXIF data say.
+
+    Args:
+        path: of the file.
+        value_range: see `to_rgb`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: see `open_image` and `to_rgb`; the message names the file.
+    """
+    with open_image(path) as image:
+        image.load()
+        try:
+            return to_rgb(image, value_range)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """An image of any mode as 8-bit RGB, turned upright as its EXIF data say. Transparency is ignored.
+
+    Args:
+        image: of any size and mode.
+        value_range: the values that become 0 and 255, for grey images of more than 8 bits; by default the range of their
+            type: 0 to 65535 for whole numbers, and 0 to 1 for floats.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: values outside of the range of their type, or not finite.
+    """
+    image = upright(image)
+    if is_deep(image):
+        return np.repeat(_to_bytes(np.asarray(image), value_range)[..., None], 3, axis=2)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image is grey, of more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def is_plain(path: Path) -> bool:
+    """Whether an image file is upright as it lies on the disk, and of 8 bits: then programs read it alike.
+
+    Raises:
+        ValueError: see `open_image`.
+    """
+    with open_image(path) as image:
+        return not is_deep(image) and _orientation(image) == _UPRIGHT
+
+
+def value_bounds(images: Sequence[Path]) -> tuple[float, float] | None:
+    """The smallest and the largest value in all images together, as `value_range`; None if none is of more than 8 bits.
+
+    Raises:
+        ValueError: see `open_image`.
+    """
+    bounds = []
+    for path in images:
+        with open_image(path) as image:
+            if is_deep(image):
+                values = np.asarray(image)
+                bounds.append((float(values.min()), float(values.max())))
+    if not bounds:
+        return None
+    lows, highs = zip(*bounds, strict=True)
+    return min(lows), max(highs)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF data say; the image itself where there is nothing to do."""
+    return image if _orientation(image) == _UPRIGHT else ImageOps.exif_transpose(image)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels of an image file, turned upright.
+
+    Of JPEG and PNG only the header and the last bytes are read; an image that does not end as it should, and any other kind,
+    is decoded to be sure that it is whole.
+
+    Raises:
+        ValueError: see `open_image`.
+    """
+    with open_image(path) as image, path.open("rb") as file:
+        end = _ENDS.get({"MPO": "JPEG"}.get(image.format, image.format))
+        if end is not None:
+            file.seek(max(path.stat().st_size - len(end), 0))
+        if end is None or file.read() != end:
+            image.load()
+        width, height = image.size
+        return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    # To be sure that a PNG has no EXIF data, Pillow would decode it.
+    if image.format == "PNG" and "exif" not in image.info:
+        return _UPRIGHT
+    orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
+    return orientation if orientation in range(2, 9) else _UPRIGHT
+
+
+def _to_bytes(values: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
+    least, largest = values.min(), values.max()
+    if not np.isfinite(largest - least):
+        raise ValueError("it has values that are not finite numbers")
+    if value_range is None:
+        value_range = (0, 1) if values.dtype.kind == "f" else (0, 65535)
+        if least < value_range[0] or largest > value_range[1]:
+            raise ValueError(
+                f"its values are {least:g} to {largest:g}, not in {value_range[0]} to {value_range[1]}: scale them, or give "
+                "those that are to be black and white (value_range)"
+            )
+    low, high = value_range
+    scaled = (values.astype(np.float32) - low) * (255 / max(high - low, np.finfo(np.float32).tiny))
+    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)

@@ -1,0 +1,92 @@
+"""SA-V's masklets: a JSON file with the run-length encoded masks of a video's objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from i2v.data.files import read_json
+from i2v.data.rle import decode_mask, rle_area
+
+ANNOTATION_STRIDE = 4  # SA-V's videos have 24 frames per second, its masklets 6
+
+
+class Masklets:
+    """The masklets of a video, from SA-V's JSON (or the one that `i2v.segment` writes, with a stride of 1).
+
+    Args:
+        path: of the JSON file.
+        stride: frames of the video from one annotated frame to the next.
+
+    Attributes:
+        object_ids: of the masklets, in their order.
+        height: in pixels.
+        width: in pixels.
+        annotated_frames: indices into the video.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not the JSON of masklets.
+    """
+
+    def __init__(self, path: str | Path, stride: int = ANNOTATION_STRIDE) -> None:
+        self._path = Path(path)
+        if not self._path.exists():
+            raise FileNotFoundError(f"no such file: {path}")
+        try:
+            annotation = read_json(self._path)
+            self.object_ids = [int(obj_id) for obj_id in annotation["masklet_id"]]
+            self.height, self.width = int(annotation["video_height"]), int(annotation["video_width"])
+            frames = dict(zip(range(0, stride * len(annotation["masklet"]), stride), annotation["masklet"], strict=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a JSON file of SA-V's masklets: {error!r}") from error
+        self._rles = {frame: rles for frame, rles in frames.items() if rles is not None}
+        self.annotated_frames = list(self._rles)
+
+    def areas(self, frame: int) -> np.ndarray:
+        """Pixels of all objects in an annotated frame, (objects,); 0 for one that is absent.
+
+        Raises:
+            ValueError: the frame is not annotated, or a mask in the file is broken.
+        """
+        with self._errors(frame):
+            return np.array([rle_area(rle) for rle in self._masks_in(frame)], np.int64)
+
+    def masks(self, frame: int, positions: Iterable[int] | None = None) -> np.ndarray:
+        """The masks of objects in an annotated frame.
+
+        Args:
+            frame: index into the video.
+            positions: of the objects in `object_ids`; all of them by default.
+
+        Returns:
+            (objects, height, width) bool.
+
+        Raises:
+            ValueError: the frame is not annotated, or a mask in the file is broken.
+        """
+        rles, shape = self._masks_in(frame), (self.height, self.width)
+        with self._errors(frame):
+            chosen = rles if positions is None else [rles[position] for position in positions]
+            return np.array([decode_mask(rle, shape) for rle in chosen], bool).reshape(-1, *shape)
+
+    def _masks_in(self, frame: int) -> list[Any]:
+        if frame not in self._rles:
+            raise ValueError(f"{self._path} has no masks of frame {frame}: see `annotated_frames`")
+        rles = self._rles[frame]
+        if len(rles) != len(self.object_ids):
+            raise ValueError(f"{self._path}, frame {frame}: {len(rles)} masks of {len(self.object_ids)} objects")
+        return rles
+
+    @contextmanager
+    def _errors(self, frame: int) -> Iterator[None]:
+        try:
+            yield
+        except (LookupError, TypeError, ValueError) as error:
+            if str(self._path) in str(error):
+                raise
+            raise ValueError(f"{self._path}, frame {frame}: {error}") from error

@@ -1,0 +1,268 @@
+"""Compressed videos, decoded by PyAV (FFmpeg), with every frame at its place in any order of access."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+
+from i2v.data.files import walk
+from i2v.data.frames import MAX_BYTES, ForkSafeLock, Frames
+from i2v.data.images import kind_of
+
+log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
+# Backward reading decodes this many frames at once, as far as they fit into memory.
+_CHUNK = 16
+# A file whose pictures and sound both end before this share of the duration in its header is worth a warning.
+_WHOLE = 0.95
+
+
+class VideoFile(Frames):
+    """A video file.
+
+    Opening decodes it once, a small part of the cost of tracking: the number in a file's header is often an estimate, and
+    nothing else shows whether the file is whole. It may be read from several threads, and after a fork.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not a video, or it is truncated: it ends in a decoding error.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        self._timestamps, self.frames_per_second = _scan(self.path)
+        self.num_frames = len(self._timestamps)
+        # Frames are known by their time stamps; where some have none, or two the same, the file is read from its start.
+        self._indices = {timestamp: index for index, timestamp in enumerate(self._timestamps)}
+        self._can_seek = None not in self._indices and len(self._indices) == self.num_frames
+        self._lock = ForkSafeLock()
+        self._recent: OrderedDict[int, np.ndarray] = OrderedDict()
+        _OPEN.add(self)
+        self._rewind()
+        first = next(self._decoded)
+        self._decoded = chain([first], self._decoded)
+        self.height, self.width = to_picture(first).shape[:2]
+        self._chunk = min(max(MAX_BYTES // (3 * self.height * self.width), 1), _CHUNK)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        with self._lock:
+            if self._process != os.getpid():
+                self._rewind()
+            if index not in self._recent:
+                if not 0 <= index < self.count():
+                    raise IndexError(f"{self.name} has no frame {index}")
+                self._read(index)
+            return self._recent[index]
+
+    def __reduce__(self) -> tuple[type[VideoFile], tuple[Path]]:
+        return VideoFile, (self.path,)
+
+    def abandon(self) -> None:
+        """Never close what is open, not even when the process ends: in a forked process, closing would wait for the decoder's
+        threads, which stayed in the parent process."""
+        for inherited in (self._container, self._decoded):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+    def _read(self, index: int) -> None:
+        """Decode frame `index`, and when going back those before it."""
+        first = max(index - self._chunk + 1, 0) if index < self._position else index
+        if not self._position <= first <= self._position + _CHUNK:
+            self._seek(first)
+        while self._position <= index:
+            frame = next(self._decoded, None)
+            if frame is None:
+                raise ValueError(f"{self.name}: frame {self._position} can no longer be decoded")
+            if self._position >= first:
+                self._recent[self._position] = to_picture(frame, self.size)
+                if len(self._recent) > self._chunk:
+                    self._recent.popitem(last=False)
+            self._position += 1
+
+    def _rewind(self) -> None:
+        """Make the first frame the next one to decode."""
+        self._process = os.getpid()
+        self._container = _open(self.path)
+        self._decoded: Iterator[av.VideoFrame] = _decode(self._container)
+        self._position = 0
+
+    def _seek(self, index: int) -> None:
+        """Make a frame at or before `index` the next one to decode, one that decoding can begin at."""
+        if self._can_seek:
+            self._container.seek(self._timestamps[index], stream=self._container.streams.video[0])
+            decoded = _decode(self._container)
+            # What comes before the first key frame may lack frames that it depends on.
+            first = next((frame for frame in decoded if frame.key_frame and frame.pts in self._indices), None)
+            if first is not None and self._indices[first.pts] <= index:
+                self._decoded = chain([first], decoded)
+                self._position = self._indices[first.pts]
+                return
+        self._rewind()
+
+
+_OPEN: weakref.WeakSet[VideoFile] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=lambda: [video.abandon() for video in _OPEN])
+
+
+def iterate_frames(
+    path: str | Path, wanted: Callable[[int], bool], stop: int | None = None, threads: int = 0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Read a video once, from its start.
+
+    Args:
+        path: of the file.
+        wanted: whether to convert a frame, by its index; the others are decoded only.
+        stop: index of the first frame that is not read; None to read to the end.
+        threads: that decode; 0 for one per core.
+
+    Yields:
+        Index and picture, (H, W, 3) uint8 RGB, of the wanted frames.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not a video; or, at its end, it is truncated.
+    """
+    size = None
+    with _open(path, threads) as container:
+        for index, frame in enumerate(_decode(container, path)):
+            if wanted(index):
+                picture = to_picture(frame, size)
+                size = picture.shape[1::-1]
+                yield index, picture
+            if stop is not None and index + 1 >= stop:
+                return
+
+
+def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
+    """Some frames of a video, which is read from its start to the last of them.
+
+    Args:
+        path: of the file.
+        indices: of the frames, rising.
+
+    Returns:
+        Per frame (H, W, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not a video, or it ends before the last frame.
+    """
+    images = [image for _, image in iterate_frames(path, set(indices).__contains__, stop=indices[-1] + 1)]
+    if len(images) < len(indices):
+        raise ValueError(f"{path} ends before frame {indices[-1]}, which is needed")
+    return images
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """All video files in a folder and below, by their suffixes, in the order of their paths."""
+    return sorted(path for path in walk(folder) if path.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def to_picture(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
+    """A decoded frame as (height, width, 3) uint8 RGB, turned upright as the file says.
+
+    Args:
+        frame: of the decoder.
+        size: (width, height) of the result, for videos whose resolution changes; by default that of the frame.
+    """
+    turns = round(frame.rotation / 90) % 4  # counter-clockwise
+    width, height = size[:: -1 if turns % 2 else 1] if size is not None else (None, None)
+    image = frame.to_ndarray(width=width, height=height, format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _open(path: str | Path, threads: int = 0) -> av.container.InputContainer:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no such video: {path}")
+    if kind_of(Path(path)) is not None:
+        raise ValueError(f"{path} is an image, not a video: give its folder, or a list of images")
+    try:
+        container = av.open(str(Path(path).absolute()))  # a relative "12:30.mp4" would be an address of the protocol "12"
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} is not a video that FFmpeg can open (nor a folder of images): {error.strerror}") from error
+    if not container.streams.video:
+        container.close()
+        raise ValueError(f"{path} has no pictures in it, it is not a video")
+    codec = container.streams.video[0].codec_context
+    codec.thread_type = "AUTO"
+    codec.thread_count = threads
+    return container
+
+
+def _decode(container: av.container.InputContainer, path: str | Path | None = None) -> Iterator[av.VideoFrame]:
+    """The frames from where a file is. Damaged ones are left out, as FFmpeg does.
+
+    Args:
+        container: the open file.
+        path: raise a ValueError that names it where the file ends in a decoding error; None to end there.
+    """
+    stream = container.streams.video[0]
+    yield from _frames_of(container.demux(stream), stream, path)
+
+
+def _frames_of(packets: Iterator[av.Packet], stream: av.VideoStream, path: str | Path | None) -> Iterator[av.VideoFrame]:
+    """See `_decode`; `packets` are those of the stream."""
+    read = decoded = 0
+    damaged = None  # the last packet that is
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            read += 1
+            if packet.is_corrupt:
+                damaged = read
+            for frame in packet.decode():
+                decoded += 1
+                yield frame
+        except av.FFmpegError:
+            damaged = read
+    # The decoder's threads report what they found some packets later.
+    if path is not None and damaged is not None and read - damaged <= stream.codec_context.thread_count + 1:
+        raise ValueError(
+            f"{path} is truncated: it ends in a decoding error, after {decoded} frames. Repair it, or cut it to what is there "
+            f"(ffmpeg -i {Path(path).name} -frames:v {decoded} fixed.mp4)"
+        )
+
+
+def _scan(path: Path) -> tuple[list[int | None], float]:
+    """The time stamps of all frames in the order of the video, in units of the file, and the frames per second."""
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        ends = 0.0  # of everything in the file, in seconds
+
+        def packets() -> Iterator[av.Packet]:
+            nonlocal ends
+            for packet in container.demux():
+                if packet.pts is not None:
+                    ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream is stream:
+                    yield packet
+
+        timestamps = [frame.pts for frame in _frames_of(packets(), stream, path)]
+        if not timestamps:
+            raise ValueError(f"{path}: not a single frame of it can be decoded")
+        promised = (container.duration or 0) / av.time_base
+        if ends < _WHOLE * promised:
+            log.warning(
+                "%s: its header promises %.1f seconds, its %d frames and its sound end after %.1f: it may have been cut off",
+                path,
+                promised,
+                len(timestamps),
+                ends,
+            )
+        return timestamps, float(stream.average_rate or stream.guessed_rate or Frames.frames_per_second)

@@ -1,0 +1,175 @@
+"""Images as 8-bit RGB: bit depth, orientation, damaged files; and the folders that they lie in."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from i2v.data.frames import ArrayFrames, ImageFolder, IteratorFrames, LiveFrames, open_frames
+from i2v.data.images import read_rgb, to_rgb
+
+RAMP = np.linspace(0, 65535, 48).reshape(6, 8).round()
+
+
+def grey16(mode: str) -> Image.Image:
+    """The values of `RAMP` in a mode of more than 8 bits."""
+    values = {"I;16": RAMP.astype(np.uint16), "I": RAMP.astype(np.int32), "F": (RAMP / 65535).astype(np.float32)}
+    return Image.fromarray(values[mode])
+
+
+def sideways(image: Image.Image, orientation: int = 6) -> Image.Exif:
+    exif = image.getexif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_more_than_8_bits_are_scaled_by_the_range_of_their_type(mode):
+    image = to_rgb(grey16(mode))
+    assert image.dtype == np.uint8
+    assert image.shape == (6, 8, 3)
+    np.testing.assert_allclose(image[..., 0], RAMP / 257, atol=0.51)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_files_of_16_bits(suffix, tmp_path):
+    for t in range(3):
+        grey16("I;16").save(tmp_path / f"{t}.{suffix}")
+    np.testing.assert_allclose(ImageFolder(tmp_path)[1][..., 2], RAMP / 257, atol=0.51)
+
+
+@pytest.mark.parametrize(("value_range", "white"), [("data", 3000), ((0, 4095), 4095), (None, 65535)])
+def test_range_of_12_bits_in_16(value_range, white, tmp_path):
+    for t, value in enumerate((0, 1500, 3000)):
+        Image.fromarray(np.full((6, 8), value, np.uint16)).save(tmp_path / f"{t}.png")
+    frames = open_frames(tmp_path, value_range)
+    assert [int(frames[t][0, 0, 0]) for t in range(3)] == [round(255 * value / white) for value in (0, 1500, 3000)]
+
+
+@pytest.mark.parametrize("values", [[0.0, 255.0], [-0.1, 0.5], [0.2, np.nan]])
+def test_floats_outside_of_0_to_1_are_an_error(values, tmp_path):
+    image = Image.fromarray(np.tile(np.float32(values), (6, 4)))
+    with pytest.raises(ValueError, match="values"):
+        to_rgb(image)
+    image.save(tmp_path / "0.tif")
+    with pytest.raises(ValueError, match=r"0\.tif.*values"):
+        read_rgb(tmp_path / "0.tif")
+    if np.isfinite(values).all():
+        assert to_rgb(image, (values[0], values[1]))[0, :2, 0].tolist() == [0, 255]
+
+
+def test_range_of_the_data_needs_a_folder():
+    with pytest.raises(ValueError, match="value_range"):
+        open_frames([grey16("I;16")], "data")
+
+
+@pytest.mark.parametrize("source", ["list", "iterator", "live"])
+def test_pil_frames_of_16_bits(source):
+    image = grey16("I;16")
+    if source == "live":
+        frames = LiveFrames(1, 1)
+        frames.append(image)
+    else:
+        frames = ArrayFrames([image]) if source == "list" else IteratorFrames(iter([image]))
+    np.testing.assert_allclose(frames[0][..., 1], RAMP / 257, atol=0.51)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_orientation_is_followed(suffix, orientation, tmp_path):
+    image = Image.new("RGB", (32, 16))
+    image.paste((255, 255, 255), (0, 0, 16, 16))  # the left half
+    image.save(tmp_path / f"0.{suffix}", exif=sideways(image, orientation))
+    frames = ImageFolder(tmp_path)
+    assert frames.size == ((32, 16) if orientation == 3 else (16, 32))
+    frame = frames[0]
+    assert frame.shape == (frames.height, frames.width, 3)
+    bright = {3: frame[:, 20:], 6: frame[:12], 8: frame[20:]}[orientation]
+    assert bright.mean() > 240
+    assert frame.mean() < 140
+
+
+def test_orientation_of_pil_and_live_frames(tmp_path):
+    image = Image.new("RGB", (32, 16))
+    image.save(tmp_path / "0.jpg", exif=sideways(image))
+    with Image.open(tmp_path / "0.jpg") as opened:
+        assert ArrayFrames([opened]).size == (16, 32)
+        assert opened.size == (32, 16)  # a user's image is left alone
+        frames = LiveFrames(1, 1)
+        frames.append(opened)
+        assert frames.size == (16, 32)
+
+
+def test_frames_that_differ_in_upright_size(tmp_path):
+    image = Image.new("RGB", (32, 16))
+    image.save(tmp_path / "0.jpg")
+    image.save(tmp_path / "1.jpg", exif=sideways(image))
+    with pytest.raises(ValueError, match=r"1\.jpg is 16x32 .*0\.jpg is 32x16"):
+        ImageFolder(tmp_path)
+
+
+def save(folder: Path, *names: str) -> None:
+    for name in names:
+        Image.new("RGB", (16, 8)).save(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("names", "extra", "warning"),
+    [
+        (("0.jpg", "1.jpg"), ("1.png",), r"1 images .*1\.png"),
+        (("0.jpg", "1.jpg", "2.jpg", "5.jpg", "6.jpg"), (), r"missing in 1 places, after 2;"),
+    ],
+)
+def test_what_is_left_out_is_said(names, extra, warning, tmp_path, caplog):
+    save(tmp_path, *names, *extra)
+    with caplog.at_level(logging.WARNING):
+        assert ImageFolder(tmp_path).num_frames == len(names)
+    assert len(caplog.records) == 1
+    assert re.search(warning, caplog.text)
+
+
+def test_evenly_numbered_frames_have_no_gaps(tmp_path, caplog):
+    save(tmp_path, "0000.jpg", "0004.jpg", "0008.jpg")
+    ImageFolder(tmp_path)
+    assert not caplog.records
+
+
+def test_arbitrary_choices_are_refused(tmp_path):
+    save(tmp_path, "0.png", "1.png", "2.png", "preview1.jpg")
+    with pytest.raises(ValueError, match=r"several kinds.*3 PNG.*1 JPEG|several kinds.*1 JPEG.*3 PNG"):
+        ImageFolder(tmp_path)
+
+
+def test_two_kinds_without_jpeg_are_refused(tmp_path):
+    save(tmp_path, "0.png", "1.tif")
+    with pytest.raises(ValueError, match=r"several kinds"):
+        ImageFolder(tmp_path)
+
+
+def test_link_to_nothing_and_pages(tmp_path):
+    save(tmp_path, "0.jpg")
+    (tmp_path / "1.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(ValueError, match=r"links to files that are not there: 1\.jpg"):
+        ImageFolder(tmp_path)
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    page = Image.new("L", (16, 8))
+    page.save(folder / "0.tif", save_all=True, append_images=[page, page])
+    with pytest.raises(ValueError, match=r"0\.tif holds 3 pictures"):
+        ImageFolder(folder)
+    with pytest.raises(ValueError, match=r"0\.tif is an image, not a video"):
+        open_frames(folder / "0.tif")
+
+
+def test_hidden_and_foreign_entries_are_no_frames(tmp_path, caplog):
+    save(tmp_path, "0.JPG", "1.JPG")
+    for name in ("._0.JPG", "Thumbs.db", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "@eaDir").mkdir()
+    assert ImageFolder(tmp_path).num_frames == 2
+    assert not caplog.records

@@ -1,0 +1,281 @@
+"""What the values of mask and label images mean, in whatever way they were saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
+from i2v.data.mask_files import davis_palette, read_labels, read_mask, save_label_image
+from i2v.data.rle import mask_to_rle
+from i2v.segment import parse_prompts
+from sav_dataset.sav_evaluator import evaluate
+from test_pvs.datasets import read_dataset
+from train.dataset.sa1b import SA1B
+from train.dataset.sample import SampleError
+from train.dataset.vos_folder import VOSFolder
+
+HEIGHT, WIDTH = 48, 64
+Y, X = np.mgrid[:HEIGHT, :WIDTH]
+ONE = (X - 18) ** 2 + (Y - 20) ** 2 <= 10**2
+TWO = (X - 45) ** 2 + (Y - 26) ** 2 <= 9**2
+LABELS = (ONE + 2 * TWO).astype(np.uint8)
+DAVIS = np.uint8(np.reshape(davis_palette(), (256, 3)))
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def smooth(mask: np.ndarray) -> np.ndarray:
+    """With smooth edges, 0 to 255."""
+    return cv2.GaussianBlur(mask.astype(np.uint8) * 255, (0, 0), 1)
+
+
+def painted(*colours: tuple[int, int, int], background: tuple[int, ...] = (0, 0, 0)) -> np.ndarray:
+    pixels = np.tile(np.uint8(background), (HEIGHT, WIDTH, 1))
+    for mask, colour in zip((ONE, TWO), colours, strict=False):
+        pixels[mask, :3] = colour
+        pixels[mask, 3:] = 255
+    return pixels
+
+
+def photograph() -> np.ndarray:
+    return np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+EXACT = {
+    "grey": np.uint8(ONE),
+    "grey 255": np.uint8(ONE * 255),
+    "one colour": painted(RED),
+    "one of DAVIS' colours": painted(tuple(DAVIS[3])),
+    "opaque": np.dstack([painted((255, 255, 255)), np.full((HEIGHT, WIDTH), 255, np.uint8)]),
+    "cut out of a photograph": np.dstack([photograph(), np.uint8(ONE * 255)]),
+    "black on nothing": np.dstack([painted(), np.uint8(ONE * 255)]),
+    "white on nothing": painted((255, 255, 255), background=(0, 0, 0, 0)),
+    "grey with alpha": np.dstack([np.full((HEIGHT, WIDTH), 99, np.uint8), np.uint8(ONE * 255)]),
+}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+def test_masks(kind, tmp_path, caplog):
+    Image.fromarray(EXACT[kind]).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), ONE)
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(read_mask(image), ONE)
+    assert not caplog.records
+
+
+THRESHOLDED = {
+    "smooth": ("png", smooth(ONE)),
+    "smooth alpha": ("png", np.dstack([photograph(), smooth(ONE)])),
+    "smooth colour": ("png", np.dstack([smooth(ONE), smooth(ONE) * 0, smooth(ONE) * 0])),
+    "JPEG": ("jpg", np.uint8(ONE * 255)),
+    "JPEG in colour": ("jpg", painted((250, 10, 10))),
+    "WebP": ("webp", painted((255, 255, 255))),
+}
+
+
+@pytest.mark.parametrize("kind", THRESHOLDED)
+def test_masks_that_are_thresholded_with_a_warning(kind, tmp_path, caplog):
+    suffix, pixels = THRESHOLDED[kind]
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path)
+    mask = read_mask(path)
+    assert (mask != ONE).sum() <= (12 if "JPEG" in kind or kind == "WebP" else 0) + 0.02 * ONE.sum()
+    assert "thresholded at half" in caplog.text
+    assert len(caplog.records) == 1
+    read_mask(path)
+    assert len(caplog.records) == 1  # once for the masks of a folder
+    if kind in ("JPEG", "WebP"):
+        Image.open(path).convert("L").save(tmp_path / "traces.png")  # what compression left is in it
+        np.testing.assert_array_equal(read_mask(tmp_path / "traces.png"), mask)
+
+
+def test_thin_and_small_labels_are_not_smooth_edges(tmp_path):
+    labels = LABELS.copy()
+    labels[5, :40] = 3  # a line
+    labels[40, 60] = 4
+    labels[40:46, 2:8] = 255
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png", void=255), np.where(labels == 255, 0, labels))
+
+
+SEVERAL = {
+    "DAVIS": (np.where(LABELS[..., None] > 0, DAVIS[LABELS], np.uint8(0)), True),
+    "DAVIS on nothing": (np.dstack([DAVIS[LABELS], np.uint8(255 * (LABELS > 0))]), True),
+    "grey": (LABELS, True),
+    "grey, far apart": (LABELS * 85, True),
+    "other colours": (painted(RED, GREEN), False),
+    "shades of a colour": (painted(RED, (150, 0, 0)), False),
+    "other colours on nothing": (painted(RED, BLUE, background=(0, 0, 0, 0)), False),
+}
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_several_objects_are_never_one(kind, tmp_path, caplog):
+    pixels, known = SEVERAL[kind]
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(ValueError, match=r"a\.png .*several|a\.png .*colour"):
+        read_mask(path)
+    if known:
+        labels = read_labels(path)
+        assert [(labels == value).sum() for value in np.unique(labels)[1:]] == [ONE.sum(), TWO.sum()]
+        assert len(parse_prompts([], [], [f"0,{path}"])) == 2
+    else:
+        with pytest.raises(ValueError, match=r"a\.png is an image in colour"):
+            parse_prompts([], [], [f"0,{path}"])
+
+
+def test_mask_drawn_on_the_upright_picture(tmp_path):
+    image = Image.fromarray(np.uint8(ONE * 255).T)
+    exif = image.getexif()
+    exif[ExifTags.Base.Orientation] = 5  # mirrored along the diagonal
+    image.save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), ONE)
+
+
+def test_palette_with_a_transparent_background(tmp_path):
+    save_label_image(tmp_path / "a.png", LABELS)
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+        image.save(tmp_path / "b.png", transparency=0)
+    np.testing.assert_array_equal(read_labels(tmp_path / "b.png"), LABELS)
+
+
+@pytest.mark.parametrize("kind", ["floats", "dark JPEG", "negative"])
+def test_what_is_no_mask(kind, tmp_path):
+    path = tmp_path / ("a.jpg" if "JPEG" in kind else "a.tif")
+    values = {"floats": np.float32(ONE) / 2, "dark JPEG": np.uint8(ONE * 20), "negative": -np.int32(ONE)}[kind]
+    Image.fromarray(values).save(path)
+    with pytest.raises(ValueError, match=path.name):
+        read_mask(path)
+
+
+# --- the same in all readers ----------------------------------------------------------------------------------------------
+
+
+def write_video(root: Path, images: list[np.ndarray], suffix: str = "png", names: str = "{:05d}") -> None:
+    """A video in the layout of MOSE."""
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind / "video").mkdir(parents=True)
+    for t, pixels in enumerate(images):
+        Image.fromarray(photograph()).save(root / f"JPEGImages/video/{names.format(t)}.jpg")
+        Image.fromarray(pixels).save(root / f"Annotations/video/{names.format(t)}.{suffix}")
+
+
+def train_masks(root: Path, **options: int) -> np.ndarray:
+    dataset = VOSFolder(root / "JPEGImages", root / "Annotations", num_frames=3, max_objects=None, **options)
+    return dataset.load(0, np.random.default_rng(0)).masks.numpy()
+
+
+@pytest.mark.parametrize("names", ["{:05d}", "{:05d}_cam3", "2024-01-15_12-30-{:02d}", "f_{:04d}_jpg.rf.9b3c"])
+def test_two_objects_are_two_in_training_and_benchmark(names, tmp_path):
+    write_video(tmp_path, [SEVERAL["DAVIS"][0]] * 3, names=names)
+    expected = np.stack([ONE, TWO])
+    np.testing.assert_array_equal(train_masks(tmp_path)[1], expected)
+    (video,) = read_dataset("mose", tmp_path)
+    assert video.objects == [1, 2]
+    assert video.annotated_frames == [0, 1, 2]
+    np.testing.assert_array_equal([video.mask(1, obj) for obj in (np.int64(1), 2)], expected)
+    (result,) = evaluate(tmp_path / "Annotations", tmp_path / "Annotations", skip_first_and_last=False)
+    assert {name: score.j for name, score in result.scores.items()} == {"001": 100, "002": 100}
+
+
+@pytest.mark.parametrize("change", [lambda t: painted(RED, GREEN), lambda t: painted((RED, GREEN, BLUE)[t])])
+def test_colours_that_tell_no_objects_are_an_error_everywhere(change, tmp_path):
+    write_video(tmp_path, [change(t) for t in range(3)])
+    with pytest.raises(SampleError, match="in colour"):
+        train_masks(tmp_path)
+    (video,) = read_dataset("mose", tmp_path)
+    with pytest.raises(ValueError, match="in colour"):
+        _ = [video.mask(frame, obj) for obj in video.objects for frame in video.annotated_frames]
+    with pytest.raises(ValueError, match="in colour"):
+        evaluate(tmp_path / "Annotations", tmp_path / "Annotations", skip_first_and_last=False)
+
+
+def test_void_in_all_readers(tmp_path):
+    labels = LABELS.copy()
+    labels[40:, :] = 255
+    write_video(tmp_path, [labels] * 3)
+    assert train_masks(tmp_path).shape[1] == 3
+    np.testing.assert_array_equal(train_masks(tmp_path, void=255)[0], np.stack([ONE, TWO]))
+    assert read_dataset("mose", tmp_path)[0].objects == [1, 2, 255]
+    assert read_dataset("mose", tmp_path, void=255)[0].objects == [1, 2]
+    Image.fromarray(np.where(labels == 255, 1, labels).astype(np.uint8)).save(tmp_path / "wrong_there.png")
+    for t in range(3):
+        (tmp_path / f"pred/video/{t:05d}.png").parent.mkdir(parents=True, exist_ok=True)
+        Image.open(tmp_path / "wrong_there.png").save(tmp_path / f"pred/video/{t:05d}.png")
+    (result,) = evaluate(tmp_path / "Annotations", tmp_path / "pred", skip_first_and_last=False, void=255)
+    assert {name: score.j for name, score in result.scores.items()} == {"001": 100, "002": 100}
+
+
+def test_lossy_masks_in_all_readers(tmp_path, caplog):
+    write_video(tmp_path, [np.uint8(ONE * 255)] * 3, suffix="jpg")
+    masks = train_masks(tmp_path)
+    assert masks.shape[1] == 1
+    assert (masks[0, 0] != ONE).mean() < 0.01
+    (video,) = read_dataset("mose", tmp_path)
+    assert video.objects == [1]
+    np.testing.assert_array_equal(video.mask(0, 1), masks[0, 0])
+    assert len(caplog.records) == 1
+    (result,) = evaluate(tmp_path / "Annotations", tmp_path / "Annotations", skip_first_and_last=False)
+    assert list(result.scores) == ["001"]
+
+
+def test_hidden_and_foreign_entries_in_all_readers(tmp_path):
+    write_video(tmp_path, [LABELS] * 3)
+    for folder in ("JPEGImages", "Annotations", "JPEGImages/video", "Annotations/video"):
+        for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+            (tmp_path / folder / name).mkdir()
+            Image.fromarray(LABELS).save(tmp_path / folder / name / "00000.png")
+        for name in ("._00000.png", "._00000.jpg", "Thumbs.db", "desktop.ini"):
+            (tmp_path / folder / name).write_bytes(b"x")
+    np.testing.assert_array_equal(train_masks(tmp_path)[0], np.stack([ONE, TWO]))
+    (video,) = read_dataset("mose", tmp_path)
+    assert video.problems() == []
+    assert isinstance(open_annotations(tmp_path / "Annotations/video"), LabelImages)
+    assert [result.name for result in evaluate(tmp_path / "Annotations", tmp_path / "Annotations")] == ["video"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_in_all_readers(encoding, tmp_path):
+    write_video(tmp_path, [LABELS] * 3)
+    (tmp_path / "list.txt").write_text("video\r\n\r\n", encoding=encoding)
+    assert train_masks(tmp_path, file_list=tmp_path / "list.txt").shape[1] == 2
+    (tmp_path / "ImageSets/2017").mkdir(parents=True)
+    (tmp_path / "ImageSets/2017/val.txt").write_text("video\r\n", encoding=encoding)
+    assert [video.name for video in read_dataset("davis2017", tmp_path)] == ["video"]
+
+
+def test_list_that_is_no_text(tmp_path):
+    write_video(tmp_path, [LABELS] * 3)
+    (tmp_path / "list.txt").write_bytes(b"\xffvideo")
+    with pytest.raises(ValueError, match=r"list\.txt is not a text file in UTF-8 or UTF-16"):
+        train_masks(tmp_path, file_list=tmp_path / "list.txt")
+
+
+def test_capital_suffixes_and_json_with_a_byte_order_mark(tmp_path):
+    Image.fromarray(photograph()).save(tmp_path / "a.JPG")
+    content = json.dumps({"annotations": [{"segmentation": mask_to_rle(ONE)}]})
+    (tmp_path / "a.json").write_text(content, encoding="utf-8-sig")
+    np.testing.assert_array_equal(SA1B(tmp_path).load(0, np.random.default_rng(0)).masks[0, 0], ONE)
+
+
+def test_objects_in_folders(tmp_path):
+    for obj, mask in (("002", ONE), ("010", TWO)):
+        (tmp_path / obj).mkdir()
+        for t in (8, 16, 100):
+            Image.fromarray(mask).save(tmp_path / obj / f"{t}.png")
+    annotations = open_annotations(tmp_path)
+    assert isinstance(annotations, ObjectFolders)
+    assert annotations.frames == ["8", "16", "100"]
+    assert annotations.areas("16").tolist()[2::8] == [ONE.sum(), TWO.sum()]
+    np.testing.assert_array_equal(annotations.masks("8", [2, 10], (WIDTH, HEIGHT)), np.stack([ONE, TWO]))
+    Image.fromarray(LABELS).save(tmp_path / "002" / "16.png")
+    with pytest.raises(ValueError, match=r"16\.png holds several objects, with labels 1, 2"):
+        annotations.mask("16", 2, (WIDTH, HEIGHT))

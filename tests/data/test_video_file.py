@@ -1,0 +1,216 @@
+"""Videos as phones, cameras and editors write them: whole ones are read exactly, cut ones are known."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import pickle
+import threading
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from i2v.data import frames as frames_module
+from i2v.data import video_file
+from i2v.data.frames import LiveFrames, open_frames
+from i2v.data.video_file import VideoFile, read_frames
+
+NUM_FRAMES, HEIGHT, WIDTH, RATE = 60, 32, 128, 30
+
+
+def picture(number: int) -> np.ndarray:
+    """A frame in whose blocks its number can be read."""
+    bits = [(number >> bit & 1) * 255 for bit in range(WIDTH // 16)]
+    return np.broadcast_to(np.repeat(np.uint8(bits), 16)[None, :, None], (HEIGHT, WIDTH, 3)).copy()
+
+
+def number_in(image: np.ndarray) -> int:
+    return sum(int(image[HEIGHT // 2, 16 * bit + 8].mean() > 128) << bit for bit in range(WIDTH // 16))
+
+
+def write(path: Path, sound: float = 0, times: Any = lambda i: i, unit: Fraction = Fraction(1, RATE), **options: str) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = WIDTH, HEIGHT, "yuv420p", 15
+        stream.codec_context.time_base = unit
+        stream.options = options
+        audio = container.add_stream("aac", rate=48000, layout="mono") if sound else None
+        for i in range(NUM_FRAMES):
+            frame = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
+            frame.pts, frame.time_base = times(i), unit
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for k in range(int(sound * 48000 / 1024)):
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            samples.sample_rate, samples.pts, samples.time_base = 48000, 1024 * k, Fraction(1, 48000)
+            container.mux(audio.encode(samples))
+        if audio is not None:
+            container.mux(audio.encode())
+    return path
+
+
+def trim(source: Path, path: Path, first_kept: int, first_shown: int) -> Path:
+    """Cut a video without decoding it: an edit list hides what is before the cut, but after a key frame."""
+    with av.open(str(source)) as old, av.open(str(path), "w", options={"use_editlist": "1"}) as new:
+        stream = old.streams.video[0]
+        copied = new.add_stream_from_template(stream)
+        start, shown = (int(frame / RATE / stream.time_base) for frame in (first_kept, first_shown))
+        for packet in old.demux(stream):
+            if packet.dts is not None and packet.pts >= start:
+                packet.pts, packet.dts, packet.stream = packet.pts - shown, packet.dts - shown, copied
+                new.mux(packet)
+    return path
+
+
+def turned(path: Path, degrees: int) -> Path:
+    """The video that is shown turned."""
+    source = write(path.with_name("upright.mp4"))
+    data = source.read_bytes()
+    matrix = np.array([65536, 0, 0, 0, 65536, 0, 0, 0, 2**30], ">i4").tobytes()
+    a, b = {90: (0, 65536), 180: (-65536, 0), 270: (0, -65536)}[degrees]
+    other = np.array([a, b, 0, -b, a, 0, 0, 0, 2**30], ">i4").tobytes()
+    place = data.index(matrix, data.index(b"tkhd"))
+    path.write_bytes(data[:place] + other + data[place + 36 :])
+    return path
+
+
+KINDS = {
+    "plain.mp4": (write, {}, range(NUM_FRAMES)),
+    "sound.mkv": (write, {"sound": 5}, range(NUM_FRAMES)),
+    "varying.mp4": (
+        write,
+        {"times": lambda i: 33 * i + 4 * (i % 7) + 400 * (i > 20), "unit": Fraction(1, 1000)},
+        range(NUM_FRAMES),
+    ),
+    "open_groups.mp4": (write, {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3"}, range(NUM_FRAMES)),
+    "no_times.h264": (write, {}, range(NUM_FRAMES)),
+    "edit.mp4": (
+        lambda path: trim(write(path.with_name("whole.mp4"), bf="0"), path, first_kept=15, first_shown=22),
+        {},
+        range(22, NUM_FRAMES),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_whole_videos_are_exact_in_every_order(name, tmp_path, caplog):
+    make, options, expected = KINDS[name]
+    path = make(tmp_path / name, **options)
+    frames = VideoFile(path)
+    assert not caplog.records  # it is whole
+    images = [frames[i] for i in range(frames.count())]
+    assert [number_in(image) for image in images] == list(expected)
+    other = VideoFile(path)
+    jumps = np.random.RandomState(0).randint(0, len(images), 40)
+    for i in (*range(len(images) - 1, -1, -1), *jumps):
+        np.testing.assert_array_equal(other[i], images[i])
+    np.testing.assert_array_equal(read_frames(path, [3, 9]), [images[3], images[9]])
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_video_is_turned_upright(degrees, tmp_path):
+    image = VideoFile(turned(tmp_path / "turned.mp4", degrees))[5]
+    upright = VideoFile(tmp_path / "upright.mp4")[5]
+    np.testing.assert_array_equal(image, np.rot90(upright, -degrees // 90))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_truncated_video(share, tmp_path):
+    path = write(tmp_path / "cut.mp4", movflags="+faststart")
+    with av.open(str(path)) as old, av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "+faststart"}) as new:
+        copied = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copied
+                new.mux(packet)
+    data = (tmp_path / "fast.mp4").read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ValueError, match=r"cut\.mp4 is truncated"):
+        VideoFile(path)
+
+
+def test_name_that_looks_like_an_address(tmp_path, monkeypatch):
+    write(tmp_path / "a.mp4").rename(tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert VideoFile("12:30.mp4").num_frames == NUM_FRAMES
+
+
+def test_frames_that_are_kept_are_bounded_in_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_file, "MAX_BYTES", 4 * 3 * HEIGHT * WIDTH)
+    frames = VideoFile(write(tmp_path / "a.mp4"))
+    assert [number_in(frames[i]) for i in range(NUM_FRAMES - 1, -1, -1)] == list(range(NUM_FRAMES - 1, -1, -1))
+    assert sum(image.nbytes for image in frames._recent.values()) <= 4 * 3 * HEIGHT * WIDTH
+
+
+def test_live_frames_beyond_the_memory_are_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    frames = LiveFrames(num_usable=6, num_kept=6, max_bytes=2 * 3 * HEIGHT * WIDTH)
+    for i in range(10):
+        frames.append(picture(i))
+    assert [number_in(frames[i]) for i in range(4, 10)] == list(range(4, 10))
+    assert len(list(tmp_path.rglob("*.png"))) == 4
+    assert frames_module.MAX_BYTES < 2**30
+
+
+def test_one_open_video_in_several_threads(tmp_path):
+    frames = VideoFile(write(tmp_path / "a.mp4"))
+    wrong: list[int] = []
+
+    def read(seed: int) -> None:
+        wrong.extend(i for i in np.random.RandomState(seed).randint(0, NUM_FRAMES, 50) if number_in(frames[i]) != i)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+
+
+def test_two_sessions_share_a_video(tiny_predictor, tmp_path):
+    frames = open_frames(write(tmp_path / "a.mp4"))
+    results = []
+    for _ in range(2):
+        state = tiny_predictor.init_state(frames)
+        tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+        results.append(tiny_predictor.propagate_in_video(state, max_frame_num_to_track=20))
+    for (frame, _, one), (_, _, other) in zip(*results, strict=True):  # in turn, each with its own thread
+        np.testing.assert_array_equal(one, other, err_msg=str(frame))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_session_after_a_fork(tiny_predictor, tmp_path):
+    state = tiny_predictor.init_state(write(tmp_path / "a.mp4"))
+    tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+    results = tiny_predictor.propagate_in_video(state)
+    for _ in range(3):
+        next(results)
+
+    def track() -> list[float]:
+        return [float(masks.sum()) for _, _, masks in tiny_predictor.propagate_in_video(state, 3, 4)]
+
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=lambda: queue.put(track()))
+    process.start()
+    found = queue.get(timeout=120)
+    process.join(30)
+    assert process.exitcode == 0
+    assert found == pytest.approx(track(), rel=1e-4)
+
+
+def test_state_says_that_it_cannot_be_pickled(tiny_predictor, tiny_video, tmp_path):
+    state = tiny_predictor.init_state(tiny_video)
+    for copied in (pickle.dumps, copy.deepcopy, copy.copy):
+        with pytest.raises(TypeError, match=r"session .*cannot be pickled .*init_state"):
+            copied(state)
+    frames = VideoFile(write(tmp_path / "a.mp4"))
+    assert number_in(pickle.loads(pickle.dumps(frames))[7]) == 7
+    with pytest.raises(TypeError, match=r"iterator cannot be pickled"):
+        pickle.dumps(open_frames(iter(tiny_video)))

@@ -1,0 +1,140 @@
+"""What users give as ids, masks, devices and options: it works, or the message says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from i2v import build_i2v, build_i2v_video_predictor
+from i2v.data.frames import ImageFolder
+from i2v.inference.prompts import resize_mask
+from i2v.utils.masks import masks_to_labels
+from i2v.utils.numbers import whole_number
+from test_pvs.systems import StaticMask
+from tests.conftest import TINY_CONFIG
+
+MASK = np.zeros((48, 64), bool)
+MASK[10:30, 5:25] = True
+
+
+@pytest.mark.parametrize(
+    "number", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.uint8)]
+)
+def test_ids_are_the_integers_that_they_hold(number, tiny_predictor, tiny_video, png_folder):
+    state = tiny_predictor.init_state(tiny_video, seed=number)
+    tiny_predictor.add_new_points_or_box(state, number, number, [[16, 24]], [1])
+    tiny_predictor.add_new_mask(state, 4, 3, MASK)
+    assert state.obj_ids == [3]
+    assert sorted(state.objects[3].prompts) == [3, 4]
+    assert [type(key) for key in state.objects] == [int]
+    tiny_predictor.clear_all_prompts_in_frame(state, number, number)
+    assert [frame for frame, _, _ in tiny_predictor.propagate_in_video(state, number, number)] == [3, 4, 5, 6]
+    assert tiny_predictor.remove_object(state, number)[0] == []
+    assert masks_to_labels(np.ones((1, 2, 2)), [number]).tolist() == [[3, 3], [3, 3]]
+    session = StaticMask().start(png_folder)
+    session.prompt(0, number, mask=MASK)
+    assert [list(scores) for _, scores in session.propagate(0, 1)] == [[3], [3]]
+
+
+@pytest.mark.parametrize(
+    "thing", [None, True, np.True_, 3.0, np.float32(3), torch.tensor(3.0), [3], np.array([3]), "3"], ids=repr
+)
+def test_what_is_no_integer(thing, tiny_predictor, tiny_video):
+    state = tiny_predictor.init_state(tiny_video)
+    tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
+    calls = {
+        "object id": [
+            lambda: tiny_predictor.add_new_points_or_box(state, 0, thing, [[16, 24]], [1]),
+            lambda: tiny_predictor.add_new_mask(state, 0, thing, MASK),
+            lambda: tiny_predictor.clear_all_prompts_in_frame(state, 0, thing),
+            lambda: tiny_predictor.remove_object(state, thing),
+            lambda: masks_to_labels(np.ones((1, 2, 2)), [thing]),
+        ],
+        "frame index": [
+            lambda: tiny_predictor.add_new_points_or_box(state, thing, 1, [[16, 24]], [1]),
+            lambda: tiny_predictor.add_new_mask(state, thing, 1, MASK),
+        ],
+        "seed": [lambda: tiny_predictor.init_state(tiny_video, seed=thing)],
+    }
+    for what, several in calls.items():
+        for call in several:
+            with pytest.raises(TypeError, match=f"{what}.* must be an integer"):
+                call()
+    assert state.obj_ids == [1]
+    assert whole_number(state.obj_ids[0], "it") == 1
+
+
+def test_masks_of_several_types(tiny_predictor, tiny_video):
+    masks = {
+        "PIL": Image.fromarray(np.uint8(MASK * 255)),
+        "1 bit": Image.fromarray(MASK),
+        "mirrored": np.ascontiguousarray(MASK[:, ::-1])[:, ::-1],
+        "upside down": np.ascontiguousarray(MASK[::-1])[::-1],
+        "list": MASK.tolist(),
+        "16 bit": MASK.astype(np.uint16),
+        "cut out": Image.fromarray(np.dstack([np.uint8(MASK * 0)] * 3 + [np.uint8(MASK * 255)])),
+    }
+    state = tiny_predictor.init_state(tiny_video)
+    _, _, expected = tiny_predictor.add_new_mask(state, 0, 1, MASK)
+    for name, mask in masks.items():
+        _, _, found = tiny_predictor.add_new_mask(state, 0, 1, mask)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, msg=name)
+    mirrored = np.array([[24, 16], [4, 60]])[:, ::-1]
+    tiny_predictor.add_new_points_or_box(state, 1, 2, mirrored, np.array([0, 1])[::-1])
+    for bad in ("mask.png", object(), None):
+        with pytest.raises(TypeError, match=r"a mask is an array .* not (str|object|NoneType)"):
+            tiny_predictor.add_new_mask(state, 0, 1, bad)
+    two = np.zeros((48, 64, 3), np.uint8)
+    two[:10], two[20:] = (255, 0, 0), (0, 255, 0)
+    with pytest.raises(ValueError, match="the mask is an image in colour"):
+        tiny_predictor.add_new_mask(state, 0, 1, Image.fromarray(two))
+
+
+@pytest.mark.parametrize("size", [(48, 64), (1080, 1920), (4320, 7680)])
+@pytest.mark.parametrize("side", [1, 3])
+@pytest.mark.parametrize("place", [0.0, 0.37, 0.999])
+def test_small_mask_never_becomes_empty(size, side, place):
+    mask = torch.zeros(size, dtype=torch.bool)
+    y, x = (int(place * (length - side)) for length in size)
+    mask[y : y + side, x : x + side] = True
+    resized = resize_mask(mask, 1024, 256)
+    assert resized.shape == (1, 1, 1024, 1024)
+    shares = torch.nn.functional.interpolate(resized, size=(256, 256), mode="bilinear", antialias=True)
+    assert (shares > 0.5).any()
+    rows, columns = resized[0, 0].nonzero().T
+    assert abs(rows.float().mean() / 1024 - (y + side / 2) / size[0]) < 0.01
+    assert abs(columns.float().mean() / 1024 - (x + side / 2) / size[1]) < 0.01
+    assert not resize_mask(mask & False, 1024, 256).any()
+
+
+def test_small_mask_prompt_has_a_mask(tiny_predictor):
+    video = np.zeros((2, 480, 640, 3), np.uint8)
+    state = tiny_predictor.init_state(video)
+    mask = np.zeros((480, 640), bool)
+    mask[100, 200] = True
+    _, _, logits = tiny_predictor.add_new_mask(state, 0, 1, mask)
+    rows, columns = (logits[0, 0] > 0).nonzero().T
+    assert len(rows)
+    assert (rows - 100).abs().max() < 20
+    assert (columns - 200).abs().max() < 20
+
+
+def test_overrides_that_are_one_string():
+    for build in (build_i2v, build_i2v_video_predictor):
+        with pytest.raises(TypeError, match=r"overrides .*list of strings.*\['predictor.precision=bf16'\]"):
+            build(TINY_CONFIG, device="cpu", hydra_overrides_extra="predictor.precision=bf16")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device 0")
+def test_device_0_is_not_the_default_device():
+    with pytest.raises(ValueError, match="cannot use the device '0'"):
+        build_i2v(TINY_CONFIG, device=0)
+
+
+def test_frames_that_are_open(tiny_predictor, png_folder: Path):
+    frames = ImageFolder(png_folder)
+    assert tiny_predictor.init_state(frames).frames is frames
