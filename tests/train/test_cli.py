@@ -79,7 +79,7 @@ def test_too_many_bad_samples(clips: Path, tmp_path: Path) -> None:
     )
     printed = finish(process, timeout=60)
     assert process.returncode == 1
-    message = r"^error: .*Annotations: 3 bad samples in a row, the last one: .*\.jpg is unreadable"
+    message = r"^error: .*Annotations: 3 bad samples in a row, the last one: .*\.jpg is not a readable image"
     assert re.search(message, printed, re.MULTILINE)
     assert "Traceback" not in printed
 
