@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from i2v.data.images import read_rgb
 from i2v.utils.files import whole_folder
 
 # Folders of the training data (configs/base/lite.yaml, configs/i2v-lite-video.yaml), and which of them hold videos.
@@ -53,8 +54,7 @@ def pack(source: Path, target: Path, quality: int, every: int) -> int:
         copy = target / place
         copy.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".jpg":
-            with Image.open(path) as image:
-                image.convert("RGB").save(copy, "WEBP", quality=quality, method=6)
+            Image.fromarray(read_rgb(path)).save(copy, "WEBP", quality=quality, method=6)
         else:
             shutil.copyfile(path, copy)
         size += copy.stat().st_size

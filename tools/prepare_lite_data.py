@@ -21,6 +21,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
+from i2v.data.images import read_rgb
 from i2v.data.mask_files import read_labels, save_label_image
 from i2v.utils.files import whole_folder
 
@@ -124,9 +125,9 @@ def convert_davis(source: Path, target: Path, height: int) -> int:
         if not found:
             raise FileNotFoundError(f"{source}/JPEGImages/480p/{name} has no frames")
         for path in found:
-            with Image.open(path) as image:
-                size = round(image.width * height / image.height), height
-                image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(frames / path.name, quality=90)
+            image = Image.fromarray(read_rgb(path))
+            size = round(image.width * height / image.height), height
+            image.resize(size, Image.Resampling.LANCZOS).save(frames / path.name, quality=90)
             labels = read_labels(source / "Annotations" / "480p" / name / f"{path.stem}.png") > 0
             small = Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
             save_label_image(masks / f"{path.stem}.png", np.asarray(small))
