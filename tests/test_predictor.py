@@ -340,3 +340,10 @@ def test_corrections_with_and_without_memory(with_memory: bool, make_tiny_predic
     monkeypatch.setattr(predictor.model, "condition", lambda x, memory: seen.append(memory) or condition(x, memory))
     predictor.add_new_points_or_box(state, 3, 1, [[30, 30]], [0])
     assert [memory is not None for memory in seen] == [with_memory]
+
+
+@pytest.mark.parametrize(("capability", "warns"), [("AVX2", True), ("AVX512", False)])
+def test_a_cpu_that_emulates_bfloat16_is_worth_a_warning(capability, warns, make_tiny_predictor, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    make_tiny_predictor("predictor.precision=bf16")
+    assert ("bf16 is many times slower than fp32 on this CPU" in caplog.text) == warns

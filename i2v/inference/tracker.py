@@ -13,7 +13,7 @@ from torch import Tensor
 
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
 from i2v.inference.state import Prompt, TrackedObject, VideoState
-from i2v.modeling.layers import PRECISIONS, autocast
+from i2v.modeling.layers import PRECISIONS, autocast, has_fast_bf16
 from i2v.modeling.memory.selector import MemoryPlan
 from i2v.modeling.sam_i2v import (
     MASK_BIAS,
@@ -56,6 +56,8 @@ class Tracker:
             raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
         if precision == "fp16" and self.device.type == "cpu":
             log.warning("fp16 is many times slower than fp32 on a CPU: use bf16")
+        if precision == "bf16" and self.device.type == "cpu" and not has_fast_bf16():
+            log.warning("bf16 is many times slower than fp32 on this CPU, which has no instructions for it: use fp32")
         if fill_hole_area < 0:
             raise ValueError(f"fill_hole_area must be 0 or more cells, got {fill_hole_area}")
         self.fill_hole_area = fill_hole_area
