@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,10 @@ def pack(source: Path, target: Path, quality: int, every: int) -> int:
     paths = [path for name in FOLDERS for path in sorted((source / name).rglob("*")) if path.is_file()]
     if not paths:
         raise FileNotFoundError(f"{source} has none of the folders {', '.join(FOLDERS)}")
+    folders: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        folders[path.parent].append(path)
+    position = {path: i for files in folders.values() for i, path in enumerate(files)}
     size = 0
     for path in tqdm(paths, unit="file"):
         place = path.relative_to(source)
@@ -49,7 +54,7 @@ def pack(source: Path, target: Path, quality: int, every: int) -> int:
             continue
         if path.suffix == ".png" and path.with_suffix(".json").exists():  # the masks are read from the JSON
             continue
-        if place.parts[0] in _VIDEOS and sorted(path.parent.iterdir()).index(path) % every:
+        if place.parts[0] in _VIDEOS and position[path] % every:
             continue
         copy = target / place
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from i2v.data.mask_files import read_mask
 from i2v.inference.state import Prompt
+from i2v.modeling.sam_i2v import resize_masks
 
 
 def make_points_prompt(
@@ -106,18 +107,12 @@ def resize_mask(mask: Tensor, image_size: int, mask_size: int) -> Tensor:
         (1, 1, S, S) float32 of 0 and 1.
     """
     whole = mask.float()[None, None]
-    resized = (_scaled(whole, image_size) >= 0.5).float()
-    if mask.any() and not (_scaled(resized, mask_size) > 0.5).any():
-        shares = _scaled(whole, mask_size)
+    resized = (resize_masks(whole, image_size) >= 0.5).float()
+    if mask.any() and not (resize_masks(resized, mask_size) > 0.5).any():
+        shares = resize_masks(whole, mask_size)
         cells = (shares == shares.max()).float()
         resized = torch.maximum(resized, F.interpolate(cells, size=(image_size, image_size)))
     return resized
-
-
-def _scaled(mask: Tensor, size: int) -> Tensor:
-    if mask.shape[-2:] == (size, size):
-        return mask
-    return F.interpolate(mask, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _floats(values: Any) -> Tensor:

@@ -208,10 +208,10 @@ class SAMI2V(nn.Module):
         if points is None:  # SAM 2 gives the decoder a padding point then
             points = conditioned.new_zeros(batch_size, 1, 2, dtype=torch.float32)
             labels = torch.full((batch_size, 1), -1, dtype=torch.int32, device=conditioned.device)
-        tokens, dense = self.sam_prompt_encoder(points, labels, _resize(mask_logits, self.sam_prompt_encoder.mask_size))
+        tokens, dense = self.sam_prompt_encoder(points, labels, resize_masks(mask_logits, self.sam_prompt_encoder.mask_size))
         if self.dense_prompt_encoder is not None and is_prompted:
             drawn_mask = mask_logits if drawn_mask is None else drawn_mask
-            drawn, levels = self.dense_prompt_encoder(points, labels, _resize(drawn_mask, self.mask_size))
+            drawn, levels = self.dense_prompt_encoder(points, labels, resize_masks(drawn_mask, self.mask_size))
             dense = dense + drawn
             high_res_features = [x + y for x, y in zip(high_res_features, levels, strict=True)]
         decoded = self.sam_mask_decoder(
@@ -242,7 +242,7 @@ class SAMI2V(nn.Module):
         """
         batch_size = masks.shape[0]
         memory_prompts = self.memory_prompt_generator and self.memory_prompt_generator.no_memory(batch_size)
-        low_res = _resize(masks.float() * MASK_SCALE + MASK_BIAS, self.mask_size)
+        low_res = resize_masks(masks.float() * MASK_SCALE + MASK_BIAS, self.mask_size)
         prediction = self.decode(
             features,
             memory_prompts,
@@ -328,7 +328,7 @@ def _check_high_resolution(encoder: ImageEncoder, decoder: MaskDecoder, prompts:
         )
 
 
-def _resize(masks: Tensor | None, size: int) -> Tensor | None:
+def resize_masks(masks: Tensor | None, size: int) -> Tensor | None:
     """Masks (B, 1, H, W) at another size, (B, 1, size, size) float32; None stays None."""
     if masks is None or masks.shape[-2:] == (size, size):
         return masks
