@@ -28,7 +28,7 @@ if not __package__:  # started as a file: Python then looks for modules in its f
 
 from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
 from i2v.data.files import subfolders
-from i2v.data.mask_files import labels_in, mask_paths, open_labels
+from i2v.data.mask_files import labels_in, mask_paths, open_labels, require_one_object
 from i2v.data.scores import ALL_FRAMES, format_scores
 from i2v.utils.files import atomic_write
 from sav_dataset.jf import JF, ObjectScores, tolerance_in_pixels
@@ -195,9 +195,11 @@ def _evaluate_sequence(
     evaluated = frames[1:-1] if skip_first_and_last else frames
     for frame in evaluated:
         true_image = _eight_bits(ground_truth.open(frame), ground_truth.paths[frame])
+        if per_object:
+            require_one_object(true_image, ground_truth.paths[frame], void)
         found_image = None
         if frame in predictions:
-            found_image = _read_prediction(predictions[frame], true_image.size, problems)
+            found_image = _read_prediction(predictions[frame], true_image.size, problems, per_object)
         elif prediction:
             problems.add("frame", f"{prediction / ground_truth.paths[frame].name} is missing: it scores 0")
         if void is not None:
@@ -235,10 +237,12 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     return image
 
 
-def _read_prediction(path: Path, size: tuple[int, int], problems: Problems) -> Image.Image | None:
-    """A predicted label image of the size (width, height), or None, counted, if it cannot be used."""
+def _read_prediction(path: Path, size: tuple[int, int], problems: Problems, per_object: bool = False) -> Image.Image | None:
+    """A predicted label image, or mask, of the size (width, height), or None, counted, if it cannot be used."""
     try:
         image = _eight_bits(open_labels(path), path)
+        if per_object:
+            require_one_object(image, path)
     except ValueError as error:
         return problems.add("unreadable frame", f"{error}; it scores 0")
     if image.size != size:

@@ -293,9 +293,9 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void
 
 
 @lru_cache(maxsize=1)
-def videos_by_name(dataset: str, root: Path) -> dict[str, EvaluationVideo]:
+def videos_by_name(dataset: str, root: Path, void: int | None = None) -> dict[str, EvaluationVideo]:
     """The videos of `read_dataset` by name; for workers, which read it once, because a JSON of annotations may be large."""
-    return {video.name: video for video in read_dataset(dataset, root)}
+    return {video.name: video for video in read_dataset(dataset, root, void=void)}
 
 
 def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str]:

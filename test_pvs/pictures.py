@@ -100,7 +100,8 @@ def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
     Raises:
         ValueError, OSError: the data set, its frames, or masks cannot be used.
     """
-    (video,) = read_dataset(runs[0].settings["dataset"], runs[0].settings["data"], [name])
+    settings = runs[0].settings
+    (video,) = read_dataset(settings["dataset"], settings["data"], [name], settings.get("void"))
     frames = spread(video.annotated_frames)
     truth = [{obj: video.mask(frame, obj) for obj in video.objects} for frame in frames]
     rows = [_row("ground truth", video, frames, truth)]

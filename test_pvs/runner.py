@@ -47,7 +47,7 @@ class Run:
 
     Attributes:
         protocol: a function at the top of a module, because workers import it. options: its own, as they go into JSON.
-        dataset, data: see `read_dataset`. output: folder of the results.
+        dataset, data, void: see `read_dataset`. output: folder of the results.
     """
 
     protocol: Protocol
@@ -56,6 +56,7 @@ class Run:
     dataset: str
     data: Path
     output: Path
+    void: int | None = None
 
     def settings(self) -> dict[str, Any]:
         """All that the results depend on."""
@@ -66,6 +67,8 @@ class Run:
             "dataset": self.dataset,
             "data": str(self.data.resolve()),
         }
+        if self.void is not None:
+            settings["void"] = self.void
         return json.loads(json.dumps(settings))
 
 
@@ -86,7 +89,7 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         ValueError: OUTPUT holds a run with other settings, or another run writes into it. ValueError, OSError, ImportError: the
             data set or the system cannot be used, whatever the video.
     """
-    videos = read_dataset(run.dataset, run.data, names)
+    videos = read_dataset(run.dataset, run.data, names, run.void)
     settings = run.settings()
     with ExitStack() as lock:
         claim = cache(partial(_claim, run.output, settings, lock))
@@ -97,7 +100,7 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
             log.info("%d of %d videos were finished before", len(finished), len(videos))
         todo = deque(video.name for video in videos if video.name not in finished)
         failures = _share(run, claim, todo, devices) if todo else {}
-        everything = [video.name for video in (read_dataset(run.dataset, run.data) if names else videos)]
+        everything = [video.name for video in (read_dataset(run.dataset, run.data, void=run.void) if names else videos)]
         _collect(run.output, settings, everything, failures)
     for name, text in failures.items():
         log.error("failed: %s: %s", name, text.rstrip().rpartition("\n")[-1])
@@ -259,7 +262,7 @@ def _evaluate(run: Run, name: str) -> str | None:
     try:
         if (run.output / MASKS / name).is_dir():  # by another run, before this one had the folder
             return None
-        video = videos_by_name(run.dataset, run.data)[name]
+        video = videos_by_name(run.dataset, run.data, run.void)[name]
         video.require_complete()
         with whole_folder(run.output / MASKS / name) as folder:
             result = run.protocol(_system(run.system), video, run.options, folder)
@@ -297,6 +300,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     add_system_arguments(parser)
     parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")
+    parser.add_argument("--void", type=int, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
     parser.add_argument(
         "--seed", type=whole_number(0), help="draw the clicks, from this seed (default: the deterministic places)"
@@ -345,7 +349,7 @@ def run_command(
     Returns:
         The exit status: 0, or 1 after an error or if a video failed.
     """
-    run = Run(protocol, options, system_settings(args), args.dataset, args.data, args.output)
+    run = Run(protocol, options, system_settings(args), args.dataset, args.data, args.output, args.void)
     try:
         failures = run_videos(run, parse_devices(args.devices), args.videos)
     except (OSError, ValueError, ImportError) as error:

@@ -5,7 +5,7 @@
 # SYSTEM: sam-i2v (default), sam2, optical-flow, static-mask, sam+... or package.module:function. CONFIG, CKPT, PRECISION: of the system;
 #   CONFIG=i2v-infer CKPT=checkpoints/sam_i2v.pt for the published weights, by default the Lite model.
 # DEVICES: cuda:0,cuda:1; cuda (all); cpu:2 (two workers); by default all GPUs, or the CPU.
-# VIDEOS: only these, names with spaces between them.
+# VIDEOS: only these, names with spaces between them. VOID: the label, such as 255, of pixels that belong to no object.
 # Further arguments go to python -m test_pvs.semi_supervised. Started again after a kill, it goes on where it was.
 set -eu
 : "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
@@ -14,4 +14,4 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m test_pvs.semi_supervised "$DATASET" "$DATA" \
   --output "$OUT" --input "${INPUT:-3c}" --system "${SYSTEM:-sam-i2v}" --devices "${DEVICES:-}" \
   ${CONFIG:+--config "$CONFIG"} ${CKPT:+--checkpoint "$CKPT"} ${PRECISION:+--precision "$PRECISION"} \
-  ${VIDEOS:+--videos $VIDEOS} "$@"
+  ${VIDEOS:+--videos $VIDEOS} ${VOID:+--void "$VOID"} "$@"

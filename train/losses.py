@@ -11,26 +11,26 @@ from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.sam_i2v import MaskPrediction
 
-_WINDOW = 31  # cells, of the average that finds boundaries
 _BOUNDARY_WEIGHT = 5.0
 
 
-def boundary_weight(masks: Tensor) -> Tensor:
-    """1 + 5 |average of the 31x31 neighbourhood - mask|: large at boundaries (F3Net). Outside of the mask all is background.
+def boundary_weight(masks: Tensor, window: int = 31) -> Tensor:
+    """1 + 5 |average of the neighbourhood - mask|: large at boundaries (F3Net). Outside of the mask all is background.
 
     Sums over windows are differences of cumulative sums: exact for binary masks, and many times faster than pooling.
 
     Args:
         masks: (..., H, W) float32 of 0 and 1.
+        window: side of the neighbourhood, odd, in cells of the masks.
     """
     average = masks
     for dim in (-1, -2):
-        half = _WINDOW // 2
+        half = window // 2
         before = [0, 0] * (-1 - dim)
         sums = F.pad(average, (*before, half + 1, half)).cumsum(dim)
         size = masks.shape[dim]
-        average = sums.narrow(dim, _WINDOW, size) - sums.narrow(dim, 0, size)
-    return 1 + _BOUNDARY_WEIGHT * (average / _WINDOW**2 - masks).abs()
+        average = sums.narrow(dim, window, size) - sums.narrow(dim, 0, size)
+    return 1 + _BOUNDARY_WEIGHT * (average / window**2 - masks).abs()
 
 
 def structure_loss(logits: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
@@ -64,7 +64,9 @@ class ClipLoss(nn.Module):
     Args:
         mask_weight, iou_weight, presence_weight: of the three parts.
         full_size: compare masks at the size of the network's input, as published. False compares them as they are decoded,
-            with the true mask made smaller: a share of the time, and boundaries are that many times wider.
+            with the true mask made smaller: a share of the time.
+        boundary_window: side of the window that finds boundaries, odd, in cells of the masks that are compared. As published:
+            31 of 1,024.
         activation_checkpointing: compute everything again in the backward pass.
     """
 
@@ -74,11 +76,15 @@ class ClipLoss(nn.Module):
         iou_weight: float = 1.0,
         presence_weight: float = 1.0,
         full_size: bool = True,
+        boundary_window: int = 31,
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if boundary_window < 1 or boundary_window % 2 == 0:
+            raise ValueError(f"loss.boundary_window must be odd and at least 1, not {boundary_window}")
         self.weights = {"mask": mask_weight, "iou": iou_weight, "presence": presence_weight}
         self.full_size = full_size
+        self.boundary_window = boundary_window
         self.activation_checkpointing = activation_checkpointing
 
     def forward(self, frames: Sequence[Sequence[MaskPrediction]], masks: Tensor, num_objects: float) -> dict[str, Tensor]:
@@ -96,7 +102,7 @@ class ClipLoss(nn.Module):
             present = target.flatten(1).any(dim=1).float()
             if not self.full_size:
                 target = (F.adaptive_avg_pool2d(target, predictions[0].masks.shape[-2:]) >= 0.5).float()
-            weight = boundary_weight(target)
+            weight = boundary_weight(target, self.boundary_window)
             for prediction in predictions:
                 if self.activation_checkpointing:
                     values = checkpoint(self._prediction, prediction, target, weight, present, use_reentrant=False)

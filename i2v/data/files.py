@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _FOREIGN = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "$recycle.bin"}
 # A number in names that goes up in equal steps of at most this counts frames; larger steps are those of clocks.
 _MAX_STEP = 10
+# Where clocks begin anew.
+_CLOCKS = (24, 60)
 # What json, Pillow, NumPy and look-ups in their results raise at a file that is not what it should be.
 _MALFORMED = (
     OSError,
@@ -109,6 +111,11 @@ def find_file(stem: Path, suffixes: Sequence[str]) -> Path | None:
     """
     names = (f"{stem.name}{variant}" for suffix in suffixes for variant in dict.fromkeys((suffix, suffix.upper())))
     return next((path for name in names if (path := stem.with_name(name)).exists()), None)
+
+
+def expected_file(stem: Path, suffixes: Sequence[str]) -> Path:
+    """As `find_file`; where there is no such file, the path of the first suffix, which errors can name."""
+    return find_file(stem, suffixes) or stem.with_name(f"{stem.name}{suffixes[0]}")
 
 
 def find_samples(folder: str | Path, suffixes: Sequence[str], file_list: str | Path | None = None) -> list[str]:
@@ -224,7 +231,7 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
         raise _unclear_order(ordered, decimals)
     else:
         for column in columns:
-            if _counts(column) and column not in rising:
+            if _counts(column) and column not in rising and not _is_clock(column):
                 raise _unclear_order(ordered, column)
     return ordered
 
@@ -297,6 +304,12 @@ def _rises(column: Sequence[int]) -> bool:
 def _counts(column: Sequence[int]) -> bool:
     steps = {after - before for before, after in pairwise(sorted(column))}
     return len(steps) == 1 and 0 < steps.pop() <= _MAX_STEP
+
+
+def _is_clock(column: Sequence[int]) -> bool:
+    """Whether these are the seconds or minutes of an hour, or the hours of a day, each once, from any of them on."""
+    cycle = len(column)
+    return cycle in _CLOCKS and all(after == (before + 1) % cycle for before, after in pairwise(column))
 
 
 def _unclear_order(ordered: Sequence[Path], column: Sequence[Any]) -> ValueError:

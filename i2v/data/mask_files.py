@@ -93,11 +93,15 @@ def read_mask(source: str | Path | Image.Image, void: int | None = None) -> np.n
         ValueError: see `open_labels`, or there are several objects in it.
     """
     image = open_labels(source, void)
-    labels = labels_in(image)
-    if len(labels) > 1:
-        what = "the mask" if isinstance(source, Image.Image) else source
-        raise ValueError(f"{what} holds several objects, with labels {listed(labels)}: expected the mask of one")
+    require_one_object(image, "the mask" if isinstance(source, Image.Image) else source)
     return np.asarray(image) != 0
+
+
+def require_one_object(image: Image.Image, name: str | Path, void: int | None = None) -> None:
+    """A ValueError that names it if an image of `open_labels` has more labels than one besides 0 and `void`."""
+    labels = [label for label in labels_in(image) if label != void]
+    if len(labels) > 1:
+        raise ValueError(f"{name} holds several objects, with labels {listed(labels)}: expected the mask of one")
 
 
 def labels_in(image: Image.Image) -> list[int]:

@@ -63,6 +63,15 @@ def test_orders_that_contradict_each_other_are_both_shown(tmp_path, names, by_na
         ImageFolder(tmp_path)
 
 
+@pytest.mark.parametrize(("first", "cycle"), [("12-30-%02d.png", 60), ("2024-01-15_%02d.png", 24)])
+def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
+    later = {60: "12-31-%02d.png", 24: "2024-01-16_%02d.png"}[cycle]
+    names = [(first % i if i < cycle else later % (i - cycle)) for i in range(7, 7 + cycle)]
+    for name in names:
+        grey(0).save(tmp_path / name)
+    assert [path.name for path in ImageFolder(tmp_path).paths] == names
+
+
 def test_pngs_beside_jpegs_are_masks(tmp_path):
     for i in range(3):
         grey(100 + 10 * i).save(tmp_path / f"{i:05d}.jpg")

@@ -16,6 +16,9 @@ from i2v.data.rle import mask_to_rle
 from i2v.segment import parse_prompts
 from sav_dataset.sav_evaluator import evaluate
 from test_pvs.datasets import read_dataset
+from test_pvs.runner import Run, run_videos
+from test_pvs.semi_supervised import semi_supervised
+from test_pvs.systems import SystemSettings
 from train.dataset.sa1b import SA1B
 from train.dataset.sample import SampleError
 from train.dataset.vos_folder import VOSFolder
@@ -210,6 +213,10 @@ def test_void_in_all_readers(tmp_path):
     for t in range(3):
         (tmp_path / f"pred/video/{t:05d}.png").parent.mkdir(parents=True, exist_ok=True)
         Image.open(tmp_path / "wrong_there.png").save(tmp_path / f"pred/video/{t:05d}.png")
+    for void, objects in ((None, ["001", "002", "255"]), (255, ["001", "002"])):  # a protocol, and its masks
+        run = Run(semi_supervised, {"input": "gm"}, SystemSettings("static-mask"), "mose", tmp_path, tmp_path / f"{void}", void)
+        assert run_videos(run, ["cpu"]) == {}
+        assert sorted(path.name for path in (tmp_path / f"{void}/masks/video").iterdir() if path.is_dir()) == objects
     (result,) = evaluate(tmp_path / "Annotations", tmp_path / "pred", skip_first_and_last=False, void=255)
     assert {name: score.j for name, score in result.scores.items()} == {"001": 100, "002": 100}
 

@@ -117,6 +117,16 @@ def test_all_frames(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -
         assert scores_of(results)["second", f"{i + 1:03d}"] == pytest.approx(score, abs=1e-12)
 
 
+def test_one_file_with_several_objects_is_never_one(tmp_path: Path) -> None:
+    truth, predictions = make_roots(tmp_path, write_folders)
+    both = np.broadcast_to(1 + np.arange(TRUE.shape[-1], dtype=np.uint8) % 2, TRUE.shape[-2:]).copy()
+    Image.fromarray(both).save(predictions / "first/001/00001.png")
+    assert problems_of(evaluate(truth, predictions)) == {"unreadable frame": 1}
+    Image.fromarray(both).save(truth / "first/001/00001.png")
+    with pytest.raises(ValueError, match=r"001/00001\.png holds several objects, with labels 1, 2: expected the mask of one"):
+        evaluate(truth, predictions)
+
+
 @BY_LAYOUT
 def test_several_processes_give_the_same(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
     roots = make_roots(tmp_path, write)

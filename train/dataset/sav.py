@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from i2v.data.files import entries, find_file, find_samples
+from i2v.data.files import entries, expected_file, find_file, find_samples
 from i2v.data.images import ALL_SUFFIXES, kind_of, read_rgb
 from i2v.data.masklets import Masklets
 from i2v.data.rle import check_mask_size
@@ -87,7 +87,7 @@ class SAV(ClipDataset):
             return RawClip(f"{self.name}/{name}", stack_frames(frames), torch.from_numpy(np.stack(masks)))
 
     def _video(self, name: str) -> Path:
-        return find_file(self.annotations / name, (".mp4",)) or self.annotations / f"{name}.mp4"
+        return expected_file(self.annotations / name, (".mp4",))
 
     def _read_frames(self, name: str, indices: Sequence[int]) -> list[np.ndarray]:
         if self.frames is None:
@@ -97,7 +97,7 @@ class SAV(ClipDataset):
 
     @staticmethod
     def _read_image(stem: Path) -> np.ndarray:
-        path = find_file(stem, ALL_SUFFIXES) or stem.with_name(f"{stem.name}.jpg")
+        path = expected_file(stem, ALL_SUFFIXES)
         with sample_errors(path):
             return read_rgb(path)
 

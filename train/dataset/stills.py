@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from i2v.data.files import find_file, find_samples, read_json
+from i2v.data.files import expected_file, find_file, find_samples, read_json
 from i2v.data.images import IMAGE_SUFFIXES, kind_of, read_rgb
 from i2v.data.mask_files import read_labels
 from i2v.data.rle import check_mask_size, decode_mask
@@ -72,7 +72,9 @@ class Photographs:
         for folder in map(Path, folders if split == "train" else dict.fromkeys(folders)):
             has_regions = (folder / "regions").is_dir()
             images, suffixes = (folder / "images", IMAGE_SUFFIXES["JPEG"]) if has_regions else (folder, (".json",))
-            self.paths += [_image_path(images / name) for name in _names_of_split(images, suffixes, split)]
+            self.paths += [
+                expected_file(images / name, IMAGE_SUFFIXES["JPEG"]) for name in _names_of_split(images, suffixes, split)
+            ]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -91,7 +93,7 @@ class Photographs:
         if regions:
             masks = _read_regions(regions, image.shape[:2], rng)
         else:
-            masks = _read_instances(path.with_suffix(".json"), image.shape[:2])
+            masks = _read_instances(expected_file(path.with_suffix(""), (".json",)), image.shape[:2])
         image = _limit_size(image)
         if len(masks) and masks.shape[1:] != image.shape[:2]:
             resized = [cv2.resize(mask.view(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for mask in masks]
@@ -276,10 +278,6 @@ def _unite_maybe(photograph: Photograph, index: int, probability: float, rng: np
     if photograph.has_parts and rng.random() < probability:
         return unite_with_neighbours(photograph.masks, index, rng)
     return photograph.masks[index]
-
-
-def _image_path(stem: Path) -> Path:
-    return find_file(stem, IMAGE_SUFFIXES["JPEG"]) or stem.with_name(f"{stem.name}.jpg")
 
 
 def _names_of_split(folder: Path, suffixes: Sequence[str], split: Split) -> list[str]:

@@ -48,7 +48,7 @@ def sample_click(
 
 def roughen(masks: Tensor, video: Tensor, generator: torch.Generator) -> Tensor:
     """Masks as a tracker that has lost its way leaves them: shifted, with parts missing, with others too many, and now and then
-    with another object.
+    with another object. How much is wrong is drawn for each; nothing in one of five.
 
     Args:
         masks: (O, S, S) bool.
@@ -66,10 +66,11 @@ def roughen(masks: Tensor, video: Tensor, generator: torch.Generator) -> Tensor:
     floats = masks.float()
     area = floats.sum((1, 2)).clamp(min=1)
     place = torch.linspace(-1, 1, size, device=masks.device)
+    severity = (1.25 * draw(count, 1, 1) - 0.25).clamp(min=0)
     # The affine map leaves the object's centre where it is, but for a shift by a part of the object's own size.
     centre = torch.stack([(floats.sum(dim) * place).sum(1) / area for dim in (1, 2)], dim=1).unsqueeze(2)
-    linear = torch.eye(2, device=masks.device) + 0.3 * (draw(count, 2, 2) - 0.5)
-    shift = 0.8 * (draw(count, 2, 1) - 0.5) * (area.sqrt() / size).view(-1, 1, 1)
+    linear = torch.eye(2, device=masks.device) + 0.3 * severity * (draw(count, 2, 2) - 0.5)
+    shift = 0.8 * severity * (draw(count, 2, 1) - 0.5) * (area.sqrt() / size).view(-1, 1, 1)
     maps = torch.cat([linear, centre - linear @ centre + shift], dim=2)
     with full_precision(floats):
         grid = F.affine_grid(maps, [count, 1, size, size], align_corners=False)
@@ -79,10 +80,11 @@ def roughen(masks: Tensor, video: Tensor, generator: torch.Generator) -> Tensor:
     noise = F.interpolate(draw(count, 2, cells, cells), size=(size, size), mode="bicubic", align_corners=False)
     near = F.max_pool2d(F.adaptive_max_pool2d(moved.unsqueeze(1).float(), 24), 3, stride=1, padding=1)
     near = F.interpolate(near, size=(size, size))[:, 0] > 0
-    lost, added = (noise > 0.9 - 0.35 * draw(count, 2, 1, 1)).unbind(dim=1)
+    lost, added = (noise > 1 - severity.unsqueeze(1) * (0.1 + 0.35 * draw(count, 2, 1, 1))).unbind(dim=1)
     rough = (moved & ~lost) | (near & added)
     beside = (draw(count) < 0.25) & (video == video.roll(1))
-    return torch.where(beside[:, None, None], rough | masks.roll(1, dims=0), rough)
+    rough = torch.where(beside[:, None, None], rough | masks.roll(1, dims=0), rough)
+    return torch.where(severity > 0, rough, masks)
 
 
 def sample_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

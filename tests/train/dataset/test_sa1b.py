@@ -125,6 +125,15 @@ def test_bad_json(folder: Path, case: str) -> None:
         load(folder)
 
 
+def test_suffixes_in_capitals(folder: Path) -> None:
+    before = load(folder)
+    for path in [*folder.glob("*/*.json"), *folder.glob("*/*.jpg")]:
+        path.rename(path.with_suffix(path.suffix.upper()))
+    after = load(folder)
+    assert torch.equal(after.masks, before.masks)
+    assert torch.equal(after.frames, before.frames)
+
+
 def test_missing_json(folder: Path) -> None:
     (folder / "sa_000000/sa_1.json").unlink()
     with pytest.raises(SampleError, match=r"no such file: .*sa_1\.json"):
