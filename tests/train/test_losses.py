@@ -47,6 +47,18 @@ def test_boundary_weight() -> None:
     assert torch.allclose(boundary_weight(small), 1 + 5 * (F.avg_pool2d(small, 31, 1, 15) - small).abs(), atol=1e-5)
 
 
+def test_boundary_window() -> None:
+    masks = disc(96, 20, 70, 17).view(1, 1, 96, 96)
+    logits = torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    prediction = make_prediction(logits, torch.ones(1, 1), torch.ones(1, 1))
+    for window in (31, 7):
+        weight = 1 + 5 * (F.avg_pool2d(masks.float(), window, 1, window // 2) - masks.float()).abs()
+        loss = ClipLoss(boundary_window=window)([[prediction]], masks, 1)["mask"]
+        torch.testing.assert_close(loss, structure_loss(logits, masks.float(), weight).sum(), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"loss\.boundary_window must be odd and at least 1, not 8"):
+        ClipLoss(boundary_window=8)
+
+
 def plain_loss(logits: torch.Tensor, mask: torch.Tensor) -> float:
     """One mask (H, W), pixel by pixel."""
     size = len(mask)

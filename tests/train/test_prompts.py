@@ -146,6 +146,8 @@ def test_rough_masks_have_something_of_the_object() -> None:
     mean = torch.stack(ious).mean(0)
     assert (mean > 0.3).all()
     assert (mean < 0.8).all()
+    exact = [bool(iou == 1) for iou in torch.stack(ious).flatten()]
+    assert 15 < sum(exact) < 60  # a fifth of 180
     # The object before it in the batch, if it is of the same image.
     assert with_another[1] > 5
     assert with_another[2] == 0
