@@ -15,7 +15,7 @@ from i2v.data.frames import Frames, LiveFrames, check_bounds, open_frames
 from i2v.data.images import ValueRange
 from i2v.inference.features import FeatureStore, FrameLoader
 from i2v.inference.prompts import check_mask, make_points_prompt, resize_mask
-from i2v.inference.state import Prompt, TrackedObject, VideoState
+from i2v.inference.state import Prompt, TrackedObject, VideoState, in_session
 from i2v.inference.tracker import Tracker
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.numbers import whole_number
@@ -74,7 +74,7 @@ class I2VVideoPredictor:
         seed: int = 0,
         value_range: ValueRange = None,
     ) -> VideoState:
-        """Start a session.
+        """Start a session. `close` of the state that is returned, or the end of a `with` block, ends it.
 
         Args:
             video_path: a folder of images (JPEG, PNG, WebP, BMP, TIFF), a video file, an array (T, H, W, 3) uint8 RGB, a list
@@ -111,8 +111,9 @@ class I2VVideoPredictor:
         storage_device = torch.device("cpu") if offload_state_to_cpu else self.device
         # The frames that the selector compares, the current one, and a few to go back and forth between.
         features = FeatureStore(encoder, loader, reach + 4, storage_device)
-        return VideoState(frames, loader, features, storage_device, seed)
+        return VideoState(frames, loader, features, storage_device, seed, owns_frames=frames is not video_path)
 
+    @in_session
     @torch.inference_mode()
     def add_new_points_or_box(
         self,
@@ -155,6 +156,7 @@ class I2VVideoPredictor:
             prompt.labels = torch.cat([old.labels, prompt.labels])
         return self._prompt(state, obj, frame_idx, prompt)
 
+    @in_session
     @torch.inference_mode()
     def add_new_mask(
         self, inference_state: VideoState, frame_idx: int, obj_id: int, mask: Any
@@ -179,6 +181,7 @@ class I2VVideoPredictor:
         obj = state.objects.get(obj_id) or TrackedObject(obj_id)
         return self._prompt(state, obj, frame_idx, prompt, given if self._keep_given_masks else None)
 
+    @in_session
     def propagate_in_video(
         self,
         inference_state: VideoState,
@@ -215,6 +218,7 @@ class I2VVideoPredictor:
         start_frame_idx = self._check_frame(state, start_frame_idx)
         return self._propagate(state, start_frame_idx, max_frame_num_to_track, -1 if reverse else 1)
 
+    @in_session
     @torch.inference_mode()
     def track_frame(self, inference_state: VideoState, frame: Any) -> tuple[int, list[int], Tensor]:
         """Give the next frame of a live video (`init_state()` without a video), and track all objects into it.
@@ -235,8 +239,15 @@ class I2VVideoPredictor:
         if not isinstance(state.frames, LiveFrames):
             raise ValueError("track_frame is for live video: start the session with init_state() without a video")
         frame_idx = state.frames.append(frame)
-        return self._result(state, frame_idx, reverse=False)
+        result = self._result(state, frame_idx, reverse=False)
+        selector = self.model.memory_selector
+        for obj in state.objects.values():
+            # Nobody can ask for the masks of earlier frames any more, and the oldest frame that can be corrected does not look
+            # back to them.
+            obj.forget_tracked(frame_idx - selector.reach - max(selector.reach, selector.max_pointers))
+        return result
 
+    @in_session
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
         self, inference_state: VideoState, frame_idx: int, obj_id: int, need_output: bool = True
@@ -269,11 +280,13 @@ class I2VVideoPredictor:
             return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
         return None
 
+    @in_session
     @torch.inference_mode()
     def reset_state(self, inference_state: VideoState) -> None:
         """Remove all objects. The video stays open."""
         inference_state.objects.clear()
 
+    @in_session
     @torch.inference_mode()
     def remove_object(
         self, inference_state: VideoState, obj_id: int, strict: bool = False, need_output: bool = True
@@ -301,9 +314,13 @@ class I2VVideoPredictor:
         frame_idx = start
         # Backward, what is new is the first frame of the window.
         lead = 0 if step > 0 else self.model.image_encoder.window - 1
-        while (limit is None or abs(frame_idx - start) <= limit) and state.loader.has(frame_idx):
-            state.loader.prefetch(frame_idx + step * (lead + ahead) for ahead in range(1, _PREFETCH + 1))
-            yield self._result(state, frame_idx, reverse=step < 0)
+        while limit is None or abs(frame_idx - start) <= limit:
+            with state.in_use():
+                if not state.loader.has(frame_idx):
+                    return
+                state.loader.prefetch(frame_idx + step * (lead + ahead) for ahead in range(1, _PREFETCH + 1))
+                result = self._result(state, frame_idx, reverse=step < 0)
+            yield result
             frame_idx += step
 
     def _result(self, state: VideoState, frame_idx: int, reverse: bool) -> tuple[int, list[int], Tensor]:

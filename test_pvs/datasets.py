@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from i2v.data.annotations import Annotations, LabelImages, ObjectFolders, RunLengths, save_object_mask
 from i2v.data.files import (
+    check_inside,
     entries,
     find_samples,
     gaps,
@@ -221,8 +222,9 @@ def read_lvvis(root: Path) -> list[EvaluationVideo]:
             segmentations[entry["video_id"]].append(entry)
         videos = []
         for video in content["videos"]:
-            names = [Path(name).stem for name in video["file_names"]]
-            folder = Path(video["file_names"][0]).parent
+            paths = [Path(check_inside(name, files[0])) for name in video["file_names"]]
+            names, folder = [path.stem for path in paths], paths[0].parent
+            check_inside(str(folder), files[0])
             counts = Counter(entry["id"] for entry in segmentations[video["id"]])
             if repeated := [number for number, count in counts.items() if count > 1]:
                 raise ValueError(f"video {folder} has several annotations with the id {listed(repeated)}")
@@ -367,9 +369,11 @@ def _subfolders(root: Path, *names: str) -> list[Path]:
 
 def _listed_names(folder: Path, pattern: str) -> list[str]:
     """The videos in lists: a name per line, or, in DAVIS 2016, the paths /JPEGImages/480p/VIDEO/00000.jpg and of its mask."""
-    lines = [line for path in sorted(folder.glob(pattern)) if not is_foreign(path.name) for line in read_list(path)]
-    listed_paths = [Path(line.split()[0]) for line in lines]
-    return sorted({path.parent.name if path.suffix else path.name for path in listed_paths})
+    names = set()
+    for source in sorted(path for path in folder.glob(pattern) if not is_foreign(path.name)):
+        for path in (Path(line.split()[0]) for line in read_list(source)):
+            names.add(check_inside(path.parent.name if path.suffix else path.name, source))
+    return sorted(names)
 
 
 def _existing(folder: Path, names: Sequence[str]) -> Sequence[str]:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import entries, listed, named_errors, natural_key, subfolders
-from i2v.data.mask_files import MASK_VALUE, labels_in, mask_paths, open_labels, read_mask, same_colour
-from i2v.data.rle import decode_mask, rle_area
+from i2v.data.files import entries, listed, natural_key, subfolders
+from i2v.data.mask_files import MASK_VALUE, MAX_LABEL, labels_in, mask_paths, open_labels, read_mask, same_colour
+from i2v.data.rle import decode_mask
 from i2v.utils.files import read_each
 
 
@@ -67,14 +67,6 @@ class Annotations(ABC):
         """The masks of some objects in an annotated frame, (O, H, W) bool; otherwise as `mask`."""
         return np.stack([self.mask(frame, obj, size) for obj in objects])
 
-    @abstractmethod
-    def areas(self, frame: str) -> np.ndarray:
-        """Pixels of each object in an annotated frame, (largest number + 1,) or fewer, by number; 0 where one is not.
-
-        Raises:
-            ValueError: a file that cannot be read; the message names it.
-        """
-
     def gaps(self) -> list[str]:
         """What an object lacks that others have, one message each."""
         return []
@@ -121,6 +113,11 @@ class LabelImages(Annotations):
         return np.asarray(image) == np.reshape(objects, (-1, 1, 1))
 
     def areas(self, frame: str) -> np.ndarray:
+        """Pixels of each object in an annotated frame, (largest number + 1,) or fewer, by number; 0 where one is not.
+
+        Raises:
+            ValueError: a file that cannot be read; the message names it.
+        """
         counts = np.bincount(np.asarray(self.open(frame)).ravel())
         counts[0] = 0
         return counts
@@ -201,6 +198,7 @@ class ObjectFolders(Annotations):
         return mask
 
     def areas(self, frame: str) -> np.ndarray:
+        """As `LabelImages.areas`."""
         areas = np.zeros(max(self.paths, default=0) + 1, np.int64)
         for obj, paths in self.paths.items():
             if frame in paths:
@@ -221,9 +219,10 @@ class ObjectFolders(Annotations):
         """The folders by the objects' numbers, in order."""
         folders: dict[int, Path] = {}
         for path in sorted(entries(self.source), key=lambda path: natural_key(path.name)):
-            if not path.is_dir() or not path.name.isdigit():
+            if not path.is_dir() or not path.name.isdecimal() or len(path.name) > 9 or int(path.name) > MAX_LABEL:
                 raise ValueError(
-                    f"{self.source} must hold a folder per object, named by its number, and nothing like {path.name}"
+                    f"{self.source} must hold a folder per object, named by its number, which is at most {MAX_LABEL}, and "
+                    f"nothing like {path.name}"
                 )
             if folders.setdefault(int(path.name), path) is not path:
                 raise ValueError(f"{self.source} has two folders of one number: {folders[int(path.name)].name} and {path.name}")
@@ -259,13 +258,6 @@ class RunLengths(Annotations):
             return decode_mask(self._masks[obj][self._positions[frame]], size[::-1])
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{self.source}: annotation {obj}, frame {frame}: {error}") from error
-
-    def areas(self, frame: str) -> np.ndarray:
-        areas = np.zeros(max(self._masks, default=0) + 1, np.int64)
-        with named_errors(self.source):
-            for obj, masks in self._masks.items():
-                areas[obj] = rle_area(masks[self._positions[frame]])
-        return areas
 
     def gaps(self) -> list[str]:
         return [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import logging
 import os
 import re
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from i2v.utils.files import require_regular_file
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +38,18 @@ _MALFORMED = (
     LookupError,
     OverflowError,
     EOFError,
+    RecursionError,
+    MemoryError,
     struct.error,
+    zlib.error,
+    csv.Error,
     Image.DecompressionBombError,
 )
 
 
 @contextmanager
 def named_errors(source: Path | str, error_type: type[ValueError] = ValueError) -> Iterator[None]:
-    """Turn what a missing or malformed file raises into an error that names it.
+    """Turn what a missing, malformed or oversized file raises into an error that names it.
 
     Args:
         source: the file or folder that is read.
@@ -154,8 +162,27 @@ def _without(path: Path, suffixes: Sequence[str]) -> str | None:
     return next((name[: -len(suffix)] for suffix in suffixes if name.lower().endswith(suffix)), None)
 
 
+def check_inside(name: str, source: Path) -> str:
+    """A relative path that a file gives: it must lead into the folder that it is relative to, not out of it.
+
+    Args:
+        name: the path.
+        source: the file that gives it, for the message.
+
+    Returns:
+        The path, as it is.
+
+    Raises:
+        ValueError: it is empty, absolute, or has ".." in it.
+    """
+    path = Path(name) if isinstance(name, str) and "\0" not in name else Path()
+    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts:
+        raise ValueError(f"{source} names {name!r}: expected a path inside of its folder, relative and without '..'")
+    return name
+
+
 def _listed_samples(file_list: Path, folder: Path, suffixes: Sequence[str]) -> list[str]:
-    names = read_list(file_list)
+    names = [check_inside(name, file_list) for name in read_list(file_list)]
     if not names:
         raise ValueError(f"the file list {file_list} is empty")
     missing = [name for name in names if find_file(folder / name, suffixes) is None]
@@ -170,10 +197,11 @@ def read_text(path: Path) -> str:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not text in either encoding.
+        ValueError: it is not text in either encoding, or not a file.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no such file list: {path}")
+    require_regular_file(path)
     data = path.read_bytes()
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
@@ -198,6 +226,7 @@ def read_json(path: Path) -> Any:
         ValueError: it is missing or corrupt; the message names it.
     """
     with named_errors(path):
+        require_regular_file(path)
         return json.loads(path.read_bytes())  # from bytes: the encoding and a byte order mark are recognised
 
 

@@ -13,7 +13,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,6 +69,9 @@ class Frames(ABC):
         """Which frames there are, for messages."""
         return f"0 to {self.count() - 1}"
 
+    def close(self) -> None:
+        """Give back threads, files and memory; the frames cannot be used any more. By default there is nothing to give back."""
+
     def no_frame(self, index: int) -> IndexError:
         """The error that says that there is no frame `index`."""
         return IndexError(f"no frame {index} in {self.name}: it has frames {self.extent()}")
@@ -97,6 +100,7 @@ class ImageFolder(Frames):
         self.name = str(folder)
         self.paths = frame_paths(self.folder)
         self.num_frames = len(self.paths)
+        self._unchanged = UnchangedFiles(self.paths)
         sizes = read_each(upright_size, self.paths)
         self.width, self.height = sizes[0]
         for path, size in zip(self.paths, sizes, strict=True):
@@ -105,9 +109,11 @@ class ImageFolder(Frames):
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.paths[index]
+        self._unchanged.check(path)
         try:
             image = read_rgb(path, self._value_range)
         except (ValueError, FileNotFoundError) as error:
+            self._unchanged.forget(path)  # it may be repaired
             raise ValueError(f"cannot decode frame {index}: {error}") from error
         self._check_size(path, image.shape[1], image.shape[0])
         return image
@@ -150,7 +156,7 @@ class ArrayFrames(Frames):
 class KeptFrames:
     """Frames that cannot be had again: the last ones in memory, the others on disk, without loss.
 
-    The files disappear with this object.
+    The files disappear with `close`, or with this object.
 
     Args:
         max_bytes: of the frames in memory.
@@ -161,6 +167,14 @@ class KeptFrames:
         self._in_memory: OrderedDict[int, np.ndarray] = OrderedDict()
         self._on_disk: dict[int, Path] = {}
         self._folder: Path | None = None
+        self._remove: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Forget all frames."""
+        self._in_memory.clear()
+        self._on_disk.clear()
+        if self._remove is not None:
+            self._remove()
 
     def add(self, index: int, image: np.ndarray) -> None:
         """Keep a frame, (H, W, 3) uint8 RGB.
@@ -195,7 +209,7 @@ class KeptFrames:
     def _write(self, index: int, image: np.ndarray) -> Path:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="i2v-frames-"))
-            weakref.finalize(self, _remove_folder, self._folder, os.getpid())
+            self._remove = weakref.finalize(self, _remove_folder, self._folder, os.getpid())
         # With the process in its name: after a fork, both processes go on.
         path = self._folder / f"{index:06d}-{os.getpid()}.png"
         if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1]):
@@ -249,6 +263,17 @@ class IteratorFrames(Frames):
                 self._read_one()
             return self.num_frames
 
+    def extent(self) -> str:
+        # Not `count`: the iterator may be a camera, which has no end.
+        return f"0 to {self._read - 1}" + ("" if self.num_frames is not None else " so far")
+
+    def close(self) -> None:
+        with self._lock:
+            self._error = self._error or ValueError(f"{self.name} was closed with its session")
+            self.num_frames = None
+            self._read = 0
+            self._kept.close()
+
     def __getitem__(self, index: int) -> np.ndarray:
         if not self.has(index):
             raise IndexError(f"{self.name} has no frame {index}")
@@ -261,13 +286,12 @@ class IteratorFrames(Frames):
         if self._error is not None:  # the frame is lost: the next one must not take its place
             raise self._error
         try:
-            frame = next(self._iterator)
-        except StopIteration:
-            self.num_frames = self._read
-            return
-        try:
-            self._store(frame)
-        except (ValueError, OSError) as error:
+            frame = next(self._iterator, None)
+            if frame is None:
+                self.num_frames = self._read
+            else:
+                self._store(frame)
+        except Exception as error:
             self._error = error
             raise
 
@@ -318,6 +342,9 @@ class LiveFrames(Frames):
         self._kept.drop(index - self._num_kept)
         return index
 
+    def close(self) -> None:
+        self._kept.close()
+
     @property
     def _usable(self) -> range:
         return range(max(self.count() - self._num_usable, 0), self.count())
@@ -333,6 +360,32 @@ class LiveFrames(Frames):
             oldest = max(self.count() - self._num_kept, 0)
             raise IndexError(f"frame {index} of the live video is gone: only frames {oldest} and later are held")
         return self._kept[index]
+
+
+class UnchangedFiles:
+    """Notices files that were replaced or written to since this object was made.
+
+    Args:
+        paths: of the files.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._states = {path: self._state(path) for path in paths}
+
+    def check(self, path: Path) -> None:
+        """Raise a ValueError if a file is there, but not what it was."""
+        state = self._state(path) if path.exists() else None
+        if state is not None and state != self._states.setdefault(path, state):
+            raise ValueError(f"{path} was changed since the video was opened: open the video again")
+
+    def forget(self, path: Path) -> None:
+        """Take the file for what it will be at the next check."""
+        self._states.pop(path, None)
+
+    @staticmethod
+    def _state(path: Path) -> tuple[int, int]:
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
 
 
 class ForkSafeLock:

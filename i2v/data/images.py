@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from i2v.utils.files import require_regular_file
+
 # The kinds of image files that are read, with their suffixes in small letters.
 IMAGE_SUFFIXES = {
     "JPEG": (".jpg", ".jpeg"),
@@ -25,6 +27,10 @@ _KINDS = {suffix: kind for kind, suffixes in IMAGE_SUFFIXES.items() for suffix i
 ValueRange = tuple[float, float] | Literal["data"] | None
 # How files of these kinds end.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+# What Pillow may take a file for: not, for instance, a PostScript program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# Small files can hold huge images; this is three times 8K.
+_MAX_PIXELS = 100_000_000
 _UPRIGHT = 1
 _SIDEWAYS = (5, 6, 7, 8)
 
@@ -40,17 +46,23 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is corrupt, cut off, or holds several pictures; also where that shows within the block.
+        ValueError: it is no image file, corrupt, cut off, too large, or holds several pictures; also where that shows within
+            the block.
     """
     try:
-        with Image.open(path) as image:
+        require_regular_file(path)
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{path} has {image.width}x{image.height} pixels, which is too large")
             # A JPEG's further pictures are previews and the like.
             if image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"{path} holds {image.n_frames} pictures: write each to a file of its own")
             yield image
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no such file: {path}") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
         raise ValueError(f"{path} is not a readable image, it may be corrupt or truncated: {error}") from error
 
 

@@ -15,6 +15,8 @@ from i2v.utils.files import atomic_write
 
 # An image in which everything but 0 has this value is a mask, as in DAVIS 2016, rather than object 255.
 MASK_VALUE = 255
+# Areas are kept per label.
+MAX_LABEL = 65535
 # Half of what a value or an opacity can be.
 _HALF = 128
 # What is this dark or bright is taken for black or white that compression or smoothing has changed.
@@ -198,8 +200,8 @@ def _of_grey(image: Image.Image, lossy: bool, name: str) -> Image.Image:
     """The labels of a grey image; those of more than 8 bits are never smoothed."""
     if image.mode != "L":
         values = np.asarray(image).astype(np.int32)
-        if values.min(initial=0) < 0:
-            raise ValueError(f"{name} has negative values: expected labels from 0")
+        if values.min(initial=0) < 0 or values.max(initial=0) > MAX_LABEL:
+            raise ValueError(f"{name} has values from {values.min()} to {values.max()}: expected labels from 0 to {MAX_LABEL}")
         return Image.fromarray(values.astype(np.uint8) if values.max(initial=0) <= 255 else values)
     values = labels_in(image)
     if lossy and values and values[-1] < 2 * _DARK:

@@ -15,12 +15,18 @@ import av
 import numpy as np
 
 from i2v.data.files import walk
-from i2v.data.frames import MAX_BYTES, ForkSafeLock, Frames
+from i2v.data.frames import MAX_BYTES, ForkSafeLock, Frames, UnchangedFiles
 from i2v.data.images import kind_of
+from i2v.utils.files import require_regular_file
 
 log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
+# What FFmpeg may take a file for: not for lists of other files and addresses (concat, HLS, DASH, SDP), which it would open.
+_FORMATS = (
+    "3gp,amv,asf,av1,avi,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,"
+    "obu,ogg,rm,vc1,vvc,webm,wtv,yuv4mpegpipe"
+)
 # Backward reading decodes this many frames at once, as far as they fit into memory.
 _CHUNK = 16
 # A file whose pictures and sound both end before this share of the duration in its header is worth a warning.
@@ -44,12 +50,16 @@ class VideoFile(Frames):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = str(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"no such video: {path}")
+        self._unchanged = UnchangedFiles([self.path])
         self._timestamps, self.frames_per_second = _scan(self.path)
         self.num_frames = len(self._timestamps)
         # Frames are known by their time stamps; where some have none, or two the same, the file is read from its start.
         self._indices = {timestamp: index for index, timestamp in enumerate(self._timestamps)}
         self._can_seek = None not in self._indices and len(self._indices) == self.num_frames
         self._lock = ForkSafeLock()
+        self._is_closed = False
         self._recent: OrderedDict[int, np.ndarray] = OrderedDict()
         _OPEN.add(self)
         self._rewind()
@@ -60,6 +70,8 @@ class VideoFile(Frames):
 
     def __getitem__(self, index: int) -> np.ndarray:
         with self._lock:
+            if self._is_closed:
+                raise ValueError(f"{self.name} was closed: open it again")
             if self._process != os.getpid():
                 self._rewind()
             if index not in self._recent:
@@ -67,6 +79,14 @@ class VideoFile(Frames):
                     raise IndexError(f"{self.name} has no frame {index}")
                 self._read(index)
             return self._recent[index]
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            self._recent.clear()
+            if self._process == os.getpid():
+                self._decoded = iter(())
+                self._container.close()
 
     def __reduce__(self) -> tuple[type[VideoFile], tuple[Path]]:
         return VideoFile, (self.path,)
@@ -79,6 +99,7 @@ class VideoFile(Frames):
 
     def _read(self, index: int) -> None:
         """Decode frame `index`, and when going back those before it."""
+        self._unchanged.check(self.path)
         first = max(index - self._chunk + 1, 0) if index < self._position else index
         if not self._position <= first <= self._position + _CHUNK:
             self._seek(first)
@@ -147,6 +168,16 @@ def iterate_frames(
                 return
 
 
+def count_frames(path: str | Path) -> int:
+    """Number of frames of a video, which is decoded to its end.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not a video, or it is truncated.
+    """
+    return len(_scan(Path(path))[0])
+
+
 def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
     """Some frames of a video, which is read from its start to the last of them.
 
@@ -188,10 +219,12 @@ def to_picture(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.
 def _open(path: str | Path, threads: int = 0) -> av.container.InputContainer:
     if not Path(path).exists():
         raise FileNotFoundError(f"no such video: {path}")
+    require_regular_file(path)
     if kind_of(Path(path)) is not None:
         raise ValueError(f"{path} is an image, not a video: give its folder, or a list of images")
     try:
-        container = av.open(str(Path(path).absolute()))  # a relative "12:30.mp4" would be an address of the protocol "12"
+        # A relative "12:30.mp4" would be an address of the protocol "12".
+        container = av.open(str(Path(path).absolute()), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
     except av.FFmpegError as error:
         raise ValueError(f"{path} is not a video that FFmpeg can open (nor a folder of images): {error.strerror}") from error
     if not container.streams.video:

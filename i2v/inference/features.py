@@ -118,6 +118,12 @@ class FrameLoader:
             if 0 <= index < self.frames.num_frames and index not in self._futures:
                 _ = self._futures[index]
 
+    def close(self) -> None:
+        """End the background thread, and drop all frames."""
+        self._futures.clear()
+        if self._worker is not None and self._process == os.getpid():
+            self._worker.shutdown(cancel_futures=True)
+
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         self._begin_anew_after_fork()
         return function(*arguments) if self._worker is None else self._worker.submit(function, *arguments).result()

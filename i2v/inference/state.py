@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NoReturn
+from functools import wraps
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from i2v.data.frames import Frames
+from i2v.data.frames import ForkSafeLock, Frames
 from i2v.inference.features import FeatureStore, FrameLoader
 from i2v.inference.memory_bank import MemoryBank
 
@@ -35,14 +38,27 @@ class TrackedObject:
     prompts: dict[int, Prompt] = field(default_factory=dict)
     bank: MemoryBank = field(default_factory=MemoryBank)
 
+    def forget_tracked(self, before: int) -> None:
+        """Forget all about the tracked frames before a frame, also if they were corrected."""
+        for frame in [frame for frame in self.bank.tracked if frame < before]:
+            self.bank.remove(frame)
+            self.prompts.pop(frame, None)
+
 
 @dataclass
 class VideoState:
-    """One video and the objects in it.
+    """One video and the objects in it. A context manager, which closes the session.
+
+    Several threads may use a session: each call waits for the others to end.
 
     Attributes:
-        frames: the source. loader, features: frames and features that are at hand. storage_device: where results are kept.
-        seed: of the memory selector's drawing. objects: by id, in the order in which they were added.
+        frames: the source.
+        loader: frames that are at hand.
+        features: features that are at hand.
+        storage_device: where results are kept.
+        seed: of the memory selector's drawing.
+        owns_frames: whether the session opened the source, and closes it.
+        objects: by id, in the order in which they were added.
     """
 
     frames: Frames
@@ -50,7 +66,38 @@ class VideoState:
     features: FeatureStore
     storage_device: torch.device
     seed: int
+    owns_frames: bool = True
     objects: dict[int, TrackedObject] = field(default_factory=dict)
+    _lock: ForkSafeLock = field(default_factory=ForkSafeLock, repr=False)
+    _is_closed: bool = False
+
+    def __enter__(self) -> VideoState:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session: its threads, open files, temporary folders and results are gone when this returns."""
+        with self._lock:
+            self._is_closed = True
+            self.objects.clear()
+            self.features.clear()
+            self.loader.close()
+            if self.owns_frames:
+                self.frames.close()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other threads out of the session.
+
+        Raises:
+            ValueError: it was closed.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise ValueError("this session was closed: start another one with init_state")
+            yield
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -73,3 +120,14 @@ class VideoState:
         if not reverse:
             return frame
         return (self.num_frames or self.loader.count()) - 1 - frame
+
+
+def in_session(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the predictor, (self, inference_state, ...), that has the session for itself while it runs."""
+
+    @wraps(method)
+    def exclusive(self: Any, inference_state: VideoState, *arguments: Any, **options: Any) -> Any:
+        with inference_state.in_use():
+            return method(self, inference_state, *arguments, **options)
+
+    return exclusive

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +15,28 @@ _Content = TypeVar("_Content")
 _SHOWN = 5  # files, in a message
 
 
+def require_regular_file(path: str | Path) -> None:
+    """Refuse to read from what is not a file: a named pipe would be waited for, a device may never end.
+
+    Raises:
+        FileNotFoundError: there is nothing of this name.
+        ValueError: it is a folder, a named pipe, a socket or a device.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        raise ValueError(f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to, and rename it to `path` when the block ends without an error."""
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")  # the suffix stays: some writers look at it
     try:
-        yield temporary
-        temporary.replace(path)
+        with _full_disk_named(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,7 +68,19 @@ def whole_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     try:
-        yield partial
-        partial.replace(target)
+        with _full_disk_named(target):
+            yield partial
+            partial.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """The system's error for a full disk says nothing of what was written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or str(path) in str(error):
+            raise
+        raise OSError(f"cannot write {path}: the disk is full") from error

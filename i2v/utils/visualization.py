@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from i2v.data.mask_files import davis_palette
+from i2v.data.video_file import count_frames
 from i2v.utils.files import atomic_write
 
 
@@ -55,10 +57,10 @@ def draw_overlay(frame: np.ndarray, labels: np.ndarray, prompts: Sequence[DrawnP
 
 class VideoWriter:
     """Writes RGB frames to an MP4 file that browsers play (VP9, which OpenCV's wheels bring along), atomically: the file
-    appears when the block ends. Use as a context manager.
+    appears when the block ends and all frames can be read from it. Use as a context manager.
 
     Raises:
-        OSError: OpenCV cannot write such a video here.
+        OSError: OpenCV cannot write such a video here, or it could not be written whole.
     """
 
     def __init__(self, path: str | Path, frames_per_second: float, width: int, height: int) -> None:
@@ -66,10 +68,11 @@ class VideoWriter:
         self._padding = (0, height % 2, 0, width % 2)  # the codec halves the resolution of colours: it needs even sides
         self._arguments = (frames_per_second, (width + width % 2, height + height % 2))
         self._path = path
+        self._count = 0
 
     def __enter__(self) -> VideoWriter:
-        temporary = str(self._file.__enter__().absolute())  # a relative "12:30.mp4" would be an address for FFmpeg
-        self._writer = cv2.VideoWriter(temporary, cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"vp09"), *self._arguments)
+        self._temporary = self._file.__enter__().absolute()  # a relative "12:30.mp4" would be an address for FFmpeg
+        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"vp09"), *self._arguments)
         if not self._writer.isOpened():
             error = OSError(f"OpenCV cannot write {self._path}: no such folder, or OpenCV was built without FFmpeg or VP9")
             self._file.__exit__(OSError, error, None)
@@ -80,7 +83,24 @@ class VideoWriter:
         """Add a frame, (height, width, 3) uint8 RGB."""
         image = cv2.copyMakeBorder(frame, *self._padding, cv2.BORDER_REPLICATE)
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        self._count += 1
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._writer.release()
-        self._file.__exit__(*error)
+        try:
+            if error[0] is None:
+                self._require_whole()
+        except OSError as failure:
+            error = (type(failure), failure, None)
+            raise
+        finally:
+            self._file.__exit__(*error)
+
+    def _require_whole(self) -> None:
+        """OpenCV says nothing of a disk that is full."""
+        try:
+            found = count_frames(self._temporary)
+        except (ValueError, FileNotFoundError):
+            found = 0
+        if found != self._count:
+            raise OSError(f"{self._path} could not be written whole ({found} of {self._count} frames): is the disk full?")

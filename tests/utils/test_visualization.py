@@ -82,6 +82,21 @@ def test_video_that_is_not_finished_leaves_the_old_file(old, tmp_path):
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([old] if old else [])
 
 
+def test_video_that_does_not_fit_on_the_disk(tmp_path):
+    resource = pytest.importorskip("resource", reason="Windows limits no file's size")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 120, 160, 3), np.uint8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.mp4 could not be written whole .*of 40 frames.*disk full"):
+            with VideoWriter(tmp_path / "a.mp4", 10, 160, 120) as video:
+                for frame in noise:
+                    video.write(frame)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_video_that_cannot_be_written(tmp_path):
     with pytest.raises(OSError, match=r"cannot write .*a\.mp4"), VideoWriter(tmp_path / "no" / "a.mp4", 10, 80, 60):
         pass
