@@ -164,15 +164,16 @@ class I2VVideoPredictor:
         """Give an object's mask in a frame. A new `obj_id` starts a new object, at any time.
 
         Args:
-            mask: (height, width) of the video's size, foreground where not zero, or a PIL image of one object. An empty one
-                says that the object is absent; any other one, however small, leaves a mask.
+            mask: (height, width) of the video's size, or a PIL image of one object: booleans, 0 and one other value, or shares
+                from 0 to 1. An empty one says that the object is absent; any other one, however small, leaves a mask.
 
         Returns:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
 
         Raises:
-            ValueError: a mask of another size, or not of two dimensions, or with NaN. IndexError: no such frame. TypeError: the
-                mask is no array of numbers, or frame_idx or obj_id no integer.
+            ValueError: a mask of another size, or not of two dimensions, with NaN or negative values, or of several objects.
+            IndexError: no such frame.
+            TypeError: the mask is no array of numbers, or frame_idx or obj_id no integer.
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")

@@ -36,6 +36,7 @@ from i2v.data.files import (
     walk,
 )
 from i2v.data.frames import ImageFolder
+from i2v.data.mask_files import check_void
 from i2v.data.masklets import ANNOTATION_STRIDE
 from i2v.utils.files import whole_folder
 from i2v.utils.numbers import whole_number
@@ -277,7 +278,7 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void
     """
     if dataset not in READERS:
         raise ValueError(f"unknown data set {dataset!r}: the known ones are {', '.join(READERS)}")
-    root = Path(root)
+    root, void = Path(root), check_void(void)
     if not root.is_dir():
         raise NotADirectoryError(f"no such folder: {root}")
     videos = READERS[dataset](root)

@@ -2,7 +2,7 @@
 # Interactive benchmarks: MODE=online DATASET=davis2016 DATA=/data/DAVIS OUT=results/online-3c CLICKS=3 sh test_pvs/interactive.sh
 # MODE: online (one pass, the default) or offline (several). CLICKS: 1, 3 (the default) or 5 per interacted frame.
 # DATASET: name of the data set (python -m test_pvs.datasets --help). DATA: its folder. OUT: folder of the results.
-# SYSTEM, CONFIG, CKPT, PRECISION, DEVICES, VIDEOS: as for semi_infer.sh.
+# SYSTEM, CONFIG, CKPT, PRECISION, DEVICES, VIDEOS, VOID: as for semi_infer.sh.
 # Further arguments go to python -m test_pvs.interactive. Started again after a kill, it goes on where it was.
 set -eu
 : "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
@@ -11,4 +11,4 @@ project=$(cd "$(dirname "$0")/.." && pwd)
 PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m test_pvs.interactive "${MODE:-online}" "$DATASET" "$DATA" \
   --output "$OUT" --clicks "${CLICKS:-3}" --system "${SYSTEM:-sam-i2v}" --devices "${DEVICES:-}" \
   ${CONFIG:+--config "$CONFIG"} ${CKPT:+--checkpoint "$CKPT"} ${PRECISION:+--precision "$PRECISION"} \
-  ${VIDEOS:+--videos $VIDEOS} "$@"
+  ${VIDEOS:+--videos $VIDEOS} ${VOID:+--void "$VOID"} "$@"

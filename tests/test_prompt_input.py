@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from PIL import Image
 
 from i2v import build_i2v, build_i2v_video_predictor
 from i2v.data.frames import ImageFolder
-from i2v.inference.prompts import resize_mask
+from i2v.inference.prompts import check_mask, make_points_prompt, resize_mask
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.numbers import whole_number
 from test_pvs.systems import StaticMask
@@ -138,3 +140,49 @@ def test_device_0_is_not_the_default_device():
 def test_frames_that_are_open(tiny_predictor, png_folder: Path):
     frames = ImageFolder(png_folder)
     assert tiny_predictor.init_state(frames).frames is frames
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor], ids=["array", "tensor"])
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.where(MASK, 3.5, -7.0), "negative values, as logits have: give a boolean mask"),
+        (np.where(MASK, 1, 0) + 2 * np.eye(48, 64, 40, dtype=int), "several objects, with labels 1, 2"),
+        (np.where(MASK, 2.5, 0), "give a boolean mask, or shares from 0 to 1"),
+        (np.where(MASK, 2**20, 0), "give a boolean mask"),
+    ],
+    ids=["logits", "labels", "other floats", "huge"],
+)
+def test_arrays_that_are_no_mask(mask, message, kind, tiny_predictor, tiny_video):
+    state = tiny_predictor.init_state(tiny_video)
+    with pytest.raises(ValueError, match=message):
+        tiny_predictor.add_new_mask(state, 0, 1, kind(mask))
+
+
+@pytest.mark.parametrize("scale", [1, 255, 1.0, 255.0, np.uint16(700)], ids=repr)
+def test_arrays_with_one_value_besides_0(scale):
+    np.testing.assert_array_equal(check_mask(MASK * scale, (64, 48)), MASK)
+
+
+def test_shares_are_thresholded_at_half():
+    soft = cv2.GaussianBlur(MASK.astype(np.float32), (0, 0), 2)
+    assert np.count_nonzero(check_mask(soft, (64, 48)).numpy() != (soft >= 0.5)) <= 2
+    smooth = (soft * 255).round().astype(np.uint8)
+    assert np.count_nonzero(check_mask(smooth, (64, 48)).numpy() != (soft >= 0.5)) <= 2
+
+
+def test_arrays_as_they_come():
+    """Read-only, mirrored, in another byte order."""
+    read_only = np.asarray(Image.fromarray(MASK))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(check_mask(read_only, (64, 48)), MASK)
+    np.testing.assert_array_equal(check_mask(MASK[:, ::-1], (64, 48)), MASK[:, ::-1])
+    np.testing.assert_array_equal(check_mask(MASK.astype(">i4"), (64, 48)), MASK)
+    for points in (np.array([[3, 5]])[::-1], np.array([[3, 5]], ">f8")):
+        assert make_points_prompt(points, [1], None, (64, 48), 64).points.tolist() == [pytest.approx([3, 5 * 64 / 48])]
+
+
+def test_label_images_hold_objects_1_to_255():
+    with pytest.raises(ValueError, match=r"objects 1 to 255, not \[300\]"):
+        masks_to_labels(np.ones((1, 2, 2)), [300])

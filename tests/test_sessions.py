@@ -28,7 +28,7 @@ def camera(frame: np.ndarray, limit: int = 1000) -> Iterator[np.ndarray]:
 @pytest.mark.parametrize("frame", [-1, "-1"])
 def test_errors_do_not_read_an_endless_source(tiny_predictor, tiny_video, frame):
     state = tiny_predictor.init_state(camera(tiny_video[0]))
-    with pytest.raises((IndexError, TypeError), match="frame -1 in the iterator.* frames 0 to 0 so far|integer, not '-1'"):
+    with pytest.raises((IndexError, TypeError), match=r"frame -1 in the iterator.* frames 0 to 0 so far|integer, not '-1'"):
         tiny_predictor.add_new_points_or_box(state, frame, 1, points=[[16, 24]], labels=[1])
     assert not list(Path(tempfile.gettempdir()).glob("i2v-frames-*/000001-*"))
 

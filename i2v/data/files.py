@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # What systems and programs leave in folders; names that begin with a dot go without saying. In lower case.
 _FOREIGN = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "$recycle.bin"}
-# A number in names that goes up in equal steps of at most this counts frames; larger steps are those of clocks.
+# Of two or three names, a number that goes up by more than this need not count frames.
 _MAX_STEP = 10
 # Where clocks begin anew.
 _CLOCKS = (24, 60)
@@ -203,6 +203,8 @@ def read_text(path: Path) -> str:
         raise FileNotFoundError(f"no such file list: {path}")
     require_regular_file(path)
     data = path.read_bytes()
+    if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path} is not a text file in UTF-8, nor in UTF-16 with a byte order mark")
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return data.decode("utf-16" if wide else "utf-8-sig")
@@ -250,7 +252,7 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
         raise ValueError(f"{numberless[0]} has no number in its name, so that its place in the video is unknown")
     for path, other in pairwise(ordered):
         if natural_key(path.stem) == natural_key(other.stem):
-            raise ValueError(f"{path} and {other.name} both are frame {_parts(path.stem)[-2]}")
+            raise ValueError(f"{path} and {other.name} differ in leading zeros or suffix alone: which comes first is not clear")
     columns = _columns(names)
     rising = [column for column in columns if _rises(column)]
     if len({tuple(part.casefold() for part in _parts(name)[::2]) for name in names}) > 1:
@@ -259,8 +261,10 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
     elif (decimals := [_as_decimals(name) for name in names]) != sorted(decimals):
         raise _unclear_order(ordered, decimals)
     else:
-        for column in columns:
-            if _counts(column) and column not in rising and not _is_clock(column):
+        for place, column in enumerate(columns):
+            digits = {len(_parts(name)[2 * place + 1]) for name in names}
+            cycles = (*_CLOCKS, *(10**count for count in digits if len(digits) == 1))
+            if column not in rising and _counts(column) and not any(_counts_on(column, cycle) for cycle in cycles):
                 raise _unclear_order(ordered, column)
     return ordered
 
@@ -288,22 +292,32 @@ def gaps(names: Sequence[str]) -> list[str]:
 
 
 def match_frames(names: Sequence[str], frames: Sequence[str]) -> dict[str, int]:
-    """Which frame each mask belongs to: that of its name, or where none has such a name, that of its number.
+    """Which frame each mask belongs to: that of its name, or where none has such a name, that whose name it has within its own,
+    or else that of its number.
 
     Args:
         names: of the masks, without suffix, in their order.
         frames: names of the video's frames, without suffix, in their order.
 
     Returns:
-        Index of the frame by the name of the mask; masks without frame are missing.
+        Index of the frame by the name of the mask; masks without frame are missing, and all of them where several of their
+        numbers could be meant.
     """
     indices = {name: index for index, name in enumerate(frames)}
     matched = {name: indices[name] for name in names if name in indices}
     if matched:
         return matched
+    within = {name: [frame for frame in frames if _is_within(frame, name)] for name in names}
+    if names and all(within.values()):
+        return {name: indices[max(found, key=len)] for name, found in within.items()}
     by_number = {number: index for index, number in enumerate(frame_numbers(frames) or [])}
-    numbers = frame_numbers(names) or []
-    return {name: by_number[number] for name, number in zip(names, numbers, strict=False) if number in by_number}
+    by_column = []
+    for column in filter(_rises, _columns(names)):
+        matched = {name: by_number[number] for name, number in zip(names, column, strict=True) if number in by_number}
+        if matched and matched not in by_column:
+            by_column.append(matched)
+    most = [matched for matched in by_column if len(matched) == max(map(len, by_column))]
+    return most[0] if len(most) == 1 else {}  # which of its numbers is meant is not clear
 
 
 @functools.lru_cache(maxsize=2**14)
@@ -330,21 +344,36 @@ def _rises(column: Sequence[int]) -> bool:
     return all(before < after for before, after in pairwise(column))
 
 
+def _is_within(frame: str, name: str) -> bool:
+    """Whether a name is a frame's and more, without a number being cut in two."""
+    start = name.find(frame)
+    before, after = name[:start][-1:], name[start + len(frame) :][:1]
+    return start >= 0 and not (before.isdigit() and frame[:1].isdigit()) and not (after.isdigit() and frame[-1:].isdigit())
+
+
 def _counts(column: Sequence[int]) -> bool:
-    steps = {after - before for before, after in pairwise(sorted(column))}
-    return len(steps) == 1 and 0 < steps.pop() <= _MAX_STEP
+    """Whether numbers count frames, in whatever order: no two are the same, and nearly all steps between them are equal."""
+    steps = [after - before for before, after in pairwise(sorted(column))]
+    usual = max(set(steps), key=steps.count)
+    return min(steps) > 0 and steps.count(usual) >= 0.75 * len(steps) and (usual <= _MAX_STEP or len(steps) > 2)
 
 
-def _is_clock(column: Sequence[int]) -> bool:
-    """Whether these are the seconds or minutes of an hour, or the hours of a day, each once, from any of them on."""
-    cycle = len(column)
-    return cycle in _CLOCKS and all(after == (before + 1) % cycle for before, after in pairwise(column))
+def _counts_on(column: Sequence[int], cycle: int) -> bool:
+    """Whether numbers begin anew like those of a clock: where they fall, they have gone on by no more than elsewhere."""
+    steps = [(after - before, (after - before) % cycle) for before, after in pairwise(column)]
+    usual = max((step for change, step in steps if change > 0), default=1)
+    return max(column) < cycle and all(step <= 1.5 * usual for change, step in steps if change <= 0)
 
 
 def _unclear_order(ordered: Sequence[Path], column: Sequence[Any]) -> ValueError:
     by_name = listed([path.name for path in ordered])
     by_number = listed([ordered[i].name for i in sorted(range(len(ordered)), key=lambda i: column[i])])
+    if by_name == by_number:
+        return ValueError(
+            f"no number in the names of the frames in {ordered[0].parent} counts them ({by_name}), so that their order is not "
+            "clear. Rename the files, or give the images themselves, in a list in their order"
+        )
     return ValueError(
         f"the order of the frames in {ordered[0].parent} is not clear: by name it is {by_name}; by the number that counts "
-        f"them {by_number}. Rename the files, or give a list of images in their order"
+        f"them {by_number}. Rename the files, or give the images themselves, in a list in their order"
     )

@@ -22,12 +22,13 @@ import numpy as np
 from PIL import Image
 
 from i2v.data.files import gaps, in_frame_order, listed, scan, warn_once
-from i2v.data.images import IMAGE_SUFFIXES, ValueRange, kind_of, read_rgb, to_rgb, upright_size, value_bounds
+from i2v.data.images import IMAGE_SUFFIXES, ValueRange, check_value_range, kind_of, read_rgb, to_rgb, upright_size, value_bounds
 from i2v.utils.files import read_each
 
 # Decoded frames that a source keeps: at most so many bytes of them, 40 frames at 1080p.
 MAX_BYTES = 256 * 2**20
 _KINDS = ", ".join(IMAGE_SUFFIXES)
+_UNREAD = {".heic", ".heif", ".avif", ".gif", ".jfif", ".jp2", ".jxl", ".exr", ".tga", ".dng", ".cr2", ".nef", ".arw", ".ppm"}
 
 
 class Frames(ABC):
@@ -69,8 +70,8 @@ class Frames(ABC):
         """Which frames there are, for messages."""
         return f"0 to {self.count() - 1}"
 
-    def close(self) -> None:
-        """Give back threads, files and memory; the frames cannot be used any more. By default there is nothing to give back."""
+    def close(self) -> None:  # noqa: B027 # most sources hold nothing
+        """Give back threads, files and memory. The frames cannot be used any more, unless they are in memory anyway."""
 
     def no_frame(self, index: int) -> IndexError:
         """The error that says that there is no frame `index`."""
@@ -105,7 +106,7 @@ class ImageFolder(Frames):
         self.width, self.height = sizes[0]
         for path, size in zip(self.paths, sizes, strict=True):
             self._check_size(path, *size)
-        self._value_range = value_bounds(self.paths) if value_range == "data" else value_range
+        self._value_range = value_bounds(self.paths) if check_value_range(value_range) == "data" else value_range
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.paths[index]
@@ -203,8 +204,9 @@ class KeptFrames:
     def drop(self, index: int) -> None:
         """Forget a frame, if it is kept."""
         self._in_memory.pop(index, None)
-        if index in self._on_disk:
-            self._on_disk.pop(index).unlink(missing_ok=True)
+        path = self._on_disk.pop(index, None)
+        if path is not None and path.stem.endswith(f"-{os.getpid()}"):  # not another process's, before a fork
+            path.unlink(missing_ok=True)
 
     def _write(self, index: int, image: np.ndarray) -> Path:
         if self._folder is None:
@@ -444,9 +446,9 @@ def check_bounds(value_range: ValueRange) -> tuple[float, float] | None:
     """A value range of frames that cannot be looked at in advance.
 
     Raises:
-        ValueError: it is "data".
+        ValueError: it is "data", or see `check_value_range`.
     """
-    if value_range == "data":
+    if check_value_range(value_range) == "data":
         raise ValueError('value_range="data" is for a folder of images: give two numbers, the values of black and white')
     return value_range
 
@@ -481,10 +483,13 @@ def frame_paths(folder: Path) -> list[Path]:
     paths = in_frame_order(kinds.pop(kind))
     if broken:
         raise ValueError(f"{folder} has links to files that are not there: {listed(broken)}")
+    if unread := [path.name for path in others if path.suffix.lower() in _UNREAD]:
+        warn_once(f"{folder}: {len(unread)} images of kinds that are not read are left out: {listed(unread)}")
     if left_out := [path.name for images in kinds.values() for path in images]:
         warn_once(f"{folder}: {len(left_out)} images that are not {kind} are left out, as masks: {listed(left_out)}")
     if after := gaps([path.stem for path in paths]):
-        warn_once(f"{folder}: numbers are missing in {len(after)} places, after {listed(after)}; the video goes on there")
+        plural = "s" if len(after) > 1 else ""
+        warn_once(f"{folder}: the numbers have {len(after)} gap{plural}, after {listed(after)}; the video goes on there")
     return paths
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from i2v.data.files import warn_once
 from i2v.utils.files import require_regular_file
 
 # The kinds of image files that are read, with their suffixes in small letters.
@@ -31,7 +35,10 @@ _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # Small files can hold huge images; this is three times 8K.
 _MAX_PIXELS = 100_000_000
+# So few look like one.
+_FEW_GREYS = 16
 _UPRIGHT = 1
+_BITS_PER_SAMPLE = 258
 _SIDEWAYS = (5, 6, 7, 8)
 
 
@@ -83,9 +90,15 @@ def read_rgb(path: str | Path, value_range: tuple[float, float] | None = None) -
     with open_image(path) as image:
         image.load()
         try:
-            return to_rgb(image, value_range)
+            pixels = to_rgb(image, value_range)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+        if value_range is None and is_deep(image) and int(pixels.max()) - int(pixels.min()) < _FEW_GREYS:
+            warn_once(
+                f"{Path(path).parent}: of 256 grey levels its images of more than 8 bits have fewer than {_FEW_GREYS}: see "
+                "value_range, or --value-range"
+            )
+        return pixels
 
 
 def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -102,6 +115,11 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
     Raises:
         ValueError: values outside of the range of their type, or not finite.
     """
+    values = deep_colours(image)
+    if values is not None:
+        shallow = Image.fromarray(_to_bytes(values, value_range))
+        shallow.getexif()[ExifTags.Base.Orientation] = _orientation(image)
+        return np.asarray(upright(shallow))
     image = upright(image)
     if is_deep(image):
         return np.repeat(_to_bytes(np.asarray(image), value_range)[..., None], 3, axis=2)
@@ -113,6 +131,27 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
+def deep_colours(image: Image.Image) -> np.ndarray | None:
+    """The colours of an image file of 16 bits per channel, of which Pillow keeps 8: (H, W, 3) uint16 RGB, not turned upright;
+    None for any other image."""
+    path = getattr(image, "filename", "")
+    if not path or is_deep(image) or not _has_deep_channels(image):
+        return None
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        raise ValueError(f"{path} has 16 bits per channel in a form that cannot be read: save it with 8")
+    if values.ndim == 2:
+        return np.repeat(values[..., None], 3, axis=2)
+    return np.ascontiguousarray(values[..., 2::-1])
+
+
+def _has_deep_channels(image: Image.Image) -> bool:
+    if image.format == "PNG":
+        with Path(image.filename).open("rb") as file:
+            return file.read(25)[24:] == b"\x10"  # the header's bit depth
+    return image.format == "TIFF" and max(np.atleast_1d(image.tag_v2.get(_BITS_PER_SAMPLE, 8))) == 16
+
+
 def is_plain(path: Path) -> bool:
     """Whether an image file is upright as it lies on the disk, and of 8 bits: then programs read it alike.
 
@@ -120,7 +159,27 @@ def is_plain(path: Path) -> bool:
         ValueError: see `open_image`.
     """
     with open_image(path) as image:
-        return not is_deep(image) and _orientation(image) == _UPRIGHT
+        return not is_deep(image) and deep_colours(image) is None and _orientation(image) == _UPRIGHT
+
+
+def check_value_range(value_range: ValueRange) -> ValueRange:
+    """Check that a value range is None, "data", or two numbers.
+
+    Returns:
+        The value range, as it is.
+
+    Raises:
+        ValueError: it is not, or the values of black and white are not finite or not in this order.
+    """
+    if value_range is None or (isinstance(value_range, str) and value_range == "data"):
+        return value_range
+    try:
+        low, high = (float(value) for value in value_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if isinstance(value_range, str) or not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f'value_range is "data", or two numbers, the values of black and of white, not {value_range!r}')
+    return value_range
 
 
 def value_bounds(images: Sequence[Path]) -> tuple[float, float] | None:
@@ -132,8 +191,8 @@ def value_bounds(images: Sequence[Path]) -> tuple[float, float] | None:
     bounds = []
     for path in images:
         with open_image(path) as image:
-            if is_deep(image):
-                values = np.asarray(image)
+            values = np.asarray(image) if is_deep(image) else deep_colours(image)
+            if values is not None:
                 bounds.append((float(values.min()), float(values.max())))
     if not bounds:
         return None
@@ -162,15 +221,31 @@ def upright_size(path: Path) -> tuple[int, int]:
         if end is None or file.read() != end:
             image.load()
         width, height = image.size
+        # To be sure that a PNG has no EXIF data, Pillow would decode it.
+        if image.format == "PNG" and not _png_has_exif(path):
+            return width, height
         return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:
-    # To be sure that a PNG has no EXIF data, Pillow would decode it.
-    if image.format == "PNG" and "exif" not in image.info:
-        return _UPRIGHT
     orientation = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
     return orientation if orientation in range(2, 9) else _UPRIGHT
+
+
+def _png_has_exif(path: Path) -> bool:
+    """Whether a PNG file has EXIF data in a chunk, or, as ImageMagick writes it, in a text."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf" or (
+                kind in (b"zTXt", b"tEXt", b"iTXt") and file.read(min(length, 22)).startswith(b"Raw profile type exif")
+            ):
+                return True
+            if kind in (b"zTXt", b"tEXt", b"iTXt"):
+                length -= min(length, 22)
+            file.seek(length + 4, 1)
+    return False
 
 
 def _to_bytes(values: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from i2v.data.files import entries, listed, natural_key, warn_once
-from i2v.data.images import kind_of, open_image, upright
+from i2v.data.images import deep_colours, kind_of, open_image, upright
 from i2v.utils.files import atomic_write
+from i2v.utils.numbers import whole_number
 
 # An image in which everything but 0 has this value is a mask, as in DAVIS 2016, rather than object 255.
 MASK_VALUE = 255
@@ -19,15 +20,23 @@ MASK_VALUE = 255
 MAX_LABEL = 65535
 # Half of what a value or an opacity can be.
 _HALF = 128
-# What is this dark or bright is taken for black or white that compression or smoothing has changed.
-_DARK, _BRIGHT = 32, 224
+# Up to and from these shares of an image's largest value, values are taken for black and white that smoothing has changed.
+_DARK, _BRIGHT = 1 / 8, 7 / 8
+# Areas of 7x7 pixels and more whose values differ by no more than this are an object's, also after compression; so many of
+# them, in pixels, are no accident.
+_PLATEAU, _PLATEAU_AREA = 12, 16
 # What has more colours than this is a photograph.
 _MANY = 32
 # How far apart the colours of one object may be, per channel.
 _SHADES = 64
+# Flat colours that are closer than this were one before somebody edited the image.
+_SAME = 16
 _LOSSY = ("JPEG", "MPO", "WEBP")
 # Up to this many values, each is looked at; of more, those that are nearly black or white are traces of compression.
 _FEW = 8
+_SMOOTH_OBJECTS = (
+    "{} has several objects, and smooth edges or traces of compression between them: save labels as they are, in a PNG"
+)
 _UNKNOWN_COLOURS = (
     "{} is an image in colour, with several of them that do not tell which object is which: expected a palette or grey image, "
     "whose values are the labels, or DAVIS' colours"
@@ -38,10 +47,11 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
     """Read a label image, or a mask as one. What it holds is decided in this order:
 
     - A palette image holds labels: the indices of its colours. Of colours in a palette that are transparent, only the first
-      one may be; otherwise it is read as an image with transparency.
+      one may be; otherwise it is read as an image with transparency. Where its colours are many greys, it is read as a
+      grey image.
     - Where an image is partly transparent, the opaque part is the mask; if it is painted in a few colours, these count.
     - A grey image holds labels: its values. One that was compressed with loss or has smooth edges is a mask; it is
-      thresholded at half, with a warning.
+      thresholded at half of its largest value, with a warning. Several objects with smooth edges are an error.
     - An image in colour holds the labels that DAVIS' palette has these colours for, or one object in one colour, with smooth
       edges or not, as label 255. Other colours do not tell which object is which, and are an error.
 
@@ -58,6 +68,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
         FileNotFoundError: no such file.
         ValueError: not an image that can be read, or one that does not tell objects apart.
     """
+    void = check_void(void)
     if isinstance(source, Image.Image):
         labels = _labels_of(upright(source), source.format in _LOSSY, "the mask")
     else:
@@ -67,12 +78,32 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
                 labels = _labels_of(upright(image), image.format in _LOSSY, str(source))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no such mask: {source}") from error
-    if void is None:
+    if void is None or labels.info.get("thresholded"):  # 255 is what the threshold made then
         return labels
+    if labels_in(labels) == [void] == [MASK_VALUE]:
+        what = "a mask" if isinstance(source, Image.Image) else f"{Path(source).parent}: a mask"
+        warn_once(f"{what} has nothing but 255, which is void: without void it would be an object")
     if labels.mode == "I":
         values = np.asarray(labels)
         return Image.fromarray(np.where(values == void, 0, values))
     return labels.point([0 if value == void else value for value in range(256)])
+
+
+def check_void(void: int | None) -> int | None:
+    """Check the label of pixels that belong to no object.
+
+    Returns:
+        The label, as an int, or None where there is none.
+
+    Raises:
+        TypeError: it is no integer. ValueError: it is not a label, from 1 to 65535.
+    """
+    if void is None:
+        return None
+    number = whole_number(void, "void")
+    if not 0 < number <= MAX_LABEL:
+        raise ValueError(f"void is a label from 1 to {MAX_LABEL}, not {number}")
+    return number
 
 
 def read_labels(source: str | Path | Image.Image, void: int | None = None) -> np.ndarray:
@@ -122,17 +153,21 @@ def same_colour(one: Sequence[int], other: Sequence[int]) -> bool:
 def mask_paths(folder: Path) -> dict[str, Path]:
     """The mask or label images of a folder by their names without suffix, in natural order.
 
-    PNGs are read; if there is none, images of another kind.
+    Beside PNGs, images of other kinds are left out, unless there are more of them.
 
     Raises:
-        ValueError: two of them have the same name.
+        ValueError: two of them have the same name, or images of several kinds leave open which are the masks.
     """
     kinds: dict[str | None, list[Path]] = {}
     for path in entries(folder):
         kinds.setdefault(kind_of(path), []).append(path)
     kinds.pop(None, None)
+    masks = kinds.get("PNG", [])
+    if len(kinds) > 1 and len(masks) < max(map(len, kinds.values())):
+        kind_names = ", ".join(f"{len(paths)} {kind} ({paths[0].name}, ...)" for kind, paths in kinds.items())
+        raise ValueError(f"{folder} has images of several kinds: {kind_names}. Leave only the masks in it")
     found: dict[str, Path] = {}
-    for path in kinds.get("PNG") or next(iter(kinds.values()), []):
+    for path in masks or next(iter(kinds.values()), []):
         if found.setdefault(path.stem, path) is not path:
             raise ValueError(f"{found[path.stem]} and {path.name} both are masks of frame {path.stem}")
     return {name: found[name] for name in sorted(found, key=natural_key)}
@@ -170,17 +205,21 @@ def _labels_of(image: Image.Image, lossy: bool, name: str) -> Image.Image:
         name: of the image, for messages.
     """
     if image.mode == "P" and _only_background_is_transparent(image):
-        return image
+        return _of_grey(image.convert("L"), lossy, name) if _is_grey_picture(image) else image
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("L", "I") or image.mode.startswith("I;16"):
         return _of_grey(image, lossy, name)
+    if deep_colours(image) is not None:
+        raise ValueError(
+            f"{name} is an image in colour of 16 bits: expected a palette or grey image, whose values are the labels"
+        )
     if image.mode == "F":
         raise ValueError(f"{name} has values that are floats: expected labels, or a mask of 0 and 255")
     pixels = np.asarray(image.convert("RGBA"))
     alpha = pixels[..., 3]
     if alpha.min(initial=255) < 255:
-        opaque = alpha >= _HALF
+        opaque = alpha >= (int(alpha.max()) + 1) // 2 if alpha.any() else alpha > 0
         if len(_unique_colours(pixels[opaque])) > _MANY:  # something that was cut out of a photograph
             if ((alpha > 0) & (alpha < 255)).any():
                 _warn_threshold(name)
@@ -196,36 +235,71 @@ def _only_background_is_transparent(image: Image.Image) -> bool:
     return transparent == 0
 
 
+def _is_grey_picture(image: Image.Image) -> bool:
+    """Whether a palette image is a grey one, for which some program chose a palette, rather than one of labels."""
+    colours = np.reshape(image.getpalette("RGB"), (-1, 3))
+    used = [label for label, count in enumerate(image.histogram()) if count and label < len(colours)]
+    is_grey = bool((colours[used] == colours[used, :1]).all())
+    return is_grey and len(used) > _FEW and colours[used, 0].max() >= _HALF
+
+
 def _of_grey(image: Image.Image, lossy: bool, name: str) -> Image.Image:
-    """The labels of a grey image; those of more than 8 bits are never smoothed."""
+    """The labels of a grey image."""
     if image.mode != "L":
         values = np.asarray(image).astype(np.int32)
         if values.min(initial=0) < 0 or values.max(initial=0) > MAX_LABEL:
             raise ValueError(f"{name} has values from {values.min()} to {values.max()}: expected labels from 0 to {MAX_LABEL}")
-        return Image.fromarray(values.astype(np.uint8) if values.max(initial=0) <= 255 else values)
+        if values.max(initial=0) <= 255:
+            return Image.fromarray(values.astype(np.uint8))
+        if values.max() < MAX_LABEL or len(np.unique(values)) <= _FEW:
+            return Image.fromarray(values)
+        image = Image.fromarray((values >> 8).astype(np.uint8))  # from black to white in 16 bits
     values = labels_in(image)
-    if lossy and values and values[-1] < 2 * _DARK:
+    if lossy and values and values[-1] < 64:
         raise ValueError(f"{name} was compressed with loss, and is too dark to tell its mask: save it as PNG")
-    if lossy or _is_smoothed(image, values):
+    if lossy and _has_plateaus(np.asarray(image)):
+        raise ValueError(_SMOOTH_OBJECTS.format(name))
+    if lossy or _is_smoothed(image, values, name):
         if any(value < MASK_VALUE for value in values):
             _warn_threshold(name)
         half = (values[-1] + 1) // 2 if values else _HALF
-        return image.point([MASK_VALUE if value >= half else 0 for value in range(256)])
+        mask = image.point([MASK_VALUE if value >= half else 0 for value in range(256)])
+        mask.info["thresholded"] = True
+        return mask
     return image
 
 
-def _is_smoothed(image: Image.Image, values: Sequence[int]) -> bool:
-    """Whether a grey image is a mask with smooth edges, rather than one with labels: no value between black and white fills an
-    area of as much as 3x3 pixels."""
+def _has_plateaus(pixels: np.ndarray) -> bool:
+    """Whether an image that was compressed with loss, (H, W) uint8, has areas of values between black and its largest one."""
+    window = np.ones((7, 7), np.uint8)
+    flat = cv2.dilate(pixels, window) - cv2.erode(pixels, window) <= _PLATEAU
+    top = int(pixels.max())
+    return int((flat & (pixels > 0.15 * top) & (pixels < 0.85 * top)).sum()) >= _PLATEAU_AREA
+
+
+def _is_smoothed(image: Image.Image, values: Sequence[int], name: str) -> bool:
+    """Whether a grey image is a mask with smooth edges, rather than one with labels.
+
+    Edges have values between black and the object's, that fill no area of as much as 3x3 pixels, and lie beside brighter ones.
+
+    Raises:
+        ValueError: several objects have smooth edges.
+    """
     if len(values) < 2 or values[-1] < _HALF:
         return False
-    pixels = np.asarray(image)
-    kernel = np.ones((3, 3), np.uint8)
-    flat = set(np.unique(pixels[cv2.erode(pixels, kernel) == cv2.dilate(pixels, kernel)]).tolist()) - {0}
-    between = {value for value in values if _DARK <= value < _BRIGHT}
-    if len(values) > _FEW:
-        return bool(between or values[-2] >= _BRIGHT) and not between & flat
-    return len(flat) <= 1 and bool(between - flat)
+    pixels, kernel = np.asarray(image), np.ones((3, 3), np.uint8)
+    brightest = cv2.dilate(pixels, kernel)
+    flat = set(np.unique(pixels[cv2.erode(pixels, kernel) == brightest]).tolist()) - {0}
+    between = {value for value in values if _DARK * values[-1] <= value < _BRIGHT * values[-1]}
+    edges = np.isin(pixels, list(between - flat))
+    beside_brighter = edges.any() and (brightest > pixels)[edges].mean() > 0.75
+    if len(values) <= _FEW:
+        return beside_brighter and len(flat) <= 1
+    if not between & flat:
+        return beside_brighter or (not between and values[-2] >= _BRIGHT * values[-1])
+    if beside_brighter and len(between - flat) > max(_FEW, 2 * len(flat)):
+        raise ValueError(_SMOOTH_OBJECTS.format(name))
+    return False
 
 
 def _of_painted(pixels: np.ndarray, opaque: np.ndarray, name: str) -> Image.Image:
@@ -254,12 +328,14 @@ def _of_colours(pixels: np.ndarray, lossy: bool, name: str) -> Image.Image:
         image = Image.fromarray(labels)
         image.putpalette(davis_palette())
         return image
+    if not lossy and _num_flat_colours(pixels) > 1:
+        raise ValueError(_UNKNOWN_COLOURS.format(name))
     brightness = pixels.max(axis=2)
     inside = brightness >= (int(brightness.max()) + 1) // 2
     if lossy and (core := cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).view(bool)).any():
         inside = core  # compression mixes the colours at the edges
     hues = pixels[inside] * (255 / brightness[inside, None])
-    if not same_colour(hues.min(axis=0), hues.max(axis=0)):
+    if not same_colour(hues.min(axis=0), hues.max(axis=0)) or (lossy and _has_other_hues(pixels, brightness, hues)):
         raise ValueError(_UNKNOWN_COLOURS.format(name))
     labels = _of_grey(Image.fromarray(brightness), lossy, name)
     if len(labels_in(labels)) > 1:
@@ -267,6 +343,22 @@ def _of_colours(pixels: np.ndarray, lossy: bool, name: str) -> Image.Image:
     labels = labels.point([0] + [MASK_VALUE] * 255)
     labels.info["colour"] = tuple(np.median(pixels[inside], axis=0).astype(int).tolist())
     return labels
+
+
+def _num_flat_colours(pixels: np.ndarray) -> int:
+    """Number of colours, besides black, that fill an area of 3x3 pixels in an image (H, W, 3); nearly equal ones are one."""
+    kernel = np.ones((3, 3), np.uint8)
+    flat = (cv2.erode(pixels, kernel) == cv2.dilate(pixels, kernel)).all(axis=2)
+    colours = np.unique(pixels[flat & pixels.any(axis=2)] // _SAME, axis=0).astype(int)
+    return sum(not (abs(colours[:i] - colour) <= 1).all(axis=1).any() for i, colour in enumerate(colours))
+
+
+def _has_other_hues(pixels: np.ndarray, brightness: np.ndarray, hues: np.ndarray) -> bool:
+    """Whether an image in colour that was compressed with loss has a small object in another hue than most of it."""
+    bright = brightness >= (int(brightness.max()) + 1) // 2
+    own = pixels * (255 / np.maximum(brightness, 1)[..., None])
+    other = bright & (abs(own - np.median(hues, axis=0)) > 1.5 * _SHADES).any(axis=2)
+    return bool(cv2.erode(other.astype(np.uint8), np.ones((3, 3), np.uint8)).any())
 
 
 def _pack(pixels: np.ndarray) -> np.ndarray:

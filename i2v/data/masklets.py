@@ -11,6 +11,7 @@ import numpy as np
 
 from i2v.data.files import read_json
 from i2v.data.rle import decode_mask, rle_area
+from i2v.utils.numbers import whole_number
 
 ANNOTATION_STRIDE = 4  # SA-V's videos have 24 frames per second, its masklets 6
 
@@ -39,7 +40,7 @@ class Masklets:
             raise FileNotFoundError(f"no such file: {path}")
         try:
             annotation = read_json(self._path)
-            self.object_ids = [int(obj_id) for obj_id in annotation["masklet_id"]]
+            self.object_ids = [whole_number(obj_id, "a masklet_id") for obj_id in annotation["masklet_id"]]
             self.height, self.width = int(annotation["video_height"]), int(annotation["video_width"])
             frames = dict(zip(range(0, stride * len(annotation["masklet"]), stride), annotation["masklet"], strict=True))
         except (KeyError, TypeError, ValueError) as error:

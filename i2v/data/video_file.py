@@ -27,6 +27,8 @@ _FORMATS = (
     "3gp,amv,asf,av1,avi,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,"
     "obu,ogg,rm,vc1,vvc,webm,wtv,yuv4mpegpipe"
 )
+# Decoders with packets in which there is nothing to show.
+_HIDING = ("vp8", "vp9", "av1", "libvpx", "libdav1d", "libaom")
 # Backward reading decodes this many frames at once, as far as they fit into memory.
 _CHUNK = 16
 # A file whose pictures and sound both end before this share of the duration in its header is worth a warning.
@@ -226,7 +228,10 @@ def _open(path: str | Path, threads: int = 0) -> av.container.InputContainer:
         # A relative "12:30.mp4" would be an address of the protocol "12".
         container = av.open(str(Path(path).absolute()), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
     except av.FFmpegError as error:
-        raise ValueError(f"{path} is not a video that FFmpeg can open (nor a folder of images): {error.strerror}") from error
+        raise ValueError(
+            f"{path} is not a video that FFmpeg can open (nor a folder of images): {error.strerror}. If it is an MP4, it may be "
+            "cut off: without its end it has no index"
+        ) from error
     if not container.streams.video:
         container.close()
         raise ValueError(f"{path} has no pictures in it, it is not a video")
@@ -241,16 +246,37 @@ def _decode(container: av.container.InputContainer, path: str | Path | None = No
 
     Args:
         container: the open file.
-        path: raise a ValueError that names it where the file ends in a decoding error; None to end there.
+        path: raise a ValueError that names it where the file is damaged, and frames have other numbers than they should; None
+            to go on.
     """
     stream = container.streams.video[0]
-    yield from _frames_of(container.demux(stream), stream, path)
+
+    def refuse(decoded: int) -> None:
+        raise ValueError(
+            f"{path} is damaged after {decoded} frames, so that those after it have other numbers than they should"
+        )
+
+    yield from _frames_of(container.demux(stream), stream, path, refuse if path else None)
 
 
-def _frames_of(packets: Iterator[av.Packet], stream: av.VideoStream, path: str | Path | None) -> Iterator[av.VideoFrame]:
-    """See `_decode`; `packets` are those of the stream."""
+def _frames_of(
+    packets: Iterator[av.Packet],
+    stream: av.VideoStream,
+    path: str | Path | None,
+    on_damage: Callable[[int], None] | None = None,
+) -> Iterator[av.VideoFrame]:
+    """See `_decode`.
+
+    Args:
+        packets: those of the stream.
+        on_damage: is called with the number of frames before it, where frames are lost between others.
+    """
     read = decoded = 0
     damaged = None  # the last packet that is
+    lost_after = None  # frames that came before the damage, until some come after it
+    # Time stamps of what should be shown: some decoders leave out what is damaged without a word.
+    waiting: set[int] = set()
+    has_hidden_frames = stream.codec_context.name.startswith(_HIDING)
     while True:
         try:
             packet = next(packets, None)
@@ -259,11 +285,23 @@ def _frames_of(packets: Iterator[av.Packet], stream: av.VideoStream, path: str |
             read += 1
             if packet.is_corrupt:
                 damaged = read
+            if packet.pts is not None and packet.size and not packet.is_discard and not has_hidden_frames:
+                waiting.add(packet.pts)
             for frame in packet.decode():
+                if frame.pts is not None and waiting:
+                    lost = {pts for pts in waiting if pts < frame.pts}
+                    waiting -= {*lost, frame.pts}
+                    if lost and decoded and lost_after is None:
+                        lost_after = decoded
+                if lost_after is not None and on_damage is not None:
+                    on_damage(lost_after)
+                lost_after = None
                 decoded += 1
                 yield frame
         except av.FFmpegError:
             damaged = read
+        if damaged == read and decoded:  # what comes before the first frame may be missing at a cut
+            lost_after = decoded
     # The decoder's threads report what they found some packets later.
     if path is not None and damaged is not None and read - damaged <= stream.codec_context.thread_count + 1:
         raise ValueError(
@@ -286,7 +324,15 @@ def _scan(path: Path) -> tuple[list[int | None], float]:
                 if packet.stream is stream:
                     yield packet
 
-        timestamps = [frame.pts for frame in _frames_of(packets(), stream, path)]
+        damage: list[int] = []
+        timestamps = [frame.pts for frame in _frames_of(packets(), stream, path, damage.append)]
+        if damage:
+            log.warning(
+                "%s is damaged in %d places, first after %d frames: what cannot be decoded is left out",
+                path,
+                len(damage),
+                damage[0],
+            )
         if not timestamps:
             raise ValueError(f"{path}: not a single frame of it can be decoded")
         promised = (container.duration or 0) / av.time_base

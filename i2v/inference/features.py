@@ -18,6 +18,8 @@ from i2v.modeling.backbones.image_encoder import ImageEncoder
 
 IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
+# The process whose threads PyTorch knows.
+_IMPORTED_BY = os.getpid()
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -83,6 +85,8 @@ class FrameLoader:
         self.keep_on_cpu = keep_on_cpu
         # A source of unknown length may wait for its next frame: then no other thread must wait in turn, nor ask ahead.
         inline = frames.num_frames is None
+        if os.getpid() != _IMPORTED_BY:
+            _settle_after_fork()
         self._worker = None if inline else _start_worker()
         self._process = os.getpid()
         self._background = background and not inline
@@ -129,11 +133,10 @@ class FrameLoader:
         return function(*arguments) if self._worker is None else self._worker.submit(function, *arguments).result()
 
     def _begin_anew_after_fork(self) -> None:
-        """In a forked process, start a thread: the former one, with all that it was asked for, stayed in the parent process, as
-        did those of OpenMP, for which PyTorch would wait for ever."""
+        """In a forked process, start a thread: the former one, with all that it was asked for, stayed in the parent process."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            torch.set_num_threads(1)
+            _settle_after_fork()
             self._futures.clear()
             if self._worker is not None:
                 self._worker = _start_worker()
@@ -154,6 +157,11 @@ class FrameLoader:
     def _to_device(self, image: Tensor) -> Tensor:
         # Only from pinned memory: elsewhere the copy may still be read when its source is freed.
         return image.to(self.device, non_blocking=self.device.type == "cuda")
+
+
+def _settle_after_fork() -> None:
+    """OpenMP's threads stayed in the parent process: PyTorch would wait for them for ever."""
+    torch.set_num_threads(1)
 
 
 def _start_worker() -> ThreadPoolExecutor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from i2v.data.mask_files import read_mask
+from i2v.data.mask_files import MAX_LABEL, read_mask
 from i2v.inference.state import Prompt
 from i2v.modeling.sam_i2v import resize_masks
 
@@ -70,7 +70,8 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
     """A mask prompt as a tensor.
 
     Args:
-        mask: (height, width), foreground where it is not zero, or a PIL image (see `i2v.data.mask_files`).
+        mask: (height, width) of one object, or a PIL image (see `i2v.data.mask_files`). Booleans, 0 and any one other value, or
+            shares from 0 to 1; smooth edges are thresholded at half.
         frame_size: (width, height) of the video.
 
     Returns:
@@ -78,12 +79,12 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
 
     Raises:
         TypeError: it is not an array of numbers.
-        ValueError: a mask of another size, or not of two dimensions, or with NaN; a PIL image with several objects.
+        ValueError: a mask of another size, or not of two dimensions, with NaN or negative values, or with several objects.
     """
     if isinstance(mask, Image.Image):
         mask = read_mask(mask)
     try:
-        values = torch.as_tensor(_unmirrored(mask))
+        values = torch.as_tensor(_in_memory_order(mask), device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"a mask is an array (height, width) or a PIL image, not {type(mask).__name__}: {error}") from error
     size = frame_size[::-1]
@@ -91,7 +92,18 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
         raise ValueError(f"the mask has shape {tuple(values.shape)}, but the video's frames are (height, width) = {size}")
     if values.is_floating_point() and values.isnan().any():
         raise ValueError("the mask has NaN in it")
-    return values.bool()
+    if values.dtype == torch.bool:
+        return values
+    values = values.double() if values.is_floating_point() else values.long()
+    if (values < 0).any():
+        raise ValueError("the mask has negative values, as logits have: give a boolean mask, such as logits > 0")
+    if values.is_floating_point() and values.numel() and values.max() <= 1:
+        values = (values * 255).round()
+    if (values != values.round()).any() or values.max() > MAX_LABEL:
+        raise ValueError(f"the mask has values up to {float(values.max())}: give a boolean mask, or shares from 0 to 1")
+    # As a file with these values, so that labels of several objects are noticed, and smooth edges thresholded.
+    pixels = values.to(torch.int32).numpy()
+    return torch.from_numpy(read_mask(Image.fromarray(pixels.astype(np.uint8) if pixels.max() < 256 else pixels)))
 
 
 def resize_mask(mask: Tensor, image_size: int, mask_size: int) -> Tensor:
@@ -116,9 +128,9 @@ def resize_mask(mask: Tensor, image_size: int, mask_size: int) -> Tensor:
 
 
 def _floats(values: Any) -> Tensor:
-    return torch.as_tensor(_unmirrored(values), dtype=torch.float32, device="cpu")
+    return torch.as_tensor(_in_memory_order(values), dtype=torch.float32, device="cpu")
 
 
-def _unmirrored(values: Any) -> Any:
-    """Arrays that were mirrored, which PyTorch does not take, as they are in memory."""
-    return np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
+def _in_memory_order(values: Any) -> Any:
+    """A copy of an array that PyTorch takes: not mirrored, not read-only, and in the machine's byte order."""
+    return np.array(values, values.dtype.newbyteorder("="), order="C") if isinstance(values, np.ndarray) else values

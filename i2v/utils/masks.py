@@ -44,8 +44,14 @@ def masks_to_labels(mask_logits: np.ndarray, labels: list[int]) -> np.ndarray:
 
     Returns:
         (H, W) uint8, 0 where there is no object.
+
+    Raises:
+        ValueError: another label.
     """
     if not labels:
         return np.zeros(mask_logits.shape[1:], np.uint8)
-    best = np.take(np.array([whole_number(label, "an object id") for label in labels], np.uint8), mask_logits.argmax(axis=0))
+    numbers = [whole_number(label, "an object id") for label in labels]
+    if not all(0 < number < 256 for number in numbers):
+        raise ValueError(f"a label image holds objects 1 to 255, not {numbers}")
+    best = np.take(np.array(numbers, np.uint8), mask_logits.argmax(axis=0))
     return np.where(mask_logits.max(axis=0) > 0, best, 0).astype(np.uint8)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from i2v.data.files import match_frames
 from i2v.data.frames import ImageFolder, IteratorFrames, LiveFrames, open_frames
 from i2v.data.video_file import VideoFile
 
@@ -39,6 +40,8 @@ def values(frames) -> list[int]:
         ["f_0001_jpg.rf.9b3c.jpg", "f_0002_jpg.rf.2a1f.jpg", "f_0004_jpg.rf.1d5e.jpg"],
         ["0008_cam3.jpg", "0009_cam3.jpg", "0010_cam3.jpg"],
         ["take1_frame1.png", "take1_frame2.png", "take2_frame1.png"],
+        ["12-30-44.png", "12-30-58.png", "12-31-12.png"],
+        ["1305031102.966666.png", "1305031103.000000.png", "1305031103.033333.png"],
     ],
 )
 def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
@@ -52,6 +55,16 @@ def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
     [
         (["take2_shot7_8.JPG", "take1_shot9_9.JPG", "take1_shot1_10.JPG"], "take1_shot1_10.JPG, take1", "take2_shot7_8.JPG, t"),
         (["0.25.png", "0.5.png", "0.75.png"], "0.5.png, 0.25.png, 0.75.png", "0.25.png, 0.5.png, 0.75.png"),
+        (
+            [f"take{1 + (i < 240)}_{i}.jpg" for i in range(0, 391, 30)],
+            "take1_240.jpg, take1_270.jpg",
+            "take2_0.jpg, take2_30.jpg",
+        ),
+        (
+            [f"take{1 + (i < 9)}_{i}.jpg" for i in range(1, 13) if i != 5],
+            "take1_9.jpg, take1_10.jpg",
+            "take2_1.jpg, take2_2.jpg",
+        ),
         (["b_1.jpg", "a_2.jpg"], "a_2.jpg, b_1.jpg", "b_1.jpg, a_2.jpg"),
         (["cam2_0001.png", "cam1_0002.png"], "cam1_0002.png, cam2_0001.png", "cam2_0001.png, cam1_0002.png"),
     ],
@@ -70,6 +83,42 @@ def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
     for name in names:
         grey(0).save(tmp_path / name)
     assert [path.name for path in ImageFolder(tmp_path).paths] == names
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["0.05.png", "0.5.png"], r"0\.05\.png and 0\.5\.png differ in leading zeros or suffix alone"),
+        (["f1a.png", "f1b.png", "f2a.png"], r"no number in the names .*counts them \(f1a\.png, f1b\.png, f2a\.png\)"),
+    ],
+)
+def test_orders_that_are_not_clear(tmp_path, names, message):
+    for name in names:
+        grey(0).save(tmp_path / name)
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(tmp_path)
+
+
+FRAMES = [f"{i:05d}" for i in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("masks", "frames", "expected"),
+    [
+        (["00001"], FRAMES, [0]),
+        (["00001_obj2"], FRAMES, [0]),
+        (["00001_instance_id_6"], FRAMES, [0]),
+        (["obj2_00003"], FRAMES, [2]),
+        (["f_0001_cam3_mask"], [f"f_{i:04d}_cam3" for i in range(1, 8)], [0]),
+        (["f_0002_cam3_mask", "f_0005_cam3_mask"], [f"f_{i:04d}_cam3" for i in range(1, 8)], [1, 4]),
+        (["1305031102.875304_mask"], ["1305031102.875304", "1305031102.911185", "1305031103.011234"], [0]),
+        (["mask_1", "mask_5"], [f"frame_{i:04d}" for i in range(8)], [1, 5]),
+        (["gt2_take3"], [f"frame_{i:04d}" for i in range(8)], []),  # which number is it?
+        (["00011"], ["1", "11", "111"], [1]),
+    ],
+)
+def test_masks_find_their_frames(masks, frames, expected):
+    assert list(match_frames(masks, frames).values()) == expected
 
 
 def test_pngs_beside_jpegs_are_masks(tmp_path):

@@ -6,12 +6,15 @@ import logging
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from i2v.data.frames import ArrayFrames, ImageFolder, IteratorFrames, LiveFrames, open_frames
 from i2v.data.images import read_rgb, to_rgb
+from train.dataset.vos_folder import VOSFolder
 
 RAMP = np.linspace(0, 65535, 48).reshape(6, 8).round()
 
@@ -122,7 +125,7 @@ def save(folder: Path, *names: str) -> None:
     ("names", "extra", "warning"),
     [
         (("0.jpg", "1.jpg"), ("1.png",), r"1 images .*1\.png"),
-        (("0.jpg", "1.jpg", "2.jpg", "5.jpg", "6.jpg"), (), r"missing in 1 places, after 2;"),
+        (("0.jpg", "1.jpg", "2.jpg", "5.jpg", "6.jpg"), (), r"1 gap, after 2;"),
     ],
 )
 def test_what_is_left_out_is_said(names, extra, warning, tmp_path, caplog):
@@ -173,3 +176,78 @@ def test_hidden_and_foreign_entries_are_no_frames(tmp_path, caplog):
     (tmp_path / "@eaDir").mkdir()
     assert ImageFolder(tmp_path).num_frames == 2
     assert not caplog.records
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("value_range", [None, (0, 4095), "data"])
+def test_colours_of_16_bits(suffix, value_range, tmp_path):
+    values = (np.random.default_rng(0).random((6, 8, 3)) * 4095).astype(np.uint16)
+    values[0, 0], values[0, 1] = 0, 4095
+    cv2.imwrite(str(tmp_path / f"0.{suffix}"), values[..., ::-1])
+    expected = values / 257 if value_range is None else values / 4095 * 255
+    np.testing.assert_allclose(open_frames(tmp_path, value_range)[0], expected, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    "value_range", [(599, 0), (3, 3), (0, float("nan")), "auto", 7200, (1, 2, 3), np.array([7700, 7200]), ("a", "b")], ids=str
+)
+def test_value_ranges_that_are_none(value_range, tmp_path):
+    grey16("I;16").save(tmp_path / "0.png")
+    for read in (
+        lambda: open_frames(tmp_path, value_range),
+        lambda: open_frames([grey16("I;16")], value_range),
+        lambda: VOSFolder(tmp_path, tmp_path, value_range=value_range),
+    ):
+        with pytest.raises(ValueError, match='value_range is "data", or two numbers, the values of black and of white'):
+            read()
+
+
+def test_training_data_by_the_range_of_a_video(tmp_path):
+    for folder in ("frames/video", "masks/video"):
+        (tmp_path / folder).mkdir(parents=True)
+    for t in range(3):
+        Image.fromarray(np.full((6, 8), 1000 + 500 * t, np.uint16)).save(tmp_path / f"frames/video/{t}.png")
+        Image.fromarray(np.ones((6, 8), np.uint8)).save(tmp_path / f"masks/video/{t}.png")
+    data = VOSFolder(tmp_path / "frames", tmp_path / "masks", num_frames=3, value_range="data")
+    clip = data.load(0, np.random.default_rng(0))
+    np.testing.assert_allclose(clip.frames.float().mean((1, 2, 3)), [0, 127.5, 255], atol=0.51)
+
+
+def test_frames_that_look_like_one_grey_are_worth_a_warning(tmp_path, caplog):
+    Image.fromarray((7200 + RAMP / 200).astype(np.uint16)).save(tmp_path / "0.png")
+    frames = open_frames(tmp_path)
+    assert np.ptp(frames[0]) < 16
+    assert "of 256 grey levels" in caplog.text
+    assert "--value-range" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["before", "after", "raw profile"])
+def test_orientation_of_a_png(place, tmp_path):
+    path = tmp_path / "0.png"
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8))
+    exif = sideways(image).tobytes()
+    if place == "raw profile":
+        info = PngInfo()
+        data = exif.hex()
+        info.add_text("Raw profile type exif", f"\nexif\n{len(exif):8d}\n{data}\n", zip=True)
+        image.save(path, pnginfo=info)
+    else:
+        image.save(path, exif=exif)
+    if place == "after":
+        content = path.read_bytes()
+        start = content.index(b"eXIf") - 4
+        length = 12 + int.from_bytes(content[start : start + 4], "big")
+        chunk, rest = content[start : start + length], content[:start] + content[start + length :]
+        end = rest.index(b"IEND") - 4
+        path.write_bytes(rest[:end] + chunk + rest[end:])
+    frames = ImageFolder(tmp_path)
+    assert frames.size == (6, 8)
+    assert frames[0].shape == (8, 6, 3)
+
+
+def test_images_that_are_not_read_are_named(tmp_path, caplog):
+    save(tmp_path, "0.jpg", "1.jpg")
+    for name in ("2.heic", "3.HEIC", "4.gif"):
+        (tmp_path / name).write_bytes(b"?")
+    assert ImageFolder(tmp_path).num_frames == 2
+    assert "3 images of kinds that are not read are left out: 2.heic, 3.HEIC, 4.gif" in caplog.text

@@ -97,6 +97,109 @@ def test_masks_that_are_thresholded_with_a_warning(kind, tmp_path, caplog):
         np.testing.assert_array_equal(read_mask(tmp_path / "traces.png"), mask)
 
 
+def ellipse(value: int, centre: tuple[int, int] = (60, 60), size: int = 480) -> np.ndarray:
+    """A quarter of the size, so that its edges are smooth: (size / 4, size / 4) uint8."""
+    image = np.zeros((size, size), np.uint8)
+    cv2.ellipse(image, (4 * centre[0], 4 * centre[1]), (110, 70), 30, 0, 360, value, -1)
+    return cv2.resize(image, (size // 4, size // 4), interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize(
+    ("form", "value"),
+    [("16 bits", 255), *((form, value) for form in ("L", "P", "quantized") for value in (255, 230, 200, 180, 128))],
+)
+def test_smooth_edges_of_any_brightness(form, value, tmp_path):
+    pixels = ellipse(value)
+    image = {
+        "L": Image.fromarray(pixels),
+        "P": Image.fromarray(pixels).convert("P"),
+        "quantized": Image.fromarray(pixels).convert("RGB").quantize(64),
+        "16 bits": Image.fromarray(pixels.astype(np.uint16) * 257),
+    }[form]
+    image.save(tmp_path / "a.png")
+    mask = read_mask(tmp_path / "a.png")
+    assert abs(int(mask.sum()) - int((pixels >= value / 2).sum())) <= 3
+
+
+def test_several_objects_with_smooth_edges_are_never_one(tmp_path):
+    pixels = np.maximum(ellipse(255, (35, 35)), ellipse(128, (80, 80)))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png has several objects, and smooth edges"):
+        read_labels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("values", [(100, 255), (128, 255), (200, 255), (150, 200), (85, 255)])
+def test_several_objects_in_a_lossy_image_are_never_one(values, tmp_path):
+    pixels = np.maximum(ellipse(values[1], (35, 35)), ellipse(values[0], (80, 80)))
+    for suffix in ("jpg", "webp"):
+        Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", quality=90)
+        with pytest.raises(ValueError, match=rf"a\.{suffix} has several objects, and smooth edges or traces of compression"):
+            read_labels(tmp_path / f"a.{suffix}")
+
+
+def test_a_small_object_in_another_colour_in_a_lossy_image(tmp_path):
+    pixels = np.zeros((96, 96, 3), np.uint8)
+    pixels[10:70, 10:60] = (250, 10, 10)
+    pixels[80:90, 70:82] = (10, 240, 10)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=92)
+    with pytest.raises(ValueError, match=r"a\.jpg is an image in colour, with several"):
+        read_labels(tmp_path / "a.jpg")
+
+
+def test_labels_beside_brighter_ones_are_not_smooth_edges(tmp_path):
+    pole = np.where(ONE, np.uint8(200), np.uint8(0))
+    pole[:, 50:52] = 100
+    cells = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for i in range(12):
+        cells[4 + 6 * (i // 4) : 6 + 6 * (i // 4), 4 + 8 * (i % 4) : 6 + 8 * (i % 4)] = 20 * (i + 1)
+    for labels in (pole, cells):
+        Image.fromarray(labels).save(tmp_path / "a.png")
+        np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+
+
+def test_a_translucent_mask(tmp_path):
+    Image.fromarray(np.dstack([painted(RED), np.uint8(ONE * 100)])).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.png"), ONE)
+
+
+def test_labels_in_colours_of_16_bits_are_refused(tmp_path):
+    pixels = np.repeat(LABELS[..., None], 3, axis=2).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    with pytest.raises(ValueError, match=r"a\.png is an image in colour of 16 bits"):
+        read_labels(tmp_path / "a.png")
+
+
+def test_masks_of_several_kinds_in_a_folder(tmp_path):
+    for t in range(3):
+        Image.fromarray(LABELS).save(tmp_path / f"{t}.tif")
+        Image.fromarray(photograph()).save(tmp_path / f"{t}.jpg")
+    with pytest.raises(ValueError, match=r"images of several kinds: 3 JPEG \(0\.jpg, \.\.\.\), 3 TIFF"):
+        _ = LabelImages(tmp_path).frames
+    for t in range(3):
+        (tmp_path / f"{t}.jpg").unlink()
+    Image.fromarray(LABELS).save(tmp_path / "palette.png")
+    with pytest.raises(ValueError, match=r"images of several kinds: 3 TIFF .*1 PNG"):
+        _ = LabelImages(tmp_path).frames
+    (tmp_path / "palette.png").unlink()
+    assert LabelImages(tmp_path).frames == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(("void", "error"), [(True, TypeError), ("255", TypeError), (0, ValueError), (-1, ValueError)])
+def test_void_is_a_label(void, error, tmp_path):
+    write_video(tmp_path, [LABELS] * 3)
+    for read in (lambda: train_masks(tmp_path, void=void), lambda: read_dataset("mose", tmp_path, void=void)):
+        with pytest.raises(error, match="void"):
+            read()
+
+
+def test_void_does_not_erase_masks(tmp_path, caplog):
+    Image.fromarray(np.uint8(ONE * 255)).save(tmp_path / "a.jpg")
+    assert read_mask(tmp_path / "a.jpg", void=255).sum() > 0.9 * ONE.sum()
+    Image.fromarray(np.uint8(ONE * 255)).save(tmp_path / "a.png")
+    assert not read_mask(tmp_path / "a.png", void=255).any()
+    assert "a mask has nothing but 255, which is void" in caplog.text
+
+
 def test_thin_and_small_labels_are_not_smooth_edges(tmp_path):
     labels = LABELS.copy()
     labels[5, :40] = 3  # a line
@@ -114,6 +217,7 @@ SEVERAL = {
     "grey, far apart": (LABELS * 85, True),
     "other colours": (painted(RED, GREEN), False),
     "shades of a colour": (painted(RED, (150, 0, 0)), False),
+    "colours close to each other": (painted(RED, (255, 60, 0)), False),
     "other colours on nothing": (painted(RED, BLUE, background=(0, 0, 0, 0)), False),
 }
 

@@ -214,3 +214,54 @@ def test_state_says_that_it_cannot_be_pickled(tiny_predictor, tiny_video, tmp_pa
     assert number_in(pickle.loads(pickle.dumps(frames))[7]) == 7
     with pytest.raises(TypeError, match=r"iterator cannot be pickled"):
         pickle.dumps(open_frames(iter(tiny_video)))
+
+
+@pytest.mark.parametrize("fill", [b"\0", b"\x5a"])
+def test_damage_within_a_video_is_said(fill, tmp_path, caplog):
+    path = write(tmp_path / "a.mp4")
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(container.streams.video[0]) if packet.size]
+    with path.open("r+b") as file:
+        for position, size in packets[20:26]:
+            file.seek(position)
+            file.write(fill * size)
+    assert VideoFile(path).num_frames < NUM_FRAMES
+    assert "a.mp4 is damaged in " in caplog.text
+    with pytest.raises(ValueError, match=r"a\.mp4 is damaged after \d+ frames, so that those after it have other numbers"):
+        read_frames(path, [10, 50])
+    assert number_in(read_frames(path, [10])[0]) == 10  # before the damage all is well
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_new_session_after_a_fork(tiny_predictor, tiny_video):
+    def segment() -> list[int]:
+        state = tiny_predictor.init_state(tiny_video)
+        tiny_predictor.add_new_points_or_box(state, 0, 1, points=[[16, 24]], labels=[1])
+        return [int((masks > 0).sum()) for _, _, masks in tiny_predictor.propagate_in_video(state)]
+
+    expected = segment()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=lambda: queue.put(segment()))
+    process.start()
+    assert queue.get(timeout=60) == expected
+    process.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_leaves_the_frames_on_disk_alone(tiny_video):
+    frames = LiveFrames(num_usable=3, num_kept=4, max_bytes=2 * tiny_video[0].nbytes)
+    for frame in tiny_video[:5]:
+        frames.append(frame)
+
+    def go_on() -> None:
+        for frame in tiny_video[5:10]:
+            frames.append(frame)
+
+    process = multiprocessing.get_context("fork").Process(target=go_on)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    np.testing.assert_array_equal(frames[2], tiny_video[2])

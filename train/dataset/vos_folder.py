@@ -10,7 +10,8 @@ import torch
 from i2v.data.annotations import open_annotations
 from i2v.data.files import entries, find_samples, listed, match_frames, walk
 from i2v.data.frames import frame_paths
-from i2v.data.images import kind_of, read_rgb
+from i2v.data.images import ValueRange, check_value_range, kind_of, read_rgb, value_bounds
+from i2v.data.mask_files import check_void
 from train.dataset.sample import ClipDataset, RawClip, draw_clip, require_any, sample_errors, stack_frames
 
 
@@ -28,8 +29,8 @@ class VOSFolder(ClipDataset):
         max_objects: of a clip, drawn at random among those visible in its first frame; None for all of them.
         max_stride: the distance of a clip's frames, counted in annotated frames, is drawn from 1 to this.
         void: the label, such as 255, of pixels that belong to no object; none by default.
-        value_range: the values that become black and white in grey frames of more than 8 bits; by default the range of their
-            type. See `i2v.data.images.to_rgb`.
+        value_range: the values that become black and white in grey frames of more than 8 bits, or "data" for the smallest and
+            the largest one in a video; by default the range of their type. See `i2v.data.images.to_rgb`.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list; the message names it.
@@ -44,7 +45,7 @@ class VOSFolder(ClipDataset):
         max_objects: int | None = 3,
         max_stride: int = 1,
         void: int | None = None,
-        value_range: tuple[float, float] | None = None,
+        value_range: ValueRange = None,
     ) -> None:
         self.frames = Path(frames)
         self.annotations = Path(annotations)
@@ -52,8 +53,8 @@ class VOSFolder(ClipDataset):
         self.num_frames = num_frames
         self.max_objects = max_objects
         self.max_stride = max_stride
-        self.void = void
-        self.value_range = value_range
+        self.void = check_void(void)
+        self.value_range = check_value_range(value_range)
         self.names = find_samples(self.annotations, ("",), file_list)
         folders = (self.frames / name for name in self.names)
         images = (path for folder in folders if folder.is_dir() for path in entries(folder) if kind_of(path))
@@ -88,7 +89,9 @@ class VOSFolder(ClipDataset):
                 rng,
             )
         chosen = [names[position] for position in positions]
-        frames = [self._read_frame(paths[indices[name]]) for name in chosen]
+        with sample_errors(self.frames / name):
+            bounds = value_bounds(paths) if self.value_range == "data" else self.value_range
+        frames = [self._read_frame(paths[indices[name]], bounds) for name in chosen]
         with sample_errors(self.frames / name):
             stacked = stack_frames(frames)
         size = frames[0].shape[1::-1]
@@ -96,6 +99,7 @@ class VOSFolder(ClipDataset):
             masks = np.stack([annotations.masks(name, objects, size) for name in chosen])
         return RawClip(folder.as_posix(), stacked, torch.from_numpy(masks))
 
-    def _read_frame(self, path: Path) -> np.ndarray:
+    @staticmethod
+    def _read_frame(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:
         with sample_errors(path):
-            return read_rgb(path, self.value_range)
+            return read_rgb(path, value_range)
