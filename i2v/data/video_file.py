@@ -229,8 +229,8 @@ def _open(path: str | Path, threads: int = 0) -> av.container.InputContainer:
         container = av.open(str(Path(path).absolute()), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
     except av.FFmpegError as error:
         raise ValueError(
-            f"{path} is not a video that FFmpeg can open (nor a folder of images): {error.strerror}. If it is an MP4, it may be "
-            "cut off: without its end it has no index"
+            f"{path} is not a video that FFmpeg can open (nor a folder of images): {error.strerror}. If it is an MP4, it may "
+            "be cut off: without its end it has no index"
         ) from error
     if not container.streams.video:
         container.close()
