@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from train.dataset.sample import ClipDataset, RawClip, SampleError
+from train.dataset.sample import BAD_SAMPLE, ClipDataset, RawClip
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,9 @@ class SampleReader:
             try:
                 clip = self.dataset.load(index, rng)
                 return Sample(clip.name, *self.transform(clip, rng))
-            except (SampleError, OSError) as error:
-                log.warning("%s: sample %d is replaced by another one: %s", self.dataset.name, index, error)
+            except BAD_SAMPLE as error:
+                message = str(error) or type(error).__name__
+                log.warning("%s: sample %d is replaced by another one: %s", self.dataset.name, index, message)
                 failure = error
         raise TooManyBadSamplesError(
             f"{self.dataset.name}: {self.max_failures} bad samples in a row, the last one: {failure}"
