@@ -228,7 +228,7 @@ def _build_model(
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
         raise ValueError(f"cannot use the device {str(device)!r}: {error}") from error
-    model: SAMI2V = build(config, "model")
+    model: SAMI2V = build(config, "model", kind=SAMI2V)
     # An empty path is one that is missing.
     path = shipped_checkpoint(config) if ckpt_path is None else ckpt_path
     if path is not None:

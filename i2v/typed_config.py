@@ -77,16 +77,17 @@ def names_in(config: DictConfig, *keys: str) -> list[str]:
     return list(node)
 
 
-def build(config: DictConfig, *keys: str, arguments: Sequence[Any] = (), optional: bool = False) -> Any:
+def build(config: DictConfig, *keys: str, kind: type = object, arguments: Sequence[Any] = (), optional: bool = False) -> Any:
     """The object that a part of a config describes by `_target_`.
 
     Args:
         config, keys: see `section`.
+        kind: class of the object.
         arguments: given to the target in front of those of the config.
         optional: null is allowed, and gives None.
 
     Raises:
-        ConfigError: a key is unknown, missing or of another type, or the target raised an error.
+        ConfigError: a key is unknown, missing or of another type, or the target raised an error or made something else.
     """
     where = ".".join(keys)
     part = _plain(config, keys, _REQUIRED)
@@ -96,7 +97,7 @@ def build(config: DictConfig, *keys: str, arguments: Sequence[Any] = (), optiona
         raise _wrong(part, f"a mapping with a `_target_`{' or null' if optional else ''}", where)
     part = _typed_part(part, where, len(arguments))
     try:
-        return instantiate(part, *arguments)
+        built = instantiate(part, *arguments)
     except (HydraException, OmegaConfBaseException) as error:
         if place := re.search(r"full_key: (\S+)", str(error)):
             where = f"{where}.{place[1]}"
@@ -104,6 +105,9 @@ def build(config: DictConfig, *keys: str, arguments: Sequence[Any] = (), optiona
         kind = "" if isinstance(cause, (OSError, ValueError, ImportError, HydraException)) else f"{type(cause).__name__}: "
         message = f"{kind}{one_line(cause)}"
         raise ConfigError(message if f"{where}." in message else f"{where}: {message}") from error
+    if not isinstance(built, kind):
+        raise ConfigError(f"{where}._target_ must make an object of {kind.__name__}, not of {type(built).__name__}")
+    return built
 
 
 def typed_arguments(function: Callable[..., Any], values: Mapping[str, Any], where: str, given: int = 0) -> dict[str, Any]:
@@ -202,6 +206,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
             number = _NUMBERS[origin](value=value, is_optional=False)._value()
         except ValidationError as error:
             raise _wrong(value, _describe(hint), where) from error
+        if number != number:  # NaN
+            raise _wrong(value, _describe(hint), where)
         return number
     is_class = inspect.isclass(origin)
     if origin is Literal:

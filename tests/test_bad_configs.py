@@ -23,6 +23,7 @@ from i2v import build_i2v, build_i2v_video_predictor
 from i2v.build_i2v import load_config
 from i2v.segment import main as segment
 from i2v.utils.checkpoints import load_weights, read_checkpoint, read_weights, save_checkpoint
+from test_pvs.systems import SystemSettings, build_system
 from tests.conftest import TINY_CONFIG
 from tests.train.helpers import TINY_TRAINING, write_clips
 from train.cli import build_model, load_experiment
@@ -122,6 +123,24 @@ TRAINING_CASES = [
     ("optimizer", 3, "optimizer must be a mapping with a `_target_`, not 3"),
     ("optimizer._target_", DROP, "optimizer must be a mapping with a `_target_`"),
     ("optimizer.learning_rate", None, "optimizer.learning_rate must be a number, not null"),
+    ("optimizer.learning_rate", float("nan"), "optimizer.learning_rate must be a number, not nan"),
+    ("optimizer", {"_target_": "builtins.dict"}, "optimizer._target_ must make an object of OptimizerSettings, not of "),
+    ("loss", {"_target_": "os.getcwd"}, "loss._target_ must make an object of Callable, not of str"),
+    (
+        "data.parts.clips.dataset",
+        {"_target_": "os.getcwd"},
+        "clips.dataset._target_ must make an object of ClipDataset",
+    ),
+    (
+        "data.parts.clips.transform",
+        {"_target_": "os.getcwd"},
+        "clips.transform._target_ must make an object of Callable",
+    ),
+    ("validation", {"val": {"_target_": "os.getcwd"}}, "validation.val._target_ must make an object of Validation"),
+    ("model", {"_target_": "os.getcwd"}, "model._target_ must make an object of SAMI2V, not of str"),
+    ("data.max_failures", 0, "max_failures must be at least 1, not 0"),
+    ("trainer.workers", -1, "trainer.workers must not be negative, but is -1"),
+    ("trainer.checkpoint_minutes", -0.5, "trainer.checkpoint_minutes must not be negative, but is -0.5"),
     ("optimizer.warmup_steps", True, "optimizer.warmup_steps must be a whole number, not true"),
     ("trainer", None, "trainer must be a mapping, not null"),
     ("trainer", DROP, "trainer is missing"),
@@ -318,6 +337,8 @@ def test_empty_checkpoint_is_a_missing_file(png_folder: Path, tmp_path: Path, ca
     for build in (build_i2v, build_i2v_video_predictor):
         with pytest.raises(FileNotFoundError, match="no such checkpoint: its name is empty"):
             build(TINY_CONFIG, "", device="cpu")
+    with pytest.raises(FileNotFoundError, match="no such checkpoint: its name is empty"):  # the benchmarks' --checkpoint ""
+        build_system(SystemSettings("sam-i2v", str(TINY_CONFIG), "", device="cpu"))
     arguments = [str(png_folder), "--config", str(TINY_CONFIG), "--point", "0,5,5", "--output", str(tmp_path / "out")]
     assert segment([*arguments, "--checkpoint", ""]) == 1
     assert one_error(caplog) == "error: no such checkpoint: its name is empty"

@@ -33,10 +33,13 @@ from train.dataset.mixture import (
     TooManyBadSamplesError,
     collate,
 )
-from train.model.rollout import ClipRollout
+from train.dataset.sample import ClipDataset
+from train.model.rollout import ClipRollout, PromptSampling
+from train.optimizer import OptimizerSettings
 from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
 from train.utils.processes import Processes, find_device, start_processes
 from train.utils.seeds import derive_seed, seeded
+from train.validation import Validation
 
 log = logging.getLogger("train")
 
@@ -77,7 +80,7 @@ def build_model(config: DictConfig) -> SAMI2V:
     seed = seed_of(config)
     frozen = section(str | Sequence[str], config, "frozen")
     with seeded(seed, torch.device("cpu")):
-        model: SAMI2V = build(config, "model")
+        model: SAMI2V = build(config, "model", kind=SAMI2V)
     build(config, "initial_weights", arguments=[model], optional=True)
     for prefix in [frozen] if isinstance(frozen, str) else frozen:
         parameters = [p for name, p in model.named_parameters() if name.startswith(prefix)]
@@ -108,7 +111,9 @@ def build_reader(config: DictConfig, name: str) -> SampleReader:
     """The reader of a data set."""
     part = ("data", "parts", name)
     return SampleReader(
-        build(config, *part, "dataset"), build(config, *part, "transform"), section(int, config, "data", "max_failures")
+        build(config, *part, "dataset", kind=ClipDataset),
+        build(config, *part, "transform", kind=Callable),
+        section(int, config, "data", "max_failures"),
     )
 
 
@@ -138,15 +143,15 @@ def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
     """Everything that a training needs."""
     checkpointing = section(bool, config, "activation_checkpointing", default=False)
     return Trainer(
-        rollout=ClipRollout(build_model(config), build(config, "prompts"), checkpointing),
-        loss=build(config, "loss"),
+        rollout=ClipRollout(build_model(config), build(config, "prompts", kind=PromptSampling), checkpointing),
+        loss=build(config, "loss", kind=Callable),
         data=build_data(config, processes),
-        optimizer=build(config, "optimizer"),
+        optimizer=build(config, "optimizer", kind=OptimizerSettings),
         settings=build_settings(config),
         processes=processes,
         output=output_of(config),
         seed=seed_of(config),
-        validations={name: build(config, "validation", name) for name in names_in(config, "validation")},
+        validations={name: build(config, "validation", name, kind=Validation) for name in names_in(config, "validation")},
         config=OmegaConf.to_yaml(config, resolve=True),
     )
 
@@ -179,10 +184,10 @@ def check(config: DictConfig) -> list[str]:
     for name in names_of("data", "parts"):
         attempt(f"data set {name}", _check_data, config, name)
     for name in names_of("validation"):
-        attempt(f"validation {name}", lambda name: build(config, "validation", name).read_one(), name)
+        attempt(f"validation {name}", lambda name: build(config, "validation", name, kind=Validation).read_one(), name)
     attempt("output folder", _check_output, config)
-    for name in ("prompts", "loss", "optimizer"):
-        attempt(name, lambda name: type(build(config, name)).__name__, name)
+    for name, kind in (("prompts", PromptSampling), ("loss", Callable), ("optimizer", OptimizerSettings)):
+        attempt(name, lambda name, kind: type(build(config, name, kind=kind)).__name__, name, kind)
     attempt("trainer", lambda: f"{build_settings(config).epochs} epochs")
     if not problems:
         attempt("all together", _check_trainer, config)

@@ -84,6 +84,9 @@ class TrainerSettings:
         for name in ("epochs", "accumulate", "validate_every", "log_every", "picture_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("workers", "checkpoint_minutes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"trainer.{name} must not be negative, but is {getattr(self, name)}")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"trainer.average_decay must be at least 0 and below 1, not {self.average_decay}")
 

@@ -79,6 +79,9 @@ class SampleReader:
     Args:
         transform: clip, generator -> frames (T, 3, S, S), masks (O, T, S, S), as in transforms.py.
         max_failures: so many bad samples in a row are an error.
+
+    Raises:
+        ValueError: `max_failures` is below 1.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class SampleReader:
         transform: Callable[[RawClip, np.random.Generator], tuple[Tensor, Tensor]],
         max_failures: int = 20,
     ) -> None:
+        if max_failures < 1:
+            raise ValueError(f"max_failures must be at least 1, not {max_failures}")
         self.dataset = dataset
         self.transform = transform
         self.max_failures = max_failures
