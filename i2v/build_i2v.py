@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose, version
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.utils import instantiate
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.sam_i2v import SAMI2V
+from i2v.typed_config import ConfigError, build, one_line, section, typed_arguments
+from i2v.untrusted_config import check_untrusted
 from i2v.utils.checkpoints import load_weights
+from i2v.utils.yaml_files import check_yaml
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +53,41 @@ def known_configs() -> list[str]:
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
 
 
-def load_config(config_file: str | Path, overrides: Sequence[str] = (), search_folders: Sequence[Path] = ()) -> DictConfig:
+class _CheckedFiles(FileConfigSource):
+    """Hydra's source of the files in a folder, which are checked before they are read."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "checked"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = Path(self.path, self._normalize_file_name(config_path))
+        check_yaml(path)
+        try:
+            return super().load_config(config_path)
+        except ValueError as error:  # a value that Python cannot make, such as !!int x
+            raise ValueError(f"{path}: {error}") from error
+
+
+def load_config(
+    config_file: str | Path, overrides: Sequence[str] = (), search_folders: Sequence[Path] = (), trusted: bool = True
+) -> DictConfig:
     """Compose a config.
+
+    A config is code: it names the classes that are built of it, and those can be any that Python finds.
 
     Args:
         config_file: a packaged name ("i2v-infer", with or without ".yaml"), or the path of a YAML file. A path that does not
             exist, but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml), means that one, from any working
             directory. Groups (model=...) are found beside the file, in `search_folders` and in the package.
         overrides: of Hydra, such as "model.memory_selector.mode=greedy".
+        search_folders: where groups are found, too.
+        trusted: False for a file that somebody else wrote, such as one that came along with weights: it may build classes of
+            this project's network only, and stands for itself; see `check_untrusted`.
 
     Raises:
-        ValueError: an unknown name (the known ones are listed), or a config or override that Hydra cannot compose.
+        ValueError: an unknown name (the known ones are listed), a file that is too large or nested too deeply, or a config or
+            override that Hydra cannot compose. If not trusted, also a config that asks for more.
     """
     check_overrides(overrides)
     path = Path(config_file)
@@ -66,17 +99,22 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), search_f
         folder, name = CONFIG_DIR, path.stem
     else:
         raise ValueError(f"unknown config {str(config_file)!r}: neither a YAML file nor one of {', '.join(known_configs())}")
+    if not trusted:
+        check_untrusted(folder / path.name)
     others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*search_folders, CONFIG_DIR)]
-    searchpath = ", ".join(f"'file://{other}'" for other in others)
+    searchpath = ", ".join(f"'{_CheckedFiles.scheme()}://{other}'" for other in others)
     overrides = [f"hydra.searchpath=[{searchpath}]", *overrides]
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(folder), version_base=None):
-            config = compose(name, overrides=overrides)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ValueError(f"cannot compose the config {str(config_file)!r}: {error}") from error
+        Plugins.instance().register(_CheckedFiles)
+        # As hydra.initialize_config_dir does, which knows no other sources than its own.
+        version.setbase(None)
+        Hydra.create_main_hydra2("i2v", create_config_search_path(f"{_CheckedFiles.scheme()}://{folder}"))
+        config = compose(name, overrides=overrides)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot compose the config {str(config_file)!r}: {one_line(error)}") from error
     finally:
         GlobalHydra.instance().hydra = theirs
     if "model" not in config:
@@ -98,9 +136,9 @@ def shipped_checkpoint(config: DictConfig) -> Path | None:
     """The weights that come with a packaged config ("checkpoint" in it), or None.
 
     Raises:
-        FileNotFoundError: they are not there.
+        FileNotFoundError: they are not there. ConfigError: "checkpoint" is no name.
     """
-    name = config.get("checkpoint")
+    name = section(str | None, config, "checkpoint", default=None)
     if name is None:
         return None
     # In a wheel they lie in the package, in a checkout beside it.
@@ -117,6 +155,7 @@ def build_i2v(
     device: str | int | torch.device | None = None,
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
+    trusted: bool = True,
 ) -> SAMI2V:
     """Build the network.
 
@@ -124,11 +163,14 @@ def build_i2v(
         config_file: see `load_config`. ckpt_path: weights; by default those that come with the config, and where there are
             none the network is untrained ("checkpoint=null" in the overrides leaves it so in any case).
         device: by default CUDA, then MPS, then the CPU. mode: "eval" or "train".
+        trusted: False for a config that somebody else wrote; see `load_config`.
 
     Raises:
         ValueError, FileNotFoundError: see `load_config` and `i2v.utils.checkpoints.load_weights`.
     """
-    return _build_model(load_config(config_file, hydra_overrides_extra), ckpt_path, device, mode)
+    config = load_config(config_file, hydra_overrides_extra, trusted=trusted)
+    with _naming(config_file):
+        return _build_model(config, ckpt_path, device, mode)
 
 
 def build_i2v_video_predictor(
@@ -138,6 +180,7 @@ def build_i2v_video_predictor(
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
+    trusted: bool = True,
 ) -> I2VVideoPredictor:
     """Build a predictor.
 
@@ -148,14 +191,31 @@ def build_i2v_video_predictor(
         hydra_overrides_extra: such as "model.memory_selector.mode=greedy" or "predictor.precision=bf16".
         apply_postprocessing: False for no choice among several masks by stability, no binary masks in the memory of prompted
             frames, and no filling of holes.
+        trusted: False for a config that somebody else wrote; see `load_config`.
 
     Raises:
         ValueError, FileNotFoundError: see `load_config` and `i2v.utils.checkpoints.load_weights`.
     """
     check_overrides(hydra_overrides_extra)
     postprocessing = () if apply_postprocessing else _NO_POSTPROCESSING
-    config = load_config(config_file, [*postprocessing, *hydra_overrides_extra])
-    return I2VVideoPredictor(_build_model(config, ckpt_path, device, mode), **config.get("predictor", {}))
+    config = load_config(config_file, [*postprocessing, *hydra_overrides_extra], trusted=trusted)
+    with _naming(config_file):
+        settings = section(dict[str, Any], config, "predictor", default={})
+        settings = typed_arguments(I2VVideoPredictor, settings, "predictor", given=1)
+        model = _build_model(config, ckpt_path, device, mode)
+        try:
+            return I2VVideoPredictor(model, **settings)
+        except ValueError as error:
+            raise ConfigError(f"predictor: {error}") from error
+
+
+@contextmanager
+def _naming(config_file: str | Path) -> Iterator[None]:
+    """Add a config's name to the errors of its parts."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"config {str(config_file)!r}: {error}") from error
 
 
 def _build_model(
@@ -168,11 +228,9 @@ def _build_model(
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
         raise ValueError(f"cannot use the device {str(device)!r}: {error}") from error
-    try:
-        model: SAMI2V = instantiate(config.model)
-    except HydraException as error:
-        raise ValueError(f"cannot build the model: {error}") from error
-    path = ckpt_path or shipped_checkpoint(config)
+    model: SAMI2V = build(config, "model", kind=SAMI2V)
+    # An empty path is one that is missing.
+    path = shipped_checkpoint(config) if ckpt_path is None else ckpt_path
     if path is not None:
         load_weights(model, path)
     else:

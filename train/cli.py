@@ -14,17 +14,17 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.build_i2v import load_config
 from i2v.modeling.sam_i2v import SAMI2V
+from i2v.typed_config import ConfigError, build, names_in, one_line, section
 from train.dataset.mixture import (
     MixtureDataset,
     MixturePart,
@@ -33,17 +33,20 @@ from train.dataset.mixture import (
     TooManyBadSamplesError,
     collate,
 )
-from train.model.rollout import ClipRollout
+from train.dataset.sample import ClipDataset
+from train.model.rollout import ClipRollout, PromptSampling
+from train.optimizer import OptimizerSettings
 from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
 from train.utils.processes import Processes, find_device, start_processes
 from train.utils.seeds import derive_seed, seeded
+from train.validation import Validation
 
 log = logging.getLogger("train")
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG_DIR = ROOT / "configs"
 # What a config that names wrong files, values or types raises where it is put into effect.
-_CONFIG_ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, HydraException, OmegaConfBaseException)
+_CONFIG_ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, OmegaConfBaseException)
 
 
 def known_experiments() -> list[str]:
@@ -65,76 +68,90 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
             raise ValueError(f"unknown config {name!r}: neither a YAML file nor one of {', '.join(known_experiments())}")
     config = load_config(path, overrides, [CONFIG_DIR])
     with open_dict(config):
-        for parts in (config.data.parts, config.validation):
-            for name in [name for name, part in parts.items() if part is None]:
-                del parts[name]
+        for parts in (OmegaConf.select(config, "data.parts"), config.get("validation")):
+            if isinstance(parts, DictConfig):
+                for name in [name for name, part in parts.items() if part is None]:
+                    del parts[name]
     return config
 
 
 def build_model(config: DictConfig) -> SAMI2V:
     """The network with its initial weights; what `frozen` names is not trained."""
-    if not isinstance(config.seed, int):
-        raise ValueError(f"seed must be a whole number, not {config.seed!r}")
-    with seeded(config.seed, torch.device("cpu")):
-        model: SAMI2V = instantiate(config.model)
-    if config.initial_weights is not None:
-        instantiate(config.initial_weights, model)
-    for prefix in config.frozen:
+    seed = seed_of(config)
+    frozen = section(str | Sequence[str], config, "frozen")
+    with seeded(seed, torch.device("cpu")):
+        model: SAMI2V = build(config, "model", kind=SAMI2V)
+    build(config, "initial_weights", arguments=[model], optional=True)
+    for prefix in [frozen] if isinstance(frozen, str) else frozen:
         parameters = [p for name, p in model.named_parameters() if name.startswith(prefix)]
         if not parameters:
-            raise ValueError(f"frozen: no parameter's name begins with {prefix!r}")
+            raise ConfigError(f"frozen: no parameter's name begins with {prefix!r}")
         for parameter in parameters:
             parameter.requires_grad_(False)
     return model
 
 
+def seed_of(config: DictConfig) -> int:
+    """The seed of everything random."""
+    seed: int = section(int, config, "seed")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed must be from 0 to 2**63 - 1, not {seed}")
+    return seed
+
+
+def output_of(config: DictConfig) -> Path:
+    """The folder of checkpoints and logs."""
+    output: str = section(str, config, "output")
+    if not output:
+        raise ConfigError("output must be the name of a folder, and is empty")
+    return Path(output)
+
+
 def build_reader(config: DictConfig, name: str) -> SampleReader:
     """The reader of a data set."""
-    part = config.data.parts[name]
-    return SampleReader(instantiate(part.dataset), instantiate(part.transform), config.data.max_failures)
+    part = ("data", "parts", name)
+    return SampleReader(
+        build(config, *part, "dataset", kind=ClipDataset),
+        build(config, *part, "transform", kind=Callable),
+        section(int, config, "data", "max_failures"),
+    )
 
 
 def build_part(config: DictConfig, name: str, num_samples: int) -> MixturePart:
     """A data set's part in the mixture."""
-    settings = {key: config.data.parts[name][key] for key in ("batch_size", "repeat") if key in config.data.parts[name]}
-    return _typed(MixturePart, {"name": name, "num_samples": num_samples, **settings})
+    part = ("data", "parts", name)
+    return MixturePart(
+        name, num_samples, section(int, config, *part, "batch_size"), section(int, config, *part, "repeat", default=1)
+    )
 
 
 def build_data(config: DictConfig, processes: Processes) -> MixtureDataset:
     """The batches of all data sets."""
-    readers = {name: build_reader(config, name) for name in config.data.parts}
+    readers = {name: build_reader(config, name) for name in names_in(config, "data", "parts")}
     parts = [build_part(config, name, len(reader)) for name, reader in readers.items()]
-    schedule = MixtureSchedule(parts, config.seed, processes.world_size, processes.rank, config.data.get("steps_per_epoch"))
+    steps = section(int | None, config, "data", "steps_per_epoch", default=None)
+    schedule = MixtureSchedule(parts, seed_of(config), processes.world_size, processes.rank, steps)
     return MixtureDataset(list(readers.values()), schedule)
 
 
 def build_settings(config: DictConfig) -> TrainerSettings:
     """The trainer's settings."""
-    return _typed(TrainerSettings, OmegaConf.to_container(config.trainer, resolve=True))
-
-
-def build_checked(part: DictConfig) -> Any:
-    """What a part of the config describes, a dataclass; an OmegaConf error names a value of another type."""
-    return OmegaConf.to_object(OmegaConf.structured(instantiate(part)))
-
-
-def _typed(dataclass: type, values: dict[str, Any]) -> Any:
-    """A dataclass with some values; an OmegaConf error names a key that is unknown or whose value has another type."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(dataclass), values))
+    return section(TrainerSettings, config, "trainer")
 
 
 def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
     """Everything that a training needs."""
+    checkpointing = section(bool, config, "activation_checkpointing", default=False)
     return Trainer(
-        rollout=ClipRollout(build_model(config), build_checked(config.prompts), config.get("activation_checkpointing", False)),
-        loss=instantiate(config.loss),
+        rollout=ClipRollout(build_model(config), build(config, "prompts", kind=PromptSampling), checkpointing),
+        loss=build(config, "loss", kind=Callable),
         data=build_data(config, processes),
-        optimizer=build_checked(config.optimizer),
+        optimizer=build(config, "optimizer", kind=OptimizerSettings),
         settings=build_settings(config),
         processes=processes,
-        output=Path(config.output),
-        seed=config.seed,
-        validations={name: instantiate(validation) for name, validation in config.validation.items()},
+        output=output_of(config),
+        seed=seed_of(config),
+        validations={name: build(config, "validation", name, kind=Validation) for name in names_in(config, "validation")},
         config=OmegaConf.to_yaml(config, resolve=True),
     )
 
@@ -147,23 +164,30 @@ def check(config: DictConfig) -> list[str]:
     """
     problems = []
 
+    def names_of(*keys: str) -> list[str]:
+        try:
+            return names_in(config, *keys)
+        except ConfigError as error:
+            problems.append(str(error))
+            return []
+
     def attempt(what: str, function: Callable[..., str | None], *arguments: Any) -> None:
         try:
             summary = function(*arguments)
         except _CONFIG_ERRORS as error:
-            problems.append(f"{what}: {_cause(error)}")
+            problems.append(f"{what}: {one_line(error)}")
         else:
             log.info("%s: fine%s", what, f", {summary}" if summary else "")
 
-    attempt("device", lambda: str(find_device(config.device)))
+    attempt("device", lambda: str(find_device(section(str | None, config, "device"))))
     attempt("model and initial weights", _check_model, config)
-    for name in config.data.parts:
+    for name in names_of("data", "parts"):
         attempt(f"data set {name}", _check_data, config, name)
-    for name, validation in config.validation.items():
-        attempt(f"validation {name}", lambda part: instantiate(part).read_one(), validation)
-    attempt("output folder", _check_output, Path(config.output))
-    for name, build in (("prompts", build_checked), ("loss", instantiate), ("optimizer", build_checked)):
-        attempt(name, lambda build, part: type(build(part)).__name__, build, config[name])
+    for name in names_of("validation"):
+        attempt(f"validation {name}", lambda name: build(config, "validation", name, kind=Validation).read_one(), name)
+    attempt("output folder", _check_output, config)
+    for name, kind in (("prompts", PromptSampling), ("loss", Callable), ("optimizer", OptimizerSettings)):
+        attempt(name, lambda name, kind: type(build(config, name, kind=kind)).__name__, name, kind)
     attempt("trainer", lambda: f"{build_settings(config).epochs} epochs")
     if not problems:
         attempt("all together", _check_trainer, config)
@@ -178,11 +202,12 @@ def _check_model(config: DictConfig) -> str:
 def _check_data(config: DictConfig, name: str) -> str:
     reader = build_reader(config, name)
     count = build_part(config, name, len(reader)).batch_size
-    batch = collate([reader.read(i % len(reader), derive_seed(config.seed, i)) for i in range(count)])
+    batch = collate([reader.read(i % len(reader), derive_seed(seed_of(config), i)) for i in range(count)])
     return f"{len(reader)} samples; a batch has frames {tuple(batch.frames.shape)} and {len(batch.masks)} objects"
 
 
-def _check_output(folder: Path) -> str:
+def _check_output(config: DictConfig) -> str:
+    folder = output_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         return str(folder)
@@ -193,9 +218,15 @@ def _check_trainer(config: DictConfig) -> str:
     return f"{trainer.num_steps} steps in one process; the next one is {trainer.step}"
 
 
-def _cause(error: Exception) -> BaseException:
-    """What is behind Hydra's errors."""
-    return error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+@dataclass
+class SlurmSettings:
+    """What a training asks Slurm for; hours are those after which it is submitted again."""
+
+    nodes: int
+    gpus_per_node: int
+    cpus_per_task: int
+    hours: float
+    partition: str | None
 
 
 def submit(arguments: list[str], config: DictConfig) -> None:
@@ -208,8 +239,8 @@ def submit(arguments: list[str], config: DictConfig) -> None:
 
     if "slurm" not in config:
         raise ValueError("the config has no part `slurm`: see that of configs/i2v-train.yaml")
-    settings = config.slurm
-    folder = ROOT / config.output / "slurm"
+    settings = section(SlurmSettings, config, "slurm")
+    folder = ROOT / output_of(config) / "slurm"
     try:
         # As often as its time runs out.
         executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=1000)
@@ -220,7 +251,7 @@ def submit(arguments: list[str], config: DictConfig) -> None:
         nodes=settings.nodes,
         tasks_per_node=settings.gpus_per_node,
         cpus_per_task=settings.cpus_per_task,
-        timeout_min=settings.hours * 60,
+        timeout_min=round(settings.hours * 60),
         gpus_per_node=settings.gpus_per_node,
         slurm_partition=settings.partition,
         # Where the packages and the config's relative paths are found.
@@ -286,17 +317,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.check:
             problems = check(config)
             for problem in problems:
-                log.error("missing or wrong: %s", problem)
+                log.error("missing or wrong in %s: %s", args.config, problem)
             if not problems:
                 log.info("everything is there; the training can start")
             return min(len(problems), 1)
-        with start_processes(config.device) as processes:
+        with start_processes(section(str | None, config, "device")) as processes:
             try:
                 trainer = build_trainer(config, processes)
             except _CONFIG_ERRORS as error:
-                raise ValueError(_cause(error)) from error
+                raise ConfigError(one_line(error)) from error
             received = trainer.run()
+    except ConfigError as error:
+        log.error("error: config %s: %s", args.config, error)
+        return 1
     except (OSError, ValueError, ImportError, OmegaConfBaseException, NonFiniteLossError, TooManyBadSamplesError) as error:
-        log.error("error: %s", error)
+        log.error("error: %s", one_line(error))
         return 1
     return 0 if received is None else 128 + received

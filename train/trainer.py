@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from i2v.modeling.layers import autocast
-from i2v.utils.checkpoints import check_names, read_checkpoint, save_checkpoint
+from i2v.utils.checkpoints import check_names, checked_weights, read_checkpoint, save_checkpoint
 from i2v.utils.process_memory import peak_memory
 from train.dataset.mixture import Batch, MixtureDataset
 from train.losses import ClipLoss
@@ -41,10 +41,13 @@ log = logging.getLogger(__name__)
 
 _PRECISIONS = ("fp32", "bf16")  # fp16 would need its losses scaled
 
-_CHECKPOINT_KEYS = {
-    *("model", "optimizer", "parameters", "step", "best", "validation_due"),
-    *("num_steps", "seed", "world_size", "config"),
+# What a checkpoint holds, and the type of it.
+_CHECKPOINT_TYPES = {
+    **{"model": dict, "optimizer": dict, "parameters": list, "step": int, "best": float, "validation_due": bool},
+    **{"num_steps": int, "seed": int, "world_size": int, "config": str},
 }
+# With averaged weights also these.
+_AVERAGED_TYPES = {"current": dict, "num_averaged": int}
 
 
 @dataclass
@@ -77,10 +80,13 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         if self.precision not in _PRECISIONS:
-            raise ValueError(f"unknown precision {self.precision!r}; known: {', '.join(_PRECISIONS)}")
+            raise ValueError(f"unknown trainer.precision {self.precision!r}; known: {', '.join(_PRECISIONS)}")
         for name in ("epochs", "accumulate", "validate_every", "log_every", "picture_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("workers", "checkpoint_minutes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"trainer.{name} must not be negative, but is {getattr(self, name)}")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"trainer.average_decay must be at least 0 and below 1, not {self.average_decay}")
 
@@ -132,7 +138,13 @@ class Trainer:
         self.optimizer_settings = optimizer
         self.optimizer = build_optimizer(self.model, optimizer)
         self.average = None if settings.average_decay is None else average_of(self.model, settings.average_decay)
-        self.num_steps = settings.epochs * len(data.schedule) // settings.accumulate
+        batches = settings.epochs * len(data.schedule)
+        self.num_steps = batches // settings.accumulate
+        if self.num_steps < 1:
+            raise ValueError(
+                f"trainer.accumulate={settings.accumulate} is more than the {batches} batches of the whole training, "
+                "which would have no step"
+            )
         self.step = 0
         self.best = float("-inf")
         self._validation_due = False
@@ -389,15 +401,24 @@ class Trainer:
         path = self.output / "last.pt"
         if path.exists():
             checkpoint = read_checkpoint(path)
-            missing = sorted(_CHECKPOINT_KEYS - checkpoint.keys())
+            missing = sorted(_CHECKPOINT_TYPES.keys() - checkpoint.keys())
             if missing:
                 raise ValueError(
                     f"cannot resume {path}: it lacks {', '.join(missing)}. It is not a checkpoint of this version's trainer: "
                     "give another folder as output, and the file as initial_weights.path"
                 )
-            check_names(self.model.state_dict(), checkpoint["model"], f"cannot resume {path}: it is of another model")
+            self._check_values(path, checkpoint)
+            for name in ("model", "current"):
+                if name in checkpoint:
+                    weights = checked_weights(checkpoint[name], path)
+                    check_names(self.model.state_dict(), weights, f"cannot resume {path}: it is of another model")
             if checkpoint["seed"] != self.seed:
                 raise ValueError(f"cannot resume {path}: its seed is {checkpoint['seed']}, not {self.seed}")
+            if not 0 <= checkpoint["step"] <= self.num_steps:
+                raise ValueError(
+                    f"cannot resume {path}: it was written after step {checkpoint['step']}, and this training has only "
+                    f"{self.num_steps} steps. Raise trainer.epochs or data.steps_per_epoch, or give another folder as output"
+                )
             self.model.load_state_dict(checkpoint.get("current", checkpoint["model"]))
             # PyTorch would restore the rates, too; those of the config count.
             rates = [{name: group[name] for name in ("peak_lr", "weight_decay")} for group in self.optimizer.param_groups]
@@ -406,6 +427,7 @@ class Trainer:
                     f"cannot resume {path}: other parameters were trained, or in other groups (`frozen`, learning rates). Give "
                     "another folder as output, and the file as initial_weights.path"
                 )
+            self._check_optimizer(path, checkpoint["optimizer"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             for group, ours in zip(self.optimizer.param_groups, rates, strict=True):
                 group.update(ours)
@@ -427,6 +449,38 @@ class Trainer:
         steps = self.processes.gather([self.step])
         if len(set(steps)) > 1:
             raise ValueError(f"the processes are at the steps {steps}: {path} must be in a folder that all of them share")
+
+    def _check_values(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Raise a ValueError for a checkpoint whose values have other types."""
+        for name, expected in (_CHECKPOINT_TYPES | _AVERAGED_TYPES).items():
+            value = checkpoint.get(name)
+            if name in checkpoint and (not isinstance(value, expected) or (expected is int and isinstance(value, bool))):
+                raise ValueError(f"cannot resume {path}: {name!r} in it must be of type {expected.__name__}, not {value!r:.50}")
+
+    def _check_optimizer(self, path: Path, state: dict[str, Any]) -> None:
+        """Raise a ValueError for an optimizer's state that is not of these parameters."""
+        own = self.optimizer.state_dict()["param_groups"]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        groups, moments = state.get("param_groups"), state.get("state")
+        fits = (
+            isinstance(groups, list)
+            and isinstance(moments, dict)
+            and len(groups) == len(own)
+            and all(
+                isinstance(group, dict)
+                and group.get("params") == ours["params"]
+                and all(type(group.get(name, value)) is type(value) for name, value in ours.items())
+                for group, ours in zip(groups, own, strict=True)
+            )
+            and all(index in range(len(parameters)) and isinstance(moment, dict) for index, moment in moments.items())
+        )
+        if not fits:
+            raise ValueError(f"cannot resume {path}: 'optimizer' in it is not the state of this training's optimizer")
+        for index, moment in moments.items():
+            shape = parameters[index].shape
+            expected = {"step": torch.empty(()), "exp_avg": torch.empty(shape), "exp_avg_sq": torch.empty(shape)}
+            where = f"cannot resume {path}: 'optimizer' in it, parameter {index}"
+            check_names(expected, checked_weights(moment, where), where)
 
     def _stop_together(self, started: float) -> bool:
         """Whether any process was asked to stop, or the time is up; the same answer in all processes."""

@@ -16,7 +16,7 @@ from i2v.modeling.layers import autocast
 from i2v.modeling.sam_i2v import SAMI2V
 from sav_dataset.jf import jf_scores
 from train.dataset.mixture import SampleReader, collate
-from train.dataset.sample import ClipDataset, SampleError
+from train.dataset.sample import BAD_SAMPLE, ClipDataset
 from train.dataset.transforms import PlainTransform
 from train.losses import mask_iou
 from train.model.rollout import ClipRollout, PromptPlan, PromptSampling
@@ -142,8 +142,8 @@ def validate(
             break
         try:
             scores.append(validation.score(model, index, precision))
-        except (SampleError, OSError) as error:
-            log.warning("validation without number %d: %s", index, error)
+        except BAD_SAMPLE as error:
+            log.warning("validation without number %d: %s", index, str(error) or type(error).__name__)
     scores = processes.gather(scores)
     model.train(training)
     return None if any(processes.gather([stopped])) else _mean(scores)

@@ -115,8 +115,8 @@ class SAMI2V(nn.Module):
         max_points_for_multimask: int = 1,
     ) -> None:
         super().__init__()
-        if image_size % feature_stride:
-            raise ValueError(f"image_size={image_size} must be a multiple of feature_stride={feature_stride}")
+        if image_size < 1 or feature_stride < 1 or image_size % feature_stride:
+            raise ValueError(f"image_size={image_size} must be a multiple of feature_stride={feature_stride}, both above 0")
         if width % memory_channels:
             raise ValueError(f"width={width} must be a multiple of memory_channels={memory_channels}")
         if memory_selector.num_tracked >= num_maskmem:

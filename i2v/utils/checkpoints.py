@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,23 @@ _IMAGE_SEGMENTER_PREFIXES = {
     "prompt_encoder.": "sam_prompt_encoder.",
     "mask_decoder.": "sam_mask_decoder.",
 }
+# In this order: the later ones take for granted that the former ones do not apply.
+_FLAWS: dict[str, Callable[[Tensor], bool]] = {
+    "is quantized": lambda value: value.is_quantized,
+    "is sparse": lambda value: value.layout != torch.strided,
+    "is nested": lambda value: value.is_nested,
+    "is of complex numbers": lambda value: value.is_complex(),
+    "has no numbers (device meta)": lambda value: value.is_meta,
+    # A view can claim to have billions of elements.
+    "has fewer numbers than elements": lambda value: value.untyped_storage().nbytes() < value.numel() * value.element_size(),
+    # As float32, which is what is used, and in which the numbers of wider types may be infinite.
+    "has NaN or infinity in it": lambda value: value.is_floating_point() and not bool(value.float().isfinite().all()),
+}
+# What torch.load raises at a file that is not what it should be.
+_UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError),
+    *(MemoryError, struct.error),
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -28,6 +45,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: it is truncated or not a checkpoint, holds no dictionary, or holds code (it is not run).
     """
+    if not str(path):
+        raise FileNotFoundError("no such checkpoint: its name is empty")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: {path}")
@@ -38,8 +57,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was refused: it is not a checkpoint of plain tensors. A file with other Python objects in it can run code "
             "when it is loaded; ask its author for the weights alone"
         ) from error
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, struct.error) as error:
-        raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {error}") from error
+    except _UNREADABLE as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {message}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")
     return checkpoint
@@ -53,9 +73,42 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     checkpoint = read_checkpoint(path)
     weights = checkpoint.get("model", checkpoint)
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path} holds no dictionary of weights, neither plain nor under the key 'model'")
-    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    return {
+        name: value.float() if value.is_floating_point() else value for name, value in checked_weights(weights, path).items()
+    }
+
+
+def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
+    """Weights as they are in a file, if they can be used.
+
+    Args:
+        weights: what should be a dictionary of tensors by name.
+        path: of the file, for messages.
+
+    Raises:
+        ValueError: they are no such dictionary, or a tensor is not a plain one (it is sparse, quantized, of complex numbers,
+            without numbers), or has NaN or infinity in it. The message names the file and the parameter.
+    """
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path} holds no dictionary of weights, but a {type(weights).__name__}")
+    if not weights:
+        raise ValueError(f"{path} holds no weights: the dictionary is empty")
+    for name, value in weights.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{path} holds no dictionary of weights: the name {name!r} in it is not text")
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path} holds no dictionary of weights, neither plain nor under the key 'model': {name!r} is a "
+                f"{type(value).__name__}, not a tensor"
+            )
+        if flaw := _flaw(value):
+            raise ValueError(f"{path}: the tensor {name} {flaw}; it must be a plain one of finite real numbers")
+    return weights
+
+
+def _flaw(value: Tensor) -> str | None:
+    """What keeps a tensor from being used as it is; None if nothing does."""
+    return next((flaw for flaw, applies in _FLAWS.items() if applies(value)), None)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from train.cli import build_checked, build_settings, known_experiments, load_experiment
+from i2v.typed_config import build
+from train.cli import build_settings, known_experiments, load_experiment
 from train.losses import ClipLoss
 from train.model.rollout import PromptSampling
 from train.optimizer import OptimizerSettings
@@ -38,13 +39,12 @@ def test_composes(name: str) -> None:
         module, _, last = target.rpartition(".")
         assert hasattr(__import__(module, fromlist=[last]), last), target
     with torch.device("meta"):
-        model = instantiate(config.model)
+        model = build(config, "model")
     assert model.image_size == config.clip_transform.image_size
     assert set(config.trainer) == {field.name for field in fields(TrainerSettings)}  # overrides need no +
     build_settings(config)
-    for part in ("prompts", "optimizer"):
-        build_checked(config[part])
-    instantiate(config.loss)
+    for part in ("prompts", "optimizer", "loss"):
+        build(config, part)
     names = [parameter for parameter, _ in model.named_parameters()]
     assert all(any(parameter.startswith(prefix) for parameter in names) for prefix in config.frozen)
 

@@ -593,7 +593,7 @@ def test_ctrl_c_reaches_the_workers(clips: Path, tmp_path: Path) -> None:
 
 
 def test_settings() -> None:
-    with pytest.raises(ValueError, match="unknown precision 'half'; known: fp32, bf16"):
+    with pytest.raises(ValueError, match=r"unknown trainer\.precision 'half'; known: fp32, bf16"):
         TrainerSettings(precision="half")
     with pytest.raises(ValueError, match=r"trainer\.accumulate must be at least 1, not 0"):
         TrainerSettings(accumulate=0)

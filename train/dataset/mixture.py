@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from train.dataset.sample import ClipDataset, RawClip, SampleError
+from train.dataset.sample import BAD_SAMPLE, ClipDataset, RawClip
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,9 @@ class SampleReader:
     Args:
         transform: clip, generator -> frames (T, 3, S, S), masks (O, T, S, S), as in transforms.py.
         max_failures: so many bad samples in a row are an error.
+
+    Raises:
+        ValueError: `max_failures` is below 1.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class SampleReader:
         transform: Callable[[RawClip, np.random.Generator], tuple[Tensor, Tensor]],
         max_failures: int = 20,
     ) -> None:
+        if max_failures < 1:
+            raise ValueError(f"max_failures must be at least 1, not {max_failures}")
         self.dataset = dataset
         self.transform = transform
         self.max_failures = max_failures
@@ -109,8 +114,9 @@ class SampleReader:
             try:
                 clip = self.dataset.load(index, rng)
                 return Sample(clip.name, *self.transform(clip, rng))
-            except (SampleError, OSError) as error:
-                log.warning("%s: sample %d is replaced by another one: %s", self.dataset.name, index, error)
+            except BAD_SAMPLE as error:
+                message = str(error) or type(error).__name__
+                log.warning("%s: sample %d is replaced by another one: %s", self.dataset.name, index, message)
                 failure = error
         raise TooManyBadSamplesError(
             f"{self.dataset.name}: {self.max_failures} bad samples in a row, the last one: {failure}"

@@ -32,6 +32,10 @@ class RawClip:
     masks: Tensor
 
 
+# What makes a sample a bad one, which is replaced; the two last ones also where it is absurdly large or deep.
+BAD_SAMPLE = (SampleError, OSError, MemoryError, RecursionError)
+
+
 class ClipDataset(ABC):
     """A collection of images or videos.
 

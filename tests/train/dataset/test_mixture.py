@@ -72,6 +72,12 @@ def test_a_bad_sample_is_reported_and_replaced(caplog: pytest.LogCaptureFixture)
     assert len(replacements) > 5
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("maximum recursion depth exceeded")])
+def test_absurd_sizes_and_depths_are_bad_samples(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    assert reader_of("set", 2, bad={0: error}, max_failures=200).read(0, 5).name == "set/1"
+    assert f"set: sample 0 is replaced by another one: {str(error) or 'MemoryError'}" in caplog.text
+
+
 def test_too_many_bad_samples() -> None:
     reader = reader_of("set", 5, bad={i: SampleError(f"file_{i}.jpg is broken") for i in range(5)}, max_failures=4)
     with pytest.raises(RuntimeError, match=r"set: 4 bad samples in a row, the last one: file_\d\.jpg is broken") as error:

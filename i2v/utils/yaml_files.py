@@ -1,0 +1,74 @@
+"""YAML files that people give: small and shallow, or refused before anything is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+# Far above what a config needs, and read within a second.
+MAX_BYTES = 2**20
+MAX_DEPTH = 50
+MAX_NODES = 10_000
+MAX_TEXT = 4_000  # characters of one value; OmegaConf takes half a second to parse as many as an interpolation
+# The one in C, where PyYAML has it, is many times faster.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def check_yaml(path: str | Path) -> None:
+    """Check that a YAML file is safe to read. It is read as a stream, and no further than to the first thing that is not.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        FileNotFoundError: no such file, or it is a folder, a pipe or a device.
+        ValueError: no YAML, too large, too deep, or too large or deep with its aliases (*NAME) filled in; the message names the
+            file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{path} is no config: it has more than {MAX_BYTES} bytes")
+    try:
+        _check_events(path, content.decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _check_events(path: Path, text: str) -> None:
+    nodes = 0
+    # Of each collection that is open: its anchor, the nodes before it, and how deep it is inside, aliases filled in.
+    collections: list[tuple[str | None, int, int]] = []
+    sizes: dict[str, tuple[int, int]] = {}  # nodes and depth of what each anchor stands for
+    for event in yaml.parse(text, _LOADER):
+        inside = 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            collections.append((event.anchor, nodes, 0))
+            nodes += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before, inside = collections.pop()
+            inside += 1
+            if anchor is not None:
+                sizes[anchor] = (nodes - before, inside)
+        elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > MAX_TEXT:
+                raise ValueError(f"{path} is no config: a value in it has more than {MAX_TEXT} characters")
+            nodes += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = (1, 0)
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ValueError(f"{path}: the alias *{event.anchor} stands for nothing, or for what it is in itself")
+            size, inside = sizes[event.anchor]
+            nodes += size
+        if collections:
+            anchor, before, deepest = collections[-1]
+            collections[-1] = (anchor, before, max(deepest, inside))
+        if len(collections) + inside > MAX_DEPTH:
+            raise ValueError(f"{path} is no config: it is nested more than {MAX_DEPTH} deep")
+        if nodes > MAX_NODES:
+            raise ValueError(f"{path} is no config: with its aliases filled in it has more than {MAX_NODES} values")
