@@ -54,6 +54,8 @@ def read_j_and_f(path: Path) -> dict[str, list[float]]:
         if not rows:
             raise ValueError("it is empty")
         header, *rows = rows
+        if missing := [name for name in ("sequence", "obj", "J&F") if name not in header]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
         for row in rows:
             cells = dict(zip(header, row, strict=True))
             if cells["obj"] == ALL_FRAMES:
