@@ -64,6 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not videos:
         parser.error(f"no videos in {args.videos}")
     folders = {video: args.output / video.relative_to(args.videos).with_suffix("") for video in videos}
+    by_folder = {folder: video for video, folder in folders.items()}
+    for video, folder in folders.items():
+        if by_folder[folder] != video:
+            raise ValueError(f"{video} and {by_folder[folder]} would share the folder {folder}: rename one of them")
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file, where the frames of {video} go: remove it, or give another output")
     open_videos = [video for video in videos if not folders[video].exists()]
     make_output_folder(args.output)
     print(f"{len(videos)} videos, {len(videos) - len(open_videos)} of them are finished")

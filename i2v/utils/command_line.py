@@ -6,6 +6,7 @@ import argparse
 import functools
 import logging
 import math
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable
         main: takes the arguments, by default those of the process, and returns the exit status; None is 0.
 
     Returns:
-        The same, but that an error which the user can mend is logged as one line, and the status is 1.
+        The same, but that an error which the user can mend is logged as one line, and the status is 1; after Ctrl-C it is 130.
     """
 
     @functools.wraps(main)
@@ -40,6 +41,9 @@ def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable
         except EXPECTED_ERRORS as error:
             log.error("error: %s", one_line(error))
             return 1
+        except KeyboardInterrupt:
+            log.error("interrupted")
+            return 128 + signal.SIGINT
 
     return run
 
