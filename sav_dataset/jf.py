@@ -122,7 +122,8 @@ def jf_scores(ground_truth: np.ndarray, prediction: np.ndarray, skip_first_and_l
         ValueError: arrays of another type or shape, or no frame is left.
     """
     if ground_truth.ndim != 4 or ground_truth.shape != prediction.shape:
-        raise ValueError(f"expected two arrays (T, O, H, W) of one shape, got {ground_truth.shape} and {prediction.shape}")
+        shapes = f"{ground_truth.shape} of the ground truth and {prediction.shape} of the prediction"
+        raise ValueError(f"expected two arrays (T, O, H, W) of one shape, got {shapes}")
     frames = slice(1, -1) if skip_first_and_last else slice(None)
     objects = [ObjectScores() for _ in range(ground_truth.shape[1])]
     pairs = list(zip(ground_truth[frames], prediction[frames], strict=True))
@@ -136,9 +137,11 @@ def jf_scores(ground_truth: np.ndarray, prediction: np.ndarray, skip_first_and_l
 
 def _check_masks(ground_truth: np.ndarray, prediction: np.ndarray) -> None:
     if ground_truth.ndim != 2 or not ground_truth.size or ground_truth.shape != prediction.shape:
-        raise ValueError(f"expected two masks (H, W) of one size, got {ground_truth.shape} and {prediction.shape}")
+        sizes = f"{ground_truth.shape} of the ground truth and {prediction.shape} of the prediction"
+        raise ValueError(f"expected two masks (H, W) of one size, got {sizes}")
     if ground_truth.dtype != bool or prediction.dtype != bool:
-        raise ValueError(f"expected bool masks, got {ground_truth.dtype} and {prediction.dtype}")
+        types = f"{ground_truth.dtype} of the ground truth and {prediction.dtype} of the prediction"
+        raise ValueError(f"expected bool masks, got {types}")
 
 
 def _crop(ground_truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
-import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,14 +26,19 @@ if not __package__:  # started as a file: Python then looks for modules in its f
 
 from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
 from i2v.data.files import subfolders
+from i2v.data.images import upright_size
 from i2v.data.mask_files import labels_in, mask_paths, open_labels, require_one_object
-from i2v.data.scores import ALL_FRAMES, format_scores
+from i2v.data.scores import ALL_FRAMES, format_scores, score_cells
+from i2v.utils.command_line import command_line, given_path, label, make_room_for, whole_number
 from i2v.utils.files import atomic_write
+from i2v.utils.processes import default_workers, worker_pool
 from sav_dataset.jf import JF, ObjectScores, tolerance_in_pixels
 
 log = logging.getLogger("sav_dataset.sav_evaluator")
 
 _MESSAGES_SHOWN = 10
+# Bytes of a process that scores a video: 65 MB were measured with frames of 1080p, 85 MB with 4K; many large objects take more.
+_WORKER_MEMORY = 300 * 10**6
 
 
 @dataclass
@@ -64,11 +67,17 @@ class Problems:
 
 @dataclass
 class VideoResult:
-    """Scores of a video's objects, by their names (numbers of at least three digits)."""
+    """Scores of a video's objects, by their names (numbers of at least three digits).
+
+    Attributes:
+        masks_read: predicted images that were scored. masks_filled: those of them with an object in them.
+    """
 
     name: str
     scores: dict[str, JF]
     problems: Problems
+    masks_read: int = 0
+    masks_filled: int = 0
 
 
 def evaluate(
@@ -99,6 +108,7 @@ def evaluate(
         ValueError: there is nothing to evaluate, ground truth and predictions have different layouts, the ground truth cannot
             be read, or a prediction cannot, with `strict`.
         NotADirectoryError: no such folder.
+        WorkerDiedError: one of several processes died.
     """
     gt_root, pred_root = Path(gt_root), Path(pred_root)
     for root in (gt_root, pred_root):
@@ -118,14 +128,17 @@ def evaluate(
 
 
 @contextmanager
-def _mapper(num_processes: int) -> Iterator:
+def _mapper(num_processes: int) -> Iterator[Callable]:
     """A `map` that keeps the order, in this process or in several."""
     if num_processes == 1:
         yield map
         return
-    # A forked process would inherit OpenCV's threads in whatever state they are; a spawned one starts clean.
-    with multiprocessing.get_context("spawn").Pool(num_processes, cv2.setNumThreads, (1,)) as pool:
-        yield pool.imap
+    with worker_pool(num_processes, "-n", _one_thread) as pool:
+        yield pool.map
+
+
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
 
 
 def _evaluate_video(
@@ -141,10 +154,11 @@ def _evaluate_video(
         prediction = None
     else:
         _check_layout(ground_truth, prediction, per_object)
+    result = VideoResult(ground_truth.name, {}, problems)
     if not per_object:
-        scores = _evaluate_sequence(annotations, prediction, problems, skip_first_and_last, void)
-        return VideoResult(ground_truth.name, {f"{label:03d}": score for label, score in scores.items()}, problems)
-    named_scores = {}
+        scores = _evaluate_sequence(annotations, prediction, result, skip_first_and_last, void)
+        result.scores.update({f"{label:03d}": score for label, score in scores.items()})
+        return result
     for obj in objects:
         folder = annotations.folders[obj]
         predicted_folder = prediction and prediction / folder.name
@@ -152,9 +166,9 @@ def _evaluate_video(
             problems.add("object", f"{predicted_folder} is missing: all its frames score 0")
             predicted_folder = None
         masks = LabelImages(folder, single=True)
-        scores = _evaluate_sequence(masks, predicted_folder, problems, skip_first_and_last, void, per_object=True)
-        named_scores.update({f"{obj:03d}": score for score in scores.values()})
-    return VideoResult(ground_truth.name, named_scores, problems)
+        scores = _evaluate_sequence(masks, predicted_folder, result, skip_first_and_last, void, per_object=True)
+        result.scores.update({f"{obj:03d}": score for score in scores.values()})
+    return result
 
 
 def _check_layout(ground_truth: Path, prediction: Path, per_object: bool) -> None:
@@ -169,7 +183,7 @@ def _check_layout(ground_truth: Path, prediction: Path, per_object: bool) -> Non
 def _evaluate_sequence(
     ground_truth: LabelImages,
     prediction: Path | None,
-    problems: Problems,
+    result: VideoResult,
     skip_first_and_last: bool,
     void: int | None,
     per_object: bool = False,
@@ -179,7 +193,7 @@ def _evaluate_sequence(
     Args:
         ground_truth: the label images.
         prediction: its folder; None if it is missing, which was counted already.
-        problems: what is wrong is added to these.
+        result: of the video; what is wrong is added to it, and what was read.
         skip_first_and_last: see `evaluate`.
         void: see `evaluate`.
         per_object: the label images are masks of one object.
@@ -187,6 +201,7 @@ def _evaluate_sequence(
     frames = ground_truth.frames
     if not frames:
         raise ValueError(f"no PNGs in {ground_truth.source} (--gt_root holds a folder per video)")
+    problems = result.problems
     predictions = mask_paths(prediction) if prediction else {}
     binary = ground_truth.is_binary
     objects: defaultdict[int, ObjectScores] = defaultdict(ObjectScores)
@@ -199,7 +214,7 @@ def _evaluate_sequence(
             require_one_object(true_image, ground_truth.paths[frame], void)
         found_image = None
         if frame in predictions:
-            found_image = _read_prediction(predictions[frame], true_image.size, problems, per_object)
+            found_image = _read_prediction(predictions[frame], true_image.size, problems, per_object, ground_truth)
         elif prediction:
             problems.add("frame", f"{prediction / ground_truth.paths[frame].name} is missing: it scores 0")
         if void is not None:
@@ -213,6 +228,8 @@ def _evaluate_sequence(
             continue
         found_masks = _masks(found_image, box, binary)
         predicted |= found_masks.keys()
+        result.masks_read += 1
+        result.masks_filled += bool(found_masks)
         nothing = np.zeros((box[3] - box[1], box[2] - box[0]), bool)
         tolerance = tolerance_in_pixels(true_image.height, true_image.width)
         for label in objects.keys() | true_masks.keys() | found_masks.keys():
@@ -237,8 +254,18 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     return image
 
 
-def _read_prediction(path: Path, size: tuple[int, int], problems: Problems, per_object: bool = False) -> Image.Image | None:
-    """A predicted label image, or mask, of the size (width, height), or None, counted, if it cannot be used."""
+def _read_prediction(
+    path: Path,
+    size: tuple[int, int],
+    problems: Problems,
+    per_object: bool = False,
+    ground_truth: LabelImages | None = None,
+) -> Image.Image | None:
+    """A predicted label image, or mask, of the size (width, height), or None, counted, if it cannot be used.
+
+    Raises:
+        ValueError: it has another size, and the file of the `ground_truth` is the one to blame.
+    """
     try:
         image = _eight_bits(open_labels(path), path)
         if per_object:
@@ -246,9 +273,22 @@ def _read_prediction(path: Path, size: tuple[int, int], problems: Problems, per_
     except ValueError as error:
         return problems.add("unreadable frame", f"{error}; it scores 0")
     if image.size != size:
+        if ground_truth is not None:
+            _check_true_sizes(ground_truth)
         sizes = "x".join(map(str, image.size)), "x".join(map(str, size))
         return problems.add("frame of another size", f"{path} is {sizes[0]} pixels, the ground truth {sizes[1]}: it scores 0")
     return image
+
+
+def _check_true_sizes(ground_truth: LabelImages) -> None:
+    """Raise a ValueError that names the first image whose size is not that of most images of the ground truth."""
+    sizes = {path: upright_size(path) for path in ground_truth.paths.values()}
+    usual = Counter(sizes.values()).most_common(1)[0][0]
+    for path, size in sizes.items():
+        if size != usual:
+            raise ValueError(
+                f"{path} is {size[0]}x{size[1]} pixels, most of the ground truth of this video {usual[0]}x{usual[1]}"
+            )
 
 
 def _without_void(true: Image.Image, found: Image.Image | None, void: int) -> tuple[Image.Image, Image.Image | None]:
@@ -280,17 +320,16 @@ def _masks(image: Image.Image, box: tuple[int, int, int, int], binary: bool) -> 
     return {label: pixels != 0 if binary else pixels == label for label in _labels(part, binary)}
 
 
-def format_results(results: Sequence[VideoResult], decimals: int = 1, all_frames: bool = False) -> str:
-    """The table of results.csv: the mean over all objects, then one line per object.
+def table_rows(results: Sequence[VideoResult], all_frames: bool = False) -> list[tuple[str, str, float, float, float]]:
+    """The rows of results.csv: the mean over all objects, then one per object.
 
     Args:
         results: of the videos.
-        decimals: of the scores.
         all_frames: whether the first and the last one are scored, too, which the table then says.
     """
     rows = [("Global score", ALL_FRAMES if all_frames else "", *_mean(results))]
     rows += [(result.name, name, *_numbers(score)) for result in results for name, score in result.scores.items()]
-    return format_scores(rows, decimals)
+    return rows
 
 
 def _numbers(score: JF) -> tuple[float, float, float]:
@@ -314,6 +353,8 @@ def report_problems(results: Sequence[VideoResult]) -> None:
     if counts:
         listed = ", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items()))
         log.warning("warning: %d predictions are missing or not usable (%s); they lower the scores", len(messages), listed)
+    if any(result.masks_read for result in results) and not any(result.masks_filled for result in results):
+        log.warning("warning: every predicted mask is empty: were the weights loaded, and the objects prompted?")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -321,19 +362,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Score predicted masks of videos with J&F. Prints a table, and writes it to results.csv in --pred_root."
     )
-    parser.add_argument("--gt_root", type=Path, required=True, help="the ground truth: a folder per video")
-    parser.add_argument("--pred_root", type=Path, required=True, help="the predictions, with the same names and layout")
+    parser.add_argument("--gt_root", type=given_path, required=True, help="the ground truth: a folder per video")
+    parser.add_argument("--pred_root", type=given_path, required=True, help="the predictions, with the same names and layout")
     parser.add_argument(
         "-n",
         "--num_processes",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="videos that are scored at the same time; by default as many as there are cores",
+        type=whole_number(1),
+        help="videos that are scored at the same time; by default one per core, as far as they fit into the memory",
     )
     parser.add_argument(
         "-s", "--strict", action="store_true", help="stop at a missing or unusable prediction, instead of scoring it 0"
     )
-    parser.add_argument("--void", type=int, metavar="LABEL", help="label of pixels of the ground truth that are not scored")
+    parser.add_argument("--void", type=label, metavar="LABEL", help="label of pixels of the ground truth that are not scored")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but warnings and errors")
     parser.add_argument(
         "--do_not_skip_first_and_last_frame",
@@ -343,31 +383,30 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = build_parser().parse_args(arguments)
     started = time.perf_counter()
-    try:
-        results = evaluate(
-            args.gt_root,
-            args.pred_root,
-            args.num_processes,
-            args.strict,
-            skip_first_and_last=not args.do_not_skip_first_and_last_frame,
-            show_progress=not args.quiet,
-            void=args.void,
-        )
-        target = args.pred_root / "results.csv"
-        with atomic_write(target) as temporary:
-            temporary.write_text(format_results(results, 8, args.do_not_skip_first_and_last_frame), encoding="utf-8")
-    except (OSError, ValueError) as error:
-        log.error("error: %s", error)
-        return 1
+    target = args.pred_root / "results.csv"
+    if args.pred_root.is_dir():
+        make_room_for(target)
+    results = evaluate(
+        args.gt_root,
+        args.pred_root,
+        args.num_processes or default_workers(_WORKER_MEMORY),
+        args.strict,
+        skip_first_and_last=not args.do_not_skip_first_and_last_frame,
+        show_progress=not args.quiet,
+        void=args.void,
+    )
+    rows = table_rows(results, args.do_not_skip_first_and_last_frame)
+    with atomic_write(target) as temporary:
+        temporary.write_text(format_scores(rows, 8), encoding="utf-8")
     report_problems(results)
     if not args.quiet:
         j_and_f, j, f = _mean(results)
-        table = format_results(results, all_frames=args.do_not_skip_first_and_last_frame).replace(",", " ")
+        table = "".join(" ".join(cells) + "\n" for cells in score_cells(rows, decimals=1))
         summary = f"Global score: J&F: {j_and_f:.1f} J: {j:.1f} F: {f:.1f}\nTime taken: {time.perf_counter() - started:.2f}s"
         print(f"{table}\nSummary:\n{summary}\nThe table is in {target}")  # noqa: T201
     return 0

@@ -123,7 +123,8 @@ def correction_click(
         ValueError: masks of two sizes.
     """
     if ground_truth.shape != prediction.shape:
-        raise ValueError(f"the masks have two sizes: {ground_truth.shape} and {prediction.shape}")
+        sizes = f"{ground_truth.shape} of the ground truth and {prediction.shape} of the prediction"
+        raise ValueError(f"the masks have two sizes: {sizes}")
     missed = largest_component(ground_truth & ~prediction)
     mistaken = largest_component(prediction & ~ground_truth)
     label = FOREGROUND if np.count_nonzero(missed) >= np.count_nonzero(mistaken) else BACKGROUND

@@ -10,7 +10,6 @@ pass, one click on the middle of the given mask, which is right already, should 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from i2v.utils.command_line import command_line, whole_number
 from test_pvs.clicks import Click, SimulatedUser, correction_click
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.prompting import mask_iou
-from test_pvs.runner import add_run_arguments, run_command, whole_number
+from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
 
 
@@ -103,9 +103,9 @@ def summarise(videos: dict[str, dict[str, Any]]) -> str:
     )
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="A simulated user corrects one tracked frame; prints what it changed.")
     add_run_arguments(parser)
     parser.add_argument("--distance", type=whole_number(1), default=12, help="frames from the prompt to the correction")

@@ -38,6 +38,7 @@ from i2v.data.files import (
 from i2v.data.frames import ImageFolder
 from i2v.data.mask_files import check_void
 from i2v.data.masklets import ANNOTATION_STRIDE
+from i2v.utils.command_line import command_line, given_text, label
 from i2v.utils.files import whole_folder
 from i2v.utils.numbers import whole_number
 
@@ -389,26 +390,24 @@ def _flat(path: Path) -> str:
     return "--".join(path.parts)
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 if something is wrong."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Check a data set, or write its ground truth for the evaluator.")
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", nargs=2, metavar=("NAME", "PATH"), help=f"NAME: {', '.join(READERS)}")
-    action.add_argument("--export", nargs=3, metavar=("NAME", "PATH", "OUT"), help="a folder per video and object")
+    names = f"NAME: {', '.join(READERS)}"
+    action.add_argument("--check", nargs=2, type=given_text, metavar=("NAME", "PATH"), help=names)
+    folders = ("NAME", "PATH", "OUT")
+    action.add_argument("--export", nargs=3, type=given_text, metavar=folders, help="a folder per video and object")
     parser.add_argument("--thorough", action="store_true", help="with --check: decode every frame")
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
-    parser.add_argument("--void", type=int, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
+    parser.add_argument("--void", type=label, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
     args = parser.parse_args(arguments)
     if args.export and args.thorough:
         parser.error("--thorough belongs to --check")
-    try:
-        dataset, root, *output = args.check or args.export
-        videos = read_dataset(dataset, root, args.videos, args.void)
-        found = export_ground_truth(videos, Path(output[0])) if output else check(videos, args.thorough)
-    except (OSError, ValueError) as error:
-        log.error("error: %s", error)
-        return 1
+    dataset, root, *output = args.check or args.export
+    videos = read_dataset(dataset, root, args.videos, args.void)
+    found = export_ground_truth(videos, Path(output[0])) if output else check(videos, args.thorough)
     print(*found, sep="\n", end="\n" if found else "")  # noqa: T201
     if args.check:
         print(f"{root}: {len(videos)} videos, {len(found)} problems")  # noqa: T201

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from i2v.data.files import named_errors, read_json
+from i2v.data.files import read_json
 from i2v.data.scores import read_j_and_f
+from i2v.utils.json_form import NUMBER, require_form
 from test_pvs.interactive import mean_curve
 from test_pvs.runner import MASKS, RESULTS, SETTINGS
 
@@ -24,6 +26,14 @@ SCORES = "results.csv"  # the evaluator's, in the folder of the masks
 _USUAL = {"frames": 8, "threshold": 0.75, "again": "masks"}
 _ELSEWHERE = {"protocol", "dataset", "data", "system", "clicks", "input", "curve", "all_frames"}
 _ELSEWHERE |= {"config_sha256", "weights_sha256"}
+
+# What is read of settings.json, and of results.json with what the protocols return.
+_SETTINGS = {"protocol": str, "dataset": str, "data": str, "system": str}
+_PROTOCOL_SETTINGS = {SEMI_SUPERVISED: {"input": str}, **{name: {"clicks": int, "frames": int} for name in INTERACTIVE}}
+_OPTIONAL_SETTINGS = {"config": str, "checkpoint": str, "void": int}
+_RESULTS = {"settings": dict, "dataset_videos": int, "videos": dict, "failures": dict}
+_CURVE = [{"frames": int, **dict.fromkeys(("j_and_f", "j", "f"), NUMBER)}]
+_VIDEO = {SEMI_SUPERVISED: {"prompts": list}, **{name: {"objects": [{"curve": _CURVE}]} for name in INTERACTIVE}}
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class FinishedRun:
         unusual = []
         for name, value in self.settings.items():
             if name not in _ELSEWHERE and value not in (None, [], _USUAL.get(name)):
-                text = " ".join(value) if isinstance(value, list) else str(value)
+                text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
                 unusual.append(text if name in ("config", "checkpoint") else f"{name}={text}")
         return self.settings["system"] + (f" ({', '.join(unusual)})" if unusual else "")
 
@@ -96,19 +106,23 @@ def read_run(folder: Path) -> FinishedRun:
     if missing:
         raise ValueError(f"{folder} is not a finished run: it has no {' and no '.join(missing)}")
     settings, results = read_json(folder / SETTINGS), read_json(folder / RESULTS)
-    with named_errors(folder):
-        same = results["settings"] == settings
-        videos, failures = results["videos"], frozenset(results["failures"]) - results["videos"].keys()
-        protocol, dataset_videos = settings["protocol"], results["dataset_videos"]
-        if protocol in INTERACTIVE:
-            scores = {name: _after_all_frames(result, settings["frames"]) for name, result in videos.items()}
-    if protocol not in (SEMI_SUPERVISED, *INTERACTIVE):
+    require_form(settings, _SETTINGS, str(folder / SETTINGS))
+    protocol = settings["protocol"]
+    if protocol not in _VIDEO:
         raise ValueError(f"{folder} is a run of the protocol {protocol!r}, which the report does not show")
-    if not same:
+    require_form(settings, _PROTOCOL_SETTINGS[protocol], str(folder / SETTINGS))
+    for name in settings.keys() & _OPTIONAL_SETTINGS:
+        require_form(settings[name], (_OPTIONAL_SETTINGS[name], type(None)), f"{folder / SETTINGS}: {name!r}")
+    require_form(results, _RESULTS, str(folder / RESULTS))
+    videos, failures = results["videos"], frozenset(results["failures"]) - results["videos"].keys()
+    require_form(videos, {str: _VIDEO[protocol]}, f"{folder / RESULTS}: 'videos'")
+    if results["settings"] != settings:
         raise ValueError(f"{folder}: {RESULTS} is of a run with other settings than {SETTINGS}")
     if protocol == SEMI_SUPERVISED:
         scores = _evaluated(folder / MASKS / SCORES, videos)
-    return FinishedRun(folder, settings, videos, failures, scores, dataset_videos)
+    else:
+        scores = {name: _after_all_frames(result, settings["frames"], folder / RESULTS) for name, result in videos.items()}
+    return FinishedRun(folder, settings, videos, failures, scores, results["dataset_videos"])
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
@@ -153,9 +167,15 @@ def dataset_names(runs: Iterable[FinishedRun]) -> dict[str, str]:
     }
 
 
-def _after_all_frames(result: dict[str, Any], frames: int) -> list[float]:
-    """J&F of a video's objects in an interactive run, with all interacted frames."""
+def _after_all_frames(result: dict[str, Any], frames: int, path: Path) -> list[float]:
+    """J&F of a video's objects in an interactive run, with all interacted frames.
+
+    Raises:
+        ValueError: an object has none; the message names `path`, the file of the result.
+    """
     curves = [{point["frames"]: point["j_and_f"] for point in entry["curve"]} for entry in result["objects"]]
+    if not all(math.isfinite(curve.get(frames, math.nan)) for curve in curves):
+        raise ValueError(f"{path}: an object has no J&F with {frames} interacted frames")
     return [curve[frames] for curve in curves]
 
 

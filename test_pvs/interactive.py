@@ -27,11 +27,13 @@ import numpy as np
 from i2v.data.annotations import save_object_mask
 from i2v.data.files import listed
 from i2v.data.rle import mask_to_rle, rle_to_mask
+from i2v.utils.command_line import command_line, fraction, whole_number
+from i2v.utils.json_form import require_form
 from test_pvs.clicks import SimulatedUser
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.interaction import Annotator, Interaction, LoggedAnnotator, Masks, SimulatedAnnotator, Target
 from test_pvs.prompting import click_again
-from test_pvs.runner import add_run_arguments, run_command, whole_number
+from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
 
 log = logging.getLogger("test_pvs.interactive")
@@ -103,11 +105,16 @@ def replay(
         As `online`.
 
     Raises:
-        ValueError: it was a run of another protocol.
+        ValueError: it was a run of another protocol or with other objects, or lacks something.
     """
+    require_form(settings, {"protocol": str}, "the settings")
     if settings["protocol"] not in _PROTOCOLS:
         raise ValueError(f"{' and '.join(_PROTOCOLS)} runs can be replayed, this is {settings['protocol']}")
+    require_form(settings, _SETTINGS[settings["protocol"]], "the settings")
+    require_form(result, _RESULT, f"the result of {video.name}")
     logged = {entry["object"]: entry["interactions"] for entry in result["objects"]}
+    if missing := listed(sorted(_targets(video).keys() - logged.keys())):
+        raise ValueError(f"the result of {video.name} has no object {missing}: it is of other data")
     return _evaluate(
         _PROTOCOLS[settings["protocol"]], system, video, settings, folder, lambda obj: LoggedAnnotator(logged[obj])
     )
@@ -248,6 +255,10 @@ def _offline(
 
 
 _PROTOCOLS: dict[str, _Protocol] = {"online": _online, "offline": _offline}
+# What a replay reads of results.json.
+_SETTINGS = {"online": {"frames": int, "curve": bool}, "offline": {"frames": int, "again": str}}
+_CLICK = dict.fromkeys(("frame", "obj", "x", "y", "label"), int)
+_RESULT = {"objects": [{"object": int, "interactions": [{"frame": int, "clicks": [_CLICK]}]}]}
 
 
 def summarise(videos: dict[str, dict[str, Any]]) -> str:
@@ -258,16 +269,9 @@ def summarise(videos: dict[str, dict[str, Any]]) -> str:
     return f"J&F of {len(objects)} objects with at most so many interacted frames: {', '.join(points)}"
 
 
-def _iou(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected an IoU from 0 to 1, got {text}")
-    return value
-
-
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="A simulated user corrects masks; prints J&F, and saves masks and clicks.")
     protocols = parser.add_subparsers(dest="protocol", required=True)
     help_online, help_offline = "one pass, corrections act from there on", "several passes, corrections between them"
@@ -277,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         part.add_argument("--clicks", type=whole_number(1), default=3, help="per interacted frame (default: 3)")
         part.add_argument("--frames", type=whole_number(1), default=8, help="interacted at most, with the first (default: 8)")
         if name == "online":
-            part.add_argument("--threshold", type=_iou, default=0.75, help="IoU below which to correct (default: 0.75)")
+            part.add_argument("--threshold", type=fraction, default=0.75, help="IoU below which to correct (default: 0.75)")
             part.add_argument("--curve", action="store_true", help="scores for all limits up to --frames, a run for each")
         else:
             again = (MASKS_AGAIN, CLICKS_AGAIN)

@@ -23,10 +23,11 @@ from tqdm import tqdm
 from i2v.data.files import read_json, read_list
 from i2v.data.images import upright_size
 from i2v.data.rle import decode_mask
+from i2v.utils.command_line import command_line, fraction, given_path, make_room_for, one_line, whole_number
 from i2v.utils.files import atomic_write
 from test_pvs.clicks import SimulatedUser, box_around
 from test_pvs.prompting import click_object, mask_iou
-from test_pvs.runner import add_system_arguments, parse_devices, system_settings, whole_number
+from test_pvs.runner import add_system_arguments, parse_devices, system_settings
 from test_pvs.systems import VideoSystem, build_system, recorded_settings
 
 log = logging.getLogger("test_pvs.photographs")
@@ -81,10 +82,11 @@ def photograph_paths(folder: Path, file_list: Path | None) -> list[Path]:
     """The photographs of a folder that have a JSON, or those that a list names (paths below the folder without suffix).
 
     Raises:
-        FileNotFoundError: no such folder or list, or no photograph.
+        NotADirectoryError: no such folder.
+        FileNotFoundError: no such list, or no photograph.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
+        raise NotADirectoryError(f"no such folder: {folder}")
     if file_list is None:
         paths = sorted(path for path in folder.rglob("*.jpg") if path.with_suffix(".json").is_file())
     else:
@@ -104,36 +106,35 @@ def summarise(entries: Sequence[dict[str, Any]], counts: Sequence[int] = (1, 3, 
     return f"{len(entries)} instances, mean IoU: {after} clicks; {100 * np.mean([e['box'] for e in entries]):.1f} from a box"
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a photograph failed."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Clicks and boxes on photographs with instance masks; prints IoUs.")
-    parser.add_argument("folder", type=Path, help="photographs NAME.jpg with NAME.json as in SA-1B")
-    parser.add_argument("--file-list", type=Path, help="names below the folder without suffix, one per line (default: all)")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file of the results")
+    parser.add_argument("folder", type=given_path, help="photographs NAME.jpg with NAME.json as in SA-1B")
+    parser.add_argument(
+        "--file-list", type=given_path, help="names below the folder without suffix, one per line (default: all)"
+    )
+    parser.add_argument("--output", type=given_path, required=True, help="JSON file of the results")
     parser.add_argument("--clicks", type=whole_number(1), default=5, help="on each instance (default: 5)")
-    parser.add_argument("--min-share", type=float, default=0.01, help="of the photograph's area (default: 0.01)")
+    parser.add_argument("--min-share", type=fraction, default=0.01, help="of the photograph's area (default: 0.01)")
     parser.add_argument("--most", type=whole_number(1), help="instances of a photograph, largest first (default: all)")
     add_system_arguments(parser)
     parser.add_argument("--device", default="", help="by default the first GPU, or the CPU")
     args = parser.parse_args(arguments)
     results: dict[str, list[dict[str, Any]]] = {}
     failures: dict[str, str] = {}
-    try:
-        paths = photograph_paths(args.folder, args.file_list)
-        settings = replace(system_settings(args), device=parse_devices(args.device)[0])
-        system = build_system(settings)
-        recorded = recorded_settings(settings) | {"clicks": args.clicks, "min_share": args.min_share, "most": args.most}
-    except (OSError, ValueError, ImportError) as error:
-        log.error("error: %s", error)
-        return 1
+    paths = photograph_paths(args.folder, args.file_list)
+    settings = replace(system_settings(args), device=parse_devices(args.device)[0])
+    make_room_for(args.output)
+    system = build_system(settings)
+    recorded = recorded_settings(settings) | {"clicks": args.clicks, "min_share": args.min_share, "most": args.most}
     for path in tqdm(paths, unit="photograph"):
         name = path.relative_to(args.folder).as_posix()
         try:
             results[name] = segment(system, path, read_instances(path, args.min_share, args.most), args.clicks)
         except (OSError, ValueError) as error:
-            failures[name] = str(error)
-            log.error("failed: %s: %s", name, error)
+            failures[name] = one_line(error)
+            log.error("failed: %s: %s", name, failures[name])
     content = {"settings": recorded, "photographs": results, "failures": failures}
     with atomic_write(args.output) as temporary:
         temporary.write_text(json.dumps(content, indent=1))

@@ -107,10 +107,7 @@ def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
     rows = [_row("ground truth", video, frames, truth)]
     for run in runs:
         folder = run.folder / MASKS / name
-        masks = [
-            {obj: read_mask(object_mask_path(folder, obj, video.frame_names[frame])) for obj in video.objects}
-            for frame in frames
-        ]
+        masks = [{obj: _saved_mask(folder, obj, video, frame) for obj in video.objects} for frame in frames]
         rows.append(_row(f"{run.system}, {run.setting}", video, frames, masks))
     with atomic_write(path) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary, quality=_JPEG_QUALITY)
@@ -121,6 +118,15 @@ def spread(frames: Sequence[int], count: int = _STRIP_FRAMES) -> list[int]:
     """At most `count` of some frames, evenly spread, the first and the last among them."""
     places = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     return [frames[place] for place in places]
+
+
+def _saved_mask(folder: Path, obj: int, video: EvaluationVideo, frame: int) -> np.ndarray:
+    path = object_mask_path(folder, obj, video.frame_names[frame])
+    mask = read_mask(path)
+    if mask.shape[::-1] != video.size:
+        sizes = ["x".join(map(str, size)) for size in (mask.shape[::-1], video.size)]
+        raise ValueError(f"{path} is {sizes[0]} pixels, the video's frames {sizes[1]}: was the data set replaced?")
+    return mask
 
 
 def _row(title: str, video: EvaluationVideo, frames: Sequence[int], masks: Sequence[dict[int, np.ndarray]]) -> np.ndarray:

@@ -12,14 +12,18 @@ import csv
 import io
 import logging
 import math
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib import parse
 
 import numpy as np
 
+from i2v.data.files import named_errors
+from i2v.utils.command_line import command_line, given_path, make_output_folder
 from i2v.utils.files import atomic_write
 from test_pvs.finished_runs import SEMI_SUPERVISED, FinishedRun, dataset_names, read_runs
 from test_pvs.pictures import draw_curves, draw_scatter, draw_strip, shared_videos
@@ -100,12 +104,18 @@ def read_quotes(path: Path) -> list[Quote]:
         ValueError: it has other columns, or a line of it cannot be used. OSError: it cannot be read.
     """
     quotes: dict[tuple[str, ...], Quote] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    if not path.is_file():  # a FIFO would be waited for
+        raise FileNotFoundError(f"no such file: {path}")
+    with named_errors(path), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
-        if tuple(reader.fieldnames or ()) != _COLUMNS:
-            raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {', '.join(_COLUMNS)}")
-        for line in reader:
-            where = f"{path}, line {reader.line_num}"
+        try:
+            columns, lines = tuple(reader.fieldnames or ()), [(reader.line_num, line) for line in reader]
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num + 1}: {error}") from error
+        if columns != _COLUMNS:
+            raise ValueError(f"{path} has the columns {', '.join(columns) or 'of no table'}, expected {', '.join(_COLUMNS)}")
+        for number, line in lines:
+            where = f"{path}, line {number}"
             if None in line or not all(line.values()):
                 raise ValueError(f"{where}: expected {len(_COLUMNS)} values, none of them empty")
             settings = {layout.number: layout.settings for layout in LAYOUTS}.get(line["table"])
@@ -179,22 +189,23 @@ def write_report(
         ImportError: matplotlib is missing. ValueError, OSError: frames or masks of a strip cannot be used, or no run has the
             video or the setting.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_output_folder(output)
     parts = ["# Report\n"]
     for layout in LAYOUTS:
         table = make_table(layout, runs, quotes)
         if table is not None:
             _write(output / f"table_{layout.number}.csv", table.csv())
             parts.append(table.markdown())
-    incomplete = [f"- {run.folder}: {run.missing}" for run in runs if run.missing]
+    incomplete = [_plain(f"- {run.folder}: {run.missing}") for run in runs if run.missing]
     if incomplete:
         parts.append("Incomplete runs: the J&F is of these videos only, and in no average.\n\n" + "\n".join(incomplete) + "\n")
     if left_out:
-        parts.append("Left out:\n\n" + "\n".join(f"- {line}" for line in left_out) + "\n")
+        parts.append("Left out:\n\n" + "\n".join(_plain(f"- {line}") for line in left_out) + "\n")
     # First without pictures: the tables are there even if one of those cannot be drawn.
     _write(output / "report.md", "\n".join(parts))
     if pictures:
-        links = [f"{title}\n\n![{title}]({path.name})\n" for title, path in _draw(runs, output, strips, strip_settings)]
+        drawn = [(_plain(title), parse.quote(path.name)) for title, path in _draw(runs, output, strips, strip_settings)]
+        links = [f"{title}\n\n![{title}]({name})\n" for title, name in drawn]
         _write(output / "report.md", "\n".join(parts + links))
 
 
@@ -214,7 +225,7 @@ def _draw(
         if run.scores:
             groups[run.protocol, names[run.settings["data"]]].append(run)
     for number, ((protocol, dataset), group) in enumerate(groups.items(), start=1):
-        title, stem = f"{protocol}, {dataset}", f"{number:02d}_{protocol}_{group[0].settings['dataset']}"
+        title, stem = f"{protocol}, {dataset}", _file_name(f"{number:02d}_{protocol}_{group[0].settings['dataset']}")
         # Online runs have a curve with --curve alone.
         if curved := [run for run in group if protocol != SEMI_SUPERVISED and 1 in run.curve()]:
             yield f"{title}: J&F over interacted frames", draw_curves(output / f"{stem}_curves.png", title, curved)
@@ -233,7 +244,10 @@ def _draw(
             for video in strips:
                 shown = [run for run in same if video in run.videos]
                 if shown:
-                    yield f"{title}, {setting}: {video}", draw_strip(output / f"{stem}_{setting}_{video}.jpg", video, shown)
+                    yield (
+                        f"{title}, {setting}: {video}",
+                        draw_strip(output / _file_name(f"{stem}_{setting}_{video}.jpg"), video, shown),
+                    )
 
 
 def _number(text: str, where: str) -> float:
@@ -252,7 +266,17 @@ def _cell(run: FinishedRun) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """A text for a line of Markdown: a line break in a name would end the line."""
+    return "<br>".join(text.splitlines())
+
+
+def _file_name(text: str) -> str:
+    """A text as the name of a file: a path in the settings of a run would lead out of the report's folder."""
+    return re.sub(r"[/\\\x00-\x1f]", "_", text)
 
 
 def _write(path: Path, text: str) -> None:
@@ -260,13 +284,13 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a folder is left out."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Tables and pictures of finished runs.")
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folder of a finished run")
-    parser.add_argument("--output", type=Path, default=Path("report"), help="folder of the report (default: report)")
-    parser.add_argument("--quoted", type=Path, metavar="FILE", help=f"CSV of published numbers: {','.join(_COLUMNS)}")
+    parser.add_argument("results", nargs="+", type=given_path, metavar="RESULTS", help="folder of a finished run")
+    parser.add_argument("--output", type=given_path, default=Path("report"), help="folder of the report (default: report)")
+    parser.add_argument("--quoted", type=given_path, metavar="FILE", help=f"CSV of published numbers: {','.join(_COLUMNS)}")
     parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
     parser.add_argument("--strip-settings", nargs="*", default=(), metavar="SETTING", help="strips of these only: 3c, gm ...")
     parser.add_argument("--tables-only", action="store_true", help="no pictures, which need matplotlib")
@@ -275,15 +299,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--strips are pictures: leave out --tables-only")
     if args.strip_settings and not args.strips:
         parser.error("--strip-settings go with --strips VIDEO ...")
-    try:
-        quotes = read_quotes(args.quoted) if args.quoted else []
-        runs, left_out = read_runs(args.results)
-        if not runs:
-            raise ValueError(left_out[0])
-        write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, left_out)
-    except (OSError, ValueError, ImportError) as error:
-        log.error("error: %s", error)
-        return 1
+    quotes = read_quotes(args.quoted) if args.quoted else []
+    runs, left_out = read_runs(args.results)
+    if not runs:
+        raise ValueError(left_out[0])
+    write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, left_out)
     print(f"The report is {args.output / 'report.md'}")  # noqa: T201
     for line in left_out:
         log.error("left out: %s", line)

@@ -8,7 +8,7 @@ import json
 import logging
 import multiprocessing
 import os
-import threading
+import shutil
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,19 @@ try:
 except ImportError:  # Windows, where nothing keeps two runs apart
     fcntl = None
 
+from i2v.data.files import read_json, walk
+from i2v.data.mask_files import open_labels
+from i2v.utils.command_line import (
+    given_path,
+    given_text,
+    label,
+    make_output_folder,
+    one_line,
+    whole_number,
+)
 from i2v.utils.files import atomic_write, whole_folder
+from i2v.utils.json_form import require_form
+from i2v.utils.processes import children_end_at_errors, start_worker, worker_died
 from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
 from test_pvs.systems import SYSTEMS, SystemSettings, VideoSystem, build_system, recorded_settings
 
@@ -95,7 +107,7 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         claim = cache(partial(_claim, run.output, settings, lock))
         if (run.output / SETTINGS).exists():  # a new one is claimed when the system is built: until then a setting may be wrong
             claim()
-        finished = {video.name for video in videos if (run.output / MASKS / video.name).is_dir()}
+        finished = {video.name for video in videos if read_result(run.output / MASKS / video.name) is not None}
         if finished:
             log.info("%d of %d videos were finished before", len(finished), len(videos))
         todo = deque(video.name for video in videos if video.name not in finished)
@@ -104,7 +116,34 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         _collect(run.output, settings, everything, failures)
     for name, text in failures.items():
         log.error("failed: %s: %s", name, text.rstrip().rpartition("\n")[-1])
+    if _all_empty(run.output / MASKS):
+        log.warning("warning: every mask in %s is empty: were the right weights loaded?", run.output / MASKS)
     return failures
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What a protocol returned for a video.
+
+    Args:
+        folder: of the video's masks.
+
+    Returns:
+        The content of its result.json; None for an unfinished video, whose file is missing, cut off or of another form.
+    """
+    try:
+        result = read_json(folder / VIDEO_RESULT) if (folder / VIDEO_RESULT).is_file() else None
+    except ValueError:
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def _all_empty(masks: Path) -> bool:
+    """Whether there are masks, and none of them has a pixel of an object. One that has is mostly the first."""
+    paths = [path for path in walk(masks) if path.suffix == ".png"]
+    try:
+        return bool(paths) and not any(open_labels(path).getbbox() for path in paths)
+    except (OSError, ValueError):  # somebody else's file; the evaluator says what is wrong with it
+        return False
 
 
 def parse_devices(text: str) -> list[str]:
@@ -156,7 +195,7 @@ def _claim(output: Path, settings: dict[str, Any], lock: ExitStack) -> None:
     path = output / SETTINGS
     if path.exists():  # a run with other settings need not wait
         _compare(output, settings)
-    output.mkdir(parents=True, exist_ok=True)
+    make_output_folder(output)
     lock.enter_context(_alone(output))
     if not path.exists():
         with atomic_write(path) as temporary:
@@ -166,7 +205,8 @@ def _claim(output: Path, settings: dict[str, Any], lock: ExitStack) -> None:
 
 def _compare(output: Path, settings: dict[str, Any]) -> None:
     path = output / SETTINGS
-    old, new = json.loads(path.read_text()), settings
+    old, new = read_json(path), settings
+    require_form(old, dict, str(path))
     other = [f"{key} was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
     if other:
         raise ValueError(f"{output} holds a run with other settings ({'; '.join(other)}): take another folder")
@@ -180,16 +220,18 @@ def _share(run: Run, claim: Callable[[], None], todo: deque[str], devices: Seque
     """
     threads = max((os.cpu_count() or 1) // len(devices), 1)
 
-    def start_worker() -> Executor:
+    def new_worker() -> Executor:
         if len(devices) == 1:
             return _InThisThread()
-        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_process, (threads,))
+        return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker, (partial(_set_threads, threads),))
 
     runs = [replace(run, system=replace(run.system, device=device)) for device in devices[: len(todo)]]
-    workers = [start_worker() for _ in runs]
+    workers = [new_worker() for _ in runs]
     failures: dict[str, str] = {}
-    others = multiprocessing.active_children()
-    try:
+    # Ctrl-C and errors do not wait for the videos in progress, which a later run begins again.
+    with ExitStack() as stack:
+        stack.callback(_finish, workers)
+        stack.enter_context(children_end_at_errors())
         # What is wrong with the system is wrong for every video: it is built first, and an error ends the run.
         running: dict[Future[str | None], tuple[int, str | None]]
         running = {workers[i].submit(_prepare, runs[i].system): (i, None) for i in range(len(runs))}
@@ -198,6 +240,9 @@ def _share(run: Run, claim: Callable[[], None], todo: deque[str], devices: Seque
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     i, name = running.pop(future)
                     error = future.exception()
+                    died = isinstance(error, BrokenExecutor)
+                    if died:
+                        error = worker_died("number of workers in --devices")
                     if name is None:
                         if error is not None:
                             raise error
@@ -205,24 +250,20 @@ def _share(run: Run, claim: Callable[[], None], todo: deque[str], devices: Seque
                     text = "".join(traceback.format_exception(error)) if error is not None else future.result()
                     if text is not None:
                         failures[name] = text
-                    if isinstance(error, BrokenExecutor):  # the process died, of too little memory perhaps
-                        workers[i] = start_worker()
+                    if died:
+                        workers[i] = new_worker()
                     progress.update(name is not None)
                     if todo:
                         name = todo.popleft()
                         running[workers[i].submit(_evaluate, runs[i], name)] = (i, name)
-    except BaseException:
-        # Ctrl-C and errors do not wait for the videos in progress, which a later run begins again.
-        for process in multiprocessing.active_children():
-            if process not in others:
-                process.terminate()
-        raise
-    finally:
-        for worker in workers:
-            worker.shutdown(cancel_futures=True)
-        _system.cache_clear()  # frees the model
-        videos_by_name.cache_clear()
     return dict(sorted(failures.items()))
+
+
+def _finish(workers: Sequence[Executor]) -> None:
+    for worker in workers:
+        worker.shutdown(cancel_futures=True)
+    _system.cache_clear()  # frees the model
+    videos_by_name.cache_clear()
 
 
 class _InThisThread(Executor):
@@ -237,17 +278,10 @@ class _InThisThread(Executor):
         return future
 
 
-def _start_process(threads: int) -> None:
-    """Start of a worker process: its share of the cores, and an end when the main process ends, even if that was killed."""
+def _set_threads(threads: int) -> None:
+    """Give a worker process its share of the cores."""
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 _system = lru_cache(maxsize=1)(build_system)
@@ -260,11 +294,14 @@ def _prepare(settings: SystemSettings) -> None:
 def _evaluate(run: Run, name: str) -> str | None:
     """Evaluate one video, in a worker. Returns None, or the traceback of what went wrong."""
     try:
-        if (run.output / MASKS / name).is_dir():  # by another run, before this one had the folder
+        target = run.output / MASKS / name
+        if read_result(target) is not None:  # by another run, before this one had the folder
             return None
         video = videos_by_name(run.dataset, run.data, run.void)[name]
         video.require_complete()
-        with whole_folder(run.output / MASKS / name) as folder:
+        if target.exists():  # masks without their result
+            shutil.rmtree(target)
+        with whole_folder(target) as folder:
             result = run.protocol(_system(run.system), video, run.options, folder)
             (folder / VIDEO_RESULT).write_text(json.dumps(result))
         return None
@@ -283,24 +320,37 @@ def _collect(output: Path, settings: dict[str, Any], names: Sequence[str], failu
     Args:
         names: of the data set's videos. failures: new ones; those that were not tried again stay.
     """
-    paths = {name: output / MASKS / name / VIDEO_RESULT for name in names}
-    videos = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    results = {name: read_result(output / MASKS / name) for name in names}
+    videos = {name: result for name, result in results.items() if result is not None}
     path = output / RESULTS
-    earlier = json.loads(path.read_text())["failures"] if path.exists() else {}
-    failures = {name: text for name, text in (earlier | failures).items() if name in paths.keys() - videos.keys()}
+    failures = {name: text for name, text in (_failures(path) | failures).items() if results.get(name, {}) is None}
     content = {"settings": settings, "dataset_videos": len(names), "videos": videos, "failures": failures}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
 
 
+def _failures(path: Path) -> dict[str, str]:
+    """The failures in the JSON of an earlier run, if there is one. All else in it is known from the videos' folders, so that
+    one which is broken is written anew."""
+    if not path.exists():
+        return {}
+    try:
+        content = read_json(path)
+        require_form(content, {"failures": {str: str}}, str(path))
+    except ValueError as error:
+        log.warning("warning: %s; it is written anew, without the failures of earlier runs", one_line(error))
+        return {}
+    return content["failures"]
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that all protocols have."""
     parser.add_argument("dataset", choices=READERS, help="name of the data set")
-    parser.add_argument("data", type=Path, help="its folder")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("data", type=given_path, help="its folder")
+    parser.add_argument("--output", type=given_path, required=True, help="folder of the results")
     add_system_arguments(parser)
     parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")
-    parser.add_argument("--void", type=int, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
+    parser.add_argument("--void", type=label, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
     parser.add_argument(
         "--seed", type=whole_number(0), help="draw the clicks, from this seed (default: the deterministic places)"
@@ -312,8 +362,8 @@ def add_system_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system", default="sam-i2v", help=f"{', '.join(SYSTEMS)}, or package.module:function (default: sam-i2v)"
     )
-    parser.add_argument("--config", help="of the system, by default i2v-lite for SAM-I2V")
-    parser.add_argument("--checkpoint", help="weights, by default those that come with the config")
+    parser.add_argument("--config", type=given_text, help="of the system, by default i2v-lite for SAM-I2V")
+    parser.add_argument("--checkpoint", type=given_text, help="weights, by default those that come with the config")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="by default the config's")
     parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
 
@@ -322,17 +372,6 @@ def system_settings(args: argparse.Namespace) -> SystemSettings:
     """The system that the arguments of `add_system_arguments` name, on the default device."""
     overrides = tuple(args.overrides)
     return SystemSettings(args.system, args.config, args.checkpoint, precision=args.precision, overrides=overrides)
-
-
-def whole_number(least: int) -> Callable[[str], int]:
-    """The type of an argument: a whole number from `least` on, which is not negative."""
-
-    def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a number from {least} on, got {text}")
-        return int(text)
-
-    return parse
 
 
 def run_command(
@@ -347,15 +386,14 @@ def run_command(
         summary: makes a line to print of the results of all finished videos, by their names.
 
     Returns:
-        The exit status: 0, or 1 after an error or if a video failed.
+        The exit status: 0, or 1 if a video failed.
+
+    Raises:
+        ValueError, OSError, ImportError, WorkerDiedError: see `run_videos`.
     """
     run = Run(protocol, options, system_settings(args), args.dataset, args.data, args.output, args.void)
-    try:
-        failures = run_videos(run, parse_devices(args.devices), args.videos)
-    except (OSError, ValueError, ImportError) as error:
-        log.error("error: %s", error)
-        return 1
-    videos = json.loads((args.output / RESULTS).read_text())["videos"]
+    failures = run_videos(run, parse_devices(args.devices), args.videos)
+    videos = read_json(args.output / RESULTS)["videos"]
     if summary and videos:
         print(summary(videos))  # noqa: T201
     print(f"The results are in {args.output / RESULTS}; {len(failures)} videos failed")  # noqa: T201

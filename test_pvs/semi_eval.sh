@@ -1,7 +1,8 @@
 #!/bin/sh
 # Semi-supervised benchmark, second half, J&F: DATASET=davis2016 DATA=/data/DAVIS OUT=results/3c sh test_pvs/semi_eval.sh
 # DATASET, DATA, OUT, VIDEOS, VOID: as for semi_infer.sh.
-# Further arguments go to sav_dataset/sav_evaluator.py. The table is written to $OUT/masks/results.csv, too.
+# Further arguments go to sav_dataset/sav_evaluator.py. The table is written to $OUT/masks/results.csv, too. If it is killed, the
+# table and the ground truth of an earlier evaluation stay; after an error the earlier table is $OUT/masks/results.old.csv.
 set -eu
 : "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
 project=$(cd "$(dirname "$0")/.." && pwd)
@@ -9,12 +10,29 @@ export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 [ -d "$OUT/masks" ] || { echo "error: no such folder: $OUT/masks: run semi_infer.sh with this OUT first" >&2; exit 1; }
 [ -f "$OUT/results.json" ] ||
   echo "warning: no $OUT/results.json: this run was not finished, and what it lacks scores 0; start semi_infer.sh again" >&2
-rm -rf "$OUT/ground_truth" "$OUT/masks/results.csv" # of an earlier evaluation, perhaps of other videos or annotations
-status=0
+table="$OUT/masks/results.csv"
+
+# Ends the script after an error. The earlier table may be of other videos or annotations: nobody shall take it for this one's.
+fail() {
+  [ "$1" -le 128 ] || exit "$1" # killed: as if it had never been started
+  if [ -f "$table" ]; then
+    mv -f "$table" "$OUT/masks/results.old.csv"
+    echo "error: there is no new table; that of an earlier evaluation is now $OUT/masks/results.old.csv" >&2
+  fi
+  exit "$1"
+}
+
+rm -rf "$OUT/ground_truth.new" # of an evaluation that was killed
+exported=0
 # shellcheck disable=SC2086 # VIDEOS is a list
-unusable=$("${PYTHON:-python}" -m test_pvs.datasets --export "$DATASET" "$DATA" "$OUT/ground_truth" ${VIDEOS:+--videos $VIDEOS} \
-  ${VOID:+--void "$VOID"}) || status=$?
-[ -d "$OUT/ground_truth" ] || exit "$status"
-"${PYTHON:-python}" -m sav_dataset.sav_evaluator --gt_root "$OUT/ground_truth" --pred_root "$OUT/masks" "$@" || status=$?
+unusable=$("${PYTHON:-python}" -m test_pvs.datasets --export "$DATASET" "$DATA" "$OUT/ground_truth.new" \
+  ${VIDEOS:+--videos $VIDEOS} ${VOID:+--void "$VOID"}) || exported=$?
+[ -d "$OUT/ground_truth.new" ] || fail "$exported"
+scored=0
+# It replaces the table when it is complete.
+"${PYTHON:-python}" -m sav_dataset.sav_evaluator --gt_root "$OUT/ground_truth.new" --pred_root "$OUT/masks" "$@" || scored=$?
 [ -z "$unusable" ] || printf 'error: videos that are not scored, because their ground truth cannot be used:\n%s\n' "$unusable" >&2
-exit "$status"
+[ "$scored" = 0 ] || fail "$scored"
+rm -rf "$OUT/ground_truth" "$OUT/masks/results.old.csv"
+mv "$OUT/ground_truth.new" "$OUT/ground_truth"
+exit "$exported"

@@ -10,7 +10,6 @@ it was when it is started again.
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from i2v.data.annotations import save_object_mask
+from i2v.utils.command_line import command_line
 from test_pvs.clicks import SimulatedUser, box_around
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.prompting import click_again, click_object, mask_iou
@@ -133,9 +133,9 @@ def _input(text: str) -> str:
     return text
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description="Prompt objects where they first appear, and save their masks.")
     add_run_arguments(parser)
     parser.add_argument("--input", type=_input, default="3c", help="3c: three clicks; bb: box; gm: ground-truth mask")

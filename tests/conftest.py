@@ -60,6 +60,22 @@ def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
+@pytest.fixture
+def outcome(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Calls the `main` of a command line with arguments: returns its status, and what it says on stderr."""
+
+    def run(main: Callable[[list[str]], int], *arguments: object) -> tuple[int, str]:
+        caplog.clear()
+        capsys.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, "\n".join([*caplog.messages, capsys.readouterr().err])
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def make_tiny_predictor() -> Callable[..., I2VVideoPredictor]:
     """A function: Hydra overrides -> a new predictor of tests/configs/tiny.yaml, or another config, on the CPU, always with the

@@ -17,6 +17,7 @@ import argparse
 import math
 import resource
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ from i2v.data.frames import Frames
 from i2v.modeling.layers import PRECISIONS, tiled_attention
 from i2v.modeling.memory.selector import MemorySelector
 from i2v.modeling.sam_i2v import SAMI2V
+from i2v.utils.command_line import command_line, given_text, whole_number
 from i2v.utils.process_memory import peak_memory
 
 MATRIX_PRODUCT = (4096, 1024, 4096)  # rows, inner size, columns of the product that this machine is measured by
@@ -103,6 +105,20 @@ def now(device: torch.device) -> float:
     elif device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter()
+
+
+def usable_device(name: str | None) -> torch.device:
+    """A device, by default the first that there is.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    try:
+        device = torch.device(name or default_device())
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
+        raise ValueError(f"cannot use the device {name!r}: {error}") from error
+    return device
 
 
 def start_tracking(predictor: I2VVideoPredictor, num_objects: int) -> Iterator[tuple[int, list[int], torch.Tensor]]:
@@ -262,28 +278,30 @@ def report_attention(meta_model: SAMI2V, device: torch.device) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file")
-    parser.add_argument("--checkpoint", help="the weights; by default those that come with the config, or random ones")
-    parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
+    parser.add_argument(
+        "--config", type=given_text, default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file"
+    )
+    parser.add_argument(
+        "--checkpoint", type=given_text, help="the weights; by default those that come with the config, or random ones"
+    )
+    parser.add_argument("--device", type=given_text, help="cuda, mps or cpu; by default the first that there is")
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of the matrix products")
-    parser.add_argument("--frames", type=int, default=5, help="that are timed, after those that fill the memory")
-    parser.add_argument("--objects", type=int, default=1, help="that are tracked; one is timed for comparison")
+    parser.add_argument("--frames", type=whole_number(1), default=5, help="that are timed, after those that fill the memory")
+    parser.add_argument("--objects", type=whole_number(1), default=1, help="that are tracked; one is timed for comparison")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--attention", action="store_true", help="compare implementations of attention instead")
-    mode.add_argument("--memory", type=int, metavar="FRAMES", help="measure the growth of memory up to this frame instead")
+    last = whole_number(SETTLED + 1)
+    mode.add_argument("--memory", type=last, metavar="FRAMES", help="measure the growth of memory up to this frame instead")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model.memory_selector.mode=greedy")
     return parser
 
 
+@command_line
 @torch.inference_mode()
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser()
     args = parser.parse_intermixed_args(arguments)
-    if args.frames < 1 or args.objects < 1:
-        parser.error("--frames and --objects must be at least 1")
-    if args.memory is not None and args.memory <= SETTLED:
-        parser.error(f"--memory must be more than {SETTLED}, the frame from which the growth is measured")
-    device = torch.device(args.device or default_device())
+    device = usable_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
     print(f"{' '.join([args.config, *args.overrides])} on {name}, PyTorch {torch.__version__}, {args.precision}\n")
 
@@ -300,4 +318,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,15 +25,20 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.utils.command_line import command_line, given_path, whole_number
 from sav_dataset.sav_evaluator import evaluate
 
 ORACLE = Path(__file__).resolve().parents[1] / "tests" / "sav_dataset" / "oracle.py"
 
 
 def load_oracle() -> ModuleType:
-    """The module with the straightforward evaluator; ends the program if the tests are not here."""
+    """The module with the straightforward evaluator.
+
+    Raises:
+        FileNotFoundError: the tests are not here.
+    """
     if not ORACLE.exists():
-        sys.exit(f"{ORACLE} is missing: the comparison needs the project's tests")
+        raise FileNotFoundError(f"{ORACLE} is missing: the comparison needs the project's tests")
     spec = importlib.util.spec_from_file_location("oracle", ORACLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -63,8 +68,13 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 
 def compare(gt_root: Path, pred_root: Path, attempts: int) -> None:
-    """Print the times of both evaluators, their ratio and the largest difference of their scores."""
+    """Print the times of both evaluators, their ratio and the largest difference of their scores.
+
+    Raises:
+        ValueError: the predictions are not complete, or have another size. FileNotFoundError: the tests are not here.
+    """
     oracle = load_oracle()
+    evaluate(gt_root, pred_root, strict=True)  # what the straightforward one expects
     seconds = [math.inf, math.inf]
     for _ in range(attempts):
         for i, evaluator in enumerate((oracle.evaluate, evaluate)):
@@ -78,15 +88,16 @@ def compare(gt_root: Path, pred_root: Path, attempts: int) -> None:
     print(f"largest difference of the {2 * len(scores)} scores: {difference:.1e} percent")
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gt_root", type=Path, help="the ground truth: a folder per video")
-    parser.add_argument("--pred_root", type=Path, help="the predictions, complete")
-    parser.add_argument("--attempts", type=int, default=3)
+    parser.add_argument("--gt_root", type=given_path, help="the ground truth: a folder per video")
+    parser.add_argument("--pred_root", type=given_path, help="the predictions, complete")
+    parser.add_argument("--attempts", type=whole_number(1), default=3)
     args = parser.parse_args(arguments)
-    if (args.gt_root is None) != (args.pred_root is None) or args.attempts < 1:
-        parser.error("give --gt_root and --pred_root or neither, and at least one attempt")
+    if (args.gt_root is None) != (args.pred_root is None):
+        parser.error("give --gt_root and --pred_root or neither")
     cv2.setNumThreads(1)
     if args.gt_root:
         compare(args.gt_root, args.pred_root, args.attempts)
@@ -96,4 +107,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@ convolutions and linear layers, "products" those of activations with activations
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from i2v.build_i2v import known_configs
 from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
 from i2v.modeling.layers import Attention
 from i2v.modeling.sam_i2v import SAMI2V, ObjectMemory
+from i2v.utils.command_line import command_line, given_text
 
 # The modules of each component, and the methods through which the model and its users enter them.
 COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -231,9 +233,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(ruler), *map(line, rows)])
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file")
+    parser.add_argument(
+        "--config", type=given_text, default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file"
+    )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model.memory_prompt_generator=null")
     args = parser.parse_intermixed_args(arguments)
     model = build_meta_model(args.config, args.overrides)
@@ -269,4 +274,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

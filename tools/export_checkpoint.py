@@ -6,10 +6,12 @@ python tools/export_checkpoint.py runs/lite-video/best.pt checkpoints/sam-i2v_li
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from i2v.utils.checkpoints import read_weights, save_checkpoint
+from i2v.utils.command_line import command_line, given_path, make_room_for
 
 
 def export(source: Path, target: Path) -> int:
@@ -27,13 +29,15 @@ def export(source: Path, target: Path) -> int:
     return target.stat().st_size
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a checkpoint of a training")
-    parser.add_argument("target", type=Path, help="the file to write")
+    parser.add_argument("source", type=given_path, help="a checkpoint of a training")
+    parser.add_argument("target", type=given_path, help="the file to write")
     args = parser.parse_args(arguments)
+    make_room_for(args.target)
     print(f"{args.target}: {export(args.source, args.target) / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from i2v.data.images import read_rgb
+from i2v.utils.command_line import command_line, given_path, make_output_folder, whole_number
 from i2v.utils.files import whole_folder
 
 # Folders of the training data (configs/base/lite.yaml, configs/i2v-lite-video.yaml), and which of them hold videos.
@@ -39,6 +41,7 @@ def pack(source: Path, target: Path, quality: int, every: int) -> int:
 
     Raises:
         FileNotFoundError: none of the data sets is in the folder.
+        ValueError: an image that cannot be read; the message names it.
     """
     paths = [path for name in FOLDERS for path in sorted((source / name).rglob("*")) if path.is_file()]
     if not paths:
@@ -66,24 +69,23 @@ def pack(source: Path, target: Path, quality: int, every: int) -> int:
     return size
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="the folder of the data sets")
-    parser.add_argument("target", type=Path, help="the folder to write; it must not exist")
-    parser.add_argument("--quality", type=int, default=35, help="of the images, 1 to 100 (default: 35)")
-    parser.add_argument("--every", type=int, default=1, help="of each video, keep every this many frames (default: all)")
+    parser.add_argument("source", type=given_path, help="the folder of the data sets")
+    parser.add_argument("target", type=given_path, help="the folder to write; it must not exist")
+    parser.add_argument("--quality", type=whole_number(1, 100), default=35, help="of the images, 1 to 100 (default: 35)")
+    parser.add_argument(
+        "--every", type=whole_number(1), default=1, help="of each video, keep every this many frames (default: all)"
+    )
     args = parser.parse_args(arguments)
     if args.target.exists():
-        parser.exit(1, f"error: {args.target} exists: give a folder that does not\n")
-    if not 1 <= args.quality <= 100 or args.every < 1:
-        parser.error("--quality must be from 1 to 100, and --every at least 1")
-    try:
-        with whole_folder(args.target) as folder:
-            size = pack(args.source, folder, args.quality, args.every)
-    except OSError as error:
-        parser.exit(1, f"error: {error}\n")
+        raise FileExistsError(f"{args.target} exists: give a folder that does not")
+    make_output_folder(args.target.parent)
+    with whole_folder(args.target) as folder:
+        size = pack(args.source, folder, args.quality, args.every)
     print(f"{args.target}: {size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,8 @@ import contextlib
 import io
 import json
 import shlex
+import sys
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,12 +23,20 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
+from i2v.data.files import read_json, read_list
 from i2v.data.images import read_rgb
 from i2v.data.mask_files import read_labels, save_label_image
+from i2v.utils.command_line import MAX_SIDE, command_line, given_path, make_output_folder, whole_number
 from i2v.utils.files import whole_folder
+from i2v.utils.json_form import require_form
 
 # Segmentations of a photograph of BSDS500 that are kept: the coarsest, a middle one and the finest.
 _SEGMENTATIONS = 3
+# What is read of an annotation file of COCO.
+_COCO = {
+    "images": [{"id": int, "file_name": str, "height": int, "width": int}],
+    "annotations": [{"id": int, "image_id": int, "iscrowd": int, "segmentation": (list, dict)}],
+}
 
 
 def convert_bsds500(source: Path, target: Path) -> int:
@@ -40,6 +50,7 @@ def convert_bsds500(source: Path, target: Path) -> int:
         ValueError: a .mat file that is not of BSDS500; the message names it.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     photographs = sorted((source / "images").glob("*/*.jpg"))
     if not photographs:
@@ -48,10 +59,12 @@ def convert_bsds500(source: Path, target: Path) -> int:
         (target / name).mkdir()
     for path in tqdm(photographs, desc="BSDS500", unit="photograph"):
         matlab = source / "groundTruth" / path.parent.name / f"{path.stem}.mat"
+        if not matlab.is_file():
+            raise FileNotFoundError(f"no such file: {matlab}")
         try:
             people = loadmat(matlab)["groundTruth"][0]
             maps = [person["Segmentation"][0, 0].astype(np.uint16) for person in people]
-        except (KeyError, IndexError, ValueError, TypeError) as error:
+        except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, zlib.error, MatReadError) as error:
             raise ValueError(f"{matlab} is not a ground truth of BSDS500: {error!r}") from error
         maps.sort(key=lambda regions: len(np.unique(regions)))
         middle = np.linspace(0, len(maps) - 1, min(_SEGMENTATIONS, len(maps))).round().astype(int)
@@ -75,24 +88,33 @@ def convert_coco(annotations: Path, images: Path, target: Path, most: int | None
 
     Raises:
         FileNotFoundError: a photograph is missing.
-        ValueError: not an annotation file of COCO.
+        ValueError: not an annotation file of COCO, or one without a photograph.
     """
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints how long it takes
-            coco = COCO(str(annotations))
-        numbers = sorted(coco.imgs)[:most]
-    except (KeyError, AssertionError, json.JSONDecodeError) as error:
-        raise ValueError(f"{annotations} is not an annotation file of COCO: {error!r}") from error
+    content = read_json(annotations)
+    require_form(content, _COCO, str(annotations))
+    coco = COCO()
+    coco.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
+        coco.createIndex()
+    numbers = sorted(coco.imgs)[:most]
+    if not numbers:
+        raise ValueError(f"{annotations} has no images")
     written = 0
     for number in tqdm(numbers, desc="COCO", unit="photograph"):
         instances = coco.loadAnns(coco.getAnnIds(number, iscrowd=False))
         if not instances:
             continue
-        path = images / coco.imgs[number]["file_name"]
-        entries = []
-        for instance in instances:
-            rle = coco.annToRLE(instance)
-            entries.append({"segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")}})
+        name = coco.imgs[number]["file_name"]
+        if Path(name).name != name:
+            raise ValueError(f"{annotations}: a photograph has the name {name!r}, expected one without folders")
+        try:
+            rles = [coco.annToRLE(instance) for instance in instances]
+        except Exception as error:  # pycocotools raises plain ones
+            raise ValueError(f"{annotations}: a segmentation of {name} cannot be read: {error!r}") from error
+        path = images / name
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file: {path}, a photograph of {annotations}")
+        entries = [{"segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")}} for rle in rles]
         (target / f"{path.stem}.json").write_text(json.dumps({"annotations": entries}))
         (target / f"{path.stem}.jpg").write_bytes(path.read_bytes())
         written += 1
@@ -108,6 +130,7 @@ def convert_davis(source: Path, target: Path, height: int) -> int:
 
     Raises:
         FileNotFoundError: a file is missing.
+        ValueError: an image that cannot be read, or a name in the list that is none; the message names the file.
     """
     file_list = source / "ImageSets" / "2016" / "train.txt"
     if not file_list.is_file():
@@ -115,8 +138,10 @@ def convert_davis(source: Path, target: Path, height: int) -> int:
     if not file_list.is_file():
         raise FileNotFoundError(f"{source} has neither ImageSets/2016/train.txt nor ImageSets/480p/train.txt")
     # A line is the name of a video, or the paths of a frame and its mask: .../VIDEO/00000.jpg .../VIDEO/00000.png
-    lines = [line.split()[0] for line in file_list.read_text().splitlines() if line.strip()]
+    lines = [line.split()[0] for line in read_list(file_list)]
     names = sorted({Path(line).parent.name if line.endswith(".jpg") else line for line in lines})
+    if wrong := [name for name in names if name != Path(name).name]:
+        raise ValueError(f"{file_list}: {wrong[0]!r} is not the name of a video")
     for name in tqdm(names, desc="DAVIS", unit="video"):
         frames, masks = (target / kind / name for kind in ("JPEGImages", "Annotations"))
         frames.mkdir(parents=True)
@@ -126,7 +151,7 @@ def convert_davis(source: Path, target: Path, height: int) -> int:
             raise FileNotFoundError(f"{source}/JPEGImages/480p/{name} has no frames")
         for path in found:
             image = Image.fromarray(read_rgb(path))
-            size = round(image.width * height / image.height), height
+            size = max(round(image.width * height / image.height), 1), height
             image.resize(size, Image.Resampling.LANCZOS).save(frames / path.name, quality=90)
             labels = read_labels(source / "Annotations" / "480p" / name / f"{path.stem}.png") > 0
             small = Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
@@ -155,14 +180,21 @@ def command(output: Path, prepared: Sequence[str]) -> str:
     return "make train-lite " + " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="the folder to write")
-    parser.add_argument("--bsds500", type=Path, help="BSDS500/data of the archive: images/ and groundTruth/ (needs scipy)")
-    parser.add_argument("--coco", type=Path, nargs=2, metavar=("JSON", "IMAGES"), help="instances_*.json and its photographs")
-    parser.add_argument("--coco-photographs", type=int, help="at most so many (default: all)")
-    parser.add_argument("--davis", type=Path, help="DAVIS: JPEGImages/480p, Annotations/480p and ImageSets")
-    parser.add_argument("--height", type=int, default=272, help="of the videos that are written, in pixels (default: 272)")
+    parser.add_argument("output", type=given_path, help="the folder to write")
+    parser.add_argument(
+        "--bsds500", type=given_path, help="BSDS500/data of the archive: images/ and groundTruth/ (needs scipy)"
+    )
+    parser.add_argument(
+        "--coco", type=given_path, nargs=2, metavar=("JSON", "IMAGES"), help="instances_*.json and its photographs"
+    )
+    parser.add_argument("--coco-photographs", type=whole_number(1), help="at most so many (default: all)")
+    parser.add_argument("--davis", type=given_path, help="DAVIS: JPEGImages/480p, Annotations/480p and ImageSets")
+    parser.add_argument(
+        "--height", type=whole_number(1, MAX_SIDE), default=272, help="of the videos that are written, in pixels (default: 272)"
+    )
     args = parser.parse_args(arguments)
     if not (args.bsds500 or args.coco):
         parser.error("give --bsds500 or --coco, whose photographs the first stage needs, and --davis if you have it")
@@ -173,16 +205,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wanted["coco-mini"] = lambda folder: convert_coco(*args.coco, folder, args.coco_photographs)
     if args.davis:
         wanted["davis2016-train"] = lambda folder: convert_davis(args.davis, folder, args.height)
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_output_folder(args.output)
     try:
         for name, function in wanted.items():
             convert(args.output / name, function)
     except ModuleNotFoundError as error:
-        parser.exit(1, f'error: {error}: pip install -e ".[train]"\n')
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"error: {error}\n")
+        raise ImportError(f'{error}: pip install -e ".[train]"') from error
     print(f"To train: {command(args.output, list(wanted))}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,8 +20,10 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,6 +31,8 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.utils.command_line import command_line, given_text
+from i2v.utils.json_form import require_form
 from train.cli import load_experiment
 from train.model.rollout import ClipRollout
 
@@ -43,6 +47,13 @@ SWITCHES = {
 }
 # Float32 numbers per parameter: itself, gradient, DDP's copy of the gradient, and AdamW's two averages.
 _NUMBERS_PER_PARAMETER = 5
+
+# What is read of a config.
+_SECTION = {"_target_": str}
+_FORM = {
+    "data": {"parts": {str: {"batch_size": int, "dataset": {**_SECTION, "max_objects": int}}}},
+    **dict.fromkeys(("model", "prompts", "loss"), _SECTION),
+}
 
 _layer_norm = F.layer_norm
 
@@ -145,11 +156,19 @@ def step_memory(config: DictConfig, clips: int, frames: int, objects: int) -> St
 
 
 def batches_of(config: DictConfig) -> dict[str, tuple[int, int, int]]:
-    """Clips, frames and objects of the largest batch of each data set."""
-    return {
-        name: (part.batch_size, part.dataset.get("num_frames", 1), part.dataset.max_objects)
-        for name, part in config.data.parts.items()
-    }
+    """Clips, frames and objects of the largest batch of each data set.
+
+    Raises:
+        ValueError: a number of them is none, or not positive.
+    """
+    batches = {}
+    for name, part in config.data.parts.items():
+        batches[name] = batch = (part.batch_size, part.dataset.get("num_frames", 1), part.dataset.max_objects)
+        if not all(isinstance(number, int) and number > 0 for number in batch):
+            raise ValueError(
+                f"data.parts.{name}: batch_size, num_frames and max_objects are {batch}, expected numbers from 1 on"
+            )
+    return batches
 
 
 def settings_of(config: DictConfig) -> dict[str, dict[str, bool]]:
@@ -169,13 +188,25 @@ def with_switches(config: DictConfig, values: dict[str, bool]) -> DictConfig:
     return changed
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="i2v-train", help="an experiment (i2v-train by default) or a YAML file")
+    parser.add_argument(
+        "--config", type=given_text, default="i2v-train", help="an experiment (i2v-train by default) or a YAML file"
+    )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     args = parser.parse_args(argv)
-    config = load_experiment(args.config, args.overrides)
+    try:
+        config = load_experiment(args.config, args.overrides)
+        require_form(OmegaConf.to_container(config, resolve=True), _FORM, f"the config {args.config}")
+        print_table(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"the config {args.config} cannot be used: {error}") from error
+
+
+def print_table(config: DictConfig) -> None:
+    """Count all settings of `settings_of`, and print the table."""
     batches = batches_of(config)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in instantiate(config.model).parameters())
@@ -191,4 +222,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,14 +6,16 @@ python tools/video_sheet.py demo-result/overlay.mp4 assets/bunny.jpg --count 6 -
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from i2v.data.video_file import VideoFile
+from i2v.utils.command_line import MAX_SIDE, command_line, given_text, make_room_for, picture_path, whole_number
+from i2v.utils.files import atomic_write
 
 
 def video_sheet(video: VideoFile, count: int, columns: int, width: int) -> np.ndarray:
@@ -28,21 +30,25 @@ def video_sheet(video: VideoFile, count: int, columns: int, width: int) -> np.nd
     if count % columns or not 0 < count <= video.count():
         raise ValueError(f"{count} frames: there are {video.count()} of them, and rows of {columns}")
     indices = np.linspace(0, video.count() - 1, count).round().astype(int).tolist()
-    size = (width, round(width * video.height / video.width))
+    size = (width, max(round(width * video.height / video.width), 1))
     cells = [cv2.resize(video[index], size, interpolation=cv2.INTER_AREA) for index in indices]
     return np.concatenate([np.concatenate(cells[i : i + columns], axis=1) for i in range(0, count, columns)])
 
 
+@command_line
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", help="a video file")
-    parser.add_argument("output", type=Path, help="the picture's file")
-    parser.add_argument("--count", type=int, default=6, help="number of frames")
-    parser.add_argument("--columns", type=int, default=3)
-    parser.add_argument("--width", type=int, default=320, help="of a frame in the picture, in pixels")
+    parser.add_argument("video", type=given_text, help="a video file")
+    parser.add_argument("output", type=picture_path, help="the picture's file, PNG or JPEG")
+    parser.add_argument("--count", type=whole_number(1), default=6, help="number of frames")
+    parser.add_argument("--columns", type=whole_number(1), default=3)
+    parser.add_argument("--width", type=whole_number(1, MAX_SIDE), default=320, help="of a frame in the picture, in pixels")
     args = parser.parse_args(arguments)
-    Image.fromarray(video_sheet(VideoFile(args.video), args.count, args.columns, args.width)).save(args.output)
+    make_room_for(args.output)
+    sheet = video_sheet(VideoFile(args.video), args.count, args.columns, args.width)
+    with atomic_write(args.output) as temporary:
+        Image.fromarray(sheet).save(temporary)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

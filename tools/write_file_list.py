@@ -9,6 +9,7 @@ A name is a path below the folder, without suffix. Images (.jpg) with a JSON fil
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from i2v.data.files import find_samples
 from i2v.data.images import IMAGE_SUFFIXES
+from i2v.utils.command_line import command_line, given_path, make_room_for, whole_number
 from i2v.utils.files import atomic_write
 
 DEFAULT_COUNT = {"sa1b": 10_000, "sav": None}
@@ -29,14 +31,15 @@ def find_names(folder: Path, *suffixes: str) -> set[str]:
         return set()
 
 
+@command_line
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=DEFAULT_COUNT, help="what the folder holds")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("output", type=Path, help="the list to write")
-    parser.add_argument("--count", type=int, help="draw so many (default: 10000 of sa1b, all of sav)")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawing")
+    parser.add_argument("folder", type=given_path)
+    parser.add_argument("output", type=given_path, help="the list to write")
+    parser.add_argument("--count", type=whole_number(1), help="draw so many (default: 10000 of sa1b, all of sav)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the drawing")
     parser.add_argument(
         "--masklets", choices=("manual", "auto", "both"), default="both", help="of sav: what a video must have one of"
     )
@@ -51,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Sorted, because the order in which a file system lists its files must not matter.
     names = sorted(found)
     count = args.count or DEFAULT_COUNT[args.data] or len(names)
-    if not names or not 0 < count <= len(names):
+    if not names or count > len(names):
         parser.error(f"{args.folder} has {len(names)} samples with masks, --count is {count}")
     drawn = np.random.default_rng(args.seed).choice(len(names), count, replace=False)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    make_room_for(args.output)
     with atomic_write(args.output) as temporary:
         temporary.write_text("".join(f"{names[i]}\n" for i in sorted(drawn)), encoding="utf-8")
     print(f"{args.output}: {count} of {len(names)}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -96,8 +96,8 @@ def find_function(name: str) -> Callable[..., Any]:
     Raises:
         ValueError: not of that form, or the module has none of that name. ImportError: no such module, or one that it imports.
     """
-    module, colon, function = name.partition(":")
-    if not colon:
+    module, _, function = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
         raise ValueError(f"{name!r} is not of the form package.module:function")
     try:
         found = getattr(importlib.import_module(module), function, None)
@@ -105,6 +105,6 @@ def find_function(name: str) -> Callable[..., Any]:
         if f"{module}.".startswith(f"{error.name}."):
             raise ImportError(f"{name}: {error}: put the folder that it is in into PYTHONPATH", name=error.name) from error
         raise ImportError(f"{name}: {error}, which {module} needs", name=error.name) from error
-    if found is None:
-        raise ValueError(f"the module {module} has no {function}")
+    if not callable(found):
+        raise ValueError(f"the module {module} has no {function} that can be called")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -182,6 +183,32 @@ def test_unusable_frame(
     assert scores_of(results) == {("video", "001"): pytest.approx((75, 75)), ("video", "002"): pytest.approx((second, second))}
     with pytest.raises(ValueError, match=message):
         evaluate(tmp_path / "gt", tmp_path / "pred", strict=True)
+
+
+@BY_LAYOUT
+def test_ground_truth_of_another_size_is_named_itself(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
+    roots = make_roots(tmp_path, write)
+    path = next((roots[0] / "first").rglob("00003.png"))
+    shrink(path)
+    with pytest.raises(ValueError, match=re.escape(f"{path} is 30x20 pixels, most of the ground truth of this video 60x40")):
+        evaluate(*roots)
+
+
+@BY_LAYOUT
+def test_predictions_that_are_all_empty_are_worth_a_warning(
+    tmp_path: Path, write: Callable[[Path, np.ndarray], None], outcome: Callable
+) -> None:
+    truth, predictions = make_roots(tmp_path, write)
+    arguments = ["--gt_root", truth, "--pred_root", predictions, "-n", "1", "-q"]
+    assert "is empty" not in outcome(main, *arguments)[1]
+    for path in predictions.rglob("*.png"):
+        Image.new("L", (60, 40)).save(path)
+    status, text = outcome(main, *arguments)
+    assert status == 0
+    assert "warning: every predicted mask is empty" in text
+    shutil.rmtree(predictions)
+    predictions.mkdir()
+    assert "is empty" not in outcome(main, *arguments)[1]  # they are missing
 
 
 @BY_LAYOUT

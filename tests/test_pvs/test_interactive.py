@@ -349,6 +349,23 @@ def test_a_replay_does_not_look_at_the_masks(video: EvaluationVideo, tmp_path: P
     assert corrected(again) == [(0, 2), (4, 2), (8, 2)]
 
 
+@pytest.mark.parametrize(
+    ("settings", "result", "message"),
+    [
+        ([], {}, "the settings is a list, expected an object"),
+        ({}, {}, "the settings lacks 'protocol'"),
+        ({"protocol": "online"}, {}, "the settings lacks 'frames'"),
+        ({"protocol": "online", "frames": 8, "curve": False}, [], "the result of video is a list"),
+        ({"protocol": "online", "frames": 8, "curve": False}, {}, "the result of video lacks 'objects'"),
+        ({"protocol": "online", "frames": 8, "curve": False}, {"objects": [{"object": 1}]}, "entry 0 lacks 'interactions'"),
+        ({"protocol": "online", "frames": 8, "curve": False}, {"objects": []}, "the result of video has no object 1"),
+    ],
+)
+def test_a_broken_log_is_named(settings: Any, result: Any, message: str, video: EvaluationVideo, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        replay(ErringSystem(LABELS), video, settings, result, tmp_path)
+
+
 def test_other_runs_cannot_be_replayed(video: EvaluationVideo, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="online and offline runs can be replayed, this is semi_supervised"):
         replay(ErringSystem(LABELS), video, {"protocol": "semi_supervised"}, {"prompts": []}, tmp_path)

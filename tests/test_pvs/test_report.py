@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -218,7 +221,8 @@ def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCap
     assert f"{scores} is unreadable" in refused(tmp_path, caplog, [run])
     scores.unlink()
     assert f"{scores}; run semi_eval.sh" in refused(tmp_path, caplog, [run])
-    (run / "settings.json").write_text(json.dumps({"protocol": "semi_supervised"}))
+    settings = json.loads((run / "settings.json").read_text())
+    (run / "settings.json").write_text(json.dumps(settings | {"seed": 3}))
     assert f"{run}: results.json is of a run with other settings" in refused(tmp_path, caplog, [run])
     (run / "results.json").unlink()
     assert f"{run} is not a finished run: it has no results.json" in refused(tmp_path, caplog, [run])
@@ -228,6 +232,25 @@ def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCap
 def test_the_same_run_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = (write_run(tmp_path / name, "online", {"one": [[40]]}) for name in "ab")
     assert f"{first} and {second} have the same settings" in refused(tmp_path, caplog, [first, second])
+
+
+@pytest.mark.parametrize("name", ["a|b", "a\nb", 'a,"b"', "../../a", "$a$ [b] (c)"])
+def test_odd_names_survive(name: str, tmp_path: Path) -> None:
+    folders = [
+        write_run(tmp_path / "run", "online", {name: [[40.0] * 8], "two": [[50.0] * 8]}, config=name, dataset=name),
+        write_run(tmp_path / "other", "online", {name: [[41.0] * 8], "two": [[51.0] * 8]}, dataset=name),
+    ]
+    output = make_report(tmp_path, folders)
+    assert cells(output / "table_2.csv")[f"static-mask ({name})"][f"{name} 3c"] == "45.0"
+    lines = (output / "report.md").read_text().splitlines()
+    rows = [line.replace("\\|", "") for line in lines if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+    assert len(rows) == 4
+    links = [re.search(r"\]\((.*)\)$", line)[1] for line in lines if line.startswith("![")]
+    assert len(links) == 2
+    assert all((output / unquote(link)).is_file() for link in links)
+    assert all(not re.search(r"[\s()]", link) for link in links)
+    assert {path.parent for path in tmp_path.rglob("*.png")} == {output}
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +279,13 @@ def test_pictures_are_linked_and_show_something(compared: list[Path], tmp_path: 
     for name in names:
         assert f"]({name})" in text
         assert np.asarray(Image.open(output / name).convert("L")).std() > 5
+
+
+def test_a_strip_names_a_mask_of_another_size(compared: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = shutil.copytree(compared[0], tmp_path / "run")
+    path = run / "masks/two/001/00004.png"
+    Image.new("L", (8, 6)).save(path)
+    assert f"{path} is 8x6 pixels, the video's frames 64x48" in refused(tmp_path, caplog, [run], "--strips", "two")
 
 
 def test_the_plot_of_runs_with_long_names(tmp_path: Path) -> None:

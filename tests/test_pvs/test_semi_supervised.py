@@ -519,6 +519,95 @@ def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
     assert result.scores["001"].j < 50
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"prom'), lambda path: path.write_text("[]")])
+def test_a_finished_video_without_its_result_is_done_again(damage: Callable[[Path], Any], data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "gm"
+    assert run(data, output) == 0
+    expected = results_without_times(output)
+    other = (output / "masks/two/result.json").stat().st_mtime_ns
+    damage(output / "masks/one/result.json")
+    (output / "masks/one/001/00004.png").unlink()
+    assert run(data, output) == 0
+    assert results_without_times(output) == expected
+    assert (output / "masks/one/001/00004.png").exists()
+    assert (output / "masks/two/result.json").stat().st_mtime_ns == other
+
+
+def results_without_times(output: Path) -> dict[str, Any]:
+    videos = json.loads((output / "results.json").read_text())["videos"]
+    return {name: result | {"seconds": 0} for name, result in videos.items()}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"failures": 3}', '{"failures": {"one": 3}}'])
+def test_broken_results_are_written_anew(content: str, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(data, tmp_path / "gm") == 0
+    path = tmp_path / "gm/results.json"
+    expected = path.read_text()
+    path.write_text(content)
+    assert run(data, tmp_path / "gm") == 0
+    assert path.read_text() == expected
+    (warning,) = [line for line in caplog.messages if "written anew" in line]
+    assert str(path) in warning
+
+
+def blind(settings: SystemSettings) -> RecordingSystem:
+    """A system that never sees anything."""
+    return RecordingSystem((HEIGHT, WIDTH), {(obj, 1): np.zeros((HEIGHT, WIDTH), bool) for obj in (1, 2)})
+
+
+def test_a_run_with_empty_masks_says_so(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warning = f"every mask in {tmp_path / 'blind/masks'} is empty"
+    assert run(data, tmp_path / "gm") == 0
+    assert "is empty" not in caplog.text
+    monkeypatch.setitem(sys.modules, "own_systems", sys.modules[__name__])
+    arguments = ["mose", str(data), "--output", str(tmp_path / "blind"), "--input", "1c", "--devices", "cpu"]
+    assert benchmark.main([*arguments, "--system", "own_systems:blind"]) == 0
+    assert warning in caplog.text
+
+
+def test_a_killed_evaluation_leaves_the_one_before(data: Path, tmp_path: Path) -> None:
+    """Killed while it scores: Python is replaced by one that waits there."""
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    assert run(data, tmp_path / "gm") == 0
+    assert run_script("semi_eval.sh", tmp_path, "-n", "1", **where).returncode == 0
+    table = (tmp_path / "gm/masks/results.csv").read_text()
+    truth = sorted(path.relative_to(tmp_path) for path in (tmp_path / "gm/ground_truth").rglob("*"))
+    slow = tmp_path / "slow"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in *sav_evaluator*) touch reached; sleep 100;; *) exec "{sys.executable}" "$@";; esac\n'
+    )
+    slow.chmod(0o755)
+    environment = {**os.environ, **where, "PYTHON": str(slow)}
+    script = ["sh", str(PROJECT / "test_pvs/semi_eval.sh")]
+    process = subprocess.Popen(script, env=environment, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+    try:
+        wait_until((tmp_path / "reached").exists)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "gm/masks/results.csv").read_text() == table
+    assert sorted(path.relative_to(tmp_path) for path in (tmp_path / "gm/ground_truth").rglob("*")) == truth
+    # What it left is not in the way of the next one.
+    assert run_script("semi_eval.sh", tmp_path, "-n", "1", **where).returncode == 0
+    assert not (tmp_path / "gm/ground_truth.new").exists()
+
+
+def test_a_failed_evaluation_sets_the_one_before_aside(data: Path, tmp_path: Path) -> None:
+    where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
+    assert run(data, tmp_path / "gm") == 0
+    assert run_script("semi_eval.sh", tmp_path, "-n", "1", **where).returncode == 0
+    table = (tmp_path / "gm/masks/results.csv").read_text()
+    for variables in ({"VIDEOS": "three"}, {"DATA": "nowhere"}):
+        done = run_script("semi_eval.sh", tmp_path, "-n", "1", **{**where, **variables})
+        assert done.returncode == 1
+        assert not (tmp_path / "gm/masks/results.csv").exists()
+        assert (tmp_path / "gm/masks/results.old.csv").read_text() == table
+    assert run_script("semi_eval.sh", tmp_path, "-n", "1", **where).returncode == 0
+    assert not (tmp_path / "gm/masks/results.old.csv").exists()
+
+
 def scored_videos(output: Path) -> set[str]:
     """The videos in the evaluator's table."""
     lines = (output / "masks/results.csv").read_text().splitlines()

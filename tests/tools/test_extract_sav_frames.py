@@ -86,6 +86,21 @@ def test_finished_videos_are_skipped(
     assert "0 videos extracted" in capsys.readouterr().out
 
 
+def test_a_folder_is_of_one_video(tool: ModuleType, videos: Path, tmp_path: Path, outcome: Callable) -> None:
+    output = tmp_path / "frames"
+    output.mkdir()
+    (output / "sav_000002").touch()
+    status, text = outcome(tool.main, videos, output, "--workers", "1")
+    assert status == 1
+    assert f"{output / 'sav_000002'} is a file, where the frames of" in text
+    (output / "sav_000002").unlink()
+    (videos / "sav_000002.mp4").touch()
+    status, text = outcome(tool.main, videos, output, "--workers", "1")
+    assert status == 1
+    assert f"{videos / 'sav_000002.avi'} and {videos / 'sav_000002.mp4'} would share the folder" in text
+    assert names_in(output) == []
+
+
 def test_wrong_folder(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder, message in ((tmp_path, f"no videos in {tmp_path}"), (tmp_path / "nowhere", "no such folder")):
         with pytest.raises(SystemExit) as error:

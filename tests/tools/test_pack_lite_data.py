@@ -55,14 +55,13 @@ def test_training_reads_the_copy(pack, source: Path, tmp_path: Path) -> None:
     assert sizes[1] < 0.6 * sizes[0]
 
 
-def test_wrong_arguments(pack, source: Path, tmp_path: Path, capsys) -> None:
-    for arguments, message in (
-        ([str(tmp_path / "nothing"), str(tmp_path / "pack")], "has none of the folders bsds500"),
-        ([str(source), str(source)], "exists: give a folder that does not"),
-        ([str(source), str(tmp_path / "pack"), "--quality", "0"], "--quality must be from 1 to 100"),
+def test_wrong_arguments(pack, source: Path, tmp_path: Path, outcome) -> None:
+    for arguments, expected, message in (
+        ([tmp_path / "nothing", tmp_path / "pack"], 1, "has none of the folders bsds500"),
+        ([source, source], 1, "exists: give a folder that does not"),
+        ([source, tmp_path / "pack", "--quality", "0"], 2, "--quality: expected a whole number from 1 to 100"),
     ):
-        with pytest.raises(SystemExit) as stopped:
-            pack.main(arguments)
-        assert stopped.value.code
-        assert message in capsys.readouterr().err
+        status, text = outcome(pack.main, *arguments)
+        assert status == expected
+        assert message in text
         assert not (tmp_path / "pack").exists()

@@ -136,11 +136,10 @@ def test_all_three(prepare, bsds500: Path, coco: Path, davis: Path, tmp_path: Pa
         (["--coco", "nowhere.json", "images"], "nowhere.json"),
     ],
 )
-def test_wrong_arguments(prepare, arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        prepare.main([str(tmp_path / "lite"), *arguments])
-    assert stopped.value.code
-    assert message in capsys.readouterr().err
+def test_wrong_arguments(prepare, arguments: list[str], message: str, tmp_path: Path, outcome) -> None:
+    status, text = outcome(prepare.main, tmp_path / "lite", *arguments)
+    assert status
+    assert message in text
     assert not list((tmp_path / "lite").glob("*"))
 
 
@@ -149,9 +148,42 @@ def test_davis_without_its_lists(prepare, tmp_path: Path) -> None:
         prepare.convert_davis(tmp_path, tmp_path / "target", 32)
 
 
-def test_a_file_that_is_not_of_bsds500_is_named(prepare, bsds500: Path, tmp_path: Path, capsys) -> None:
-    savemat(bsds500 / "groundTruth/train/2.mat", {"other": np.zeros(3)})
-    with pytest.raises(SystemExit):
-        prepare.main([str(tmp_path / "lite"), "--bsds500", str(bsds500)])
-    assert "2.mat is not a ground truth of BSDS500" in capsys.readouterr().err
+@pytest.mark.parametrize("content", [None, b"", b"nonsense" * 100])
+def test_a_file_that_is_not_of_bsds500_is_named(content: bytes | None, prepare, bsds500: Path, tmp_path: Path, outcome) -> None:
+    path = bsds500 / "groundTruth/train/2.mat"
+    if content is None:
+        savemat(path, {"other": np.zeros(3)})
+    else:
+        path.write_bytes(content)
+    status, text = outcome(prepare.main, tmp_path / "lite", "--bsds500", bsds500)
+    assert status == 1
+    assert f"{path} is not a ground truth of BSDS500" in text
     assert not (tmp_path / "lite/bsds500").exists()
+
+
+COCO_IMAGE = {"id": 7, "file_name": "a.jpg", "height": 32, "width": 48}
+COCO_OBJECT = {"id": 1, "image_id": 7, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]], "iscrowd": 0}
+COCO = {"categories": [], "images": [COCO_IMAGE], "annotations": [COCO_OBJECT]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "expected an object"),
+        ({}, "lacks 'images'"),
+        (COCO | {"images": []}, "has no images"),
+        (COCO | {"images": [{"id": 7}]}, "'images', entry 0 lacks 'file_name'"),
+        (COCO | {"annotations": None}, "'annotations' is null, expected a list"),
+        (COCO | {"annotations": [COCO_OBJECT | {"segmentation": [[1, 2]]}]}, "a segmentation of a.jpg cannot be read"),
+        (COCO | {"images": [COCO_IMAGE | {"file_name": "../a.jpg"}]}, "'../a.jpg', expected one without folders"),
+        (COCO, "a.jpg, a photograph of"),
+    ],
+)
+def test_a_file_that_is_not_of_coco_is_named(content, message: str, prepare, tmp_path: Path, outcome) -> None:
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    status, text = outcome(prepare.main, tmp_path / "lite", "--coco", path, tmp_path)
+    assert status == 1
+    assert str(path) in text
+    assert message in text
+    assert not (tmp_path / "lite/coco-mini").exists()

@@ -63,7 +63,7 @@ def test_errors(tool: ModuleType, images: Path, tmp_path: Path, capsys: pytest.C
     cases = {
         "no such folder": ["sa1b", str(tmp_path / "nowhere")],
         "has 20 samples with masks, --count is 10000": ["sa1b", str(images)],
-        "has 20 samples with masks, --count is -1": ["sa1b", str(images), "--count", "-1"],
+        "--count: expected a whole number from 1 on, got '-1'": ["sa1b", str(images), "--count", "-1"],
         "empty has 0 samples with masks": ["sav", str(tmp_path / "empty")],
     }
     for message, (data, folder, *options) in cases.items():

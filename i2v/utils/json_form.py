@@ -1,0 +1,45 @@
+"""JSON from files of users: whether it has the form that is expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+NUMBER = (int, float)
+_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def require_form(value: Any, form: Any, where: str) -> None:
+    """Check the form of what `json.loads` returned.
+
+    Args:
+        value: the content.
+        form: a type or several, bool being no int; {key: form} for an object with at least these keys; [form] for a list of
+            any length; {str: form} for an object with any keys.
+        where: the value is, for the message: the file.
+
+    Raises:
+        ValueError: it has another form; the message names the file and the key.
+    """
+    if isinstance(form, dict):
+        require_form(value, (dict,), where)
+        for key in value if str in form else form:
+            if key not in value:
+                raise ValueError(f"{where} lacks {key!r}")
+            require_form(value[key], form.get(str, form.get(key)), f"{where}: {key!r}")
+    elif isinstance(form, list):
+        require_form(value, (list,), where)
+        for number, item in enumerate(value):
+            require_form(item, form[0], f"{where}, entry {number}")
+    else:
+        types = form if isinstance(form, tuple) else (form,)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            expected = " or ".join(_NAMES[kind] for kind in types)
+            raise ValueError(f"{where} is {_NAMES.get(type(value), type(value).__name__)}, expected {expected}")

@@ -1,0 +1,113 @@
+"""Worker processes: as many as the memory allows, and an error instead of silence where one dies.
+
+Nothing heavy is imported here, because every worker would do it again.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+# The limit of a container or of a Slurm job.
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+# What is left to the system and to the main process.
+_SHARE = 0.8
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended without a result."""
+
+
+def available_memory() -> int | None:
+    """Bytes that new processes can have; None where the system does not say."""
+    known = []
+    if _MEMINFO.is_file():
+        fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in fields:
+            known.append(1024 * int(fields["MemAvailable"].split()[0]))
+    elif hasattr(os, "sysconf") and {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys():  # macOS: all there is
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    if _CGROUP_LIMIT.is_file() and (limit := _CGROUP_LIMIT.read_text().strip()).isdecimal():
+        known.append(int(limit))
+    return min(known, default=None)
+
+
+def default_workers(memory: int) -> int:
+    """The number of workers where none is given: one per core, but no more than fit into the memory, and at least one.
+
+    Args:
+        memory: bytes that a worker needs.
+    """
+    cores, available = os.cpu_count() or 1, available_memory()
+    return cores if available is None else max(min(cores, int(_SHARE * available / memory)), 1)
+
+
+@contextmanager
+def worker_pool(num_workers: int, option: str, start: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes for the time of the block. After an error, also Ctrl-C, the block does not wait for work in progress.
+
+    Args:
+        num_workers: their number.
+        option: of the command line, that sets it, for the message.
+        start: is called in every worker; a function at the top of a module.
+
+    Raises:
+        WorkerDiedError: a worker died, and the block asked for a result.
+    """
+    # A forked process would inherit the threads of OpenCV and FFmpeg in whatever state they are; a spawned one starts clean.
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), partial(start_worker, start))
+    with pool, children_end_at_errors():
+        try:
+            yield pool
+        except BrokenExecutor as error:
+            raise worker_died(option) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def worker_died(option: str) -> WorkerDiedError:
+    """The error for a worker that died.
+
+    Args:
+        option: of the command line, that sets the number of workers.
+    """
+    return WorkerDiedError(f"a worker process died, probably because the memory was full: give a lower {option}")
+
+
+@contextmanager
+def children_end_at_errors() -> Iterator[None]:
+    """Where the block ends with an error, the processes that it started are ended, instead of finishing their work."""
+    others = multiprocessing.active_children()
+    try:
+        yield
+    except BaseException:
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
+
+
+def start_worker(start: Callable[[], None] | None = None) -> None:
+    """Start of a worker process: it ends with the main process, even if that is killed, and leaves Ctrl-C to it.
+
+    Args:
+        start: is called at the end.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    if start is not None:
+        start()
