@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from i2v.data.files import read_json, read_list
-from i2v.data.images import upright_size
+from i2v.data.files import expected_file, find_samples, named_errors
+from i2v.data.images import IMAGE_SUFFIXES, upright_size
+from i2v.data.instances import instance_file, read_instances
 from i2v.data.rle import decode_mask
 from i2v.utils.command_line import command_line, fraction, given_path, make_room_for, one_line, whole_number
 from i2v.utils.files import atomic_write
@@ -32,8 +33,10 @@ from test_pvs.systems import VideoSystem, build_system, recorded_settings
 
 log = logging.getLogger("test_pvs.photographs")
 
+_SUFFIXES = IMAGE_SUFFIXES["JPEG"]
 
-def read_instances(path: Path, min_share: float, most: int | None) -> list[np.ndarray]:
+
+def instance_masks(path: Path, min_share: float, most: int | None) -> list[np.ndarray]:
     """The masks (H, W) bool of a photograph's instances, largest first.
 
     Args:
@@ -42,16 +45,13 @@ def read_instances(path: Path, min_share: float, most: int | None) -> list[np.nd
         most: instances; None for all.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: the JSON is not as in SA-1B; the message names it.
+        FileNotFoundError: the photograph is missing.
+        ValueError: the JSON is missing, or not as in SA-1B; the message names it.
     """
     width, height = upright_size(path)
-    annotations = path.with_suffix(".json")
-    content = read_json(annotations)
-    try:
-        masks = [decode_mask(annotation["segmentation"], (height, width)) for annotation in content["annotations"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{annotations} is not an SA-1B annotation of {path.name}: {error!r}") from error
+    annotations = instance_file(path)
+    with named_errors(annotations):
+        masks = [decode_mask(rle, (height, width)) for rle in read_instances(annotations)]
     masks = sorted((mask for mask in masks if mask.mean() >= min_share), key=np.sum, reverse=True)
     return masks[:most]
 
@@ -82,21 +82,13 @@ def photograph_paths(folder: Path, file_list: Path | None) -> list[Path]:
     """The photographs of a folder that have a JSON, or those that a list names (paths below the folder without suffix).
 
     Raises:
-        NotADirectoryError: no such folder.
-        FileNotFoundError: no such list, or no photograph.
+        FileNotFoundError, NotADirectoryError, ValueError: see `find_samples`; or no photograph has a JSON.
     """
-    if not folder.is_dir():
-        raise NotADirectoryError(f"no such folder: {folder}")
-    if file_list is None:
-        paths = sorted(path for path in folder.rglob("*.jpg") if path.with_suffix(".json").is_file())
-    else:
-        paths = [folder / f"{name}.jpg" for name in read_list(file_list)]
-    missing = [path for path in paths if not path.is_file()]
-    if missing or not paths:
-        raise FileNotFoundError(
-            f"{folder} has no photographs with a JSON beside them" if not paths else f"no such file: {missing[0]}"
-        )
-    return paths
+    paths = [expected_file(folder / name, _SUFFIXES) for name in find_samples(folder, _SUFFIXES, file_list)]
+    with_masks = [path for path in paths if file_list is not None or instance_file(path).exists()]
+    if not with_masks:
+        raise ValueError(f"{folder} has no photographs with a JSON beside them")
+    return with_masks
 
 
 def summarise(entries: Sequence[dict[str, Any]], counts: Sequence[int] = (1, 3, 5)) -> str:
@@ -131,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in tqdm(paths, unit="photograph"):
         name = path.relative_to(args.folder).as_posix()
         try:
-            results[name] = segment(system, path, read_instances(path, args.min_share, args.most), args.clicks)
+            results[name] = segment(system, path, instance_masks(path, args.min_share, args.most), args.clicks)
         except (OSError, ValueError) as error:
             failures[name] = one_line(error)
             log.error("failed: %s: %s", name, failures[name])

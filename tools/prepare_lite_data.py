@@ -24,6 +24,7 @@ from pycocotools.coco import COCO
 from tqdm import tqdm
 
 from i2v.data.files import read_json, read_list
+from i2v.data.frames import frame_paths
 from i2v.data.images import read_rgb
 from i2v.data.mask_files import read_labels, save_label_image
 from i2v.utils.command_line import MAX_SIDE, command_line, given_path, make_output_folder, whole_number
@@ -139,17 +140,14 @@ def convert_davis(source: Path, target: Path, height: int) -> int:
         raise FileNotFoundError(f"{source} has neither ImageSets/2016/train.txt nor ImageSets/480p/train.txt")
     # A line is the name of a video, or the paths of a frame and its mask: .../VIDEO/00000.jpg .../VIDEO/00000.png
     lines = [line.split()[0] for line in read_list(file_list)]
-    names = sorted({Path(line).parent.name if line.endswith(".jpg") else line for line in lines})
+    names = sorted({Path(line).parent.name if line.lower().endswith(".jpg") else line for line in lines})
     if wrong := [name for name in names if name != Path(name).name]:
         raise ValueError(f"{file_list}: {wrong[0]!r} is not the name of a video")
     for name in tqdm(names, desc="DAVIS", unit="video"):
         frames, masks = (target / kind / name for kind in ("JPEGImages", "Annotations"))
         frames.mkdir(parents=True)
         masks.mkdir(parents=True)
-        found = sorted((source / "JPEGImages" / "480p" / name).glob("*.jpg"))
-        if not found:
-            raise FileNotFoundError(f"{source}/JPEGImages/480p/{name} has no frames")
-        for path in found:
+        for path in frame_paths(source / "JPEGImages" / "480p" / name):
             image = Image.fromarray(read_rgb(path))
             size = max(round(image.width * height / image.height), 1), height
             image.resize(size, Image.Resampling.LANCZOS).save(frames / path.name, quality=90)

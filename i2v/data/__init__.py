@@ -6,6 +6,7 @@ frames.py       videos as sequences of frames: folders, arrays, iterators, live;
 video_file.py   compressed videos
 mask_files.py   one image with masks or labels, read and written
 annotations.py  the masks of a video: label images, a folder per object, run-length encodings
+instances.py    SA-1B's JSON files
 masklets.py     SA-V's JSON files
 rle.py          COCO's run-length encoding
 scores.py       the table of scores that the evaluator writes

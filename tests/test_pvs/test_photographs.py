@@ -27,14 +27,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_instances(folder: Path) -> None:
-    masks = photographs.read_instances(folder / "set/a.jpg", 0.01, None)
+    masks = photographs.instance_masks(folder / "set/a.jpg", 0.01, None)
     assert [int(mask.sum()) for mask in masks] == [18 * 28, 20 * 10]
-    assert len(photographs.read_instances(folder / "set/a.jpg", 0.0, None)) == 3
-    assert len(photographs.read_instances(folder / "set/a.jpg", 0.0, 1)) == 1
+    assert len(photographs.instance_masks(folder / "set/a.jpg", 0.0, None)) == 3
+    assert len(photographs.instance_masks(folder / "set/a.jpg", 0.0, 1)) == 1
 
 
 def test_clicks_until_nothing_is_wrong(folder: Path) -> None:
-    [mask] = photographs.read_instances(folder / "set/a.jpg", 0.01, 1)
+    [mask] = photographs.instance_masks(folder / "set/a.jpg", 0.01, 1)
     system = ErringSystem(np.where(mask, 0, 9)[None], needed=3)  # object 0 is the instance
     [entry] = photographs.segment(system, folder / "set/a.jpg", [mask], 5)
     assert entry["clicks"][2:] == [1.0, 1.0, 1.0]
@@ -44,22 +44,31 @@ def test_clicks_until_nothing_is_wrong(folder: Path) -> None:
     assert "100.0 after 3, 100.0 after 5 clicks" in text
 
 
-@pytest.mark.parametrize(
-    ("names", "message"), [("nothing", "no such file: .*nothing.jpg"), (None, "no photographs with a JSON")]
-)
+@pytest.mark.parametrize(("names", "message"), [("nothing", r"lacks nothing\.jpg"), (None, r"has no \*\.jpg"), ("b", None)])
 def test_missing_photographs(names: str | None, message: str, tmp_path: Path) -> None:
     file_list = None
     if names is not None:
         file_list = tmp_path / "list.txt"
         file_list.write_text(names)
-    with pytest.raises(FileNotFoundError, match=message):
-        photographs.photograph_paths(tmp_path, file_list)
+    if message is not None:
+        with pytest.raises((FileNotFoundError, ValueError), match=message):
+            photographs.photograph_paths(tmp_path, file_list)
+        return
+    # Suffixes in capitals and hidden files, as in all readers.
+    for name in ("B.JPG", "c.jpeg", "._a.jpg", ".ipynb_checkpoints/a.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+        path.with_suffix(".json").write_text('{"annotations": []}')
+    file_list.write_text("B")
+    assert photographs.photograph_paths(tmp_path, file_list) == [tmp_path / "B.JPG"]
+    assert photographs.photograph_paths(tmp_path, None) == [tmp_path / "B.JPG", tmp_path / "c.jpeg"]
 
 
 def test_an_annotation_of_another_kind_is_named(folder: Path) -> None:
     (folder / "set/a.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"a\.json is not an SA-1B annotation of a\.jpg"):
-        photographs.read_instances(folder / "set/a.jpg", 0.01, None)
+    with pytest.raises(ValueError, match=r"a\.json is unreadable or not as it should be: KeyError: 'annotations'"):
+        photographs.instance_masks(folder / "set/a.jpg", 0.01, None)
 
 
 def test_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

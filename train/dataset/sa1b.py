@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from i2v.data.files import expected_file, find_samples, read_json
+from i2v.data.files import expected_file, find_samples
 from i2v.data.images import IMAGE_SUFFIXES, read_rgb
+from i2v.data.instances import instance_file, read_instances
 from i2v.data.rle import decode_mask, rle_area
 from train.dataset.sample import ClipDataset, RawClip, draw_objects, require_any, sample_errors, stack_frames
 
@@ -32,25 +33,24 @@ class SA1B(ClipDataset):
         self.name = str(folder)
         self.max_objects = max_objects
         self.names = find_samples(self.folder, _SUFFIXES, file_list)
-        require_any(map(self._annotations, self.names), folder, "no JSON file to any of the images")
+        require_any(map(instance_file, map(self._image, self.names)), folder, "no JSON file to any of the images")
 
     def __len__(self) -> int:
         return len(self.names)
 
     def load(self, index: int, rng: np.random.Generator) -> RawClip:
         name = self.names[index]
-        path = self._annotations(name)
-        image_path = expected_file(self.folder / name, _SUFFIXES)
+        image_path = self._image(name)
+        path = instance_file(image_path)
         with sample_errors(image_path):
             image = read_rgb(image_path)
         with sample_errors(path):
-            data = read_json(path)
-            masks = [annotation["segmentation"] for annotation in data["annotations"]]
+            masks = read_instances(path)
             objects = draw_objects(np.array([rle_area(rle) for rle in masks]), self.max_objects, rng)
             if not len(objects):
                 raise ValueError("no objects")
             drawn = np.stack([decode_mask(masks[i], image.shape[:2]) for i in objects])
         return RawClip(f"{self.name}/{name}", stack_frames([image]), torch.from_numpy(drawn).unsqueeze(0))
 
-    def _annotations(self, name: str) -> Path:
-        return expected_file(self.folder / name, (".json",))
+    def _image(self, name: str) -> Path:
+        return expected_file(self.folder / name, _SUFFIXES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,9 @@ import cv2
 import numpy as np
 import torch
 
-from i2v.data.files import expected_file, find_file, find_samples, read_json
-from i2v.data.images import IMAGE_SUFFIXES, kind_of, read_rgb
+from i2v.data.files import expected_file, find_file, find_samples
+from i2v.data.images import IMAGE_SUFFIXES, read_rgb
+from i2v.data.instances import instance_file, read_instances
 from i2v.data.mask_files import read_labels
 from i2v.data.rle import check_mask_size, decode_mask
 from i2v.data.video_file import iterate_frames
@@ -55,8 +57,8 @@ class Photograph:
 class Photographs:
     """The photographs of some folders, each with its segments. A folder has one of two layouts:
 
-    - `images/NAME.jpg` and label maps `regions/NAME_*.png`, one per person that divided the photograph into regions (BSDS500).
-      Of these one is drawn whenever the photograph is read.
+    - `images/NAME.jpg` and label maps `regions/NAME_0.png`, `NAME_1.png`, ..., one per person that divided the photograph into
+      regions (BSDS500). Of these one is drawn whenever the photograph is read.
     - `NAME.jpg` and `NAME.json` with an RLE mask per object (SA-1B).
 
     Args:
@@ -89,11 +91,12 @@ class Photographs:
         with sample_errors(path):
             image = read_rgb(path)
         folder = path.parent.parent / "regions"
-        regions = [mask for mask in sorted(folder.glob(f"{path.stem}_*")) if kind_of(mask) == "PNG"]
+        numbers = (find_file(folder / f"{path.stem}_{i}", IMAGE_SUFFIXES["PNG"]) for i in count())
+        regions = list(takewhile(bool, numbers))
         if regions:
             masks = _read_regions(regions, image.shape[:2], rng)
         else:
-            masks = _read_instances(expected_file(path.with_suffix(""), (".json",)), image.shape[:2])
+            masks = _read_instances(instance_file(path), image.shape[:2])
         image = _limit_size(image)
         if len(masks) and masks.shape[1:] != image.shape[:2]:
             resized = [cv2.resize(mask.view(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for mask in masks]
@@ -292,8 +295,7 @@ def _names_of_split(folder: Path, suffixes: Sequence[str], split: Split) -> list
 def _read_instances(path: Path, size: tuple[int, int]) -> np.ndarray:
     """The masks of an SA-1B style JSON file for an image (H, W): (N, H, W) bool."""
     with sample_errors(path):
-        content = read_json(path)
-        masks = [decode_mask(annotation["segmentation"], size) for annotation in content["annotations"]]
+        masks = [decode_mask(rle, size) for rle in read_instances(path)]
     return np.stack(masks) if masks else np.zeros((0, *size), bool)
 
 

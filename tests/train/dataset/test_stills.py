@@ -91,6 +91,17 @@ def test_instances(instances: Path, rng: np.random.Generator) -> None:
     assert np.array_equal(photograph.masks, [REGIONS == 4, REGIONS == 5])
 
 
+def test_regions_of_a_photograph_with_a_similar_name(regions: Path, rng: np.random.Generator) -> None:
+    """`1_0.png` is of `1.jpg`, `1_0_0.png` of `1_0.jpg`."""
+    for name in ("1_0", "1_1"):
+        shutil.copy(regions / "images/1.jpg", regions / f"images/{name}.jpg")
+        Image.fromarray(np.full_like(REGIONS, 9)).save(regions / f"regions/{name}_0.png")
+    (regions / "regions/1_1.png").unlink()
+    photographs = Photographs([regions], "train")
+    numbers = {path.stem: i for i, path in enumerate(photographs.paths)}
+    assert {len(photographs.read(numbers["1"], rng).masks) for _ in range(8)} == {5}
+
+
 def test_splits(regions: Path, instances: Path) -> None:
     paths = {split: Photographs([regions, instances], split).paths for split in ("train", "validation")}
     assert len(paths["train"]) + len(paths["validation"]) == 40
