@@ -11,6 +11,7 @@ import logging
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,20 +24,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, known_configs, load_config
-from i2v.data.files import listed
+from i2v.data.files import listed, named_errors, read_json
 from i2v.data.frames import Frames, open_frames
 from i2v.data.images import ValueRange
 from i2v.data.mask_files import labels_in, open_labels, read_labels, save_label_image
 from i2v.data.rle import mask_to_rle
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.prompts import check_mask, make_points_prompt
+from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
+from i2v.utils.command_line import given_path, label
 from i2v.utils.files import atomic_write
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
 
 log = logging.getLogger("i2v.segment")
+
+_SAVE_SECONDS = 5  # between two times that the session is saved
 
 
 @dataclass
@@ -46,6 +51,7 @@ class UserPrompt:
     points: list[tuple[float, float, int]] = field(default_factory=list)
     box: tuple[float, float, float, float] | None = None
     mask: np.ndarray | None = None
+    mask_path: str = ""
 
     def arguments(self) -> tuple[list[tuple[float, float]] | None, list[int] | None, tuple[float, ...] | None]:
         """Points, labels and box as the predictor takes them."""
@@ -100,10 +106,10 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
     for text in points:
         form = f"--point {_POINT}"
         frame, obj_id, fields = split(text, form, (3, 4))
-        x, y, *label = numbers(text, form, fields)
-        if label and label[0] not in (0, 1):
+        x, y, *kind = numbers(text, form, fields)
+        if kind and kind[0] not in (0, 1):
             raise ValueError(f"{text!r}: LABEL is 1 (foreground) or 0 (background)")
-        prompt_of(frame, obj_id).points.append((x, y, int(label[0]) if label else 1))
+        prompt_of(frame, obj_id).points.append((x, y, int(kind[0]) if kind else 1))
     for text in boxes:
         form = f"--box {_BOX}"
         frame, obj_id, fields = split(text, form, (5,))
@@ -132,7 +138,7 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
                 raise ValueError(f"{text!r} is a second mask for object {number} in one frame")
             if prompt.points or prompt.box:
                 raise ValueError(f"{text!r}: give an object in one frame either a mask, or points and a box")
-            prompt.mask = mask
+            prompt.mask, prompt.mask_path = mask, path
     if not prompts:
         raise ValueError("nothing to segment: give at least one --point, --box or --mask")
     return prompts
@@ -144,7 +150,10 @@ def check_prompts(frames: Frames, prompts: Prompts) -> None:
         if not frames.has(frame):
             raise frames.no_frame(frame)
         if prompt.mask is not None:
-            check_mask(prompt.mask, frames.size)
+            try:
+                check_mask(prompt.mask, frames.size)
+            except ValueError as error:
+                raise ValueError(f"{prompt.mask_path}: {error}") from error
         else:
             make_points_prompt(*prompt.arguments(), frames.size, image_size=1)
 
@@ -163,15 +172,24 @@ class ResultWriter:
     """Writes the results of one video.
 
     Every mask is written at once, so that what was finished is there whatever happens; `finish` adds the overlay and the JSON.
+    Hidden files hold what a run needs to go on where one was killed; `forget_progress` removes them.
 
     Args:
-        folder: where `masks/`, `overlay.mp4` and `masklets.json` go. name: of the video. frames: its size, length and rate.
+        folder: where `masks/`, `overlay.mp4` and `masklets.json` go.
+        name: of the video.
+        frames: its size, length and rate.
+        prompts: for the overlay.
+        settings: all that the results depend on, as they go into JSON.
+        resume: go on with what a run with the same settings left in the folder, if there is anything.
 
     Raises:
         FileExistsError: the folder holds results already, or is a file.
+        ValueError: what is to be resumed is a run with other settings, or damaged.
     """
 
-    def __init__(self, folder: Path, name: str, frames: Frames, prompts: Prompts) -> None:
+    def __init__(
+        self, folder: Path, name: str, frames: Frames, prompts: Prompts, settings: dict[str, Any], resume: bool = False
+    ) -> None:
         self.folder = folder
         self.masks = folder / "masks"
         self._overlay = folder / "overlay.mp4"
@@ -180,12 +198,40 @@ class ResultWriter:
         self._frames = frames
         self._prompts = prompts
         self._rles: dict[int, dict[int, dict[str, Any]]] = {}
+        self._settings = folder / ".settings.json"
+        self._given_settings = settings
+        self._log = folder / ".frames.jsonl"
+        self.session = folder / ".session.pt"
+        if resume and self._settings.exists():
+            self._resume(settings)
+            return
         former = [*self.masks.glob("*"), *(path for path in (self._overlay, self._json) if path.exists())]
         if former:
-            raise FileExistsError(f"{folder} has results in it ({former[0].name}): choose another --output, or remove them")
+            ways = f"{'go on with --resume, ' if self._settings.exists() else ''}choose another --output, or remove them"
+            raise FileExistsError(f"{folder} has results in it ({former[0].name}): {ways}")
         if folder.exists() and not folder.is_dir():
             raise FileExistsError(f"{folder} is a file: choose another --output")
         self.masks.mkdir(parents=True, exist_ok=True)
+        self.forget_progress()
+
+    def _resume(self, settings: dict[str, Any]) -> None:
+        with named_errors(self._settings):
+            old, new = read_json(self._settings), json.loads(json.dumps(settings))
+            if other := [f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in new if old.get(key) != new[key]]:
+                raise ValueError(f"{self._settings} is of a run with other settings: {'; '.join(other)}")
+        if not self.session.exists():  # it was killed at once
+            self._log.unlink(missing_ok=True)
+            return
+        with named_errors(self._log):
+            # Behind the last whole line there may be the beginning of another one.
+            for line in self._log.read_text().rpartition("\n")[0].splitlines():
+                frame, rles = json.loads(line)
+                self._rles[frame] = {int(obj_id): rle for obj_id, rle in rles.items()}
+
+    def forget_progress(self) -> None:
+        """Remove what a run would go on with."""
+        for path in (self.session, self._log, self._settings):
+            path.unlink(missing_ok=True)
 
     @property
     def num_frames(self) -> int:
@@ -202,9 +248,14 @@ class ResultWriter:
 
     def add(self, frame: int, obj_ids: list[int], mask_logits: Tensor) -> None:
         """Write the masks (O, 1, H, W) of a frame."""
+        if not self._rles:
+            with atomic_write(self._settings) as temporary:
+                temporary.write_text(json.dumps(self._given_settings))
         logits = mask_logits[:, 0].float().cpu().numpy()
         save_label_image(self.masks / f"{frame:05d}.png", masks_to_labels(logits, obj_ids))
         self._rles[frame] = {obj_id: mask_to_rle(mask > 0) for obj_id, mask in zip(obj_ids, logits, strict=True)}
+        with self._log.open("a") as file:
+            file.write(json.dumps([frame, self._rles[frame]]) + "\n")
 
     def finish(self, read_frame: Callable[[int], np.ndarray]) -> None:
         """Write the overlay and the JSON of all frames that were added.
@@ -250,18 +301,65 @@ class ResultWriter:
             temporary.write_text(json.dumps(annotation))
 
 
-def track(
-    predictor: I2VVideoPredictor, state: VideoState, directions: Sequence[bool], max_frames: int | None
-) -> Iterator[tuple[int, list[int], Tensor]]:
-    """Track in the given directions (True is backward), each frame with a progress bar."""
-    for reverse in directions:
+class Tracking:
+    """Tracks in one direction after the other, and can go on where it was killed.
+
+    Args:
+        predictor: what tracks.
+        state: the session, with its prompts.
+        directions: True is backward.
+        max_frames: of each direction; None for all.
+        file: where the session is saved every few seconds; if it is there, tracking goes on from it.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+
+    def __init__(
+        self, predictor: I2VVideoPredictor, state: VideoState, directions: Sequence[bool], max_frames: int | None, file: Path
+    ) -> None:
+        self._predictor = predictor
+        self._state = state
+        self._directions = directions
+        self._file = file
         prompted = [frame for obj in state.objects.values() for frame in obj.prompts]
-        start = max(prompted) if reverse else min(prompted)
-        length = start + 1 if reverse else state.frames.count() - start
-        if max_frames is not None:
-            length = min(length, max_frames)
-        results = predictor.propagate_in_video(state, start, length - 1, reverse)
-        yield from tqdm(results, total=length, desc="backward" if reverse else "forward", unit="frame")
+        self._starts = [max(prompted) if reverse else min(prompted) for reverse in directions]
+        lengths = [
+            start + 1 if reverse else state.frames.count() - start
+            for start, reverse in zip(self._starts, directions, strict=True)
+        ]
+        self._lengths = [length if max_frames is None else min(length, max_frames) for length in lengths]
+        self._direction = self._done = 0
+        if file.exists():
+            progress = load_session(state, file)
+            self._direction, self._done = progress.get("direction", 0), progress.get("done", 0)
+            log.info("going on after %d frames", sum(self._lengths[: self._direction]) + self._done)
+
+    def __iter__(self) -> Iterator[tuple[int, list[int], Tensor]]:
+        """The results of all frames to come, with a progress bar. What was taken is saved when the next one is asked for."""
+        saved = time.monotonic()
+        while self._direction < len(self._directions):
+            reverse, length = self._directions[self._direction], self._lengths[self._direction]
+            start = self._next_frame()
+            if self._done < length:
+                results = self._predictor.propagate_in_video(self._state, start, length - self._done - 1, reverse)
+                name = "backward" if reverse else "forward"
+                for result in tqdm(results, total=length, initial=self._done, desc=name, unit="frame"):
+                    yield result
+                    self._done += 1
+                    if time.monotonic() - saved > _SAVE_SECONDS:
+                        self.save()
+                        saved = time.monotonic()
+            self._direction, self._done = self._direction + 1, 0
+
+    def save(self) -> None:
+        """Write the session, so that a later run goes on from here."""
+        near = [self._next_frame(), *self._starts[self._direction + 1 :]] if self._direction < len(self._starts) else []
+        selector = self._predictor.model.memory_selector
+        save_session(self._state, self._file, near, selector, direction=self._direction, done=self._done)
+
+    def _next_frame(self) -> int:
+        return self._starts[self._direction] + (-self._done if self._directions[self._direction] else self._done)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -280,7 +378,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--point", metavar=_POINT, help="a click; LABEL 0 is background", **repeated)
     parser.add_argument("--box", metavar=_BOX, help="a box around the object", **repeated)
     parser.add_argument("--mask", metavar=_MASK, help="a mask image of the video's size", **repeated)
-    parser.add_argument("--void", type=int, metavar="LABEL", help="label of pixels of masks that belong to no object, as 255")
+    parser.add_argument("--void", type=label, metavar="LABEL", help="label of pixels of masks that belong to no object, as 255")
     parser.add_argument(
         "--value-range",
         type=_value_range,
@@ -288,7 +386,8 @@ def build_parser() -> argparse.ArgumentParser:
         help='what becomes black and white in grey frames of more than 8 bits, or "data" for the smallest and largest value in '
         "them; by default the range of their type",
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new folder for the results")
+    parser.add_argument("--output", metavar="DIR", type=given_path, required=True, help="a new folder for the results")
+    parser.add_argument("--resume", action="store_true", help="go on with what a run that was stopped left in --output")
     parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
     parser.add_argument("--precision", choices=list(PRECISIONS), help="of the matrix products; by default the config's")
     direction = parser.add_mutually_exclusive_group()
@@ -307,6 +406,18 @@ def _value_range(text: str) -> ValueRange:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f'expected two numbers, such as 0,4095, or "data", got {text!r}') from error
     return low, high
+
+
+def _device(text: str | None) -> str | int | None:
+    """A number is that of a GPU, as in Python."""
+    return int(text) if text and text.isdecimal() else text
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """All that the results depend on."""
+    files = [args.video, args.checkpoint, args.config]
+    states = {str(path): path.stat().st_mtime_ns for path in map(Path, filter(None, files)) if path.is_file()}
+    return {name: value for name, value in vars(args).items() if name not in ("output", "resume", "device")} | {"files": states}
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -347,24 +458,30 @@ def _run(args: argparse.Namespace) -> int:
     prompts = parse_prompts(args.point, args.box, args.mask, args.void)
     frames = open_frames(args.video, args.value_range)
     check_prompts(frames, prompts)
-    writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts)
+    writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts, _settings(args), args.resume)
     with torch.random.fork_rng(enabled=args.untrained, devices=[]):
         if args.untrained:
             log.info("--untrained: the weights are random, so that the masks mean nothing")
             torch.random.default_generator.manual_seed(args.seed)
-        predictor = build_i2v_video_predictor(args.config, args.checkpoint, args.device, hydra_overrides_extra=overrides)
-    state = predictor.init_state(frames, seed=args.seed)
-    add_prompts(predictor, state, prompts)
+        device = _device(args.device)
+        predictor = build_i2v_video_predictor(args.config, args.checkpoint, device, hydra_overrides_extra=overrides)
     directions = (False, True) if args.both else (args.reverse,)
     status = 0
-    try:
-        for result in track(predictor, state, directions, args.max_frames):
-            writer.add(*result)
-    except KeyboardInterrupt as interruption:
-        log.info("interrupted: writing what is finished")
-        status = _status(interruption)
-    finally:
-        writer.finish(state.loader.decoded)
+    with predictor.init_state(frames, seed=args.seed) as state:
+        add_prompts(predictor, state, prompts)
+        tracking = Tracking(predictor, state, directions, args.max_frames, writer.session)
+        try:
+            for result in tracking:
+                writer.add(*result)
+            writer.forget_progress()
+        except BaseException as error:
+            tracking.save()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            log.info("interrupted: writing what is finished; --resume goes on from there")
+            status = _status(error)
+        finally:
+            writer.finish(state.loader.decoded)
     if writer.num_frames:
         for obj_id in writer.empty_objects():
             log.warning("object %d: its mask is empty in every frame", obj_id)

@@ -65,7 +65,12 @@ def read_video(path: Path) -> list[np.ndarray]:
     return frames
 
 
-def check_results(output: Path, frames: list[int], num_frames: int = 12, obj_ids: tuple[int, ...] = (1,)) -> dict:
+PROGRESS = {".session.pt", ".frames.jsonl", ".settings.json"}
+
+
+def check_results(
+    output: Path, frames: list[int], num_frames: int = 12, obj_ids: tuple[int, ...] = (1,), stopped: bool = False
+) -> dict:
     """The results of the given frames are there, readable, and agree with each other; returns the JSON."""
     labels = read_masks(output)
     assert sorted(labels) == frames
@@ -87,7 +92,7 @@ def check_results(output: Path, frames: list[int], num_frames: int = 12, obj_ids
             np.testing.assert_array_equal(np.any(masks, axis=0), labels[frame] > 0)
             for obj_id, mask in zip(obj_ids, masks, strict=True):
                 assert mask[labels[frame] == obj_id].all()
-    assert not list(output.rglob(".*"))  # no temporary files
+    assert {path.name for path in output.rglob(".*")} == (PROGRESS if stopped else set())  # no temporary files
     return annotation
 
 
@@ -310,7 +315,7 @@ def test_output_is_a_file(caplog, png_folder, tmp_path):
 
 def test_frame_that_fails_in_mid_video_leaves_what_was_finished(caplog, checkpoint, broken_folder, tmp_path):
     check_error(caplog, [str(broken_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")], "00006.png")
-    check_results(tmp_path / "out", list(range(6)))
+    check_results(tmp_path / "out", list(range(6)), stopped=True)
 
 
 # --- interruptions --------------------------------------------------------------------------------------------------------
@@ -332,7 +337,7 @@ def test_interrupted_run_leaves_what_was_finished(
 
     monkeypatch.setattr(Tracker, "track", interrupted)
     assert main([str(png_folder), *TINY, *checkpoint, *arguments, "--output", str(tmp_path / "out")]) == status
-    check_results(tmp_path / "out", list(finished))
+    check_results(tmp_path / "out", list(finished), stopped=True)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
@@ -353,7 +358,7 @@ def test_stopped_process_leaves_what_was_finished(checkpoint, tiny_video, make_v
     assert 4 <= count < 1200
     # Stopped between the two, a frame's PNG is there, but it is not yet in the list.
     (tmp_path / "out" / "masks" / f"{count:05d}.png").unlink(missing_ok=True)
-    check_results(tmp_path / "out", list(range(count)), num_frames=1200)
+    check_results(tmp_path / "out", list(range(count)), num_frames=1200, stopped=True)
 
 
 def test_interrupted_while_the_model_is_built(monkeypatch, caplog, png_folder, tmp_path):

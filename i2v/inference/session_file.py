@@ -1,0 +1,91 @@
+"""What a session remembers, in a file: tracking that was killed goes on from it as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from i2v.inference.memory_bank import FrameMemory, FrameOutput
+from i2v.inference.state import Prompt, TrackedObject, VideoState
+from i2v.modeling.memory.selector import MemorySelector
+from i2v.utils.checkpoints import read_checkpoint, save_checkpoint
+
+
+def save_session(state: VideoState, path: Path, near: Iterable[int], selector: MemorySelector, **progress: int) -> None:
+    """Write the objects of a session, with what tracking from some frames on needs of them.
+
+    Args:
+        state: the session.
+        path: of the file, which is written atomically.
+        near: indices of the frames from which tracking will go on.
+        selector: of the network, which knows how far back it looks.
+        progress: numbers that `load_session` gives back.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    reach = max(selector.reach, selector.max_pointers)
+    near = list(near)
+    objects = []
+    with state.in_use():
+        for obj in state.objects.values():
+            tracked = {t: output for t, output in obj.bank.tracked.items() if any(abs(t - frame) <= reach for frame in near)}
+            memories = {t: memory for t, memory in obj.bank.memories.items() if t in tracked or t in obj.bank.conditioning}
+            objects.append(
+                {
+                    "id": obj.obj_id,
+                    "prompts": {t: _plain(prompt) for t, prompt in obj.prompts.items()},
+                    "conditioning": {t: _plain(output) for t, output in obj.bank.conditioning.items()},
+                    "tracked": {t: _plain(output) for t, output in tracked.items()},
+                    "corrected": sorted(obj.bank.corrected),
+                    "memories": {t: _plain(memory) for t, memory in memories.items()},
+                }
+            )
+    save_checkpoint(path, {"objects": objects, "progress": progress})
+
+
+def load_session(state: VideoState, path: Path) -> dict[str, int]:
+    """Give a session the objects in a file of `save_session`, in place of its own.
+
+    Returns:
+        The numbers that were saved with them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is none of `save_session`; the message names it.
+    """
+    content = read_checkpoint(path)
+    objects = {}
+    try:
+        for entry in content["objects"]:
+            obj = objects[entry["id"]] = TrackedObject(entry["id"])
+            obj.prompts = _restored(Prompt, entry["prompts"], torch.device("cpu"))
+            obj.bank.conditioning = _restored(FrameOutput, entry["conditioning"], state.storage_device)
+            obj.bank.tracked = _restored(FrameOutput, entry["tracked"], state.storage_device)
+            obj.bank.corrected = set(entry["corrected"])
+            obj.bank.memories = _restored(FrameMemory, entry["memories"], state.storage_device)
+        progress = {name: int(value) for name, value in content["progress"].items()}
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not the file of a session: {error!r}") from error
+    with state.in_use():
+        state.objects.clear()
+        state.objects.update(objects)
+    return progress
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    """The attributes of a dataclass of tensors and numbers. Tensors are copied: a view would be saved with what it is of."""
+    values = {field.name: getattr(item, field.name) for field in fields(item)}
+    return {name: value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+
+
+def _restored(kind: type, frames: dict[int, dict[str, Any]], device: torch.device) -> dict[int, Any]:
+    """Dataclasses by frame of what `_plain` made of them."""
+    return {
+        t: kind(**{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()})
+        for t, values in frames.items()
+    }
