@@ -91,6 +91,8 @@ class I2VVideoPredictor:
             FileNotFoundError, NotADirectoryError, TypeError, ValueError: see `i2v.data.frames`; nothing was done then.
         """
         seed = whole_number(seed, "seed")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be from 0 to 2**63 - 1, not {seed}")
         encoder = self.model.image_encoder
         reach = self.model.memory_selector.reach
         # To correct the oldest of the last frames, those that it remembers are needed, and the window of each of them.

@@ -34,7 +34,7 @@ from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
-from i2v.utils.command_line import given_path, label
+from i2v.utils.command_line import given_path, label, whole_number
 from i2v.utils.files import atomic_write
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
@@ -394,7 +394,7 @@ def build_parser() -> argparse.ArgumentParser:
     direction.add_argument("--reverse", action="store_true", help="track backward from the last prompted frame")
     direction.add_argument("--both", action="store_true", help="track forward, then backward")
     parser.add_argument("--max-frames", type=int, help="track at most this many frames in a direction")
-    parser.add_argument("--seed", type=int, default=0, help="of the memory selection, and of --untrained weights")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the memory selection, and of --untrained weights")
     return parser
 
 

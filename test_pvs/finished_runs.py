@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from i2v.data.files import read_json
+from i2v.data.files import check_inside, read_json
 from i2v.data.scores import read_j_and_f
 from i2v.utils.json_form import NUMBER, require_form
 from test_pvs.interactive import mean_curve
@@ -116,6 +116,8 @@ def read_run(folder: Path) -> FinishedRun:
     require_form(results, _RESULTS, str(folder / RESULTS))
     videos, failures = results["videos"], frozenset(results["failures"]) - results["videos"].keys()
     require_form(videos, {str: _VIDEO[protocol]}, f"{folder / RESULTS}: 'videos'")
+    for name in videos:  # they are names of folders
+        check_inside(name, folder / RESULTS)
     if results["settings"] != settings:
         raise ValueError(f"{folder}: {RESULTS} is of a run with other settings than {SETTINGS}")
     if protocol == SEMI_SUPERVISED:

@@ -186,3 +186,16 @@ def test_arrays_as_they_come():
 def test_label_images_hold_objects_1_to_255():
     with pytest.raises(ValueError, match=r"objects 1 to 255, not \[300\]"):
         masks_to_labels(np.ones((1, 2, 2)), [300])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_out_of_range(seed, tiny_predictor, tiny_video):
+    with pytest.raises(ValueError, match=f"seed must be from 0 to .*not {seed}"):
+        tiny_predictor.init_state(tiny_video, seed=seed)
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 8, 3), (3, 8, 0, 3)])
+def test_frames_without_pixels(shape, tiny_predictor):
+    for video in (np.zeros(shape, np.uint8), list(np.zeros(shape, np.uint8)), iter(np.zeros(shape, np.uint8))):
+        with pytest.raises(ValueError, match="frame 0 has no pixels"):
+            tiny_predictor.init_state(video)

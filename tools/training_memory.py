@@ -21,7 +21,6 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
@@ -31,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.typed_config import build
 from i2v.utils.command_line import command_line, given_text
 from i2v.utils.json_form import require_form
 from train.cli import load_experiment
@@ -137,12 +137,12 @@ def step_memory(config: DictConfig, clips: int, frames: int, objects: int) -> St
     """Memory of the activations of a step with `objects` in each clip, with the costliest prompts: all rounds of clicks in as
     many frames as the config allows."""
     with torch.device("meta"):
-        model = instantiate(config.model)
-    prompts = instantiate(config.prompts)
+        model = build(config, "model")
+    prompts = build(config, "prompts")
     plan = prompts.costliest(frames)
     with like_a_gpu():
         rollout = ClipRollout(model.to_empty(device="cpu"), prompts, config.get("activation_checkpointing", False)).train()
-        loss = instantiate(config.loss)
+        loss = build(config, "loss")
         images = torch.empty(clips, frames, 3, model.image_size, model.image_size)
         masks = torch.empty(clips * objects, frames, model.image_size, model.image_size, dtype=torch.bool)
         video = torch.arange(clips * objects) // objects
@@ -209,7 +209,7 @@ def print_table(config: DictConfig) -> None:
     """Count all settings of `settings_of`, and print the table."""
     batches = batches_of(config)
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in instantiate(config.model).parameters())
+        parameters = sum(p.numel() for p in build(config, "model").parameters())
     print(f"weights, gradients, AdamW, DDP: {parameters * 4 * _NUMBERS_PER_PARAMETER / GIBI:.2f} GiB")
     print("\nGiB of activations: peak (kept after the forward pass)\n")
     titles = [f"{name}: {c} x {t} frames, {o} objects each" for name, (c, t, o) in batches.items()]

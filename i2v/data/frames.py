@@ -511,6 +511,8 @@ def _as_rgb(frame: Any, index: int, value_range: tuple[float, float] | None) -> 
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         what = f"{frame.dtype} array {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise ValueError(f"frame {index} must be a uint8 RGB array (H, W, 3) or a PIL image, got {what}")
+    if not frame.size:
+        raise ValueError(f"frame {index} has no pixels: its shape is {frame.shape}")
     return frame
 
 

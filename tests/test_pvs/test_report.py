@@ -234,7 +234,7 @@ def test_the_same_run_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert f"{first} and {second} have the same settings" in refused(tmp_path, caplog, [first, second])
 
 
-@pytest.mark.parametrize("name", ["a|b", "a\nb", 'a,"b"', "../../a", "$a$ [b] (c)"])
+@pytest.mark.parametrize("name", ["a|b", "a\nb", 'a,"b"', "$a$ [b] (c)"])
 def test_odd_names_survive(name: str, tmp_path: Path) -> None:
     folders = [
         write_run(tmp_path / "run", "online", {name: [[40.0] * 8], "two": [[50.0] * 8]}, config=name, dataset=name),
@@ -251,6 +251,13 @@ def test_odd_names_survive(name: str, tmp_path: Path) -> None:
     assert all((output / unquote(link)).is_file() for link in links)
     assert all(not re.search(r"[\s()]", link) for link in links)
     assert {path.parent for path in tmp_path.rglob("*.png")} == {output}
+
+
+@pytest.mark.parametrize("name", ["../../a", "/tmp/a", ""])
+def test_names_that_lead_elsewhere(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_run(tmp_path / "run", "online", {name: [[40.0] * 8]})
+    assert report.main([str(folder), "--output", str(tmp_path / "report")]) == 1
+    assert f"results.json names {name!r}: expected a path inside of its folder" in caplog.text
 
 
 @pytest.fixture(scope="module")
