@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import weakref
@@ -137,8 +138,18 @@ class VideoFile(Frames):
 
 
 _OPEN: weakref.WeakSet[VideoFile] = weakref.WeakSet()
+
+
+def _begin_after_fork() -> None:
+    """What the parent process has open stays as it is: closing it, or collecting what is left of it, would wait for threads that
+    are not there."""
+    gc.freeze()
+    for video in _OPEN:
+        video.abandon()
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=lambda: [video.abandon() for video in _OPEN])
+    os.register_at_fork(after_in_child=_begin_after_fork)
 
 
 def iterate_frames(
