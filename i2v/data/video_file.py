@@ -141,8 +141,8 @@ _OPEN: weakref.WeakSet[VideoFile] = weakref.WeakSet()
 
 
 def _begin_after_fork() -> None:
-    """What the parent process has open stays as it is: closing it, or collecting what is left of it, would wait for threads that
-    are not there."""
+    """What the parent process has open stays as it is: closing it, or collecting what is left of it, would wait for threads
+    that are not there."""
     gc.freeze()
     for video in _OPEN:
         video.abandon()
