@@ -417,9 +417,9 @@ BOMBS = {
 @pytest.fixture
 def limits() -> Iterator[None]:
     """Within two seconds."""
-    started = time.monotonic()
+    started = time.process_time()
     yield
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.usefixtures("limits")
