@@ -48,6 +48,19 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def usable_device(device: str | int | torch.device | None = None) -> torch.device:
+    """A device on which PyTorch can work, by default the first that there is.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device = default_device() if device is None else device
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
+        raise ValueError(f"cannot use the device {str(device)!r}: {error}") from error
+
+
 def known_configs() -> list[str]:
     """Names of the packaged configs."""
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
@@ -136,7 +149,8 @@ def shipped_checkpoint(config: DictConfig) -> Path | None:
     """The weights that come with a packaged config ("checkpoint" in it), or None.
 
     Raises:
-        FileNotFoundError: they are not there. ConfigError: "checkpoint" is no name.
+        FileNotFoundError: they are not there.
+        ConfigError: "checkpoint" is no name.
     """
     name = section(str | None, config, "checkpoint", default=None)
     if name is None:
@@ -160,9 +174,12 @@ def build_i2v(
     """Build the network.
 
     Args:
-        config_file: see `load_config`. ckpt_path: weights; by default those that come with the config, and where there are
-            none the network is untrained ("checkpoint=null" in the overrides leaves it so in any case).
-        device: by default CUDA, then MPS, then the CPU. mode: "eval" or "train".
+        config_file: see `load_config`.
+        ckpt_path: weights; by default those that come with the config, and where there are none the network is untrained
+            ("checkpoint=null" in the overrides leaves it so in any case).
+        device: by default CUDA, then MPS, then the CPU.
+        mode: "eval" or "train".
+        hydra_overrides_extra: such as "model.memory_selector.mode=greedy".
         trusted: False for a config that somebody else wrote; see `load_config`.
 
     Raises:
@@ -186,7 +203,8 @@ def build_i2v_video_predictor(
 
     Args:
         config_file: "i2v-lite" (its weights come along), "i2v-infer" (the published model), or a path; see `load_config`.
-        ckpt_path: weights; see `build_i2v`. device: by default CUDA, then MPS, then the CPU.
+        ckpt_path: weights; see `build_i2v`.
+        device: by default CUDA, then MPS, then the CPU.
         mode: "eval"; "train" leaves dropout on.
         hydra_overrides_extra: such as "model.memory_selector.mode=greedy" or "predictor.precision=bf16".
         apply_postprocessing: False for no choice among several masks by stability, no binary masks in the memory of prompted
@@ -223,11 +241,7 @@ def _build_model(
 ) -> SAMI2V:
     if mode not in ("eval", "train"):
         raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
-    device = default_device() if device is None else device
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
-        raise ValueError(f"cannot use the device {str(device)!r}: {error}") from error
+    device = usable_device(device)
     model: SAMI2V = build(config, "model", kind=SAMI2V)
     # An empty path is one that is missing.
     path = shipped_checkpoint(config) if ckpt_path is None else ckpt_path

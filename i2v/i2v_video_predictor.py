@@ -247,7 +247,7 @@ class I2VVideoPredictor:
         for obj in state.objects.values():
             # Nobody can ask for the masks of earlier frames any more, and the oldest frame that can be corrected does not look
             # back to them.
-            obj.forget_tracked(frame_idx - selector.reach - max(selector.reach, selector.max_pointers))
+            obj.forget_tracked(frame_idx - selector.reach - selector.look_back)
         return result
 
     @in_session

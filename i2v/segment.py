@@ -36,6 +36,7 @@ from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
 from i2v.utils.command_line import given_path, label, whole_number
 from i2v.utils.files import atomic_write
+from i2v.utils.json_form import differences
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
 
@@ -217,8 +218,8 @@ class ResultWriter:
     def _resume(self, settings: dict[str, Any]) -> None:
         with named_errors(self._settings):
             old, new = read_json(self._settings), json.loads(json.dumps(settings))
-            if other := [f"{key} was {old.get(key)!r}, is {new[key]!r}" for key in new if old.get(key) != new[key]]:
-                raise ValueError(f"{self._settings} is of a run with other settings: {'; '.join(other)}")
+            if other := differences(old, new):
+                raise ValueError(f"{self._settings} is of a run with other settings: {other}")
         if not self.session.exists():  # it was killed at once
             self._log.unlink(missing_ok=True)
             return

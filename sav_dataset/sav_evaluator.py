@@ -70,7 +70,8 @@ class VideoResult:
     """Scores of a video's objects, by their names (numbers of at least three digits).
 
     Attributes:
-        masks_read: predicted images that were scored. masks_filled: those of them with an object in them.
+        masks_read: predicted images that were scored.
+        masks_filled: those of them with an object in them.
     """
 
     name: str

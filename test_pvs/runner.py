@@ -39,7 +39,7 @@ from i2v.utils.command_line import (
     whole_number,
 )
 from i2v.utils.files import atomic_write, whole_folder
-from i2v.utils.json_form import require_form
+from i2v.utils.json_form import differences, require_form
 from i2v.utils.processes import children_end_at_errors, start_worker, worker_died
 from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
 from test_pvs.systems import SYSTEMS, SystemSettings, VideoSystem, build_system, recorded_settings
@@ -59,7 +59,8 @@ class Run:
 
     Attributes:
         protocol: a function at the top of a module, because workers import it. options: its own, as they go into JSON.
-        dataset, data, void: see `read_dataset`. output: folder of the results.
+        dataset, data, void: see `read_dataset`.
+        output: folder of the results.
     """
 
     protocol: Protocol
@@ -207,9 +208,8 @@ def _compare(output: Path, settings: dict[str, Any]) -> None:
     path = output / SETTINGS
     old, new = read_json(path), settings
     require_form(old, dict, str(path))
-    other = [f"{key} was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
-    if other:
-        raise ValueError(f"{output} holds a run with other settings ({'; '.join(other)}): take another folder")
+    if other := differences(old, new):
+        raise ValueError(f"{output} holds a run with other settings ({other}): take another folder")
 
 
 def _share(run: Run, claim: Callable[[], None], todo: deque[str], devices: Sequence[str]) -> dict[str, str]:

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from count_flops import COMPONENTS, around_components, build_meta_model, count_macs, format_table
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
-from i2v.build_i2v import default_device, known_configs
+from i2v.build_i2v import known_configs, usable_device
 from i2v.data.frames import Frames
 from i2v.modeling.layers import PRECISIONS, tiled_attention
 from i2v.modeling.memory.selector import MemorySelector
@@ -105,20 +105,6 @@ def now(device: torch.device) -> float:
     elif device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter()
-
-
-def usable_device(name: str | None) -> torch.device:
-    """A device, by default the first that there is.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    try:
-        device = torch.device(name or default_device())
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
-        raise ValueError(f"cannot use the device {name!r}: {error}") from error
-    return device
 
 
 def start_tracking(predictor: I2VVideoPredictor, num_objects: int) -> Iterator[tuple[int, list[int], torch.Tensor]]:

@@ -71,7 +71,8 @@ def compare(gt_root: Path, pred_root: Path, attempts: int) -> None:
     """Print the times of both evaluators, their ratio and the largest difference of their scores.
 
     Raises:
-        ValueError: the predictions are not complete, or have another size. FileNotFoundError: the tests are not here.
+        ValueError: the predictions are not complete, or have another size.
+        FileNotFoundError: the tests are not here.
     """
     oracle = load_oracle()
     evaluate(gt_root, pred_root, strict=True)  # what the straightforward one expects

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from i2v.modeling.layers import autocast
 from i2v.utils.checkpoints import check_names, checked_weights, read_checkpoint, save_checkpoint
 from i2v.utils.process_memory import peak_memory
+from i2v.utils.processes import end_with_parent
 from train.dataset.mixture import Batch, MixtureDataset
 from train.losses import ClipLoss
 from train.model.rollout import ClipRollout, PromptedFrame
@@ -34,7 +35,7 @@ from train.optimizer import OptimizerSettings, build_optimizer
 from train.utils.log import TrainingLog
 from train.utils.processes import Processes
 from train.utils.seeds import derive_seed, seeded
-from train.utils.signals import StopRequest, deaf_children, end_with_parent, kill_children
+from train.utils.signals import StopRequest, deaf_children, kill_children
 from train.validation import Validation, validate
 
 log = logging.getLogger(__name__)
@@ -219,7 +220,7 @@ class Trainer:
             generator=torch.Generator().manual_seed(self.seed),
             # Forking a process that runs threads, as this one does, can hang it.
             multiprocessing_context="spawn" if num_workers else None,
-            worker_init_fn=end_with_parent,
+            worker_init_fn=_start_reader,
         )
         with deaf_children(workers):
             batches = iter(loader)
@@ -488,3 +489,8 @@ class Trainer:
         timed_out = minutes is not None and time.monotonic() - started > 60 * minutes
         stop = torch.tensor(float(self._stop_request.made is not None or timed_out), device=self.processes.device)
         return bool(self.processes.sum(stop) > 0)
+
+
+def _start_reader(_: int) -> None:
+    """Start of a process that reads data; the DataLoader gives its number."""
+    end_with_parent()

@@ -22,7 +22,17 @@ import numpy as np
 from PIL import Image
 
 from i2v.data.files import gaps, in_frame_order, listed, scan, warn_once
-from i2v.data.images import IMAGE_SUFFIXES, ValueRange, check_value_range, kind_of, read_rgb, to_rgb, upright_size, value_bounds
+from i2v.data.images import (
+    IMAGE_SUFFIXES,
+    ValueRange,
+    check_value_range,
+    chosen_kind,
+    kind_of,
+    read_rgb,
+    to_rgb,
+    upright_size,
+    value_bounds,
+)
 from i2v.utils.files import read_each
 
 # Decoded frames that a source keeps: at most so many bytes of them, 40 frames at 1080p.
@@ -372,22 +382,22 @@ class UnchangedFiles:
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._states = {path: self._state(path) for path in paths}
+        self._states: dict[Path, tuple[int, int]] = {}
+        for path in paths:
+            self.check(path)
 
     def check(self, path: Path) -> None:
         """Raise a ValueError if a file is there, but not what it was."""
-        state = self._state(path) if path.exists() else None
-        if state is not None and state != self._states.setdefault(path, state):
+        if not path.exists():
+            return
+        status = path.stat()
+        state = status.st_size, status.st_mtime_ns
+        if state != self._states.setdefault(path, state):
             raise ValueError(f"{path} was changed since the video was opened: open the video again")
 
     def forget(self, path: Path) -> None:
         """Take the file for what it will be at the next check."""
         self._states.pop(path, None)
-
-    @staticmethod
-    def _state(path: Path) -> tuple[int, int]:
-        status = path.stat()
-        return status.st_size, status.st_mtime_ns
 
 
 class ForkSafeLock:
@@ -479,7 +489,7 @@ def frame_paths(folder: Path) -> list[Path]:
         if others:
             found = f"it holds other {'files' if files else 'folders'} ({(files or others)[0].name}, ...)"
         raise ValueError(f"no JPEG or PNG frames in {folder}, nor others of the kinds that are read ({_KINDS}): {found}")
-    kind = _kind_of_frames(folder, kinds)
+    kind = chosen_kind(folder, kinds, "JPEG", "frames")  # beside JPEGs there may be a mask for each of them
     paths = in_frame_order(kinds.pop(kind))
     if broken:
         raise ValueError(f"{folder} has links to files that are not there: {listed(broken)}")
@@ -491,15 +501,6 @@ def frame_paths(folder: Path) -> list[Path]:
         plural = "s" if len(after) > 1 else ""
         warn_once(f"{folder}: the numbers have {len(after)} gap{plural}, after {listed(after)}; the video goes on there")
     return paths
-
-
-def _kind_of_frames(folder: Path, kinds: dict[str, list[Path]]) -> str:
-    """Which of several kinds of images are frames: JPEG, beside which there may be a mask for each of them."""
-    jpegs = len(kinds.get("JPEG", ()))
-    if len(kinds) > 1 and any(len(images) > jpegs for images in kinds.values()):
-        found = "; ".join(f"{len(images)} {kind} ({images[0].name}, ...)" for kind, images in kinds.items())
-        raise ValueError(f"{folder} has images of several kinds: {found}. Leave only the frames in it")
-    return "JPEG" if jpegs else next(iter(kinds))
 
 
 def _as_rgb(frame: Any, index: int, value_range: tuple[float, float] | None) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _MAX_PIXELS = 100_000_000
 # So few look like one.
 _FEW_GREYS = 16
+# The kinds of chunks with texts in PNG files, and the key of the text that holds EXIF data.
+_TEXTS, _EXIF_KEY = (b"zTXt", b"tEXt", b"iTXt"), b"Raw profile type exif"
 _UPRIGHT = 1
 _BITS_PER_SAMPLE = 258
 _SIDEWAYS = (5, 6, 7, 8)
@@ -134,9 +136,9 @@ def is_deep(image: Image.Image) -> bool:
 def deep_colours(image: Image.Image) -> np.ndarray | None:
     """The colours of an image file of 16 bits per channel, of which Pillow keeps 8: (H, W, 3) uint16 RGB, not turned upright;
     None for any other image."""
-    path = getattr(image, "filename", "")
-    if not path or is_deep(image) or not _has_deep_channels(image):
+    if not has_deep_colours(image):
         return None
+    path = image.filename
     values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
         raise ValueError(f"{path} has 16 bits per channel in a form that cannot be read: save it with 8")
@@ -145,7 +147,10 @@ def deep_colours(image: Image.Image) -> np.ndarray | None:
     return np.ascontiguousarray(values[..., 2::-1])
 
 
-def _has_deep_channels(image: Image.Image) -> bool:
+def has_deep_colours(image: Image.Image) -> bool:
+    """Whether an image is of a file that is not grey, of 16 bits per channel."""
+    if not getattr(image, "filename", "") or is_deep(image):
+        return False
     if image.format == "PNG":
         with Path(image.filename).open("rb") as file:
             return file.read(25)[24:] == b"\x10"  # the header's bit depth
@@ -159,7 +164,28 @@ def is_plain(path: Path) -> bool:
         ValueError: see `open_image`.
     """
     with open_image(path) as image:
-        return not is_deep(image) and deep_colours(image) is None and _orientation(image) == _UPRIGHT
+        return not is_deep(image) and not has_deep_colours(image) and _orientation(image) == _UPRIGHT
+
+
+def chosen_kind(folder: Path, kinds: Mapping[str, Sequence[Path]], preferred: str, what: str) -> str | None:
+    """Which of several kinds of images in a folder count: the preferred one, unless others outnumber it.
+
+    Args:
+        folder: for the message.
+        kinds: the images by kind.
+        preferred: where it is there.
+        what: is wanted, for the message: frames or masks.
+
+    Returns:
+        The kind; None if there are no images.
+
+    Raises:
+        ValueError: there are several kinds, and more images of another one than of the preferred one.
+    """
+    if len(kinds) > 1 and len(kinds.get(preferred, ())) < max(map(len, kinds.values())):
+        found = ", ".join(f"{len(images)} {kind} ({images[0].name}, ...)" for kind, images in kinds.items())
+        raise ValueError(f"{folder} has images of several kinds: {found}. Leave only the {what} in it")
+    return preferred if preferred in kinds else next(iter(kinds), None)
 
 
 def check_value_range(value_range: ValueRange) -> ValueRange:
@@ -238,13 +264,10 @@ def _png_has_exif(path: Path) -> bool:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
-            if kind == b"eXIf" or (
-                kind in (b"zTXt", b"tEXt", b"iTXt") and file.read(min(length, 22)).startswith(b"Raw profile type exif")
-            ):
+            key = file.read(min(length, len(_EXIF_KEY))) if kind in _TEXTS else b""
+            if kind == b"eXIf" or key == _EXIF_KEY:
                 return True
-            if kind in (b"zTXt", b"tEXt", b"iTXt"):
-                length -= min(length, 22)
-            file.seek(length + 4, 1)
+            file.seek(length - len(key) + 4, 1)
     return False
 
 

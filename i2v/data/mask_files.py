@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from i2v.data.files import entries, listed, natural_key, warn_once
-from i2v.data.images import deep_colours, kind_of, open_image, upright
+from i2v.data.images import chosen_kind, has_deep_colours, kind_of, open_image, upright
 from i2v.utils.files import atomic_write
 from i2v.utils.numbers import whole_number
 
@@ -96,7 +96,8 @@ def check_void(void: int | None) -> int | None:
         The label, as an int, or None where there is none.
 
     Raises:
-        TypeError: it is no integer. ValueError: it is not a label, from 1 to 65535.
+        TypeError: it is no integer.
+        ValueError: it is not a label, from 1 to 65535.
     """
     if void is None:
         return None
@@ -162,12 +163,8 @@ def mask_paths(folder: Path) -> dict[str, Path]:
     for path in entries(folder):
         kinds.setdefault(kind_of(path), []).append(path)
     kinds.pop(None, None)
-    masks = kinds.get("PNG", [])
-    if len(kinds) > 1 and len(masks) < max(map(len, kinds.values())):
-        kind_names = ", ".join(f"{len(paths)} {kind} ({paths[0].name}, ...)" for kind, paths in kinds.items())
-        raise ValueError(f"{folder} has images of several kinds: {kind_names}. Leave only the masks in it")
     found: dict[str, Path] = {}
-    for path in masks or next(iter(kinds.values()), []):
+    for path in kinds.get(chosen_kind(folder, kinds, "PNG", "masks"), []):
         if found.setdefault(path.stem, path) is not path:
             raise ValueError(f"{found[path.stem]} and {path.name} both are masks of frame {path.stem}")
     return {name: found[name] for name in sorted(found, key=natural_key)}
@@ -210,7 +207,7 @@ def _labels_of(image: Image.Image, lossy: bool, name: str) -> Image.Image:
         return image.convert("L")
     if image.mode in ("L", "I") or image.mode.startswith("I;16"):
         return _of_grey(image, lossy, name)
-    if deep_colours(image) is not None:
+    if has_deep_colours(image):
         raise ValueError(
             f"{name} is an image in colour of 16 bits: expected a palette or grey image, whose values are the labels"
         )
@@ -331,11 +328,11 @@ def _of_colours(pixels: np.ndarray, lossy: bool, name: str) -> Image.Image:
     if not lossy and _num_flat_colours(pixels) > 1:
         raise ValueError(_UNKNOWN_COLOURS.format(name))
     brightness = pixels.max(axis=2)
-    inside = brightness >= (int(brightness.max()) + 1) // 2
+    inside = bright = brightness >= (int(brightness.max()) + 1) // 2
     if lossy and (core := cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8)).view(bool)).any():
         inside = core  # compression mixes the colours at the edges
     hues = pixels[inside] * (255 / brightness[inside, None])
-    if not same_colour(hues.min(axis=0), hues.max(axis=0)) or (lossy and _has_other_hues(pixels, brightness, hues)):
+    if not same_colour(hues.min(axis=0), hues.max(axis=0)) or (lossy and _has_other_hues(pixels, bright, hues)):
         raise ValueError(_UNKNOWN_COLOURS.format(name))
     labels = _of_grey(Image.fromarray(brightness), lossy, name)
     if len(labels_in(labels)) > 1:
@@ -353,10 +350,15 @@ def _num_flat_colours(pixels: np.ndarray) -> int:
     return sum(not (abs(colours[:i] - colour) <= 1).all(axis=1).any() for i, colour in enumerate(colours))
 
 
-def _has_other_hues(pixels: np.ndarray, brightness: np.ndarray, hues: np.ndarray) -> bool:
-    """Whether an image in colour that was compressed with loss has a small object in another hue than most of it."""
-    bright = brightness >= (int(brightness.max()) + 1) // 2
-    own = pixels * (255 / np.maximum(brightness, 1)[..., None])
+def _has_other_hues(pixels: np.ndarray, bright: np.ndarray, hues: np.ndarray) -> bool:
+    """Whether an image in colour that was compressed with loss has a small object in another hue than most of it.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        bright: (H, W) bool, where there are objects.
+        hues: (N, 3), of most of it, at full brightness.
+    """
+    own = pixels * (255 / np.maximum(pixels.max(axis=2), 1)[..., None])
     other = bright & (abs(own - np.median(hues, axis=0)) > 1.5 * _SHADES).any(axis=2)
     return bool(cv2.erode(other.astype(np.uint8), np.ones((3, 3), np.uint8)).any())
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from i2v.data.files import named_errors
+from i2v.utils.files import require_regular_file
 
 # Stands in the table's first line, in place of an object, where the first and the last frame are scored, too.
 ALL_FRAMES = "all"
@@ -43,8 +44,8 @@ def read_j_and_f(path: Path) -> dict[str, list[float]]:
         ValueError: the table cannot be read, or is of all frames, the first and the last one included.
     """
     scores: defaultdict[str, list[float]] = defaultdict(list)
-    if not path.is_file():  # a FIFO would be waited for
-        raise ValueError(f"no such file: {path}")
+    with named_errors(path):
+        require_regular_file(path)
     with named_errors(path), path.open(newline="", encoding="utf-8") as file:
         lines = csv.reader(file, skipinitialspace=True)
         try:

@@ -53,8 +53,6 @@ class VideoFile(Frames):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = str(path)
-        if not self.path.exists():
-            raise FileNotFoundError(f"no such video: {path}")
         self._unchanged = UnchangedFiles([self.path])
         self._timestamps, self.frames_per_second = _scan(self.path)
         self.num_frames = len(self._timestamps)

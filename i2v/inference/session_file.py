@@ -28,12 +28,15 @@ def save_session(state: VideoState, path: Path, near: Iterable[int], selector: M
     Raises:
         OSError: it cannot be written.
     """
-    reach = max(selector.reach, selector.max_pointers)
     near = list(near)
     objects = []
     with state.in_use():
         for obj in state.objects.values():
-            tracked = {t: output for t, output in obj.bank.tracked.items() if any(abs(t - frame) <= reach for frame in near)}
+            tracked = {
+                t: output
+                for t, output in obj.bank.tracked.items()
+                if any(abs(t - frame) <= selector.look_back for frame in near)
+            }
             memories = {t: memory for t, memory in obj.bank.memories.items() if t in tracked or t in obj.bank.conditioning}
             objects.append(
                 {

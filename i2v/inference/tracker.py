@@ -160,8 +160,8 @@ class Tracker:
 
     def _plan(self, state: VideoState, obj: TrackedObject, frame: int, reverse: bool) -> MemoryPlan:
         selector = self.model.memory_selector
-        reach = max(selector.reach, selector.max_pointers)
-        near = range(frame + 1, frame + reach + 1) if reverse else range(max(frame - reach, 0), frame)
+        span = selector.look_back
+        near = range(frame + 1, frame + span + 1) if reverse else range(max(frame - span, 0), frame)
         return selector.plan(
             state.time(frame, reverse),
             conditioning=[state.time(f, reverse) for f in obj.bank.conditioning if f != frame],

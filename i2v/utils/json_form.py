@@ -16,6 +16,13 @@ _NAMES = {
 }
 
 
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What differs in two objects, such as the settings of two runs, for a message; empty if nothing does."""
+    return "; ".join(
+        f"{key} was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)
+    )
+
+
 def require_form(value: Any, form: Any, where: str) -> None:
     """Check the form of what `json.loads` returned.
 

@@ -102,6 +102,13 @@ def start_worker(start: Callable[[], None] | None = None) -> None:
         start: is called at the end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    if start is not None:
+        start()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it ends, even if that is killed: it would wait for its queue for ever."""
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
@@ -109,5 +116,3 @@ def start_worker(start: Callable[[], None] | None = None) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    if start is not None:
-        start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ class VOSFolder(ClipDataset):
         self.max_stride = max_stride
         self.void = check_void(void)
         self.value_range = check_value_range(value_range)
+        self._found_bounds: dict[str, tuple[float, float] | None] = {}
         self.names = find_samples(self.annotations, ("",), file_list)
         folders = (self.frames / name for name in self.names)
         images = (path for folder in folders if folder.is_dir() for path in entries(folder) if kind_of(path))
@@ -90,7 +92,7 @@ class VOSFolder(ClipDataset):
             )
         chosen = [names[position] for position in positions]
         with sample_errors(self.frames / name):
-            bounds = value_bounds(paths) if self.value_range == "data" else self.value_range
+            bounds = self._bounds(name, paths)
         frames = [self._read_frame(paths[indices[name]], bounds) for name in chosen]
         with sample_errors(self.frames / name):
             stacked = stack_frames(frames)
@@ -98,6 +100,14 @@ class VOSFolder(ClipDataset):
         with sample_errors(folder):
             masks = np.stack([annotations.masks(name, objects, size) for name in chosen])
         return RawClip(folder.as_posix(), stacked, torch.from_numpy(masks))
+
+    def _bounds(self, name: str, paths: Sequence[Path]) -> tuple[float, float] | None:
+        """The values that become black and white in a video, all of whose frames are looked at only once."""
+        if self.value_range != "data":
+            return self.value_range
+        if name not in self._found_bounds:
+            self._found_bounds[name] = value_bounds(paths)
+        return self._found_bounds[name]
 
     @staticmethod
     def _read_frame(path: Path, value_range: tuple[float, float] | None) -> np.ndarray:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -63,15 +61,3 @@ def kill_children(children: list[BaseProcess]) -> None:
             child.join()
     finally:
         signal.signal(signal.SIGCHLD, former)
-
-
-def end_with_parent(_: int) -> None:
-    """For `worker_init_fn` of a DataLoader: the worker ends when the process that trains is killed. By itself it would wait for
-    ever for a queue to be read."""
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

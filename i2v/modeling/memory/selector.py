@@ -100,6 +100,11 @@ class MemorySelector:
         """How far back a memory of a tracked frame can be used, in frames."""
         return self.num_tracked if self.mode == "consecutive" else self.global_reach
 
+    @property
+    def look_back(self) -> int:
+        """How far back a memory or a pointer of a tracked frame can be used, in frames."""
+        return max(self.reach, self.max_pointers)
+
     def plan(
         self,
         time: int,
