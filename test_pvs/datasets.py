@@ -38,8 +38,9 @@ from i2v.data.files import (
 from i2v.data.frames import ImageFolder
 from i2v.data.mask_files import check_void
 from i2v.data.masklets import ANNOTATION_STRIDE
-from i2v.utils.command_line import command_line, given_text, label
+from i2v.utils.command_line import command_line, given_path, given_text, label
 from i2v.utils.files import whole_folder
+from i2v.utils.json_form import require_form
 from i2v.utils.numbers import whole_number
 
 log = logging.getLogger("test_pvs.datasets")
@@ -302,6 +303,23 @@ def videos_by_name(dataset: str, root: Path, void: int | None = None) -> dict[st
     return {video.name: video for video in read_dataset(dataset, root, void=void)}
 
 
+def require_same_labels(settings: Path, dataset: str, void: int | None) -> None:
+    """Make sure that a run read the masks as they are going to be read now. The folder may be another one: data sets move.
+
+    Args:
+        settings: settings.json of the run. dataset, void: see `read_dataset`.
+
+    Raises:
+        ValueError: the run was of another data set or void label, or the file is not one of a run.
+    """
+    found = read_json(settings)
+    require_form(found, {"dataset": str}, str(settings))
+    require_form(found.get("void"), (int, type(None)), f"{settings}: 'void'")
+    for name, value in (("dataset", dataset), ("void", void)):
+        if found.get(name) != value:
+            raise ValueError(f"{settings}: the run's {name} is {found.get(name)}, not {value}: give the same one as it had")
+
+
 def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str]:
     """What is missing or odd in a data set, one message each (see `EvaluationVideo.problems`)."""
     found = [f"{video.name}: {problem}" for video in tqdm(videos, unit="video") for problem in video.problems(thorough)]
@@ -402,10 +420,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--thorough", action="store_true", help="with --check: decode every frame")
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
     parser.add_argument("--void", type=label, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
+    parser.add_argument(
+        "--settings", type=given_path, metavar="FILE", help="settings.json of a run whose data set and void label must be these"
+    )
     args = parser.parse_args(arguments)
     if args.export and args.thorough:
         parser.error("--thorough belongs to --check")
     dataset, root, *output = args.check or args.export
+    if args.settings:
+        require_same_labels(args.settings, dataset, args.void)
     videos = read_dataset(dataset, root, args.videos, args.void)
     found = export_ground_truth(videos, Path(output[0])) if output else check(videos, args.thorough)
     print(*found, sep="\n", end="\n" if found else "")  # noqa: T201

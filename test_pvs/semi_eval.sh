@@ -24,9 +24,11 @@ fail() {
 
 rm -rf "$OUT/ground_truth.new" # of an evaluation that was killed
 exported=0
+settings=$OUT/settings.json
+[ -f "$settings" ] || settings= # of masks that another program has made
 # shellcheck disable=SC2086 # VIDEOS is a list
 unusable=$("${PYTHON:-python}" -m test_pvs.datasets --export "$DATASET" "$DATA" "$OUT/ground_truth.new" \
-  ${VIDEOS:+--videos $VIDEOS} ${VOID:+--void "$VOID"}) || exported=$?
+  ${VIDEOS:+--videos $VIDEOS} ${VOID:+--void "$VOID"} ${settings:+--settings "$settings"}) || exported=$?
 [ -d "$OUT/ground_truth.new" ] || fail "$exported"
 scored=0
 # It replaces the table when it is complete.

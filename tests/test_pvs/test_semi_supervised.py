@@ -599,9 +599,15 @@ def test_a_failed_evaluation_sets_the_one_before_aside(data: Path, tmp_path: Pat
     assert run(data, tmp_path / "gm") == 0
     assert run_script("semi_eval.sh", tmp_path, "-n", "1", **where).returncode == 0
     table = (tmp_path / "gm/masks/results.csv").read_text()
-    for variables in ({"VIDEOS": "three"}, {"DATA": "nowhere"}):
+    for variables, message in (
+        ({"VIDEOS": "three"}, "has no video three"),
+        ({"DATA": "nowhere"}, "no such folder: nowhere"),
+        ({"VOID": "255"}, "settings.json: the run's void is None, not 255"),
+        ({"DATASET": "youtubevos"}, "settings.json: the run's dataset is mose, not youtubevos"),
+    ):
         done = run_script("semi_eval.sh", tmp_path, "-n", "1", **{**where, **variables})
         assert done.returncode == 1
+        assert message in done.stderr
         assert not (tmp_path / "gm/masks/results.csv").exists()
         assert (tmp_path / "gm/masks/results.old.csv").read_text() == table
     assert run_script("semi_eval.sh", tmp_path, "-n", "1", **where).returncode == 0
