@@ -200,7 +200,8 @@ class I2VVideoPredictor:
         Args:
             start_frame_idx: by default the first prompted frame in the direction of tracking.
             max_frame_num_to_track: frames to go beyond the start; all by default.
-            reverse: track backward.
+            reverse: track backward. Time counts from the last frame then, so that an iterator is read to its end first: one
+                without an end can only be tracked forward.
 
         Yields:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).

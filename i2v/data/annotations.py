@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from i2v.data.files import entries, listed, natural_key, subfolders
-from i2v.data.mask_files import MASK_VALUE, MAX_LABEL, labels_in, mask_paths, open_labels, read_mask, same_colour
+from i2v.data.mask_files import MASK_VALUE, MAX_LABEL, Found, labels_in, mask_paths, open_labels, read_mask, same_colour
 from i2v.data.rle import decode_mask
 from i2v.utils.files import read_each
 
@@ -132,7 +132,7 @@ class LabelImages(Annotations):
             return self._latest[2]
         path = self.paths[frame]
         image = open_labels(path, self.void)
-        if (colour := image.info.get("colour")) is not None:
+        if (colour := image.info.get(Found.COLOUR)) is not None:
             first, known = self._colour = self._colour or (path, colour)
             if not same_colour(colour, known):
                 raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,14 @@ _UNKNOWN_COLOURS = (
 )
 
 
+class Found(Enum):
+    """Keys of what `open_labels` keeps in the `info` of its images, where a file's own texts end up, too."""
+
+    LABELS = 0  # a list, see `labels_in`
+    COLOUR = 1  # (R, G, B) of an object that DAVIS' palette has no label for
+    THRESHOLDED = 2  # True: the values of the file were not labels
+
+
 def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Image.Image:
     """Read a label image, or a mask as one. What it holds is decided in this order:
 
@@ -61,8 +70,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
 
     Returns:
         A decoded image of mode P or L, or I where labels are larger than 255, whose values are the labels; 0 is background. It
-        is turned upright as its EXIF data say. `info["colour"]` is the colour (R, G, B) of an object that DAVIS' palette has
-        no label for.
+        is turned upright as its EXIF data say. Its `info` has what is `Found`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -70,7 +78,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
     """
     void = check_void(void)
     if isinstance(source, Image.Image):
-        labels = _labels_of(upright(source), source.format in _LOSSY, "the mask")
+        labels = _labels_of(upright(source).copy(), source.format in _LOSSY, "the mask")
     else:
         try:
             with open_image(source) as image:
@@ -78,7 +86,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
                 labels = _labels_of(upright(image), image.format in _LOSSY, str(source))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no such mask: {source}") from error
-    if void is None or labels.info.get("thresholded"):  # 255 is what the threshold made then
+    if void is None or labels.info.get(Found.THRESHOLDED):  # 255 is what the threshold made then
         return labels
     if labels_in(labels) == [void] == [MASK_VALUE]:
         what = "a mask" if isinstance(source, Image.Image) else f"{Path(source).parent}: a mask"
@@ -86,6 +94,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
     if labels.mode == "I":
         values = np.asarray(labels)
         return Image.fromarray(np.where(values == void, 0, values))
+    labels.info.pop(Found.LABELS, None)
     return labels.point([0 if value == void else value for value in range(256)])
 
 
@@ -139,7 +148,12 @@ def require_one_object(image: Image.Image, name: str | Path, void: int | None = 
 
 
 def labels_in(image: Image.Image) -> list[int]:
-    """The labels in an image of `open_labels`, in order, without 0."""
+    """The labels in an image of `open_labels`, or in a part of it around all objects, in order, without 0."""
+    known: list[int] | None = image.info.get(Found.LABELS)
+    return _find_labels(image) if known is None else known
+
+
+def _find_labels(image: Image.Image) -> list[int]:
     if image.mode == "I":
         return [int(label) for label in np.unique(np.asarray(image)) if label]
     box = image.getbbox()  # most of a mask is background, which need not be looked at twice
@@ -235,9 +249,11 @@ def _only_background_is_transparent(image: Image.Image) -> bool:
 def _is_grey_picture(image: Image.Image) -> bool:
     """Whether a palette image is a grey one, for which some program chose a palette, rather than one of labels."""
     colours = np.reshape(image.getpalette("RGB"), (-1, 3))
+    grey = (colours == colours[:, :1]).all(axis=1)
+    if np.count_nonzero(grey) <= _FEW:  # DAVIS' palette has 4 greys
+        return False
     used = [label for label, count in enumerate(image.histogram()) if count and label < len(colours)]
-    is_grey = bool((colours[used] == colours[used, :1]).all())
-    return is_grey and len(used) > _FEW and colours[used, 0].max() >= _HALF
+    return len(used) > _FEW and bool(grey[used].all()) and colours[used, 0].max() >= _HALF
 
 
 def _of_grey(image: Image.Image, lossy: bool, name: str) -> Image.Image:
@@ -251,7 +267,7 @@ def _of_grey(image: Image.Image, lossy: bool, name: str) -> Image.Image:
         if values.max() < MAX_LABEL or len(np.unique(values)) <= _FEW:
             return Image.fromarray(values)
         image = Image.fromarray((values >> 8).astype(np.uint8))  # from black to white in 16 bits
-    values = labels_in(image)
+    values = _find_labels(image)
     if lossy and values and values[-1] < 64:
         raise ValueError(f"{name} was compressed with loss, and is too dark to tell its mask: save it as PNG")
     if lossy and _has_plateaus(np.asarray(image)):
@@ -261,8 +277,9 @@ def _of_grey(image: Image.Image, lossy: bool, name: str) -> Image.Image:
             _warn_threshold(name)
         half = (values[-1] + 1) // 2 if values else _HALF
         mask = image.point([MASK_VALUE if value >= half else 0 for value in range(256)])
-        mask.info["thresholded"] = True
+        mask.info[Found.THRESHOLDED] = True
         return mask
+    image.info[Found.LABELS] = values  # looking for them takes as long as scoring a small mask
     return image
 
 
@@ -338,7 +355,7 @@ def _of_colours(pixels: np.ndarray, lossy: bool, name: str) -> Image.Image:
     if len(labels_in(labels)) > 1:
         raise ValueError(_UNKNOWN_COLOURS.format(name))
     labels = labels.point([0] + [MASK_VALUE] * 255)
-    labels.info["colour"] = tuple(np.median(pixels[inside], axis=0).astype(int).tolist())
+    labels.info[Found.COLOUR] = tuple(np.median(pixels[inside], axis=0).astype(int).tolist())
     return labels
 
 

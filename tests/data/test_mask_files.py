@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
-from i2v.data.mask_files import davis_palette, read_labels, read_mask, save_label_image
+from i2v.data.mask_files import davis_palette, labels_in, open_labels, read_labels, read_mask, save_label_image
 from i2v.data.rle import mask_to_rle
 from i2v.segment import parse_prompts
 from sav_dataset.sav_evaluator import evaluate
@@ -236,6 +237,28 @@ def test_several_objects_are_never_one(kind, tmp_path, caplog):
     else:
         with pytest.raises(ValueError, match=r"a\.png is an image in colour"):
             parse_prompts([], [], [f"0,{path}"])
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_texts_in_a_file_say_nothing_of_its_labels(mode, tmp_path):
+    """Pillow keeps them where `open_labels` keeps what it has found."""
+    texts = PngInfo()
+    for name in ("labels", "colour", "thresholded"):
+        texts.add_text(name, "9")
+    values = np.array([[0, 3], [3, 7]], np.uint8)
+    image = Image.fromarray(values)
+    if mode == "P":
+        image.putpalette(davis_palette())
+    image.save(tmp_path / "mask.png", pnginfo=texts)
+    assert labels_in(open_labels(tmp_path / "mask.png", void=7)) == [3]
+    assert labels_in(open_labels(tmp_path / "mask.png")) == [3, 7]
+
+
+def test_an_image_that_is_changed_after_it_was_used_as_a_mask():
+    image = Image.fromarray(np.array([[0, 3]], np.uint8))
+    assert labels_in(open_labels(image)) == [3]
+    image.putpixel((0, 0), 5)
+    assert labels_in(open_labels(image)) == [3, 5]
 
 
 def test_mask_drawn_on_the_upright_picture(tmp_path):
