@@ -28,6 +28,9 @@ _FOREIGN = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "$recy
 _MAX_STEP = 10
 # Where clocks begin anew.
 _CLOCKS = (24, 60)
+# Dates that begin with the day or the month, and numbers below zero: natural order has them wrong.
+_DAY_FIRST = re.compile(r"(?<![0-9])[0-9]{1,2}[-._ ][0-9]{1,2}[-._ ](?:19|20)[0-9]{2}(?![0-9])")
+_MINUS = re.compile(r"(?:^|[ _.,=])-[0-9]")
 # What json, Pillow, NumPy and look-ups in their results raise at a file that is not what it should be.
 _MALFORMED = (
     OSError,
@@ -242,8 +245,9 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
     """The frames of a video in the natural order of their names (`natural_key`, without suffix).
 
     Raises:
-        ValueError: a name has no number, two names differ in leading zeros or suffix alone, or the order of the names is not
-            that of the number in them which counts the frames.
+        ValueError: a name has no number, two names differ in leading zeros or suffix alone, the order of the names is not
+            that of the number in them which counts the frames, or it is an accident: of texts that differ, of dates that begin
+            with the day, of numbers below zero.
     """
     ordered = sorted(paths, key=lambda path: natural_key(path.stem))
     names = [path.stem for path in ordered]
@@ -253,19 +257,23 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
     for path, other in pairwise(ordered):
         if natural_key(path.stem) == natural_key(other.stem):
             raise ValueError(f"{path} and {other.name} differ in leading zeros or suffix alone: which comes first is not clear")
-    columns = _columns(names)
-    rising = [column for column in columns if _rises(column)]
-    if len({tuple(part.casefold() for part in _parts(name)[::2]) for name in names}) > 1:
-        if not rising:
-            raise _unclear_order(ordered, columns[-1])
+    texts = {tuple(part.casefold() for part in _parts(name)[::2]) for name in names}
+    dates = {date for name in names for date in _DAY_FIRST.findall(name)}
+    negative = len({tuple(text.removesuffix("-") for text in parts) for parts in texts}) < len(texts)  # t-1, t0
+    if negative or len(dates) > 1 or any(map(_MINUS.search, names)):
+        raise _unclear_order(ordered, range(len(ordered)))
+    columns = _separate_columns(names)
+    if contradicting := [column for column, clock in columns if not clock and _counts(column) and not _rises(column)]:
+        raise _unclear_order(ordered, contradicting[0])
+    if len(texts) > 1:  # a text, such as a hash, may have decided
+        counted = any(_rises(column) and _counts(column) for column, _ in columns)
+        first = _columns(names)[0]
+        by_first = len({_parts(name)[0].casefold() for name in names}) == 1 and _rises(first)
+        others = [column for column, clock in columns if not clock and len(set(column)) == len(names) and not _rises(column)]
+        if not counted and (others or not by_first):
+            raise _unclear_order(ordered, (others or _columns(names))[-1])
     elif (decimals := [_as_decimals(name) for name in names]) != sorted(decimals):
         raise _unclear_order(ordered, decimals)
-    else:
-        for place, column in enumerate(columns):
-            digits = {len(_parts(name)[2 * place + 1]) for name in names}
-            cycles = (*_CLOCKS, *(10**count for count in digits if len(digits) == 1))
-            if column not in rising and _counts(column) and not any(_counts_on(column, cycle) for cycle in cycles):
-                raise _unclear_order(ordered, column)
     return ordered
 
 
@@ -275,7 +283,8 @@ def frame_numbers(names: Sequence[str]) -> list[int] | None:
     Args:
         names: without suffix, in the order of the video.
     """
-    return next((column for column in reversed(_columns(names)) if _rises(column)), None)
+    rising = [column for column in reversed(_columns(names)) if _rises(column)]
+    return max(rising, key=_evenness, default=None)  # a counter rather than a time stamp that is measured
 
 
 def gaps(names: Sequence[str]) -> list[str]:
@@ -307,9 +316,9 @@ def match_frames(names: Sequence[str], frames: Sequence[str]) -> dict[str, int]:
     matched = {name: indices[name] for name in names if name in indices}
     if matched:
         return matched
-    within = {name: [frame for frame in frames if _is_within(frame, name)] for name in names}
-    if names and all(within.values()):
-        return {name: indices[max(found, key=len)] for name, found in within.items()}
+    within = {name: _longest([frame for frame in frames if _is_within(frame, name)]) for name in names}
+    if names and None not in within.values() and len(set(within.values())) == len(names):
+        return {name: indices[frame] for name, frame in within.items()}
     by_number = {number: index for index, number in enumerate(frame_numbers(frames) or [])}
     by_column = []
     for column in filter(_rises, _columns(names)):
@@ -331,13 +340,56 @@ def _columns(names: Sequence[str]) -> list[list[int]]:
     return [[int(part) for part in column] for column in zip(*(_parts(name)[1::2] for name in names), strict=False)]
 
 
+def _separate_columns(names: Sequence[str]) -> list[tuple[list[int], bool]]:
+    """The first, the second, ... number of all names, also counted from the end, where it stands apart: the texts before and
+    after it are the same in all names, or touch it with the same character, which is no letter. Digits in a hash do not.
+
+    Returns:
+        The numbers, and whether they begin anew like those of a clock or a counter of so many digits, for each.
+    """
+    columns = []
+    lengths = {len(_parts(name)) for name in names}
+    for from_end in (False, True)[: len(lengths)]:
+        for place in range(min(lengths) // 2):
+            number = -2 * place - 2 if from_end else 2 * place + 1
+            before, digits, after = (list(part) for part in zip(*(_around(name, number) for name in names), strict=True))
+            if _touch_alike(before, -1) and _touch_alike(after, 0):
+                column, widths = [int(text) for text in digits], {len(text) for text in digits}
+                cycles = (*_CLOCKS, *(10**width for width in widths if len(widths) == 1))
+                columns.append((column, any(_counts_on(column, cycle) for cycle in cycles)))
+    return columns
+
+
+def _around(name: str, number: int) -> tuple[str, str, str]:
+    return _parts(name)[number - 1], _parts(name)[number], _parts(name)[number + 1]
+
+
+def _touch_alike(texts: Sequence[str], end: int) -> bool:
+    characters = {text[end] if text else "" for text in texts}
+    return len(set(texts)) == 1 or (len(characters) == 1 and not characters.pop().isalpha())
+
+
+def _longest(frames: Sequence[str]) -> str | None:
+    """The longest of several names; None if there is none, or more than one."""
+    length = max(map(len, frames), default=0)
+    longest = [frame for frame in frames if len(frame) == length]
+    return longest[0] if len(longest) == 1 else None
+
+
 def _as_decimals(name: str) -> list[tuple[int, str]]:
-    """A key that sorts names by the numbers in them, taken for decimals where there is a point between two: 0.25 before 0.5."""
+    """A key that sorts names by the numbers in them, taken for decimals where a point or a comma is between two: 0.25 before
+    0.5."""
     parts = _parts(name)
     return [
-        (0, part.casefold()) if i % 2 == 0 or (i > 1 and parts[i - 1] == ".") else (int(part), "")
+        (0, part.casefold()) if i % 2 == 0 or (i > 1 and parts[i - 1] in (".", ",")) else (int(part), "")
         for i, part in enumerate(parts)
     ]
+
+
+def _evenness(column: Sequence[int]) -> float:
+    """The share of the most frequent step."""
+    steps = [after - before for before, after in pairwise(column)]
+    return max(map(steps.count, set(steps)), default=1) / max(len(steps), 1)
 
 
 def _rises(column: Sequence[int]) -> bool:

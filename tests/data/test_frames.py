@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.data.files import match_frames
+from i2v.data.files import gaps, match_frames
 from i2v.data.frames import ImageFolder, IteratorFrames, LiveFrames, open_frames
 from i2v.data.video_file import VideoFile
 
@@ -41,6 +41,8 @@ def values(frames) -> list[int]:
         ["0008_cam3.jpg", "0009_cam3.jpg", "0010_cam3.jpg"],
         ["take1_frame1.png", "take1_frame2.png", "take2_frame1.png"],
         ["12-30-44.png", "12-30-58.png", "12-31-12.png"],
+        ["15-01-2024_9.png", "15-01-2024_10.png", "15-01-2024_11.png"],
+        ["f_0001_jpg.rf.9f31.jpg", "f_0007_jpg.rf.72a2.jpg", "f_0030_jpg.rf.1b05.jpg"],
         ["1305031102.966666.png", "1305031103.000000.png", "1305031103.033333.png"],
     ],
 )
@@ -67,6 +69,10 @@ def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
         ),
         (["b_1.jpg", "a_2.jpg"], "a_2.jpg, b_1.jpg", "b_1.jpg, a_2.jpg"),
         (["cam2_0001.png", "cam1_0002.png"], "cam1_0002.png, cam2_0001.png", "cam2_0001.png, cam1_0002.png"),
+        (["9f3a_0000.jpg", "c10b_0001.jpg", "7d2e_0002.jpg"], "7d2e_0002.jpg, 9f3a_0000.jpg", "9f3a_0000.jpg, c10b_0001.jpg"),
+        (["9f3a_0000.jpg", "7d2e_0002.jpg", "4a91_0003.jpg"], "4a91_0003.jpg, 7d2e_0002.jpg", "9f3a_0000.jpg, 7d2e_0002.jpg"),
+        (["4th_0001.png", "3rd_0002.png", "2nd_0003.png"], "2nd_0003.png, 3rd_0002.png", "4th_0001.png, 3rd_0002.png"),
+        (["0,25.png", "0,5.png"], "0,5.png, 0,25.png", "0,25.png, 0,5.png"),
     ],
 )
 def test_orders_that_contradict_each_other_are_both_shown(tmp_path, names, by_name, by_number):
@@ -89,6 +95,10 @@ def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
     ("names", "message"),
     [
         (["0.05.png", "0.5.png"], r"0\.05\.png and 0\.5\.png differ in leading zeros or suffix alone"),
+        (["t-1.png", "t0.png", "t1.png"], r"no number in the names .*counts them \(t0\.png, t1\.png, t-1\.png\)"),
+        (["f_-2.png", "f_-1.png"], r"no number in the names .*counts them \(f_-1\.png, f_-2\.png\)"),
+        (["31-01-2024_1.png", "01-02-2024_1.png"], r"no number in the names .*counts them \(01-02-2024_1\.png, 31-"),
+        (["31-Dec-2023 9.png", "31-Dec-2023 10.png", "1-Jan-2024 0.png"], r"no number in the names .*counts them \(1-Jan"),
         (["f1a.png", "f1b.png", "f2a.png"], r"no number in the names .*counts them \(f1a\.png, f1b\.png, f2a\.png\)"),
     ],
 )
@@ -97,6 +107,11 @@ def test_orders_that_are_not_clear(tmp_path, names, message):
         grey(0).save(tmp_path / name)
     with pytest.raises(ValueError, match=message):
         ImageFolder(tmp_path)
+
+
+def test_gaps_are_those_of_the_counter_not_of_a_clock():
+    assert gaps(["f_1_1003", "f_2_1034", "f_3_1071", "f_9_1290", "f_10_1330"]) == ["f_3_1071"]
+    assert gaps(["f_1_1003", "f_2_1034", "f_3_1071"]) == []
 
 
 FRAMES = [f"{i:05d}" for i in range(1, 8)]
@@ -115,6 +130,10 @@ FRAMES = [f"{i:05d}" for i in range(1, 8)]
         (["mask_1", "mask_5"], [f"frame_{i:04d}" for i in range(8)], [1, 5]),
         (["gt2_take3"], [f"frame_{i:04d}" for i in range(8)], []),  # which number is it?
         (["00011"], ["1", "11", "111"], [1]),
+        (["1_cam3", "2_cam3", "3_cam3", "4_cam3"], ["1", "2", "3", "4"], [0, 1, 2, 3]),
+        (["000_obj001", "001_obj001", "002_obj001"], ["000", "001", "002"], [0, 1, 2]),
+        (["mask1_obj1", "mask2_obj1"], ["1", "2", "3"], [0, 1]),
+        (["000_obj001"], ["000", "001"], []),  # which number is it?
     ],
 )
 def test_masks_find_their_frames(masks, frames, expected):
