@@ -41,7 +41,8 @@ class I2VVideoPredictor:
             published and as SAM 2 do, in which thin parts are lost.
         correct_with_memory: clicks in a tracked frame look at the memory, as published; False starts from the tracked mask
             alone, as a click on a photograph does.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "bf16" or "fp16", of all but the decoder. None for that of the `torch.autocast` that a call is made
+            in; without one, bf16 on a GPU that has it, or else fp32.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class I2VVideoPredictor:
         add_all_frames_to_correct_as_cond: bool = False,
         keep_given_masks: bool = False,
         correct_with_memory: bool = True,
-        precision: str = "fp32",
+        precision: str | None = None,
     ) -> None:
         self.model = model
         self._add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond

@@ -65,7 +65,7 @@ MODEL_CASES = [
     ("predictor.nonsense", 1, "unknown key predictor.nonsense; I2VVideoPredictor takes fill_hole_area"),
     ("predictor.model", 1, "unknown key predictor.model"),
     ("predictor.precision", "fp99", "predictor: unknown precision 'fp99'"),
-    ("predictor.precision", 32, "predictor.precision must be text, not 32"),
+    ("predictor.precision", 32, "predictor.precision must be text or null, not 32"),
     ("predictor", None, "predictor must be a mapping, not null"),
     ("predictor", [1], "predictor must be a mapping, not [1]"),
     ("checkpoint", 5, "checkpoint must be text or null, not 5"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
 
@@ -308,6 +312,42 @@ def test_bfloat16_is_close(make_tiny_predictor, tiny_video) -> None:
         scale = runs[0][frame].abs().max()
         assert (runs[1][frame] - runs[0][frame]).abs().mean() < 0.05 * scale
     assert any(not torch.equal(runs[0][frame], runs[1][frame]) for frame in runs[0])
+
+
+HEAVY = ("image_encoder.", "memory_attention.", "memory_encoder.", "memory_prompt_generator.", "obj_ptr_tpos_proj")
+# Their sensitive parts, see `full_precision`: the trunk's transformers, and all of TFI but the temporal networks.
+SENSITIVE = re.compile(r"image_encoder\.(trunk_image\.(layers\.[123]|neck)|trunk_video\.(?!temporal_nets))")
+
+
+@pytest.mark.parametrize(
+    ("precision", "surrounding", "expected"),
+    [
+        (None, None, torch.float32),
+        (None, torch.bfloat16, torch.bfloat16),  # the published README's snippet
+        (None, torch.float16, torch.float16),
+        ("fp32", torch.bfloat16, torch.float32),
+        ("bf16", None, torch.bfloat16),
+        ("fp16", torch.bfloat16, torch.float16),
+    ],
+)
+def test_each_layer_computes_in_the_wanted_precision(precision, surrounding, expected, make_tiny_predictor, tiny_video) -> None:
+    """Set for the predictor, or by the caller's autocast; the decoder never leaves float32."""
+    predictor = make_tiny_predictor(f"predictor.precision={precision or 'null'}", "model.memory_selector.mode=greedy")
+    seen: defaultdict[str, set[torch.dtype]] = defaultdict(set)
+    for name, module in predictor.model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(lambda module, inputs, output, name=name: seen[name].add(output.dtype))
+    with torch.inference_mode(), torch.autocast("cpu", surrounding, enabled=surrounding is not None):
+        state = start(predictor, tiny_video)
+        frames = track(predictor, state)
+        predictor.add_new_points_or_box(state, 3, 1, [[30, 30]], [0])
+        predictor.add_new_mask(state, 4, 2, np.ones(tiny_video.shape[1:3], bool))
+    assert all(frame.dtype == torch.float32 for frame in frames.values())
+    heavy = {name: dtypes for name, dtypes in seen.items() if name.startswith(HEAVY) and not SENSITIVE.match(name)}
+    light = {name: dtypes for name, dtypes in seen.items() if not name.startswith(HEAVY)}
+    assert heavy and light
+    assert {name: dtypes for name, dtypes in heavy.items() if dtypes != {expected}} == {}
+    assert {name: dtypes for name, dtypes in light.items() if dtypes != {torch.float32}} == {}
 
 
 def test_given_masks_are_returned_as_they_are(make_tiny_predictor, tiny_video) -> None:

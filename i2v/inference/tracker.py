@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
 from i2v.inference.state import Prompt, TrackedObject, VideoState
-from i2v.modeling.layers import PRECISIONS, autocast, has_fast_bf16
+from i2v.modeling.layers import PRECISIONS, autocast, full_precision, has_fast_bf16, usual_precision
 from i2v.modeling.memory.selector import MemoryPlan
 from i2v.modeling.sam_i2v import (
     MASK_BIAS,
@@ -40,7 +41,8 @@ class Tracker:
         model: in evaluation mode. fill_hole_area: holes of up to this many cells of a low-resolution mask are filled.
         binarize_prompted_masks: make the memory of prompted frames from the binary mask.
         correct_with_memory: points in a tracked frame look at the memory.
-        precision: "fp32", "bf16" or "fp16", of the matrix products and convolutions.
+        precision: "fp32", "bf16" or "fp16", of the matrix products and convolutions outside of the decoder. None for that of
+            the autocast that the caller is in; without one, bf16 on a GPU that has it, or else fp32.
     """
 
     def __init__(
@@ -49,10 +51,10 @@ class Tracker:
         fill_hole_area: int,
         binarize_prompted_masks: bool,
         correct_with_memory: bool,
-        precision: str,
+        precision: str | None,
     ) -> None:
         self.model = model
-        if precision not in PRECISIONS:
+        if precision is not None and precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
         if precision == "fp16" and self.device.type == "cpu":
             log.warning("fp16 is many times slower than fp32 on a CPU: use bf16")
@@ -80,7 +82,8 @@ class Tracker:
         reverse = former is not None and former.reverse
         features = self._features(state, frame)
         if prompt.mask is not None:
-            prediction = self.model.use_mask(features, prompt.mask.to(self.device), self._high_res(state, frame))
+            mask, high_res = prompt.mask.to(self.device), self._high_res(state, frame)
+            prediction = self._decode(self.model.use_mask, features, mask, high_res)
         else:
             memory = None
             if self.correct_with_memory and obj.bank.was_tracked(frame):
@@ -92,8 +95,9 @@ class Tracker:
                 previous = logits.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
             conditioned, memory_prompts = self._condition(features, memory)
             points, labels = (x.unsqueeze(0).to(self.device) for x in (prompt.points, prompt.labels))
-            prediction = self.model.decode(
-                conditioned, memory_prompts, 1, points, labels, previous, high_res_features=self._high_res(state, frame)
+            high_res = self._high_res(state, frame)
+            prediction = self._decode(
+                self.model.decode, conditioned, memory_prompts, 1, points, labels, previous, high_res_features=high_res
             )
         return self._outputs(state, prediction, prompted=True, reverse=reverse)[0]
 
@@ -109,9 +113,8 @@ class Tracker:
             members, plans = [obj for obj, _ in group], [plan for _, plan in group]
             memory = self._gather(state, members, plans, reverse)
             conditioned, memory_prompts = self._condition(features, memory)
-            prediction = self.model.decode(
-                conditioned, memory_prompts, len(members), high_res_features=self._high_res(state, frame)
-            )
+            high_res = self._high_res(state, frame)
+            prediction = self._decode(self.model.decode, conditioned, memory_prompts, len(members), high_res_features=high_res)
             outputs = self._outputs(state, prediction, prompted=False, reverse=reverse)
             for obj, output in zip(members, outputs, strict=True):
                 obj.bank.store(frame, output, conditioning=False)
@@ -142,8 +145,14 @@ class Tracker:
 
     def _autocast(self) -> AbstractContextManager:
         """Lower precision where the time goes: features, memory attention and memory encoder. The decoder, a hundredth of the
-        work, stays in float32, because its rounding errors are those of the mask."""
-        return autocast(self.device, self.precision)
+        work, stays in float32 (`_decode`), because its rounding errors are those of the mask."""
+        if self.precision is None and torch.is_autocast_enabled(self.device.type):
+            return nullcontext()
+        return autocast(self.device, self.precision or usual_precision(self.device))
+
+    def _decode(self, function: Callable[..., MaskPrediction], *arguments: Any, **options: Any) -> MaskPrediction:
+        with full_precision(self.model.no_mem_embed):  # whatever autocast the caller is in
+            return function(*arguments, **options)
 
     def _features(self, state: VideoState, frame: int) -> Tensor:
         with self._autocast():
@@ -189,7 +198,8 @@ class Tracker:
         ]
 
         def stack(rows: list[list[Tensor]]) -> Tensor:
-            return torch.stack([torch.stack(row) for row in rows]).to(device)
+            with full_precision(self.model.no_mem_embed):  # autocast in float16 cannot stack memories, which are in bfloat16
+                return torch.stack([torch.stack(row) for row in rows]).to(device)
 
         empty = torch.zeros(len(objects), 0, self.model.width, device=device)
         return ObjectMemory.of_plan(

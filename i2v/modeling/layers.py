@@ -25,6 +25,11 @@ def has_fast_bf16() -> bool:
     return torch.backends.cpu.get_cpu_capability() not in ("NO AVX", "AVX2")
 
 
+def usual_precision(device: torch.device) -> str:
+    """What users of a device expect: bf16 on a GPU that has it."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Matrix products and convolutions in a precision: a key of `PRECISIONS`."""
     dtype = PRECISIONS[precision]
