@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=whole_number(1), help="draw so many (default: 10000 of sa1b, all of sav)")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of the drawing")
     parser.add_argument(
-        "--masklets", choices=("manual", "auto", "both"), default="both", help="of sav: what a video must have one of"
+        "--masklets", choices=("manual", "auto", "both"), default="manual", help="of sav: what a video must have one of"
     )
     args = parser.parse_args(argv)
     if not args.folder.is_dir():

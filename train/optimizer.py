@@ -17,7 +17,8 @@ class OptimizerSettings:
 
     Attributes:
         learning_rate: of all but the trunk. trunk_learning_rate: of the trunk's neck; every block before it has
-            layer_decay times that of the one after it. weight_decay: of all but biases and normalisations.
+            layer_decay times that of the one after it. weight_decay: of all but biases and the scales of `nn.LayerNorm`.
+        decay_scales: of all other scales, too, as published: those of normalisations over maps, and of residual branches.
         final_factor: learning rates fall along a cosine to this share. warmup_steps: they rise linearly over these first.
         max_gradient_norm: longer gradients are clipped to this.
     """
@@ -26,6 +27,7 @@ class OptimizerSettings:
     trunk_learning_rate: float = 6e-5
     layer_decay: float = 0.9
     weight_decay: float = 0.1
+    decay_scales: bool = True
     final_factor: float = 0.01
     warmup_steps: int = 0
     max_gradient_norm: float = 0.1
@@ -41,14 +43,15 @@ class OptimizerSettings:
 def build_optimizer(model: SAMI2V, settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW over the parameters that are trained. Each group has its own "peak_lr", which the schedule scales."""
     trunk_rates = trunk_learning_rates(model, settings)
+    layer_norms = {p for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = trunk_rates.get(parameter, settings.learning_rate)
-        # The scales and shifts of normalisations have one dimension; attention biases have two.
-        decay = settings.weight_decay if parameter.ndim > 1 and "bias" not in name else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
+        is_scale = parameter.ndim == 1  # or a bias, by its name; attention biases have two dimensions
+        free = "bias" in name or parameter in layer_norms or (is_scale and not settings.decay_scales)
+        groups.setdefault((rate, 0.0 if free else settings.weight_decay), []).append(parameter)
     if not groups:
         raise ValueError("no parameter is left to train: `frozen` matches all of them")
     return torch.optim.AdamW(

@@ -58,6 +58,7 @@ class TrainerSettings:
     Attributes:
         epochs: passes through the data. precision: "fp32" or "bf16" autocast. accumulate: batches per step of the optimizer.
         workers: processes that read data, for each process that trains. checkpoint_minutes: between checkpoints.
+        keep_every: epochs between checkpoints that stay, as checkpoint_1.pt and so on; None for none.
         validate_every: steps between validations. log_every, picture_every: steps. skip_non_finite: leave out a step whose
             loss or gradient is not finite, instead of stopping. freeze_batch_norm: use the running statistics, and keep them;
             those of frozen layers are kept in any case.
@@ -71,6 +72,7 @@ class TrainerSettings:
     accumulate: int = 1
     workers: int = 4
     checkpoint_minutes: float = 10.0
+    keep_every: int | None = None
     validate_every: int = 2000
     log_every: int = 20
     picture_every: int = 500
@@ -88,6 +90,8 @@ class TrainerSettings:
         for name in ("workers", "checkpoint_minutes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"trainer.{name} must not be negative, but is {getattr(self, name)}")
+        if self.keep_every is not None and self.keep_every < 1:
+            raise ValueError(f"trainer.keep_every must be at least 1 epoch, or null, not {self.keep_every}")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"trainer.average_decay must be at least 0 and below 1, not {self.average_decay}")
 
@@ -190,6 +194,8 @@ class Trainer:
                 else:
                     self._train_step(batches, board)
                     self.step += 1
+                    if epoch := self._epoch_to_keep():
+                        self._save(f"checkpoint_{epoch}")
                     self._validation_due = bool(self.validations) and (
                         self.step % self.settings.validate_every == 0 or self.step == self.num_steps
                     )
@@ -203,6 +209,12 @@ class Trainer:
                 log.info("stopped after step %d of %d; the same command goes on", self.step, self.num_steps)
             received = self.processes.gather([self._stop_request.made])  # nobody ends while the first process writes
             return next((kind for kind in received if kind is not None), None) if stop else None
+
+    def _epoch_to_keep(self) -> int | None:
+        """The epoch that the last step has ended, if its checkpoint is to stay."""
+        accumulate, batches = self.settings.accumulate, len(self.data.schedule)
+        before, epoch = ((self.step - 1) * accumulate) // batches, self.step * accumulate // batches
+        return epoch if self.settings.keep_every and epoch > before and epoch % self.settings.keep_every == 0 else None
 
     def _is_done(self) -> bool:
         return self.step >= self.num_steps and not self._validation_due
@@ -252,6 +264,7 @@ class Trainer:
             names += batch.names
             suspects += [] if finite else batch.names
             num_frames += batch.frames.shape[0] * batch.frames.shape[1] * self.processes.world_size
+        self._forget_unused()
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_gradient_norm))
         if not math.isfinite(totals["total"]):
             self._reject("loss", suspects, statistics)
@@ -305,6 +318,16 @@ class Trainer:
             if math.isfinite(means["total"]):
                 (losses["total"] / self.settings.accumulate).backward()
         return frames, means, bool(losses["total"].isfinite())
+
+    def _forget_unused(self) -> None:
+        """Leave parameters as they are that no process has used, such as the memory's where all clips are photographs: with a
+        gradient of zero, AdamW would still move and decay them."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        if parameters:  # there is none where the step is left out
+            norms = torch.stack([parameter.grad.norm() for parameter in parameters]).tolist()
+            for parameter, norm in zip(parameters, norms, strict=True):
+                if norm == 0:
+                    parameter.grad = None
 
     @staticmethod
     def _running_statistics(model: nn.Module) -> list[torch.Tensor]:

@@ -57,6 +57,16 @@ class LayerNorm2d(nn.Module):
         return x.movedim(-1, 1)
 
 
+class MapLayerNorm(nn.LayerNorm):
+    """`LayerNorm2d` as a kind of `nn.LayerNorm`, which tells the optimizer that its scale does not decay."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__(num_channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
 class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), CLIP's approximation of the GELU."""
 

@@ -80,6 +80,7 @@ def test_values_of_the_paper(paper: DictConfig) -> None:
         trunk_learning_rate=6e-5,
         layer_decay=0.9,
         weight_decay=0.1,
+        decay_scales=True,
         final_factor=0.01,
         warmup_steps=0,
         max_gradient_norm=0.1,
@@ -102,10 +103,15 @@ def test_values_of_the_paper(paper: DictConfig) -> None:
     assert get_class(paper.data.parts.sav.dataset._target_).__name__ == "SAV"
     assert (paper.data.parts.sa1b.batch_size, paper.data.parts.sav.batch_size) == (8, 1)
     assert paper.data.parts.sav.dataset.num_frames == 8
+    assert [part.dataset.max_objects for part in paper.data.parts.values()] == [1, 1]
+    assert paper.data.parts.sav.dataset.masklets == "manual"
+    assert (paper.seed, paper.trainer.keep_every) == (2024, 1)
 
 
 def test_activation_checkpointing_reaches_the_modules(paper: DictConfig) -> None:
-    with torch.device("meta"):
-        model = instantiate(paper.model)
-    assert model.image_encoder.trunk_image.layers[0].checkpointing
-    assert paper.activation_checkpointing
+    assert not paper.activation_checkpointing
+    for checkpointing in (False, True):
+        paper.model.image_encoder.trunk_image.activation_checkpointing = checkpointing
+        with torch.device("meta"):
+            model = instantiate(paper.model)
+        assert model.image_encoder.trunk_image.layers[0].checkpointing == checkpointing

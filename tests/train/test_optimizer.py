@@ -15,9 +15,9 @@ from train.optimizer import OptimizerSettings, build_optimizer
 SETTINGS = OptimizerSettings()
 
 
-def settings_by_name(model: SAMI2V) -> dict[str, tuple[float, float]]:
+def settings_by_name(model: SAMI2V, settings: OptimizerSettings = SETTINGS) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of each parameter that is optimised."""
-    groups = build_optimizer(model, SETTINGS).param_groups
+    groups = build_optimizer(model, settings).param_groups
     values = {id(p): (group["peak_lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(values)
     return {name: values[id(p)] for name, p in model.named_parameters() if id(p) in values}
@@ -37,44 +37,54 @@ def test_every_trained_parameter_is_optimised(make_model: Callable[..., SAMI2V])
         build_optimizer(model.requires_grad_(False), SETTINGS)
 
 
+def published_model() -> SAMI2V:
+    with torch.device("meta"):
+        return instantiate(load_config("i2v-infer").model)
+
+
 def test_weight_decay(make_model: Callable[..., SAMI2V]) -> None:
-    for model in (make_model(), lite_model()):
-        parameters = dict(model.named_parameters())
-        for name, (_, decay) in settings_by_name(model).items():
-            free = parameters[name].ndim == 1 or name.endswith("bias") or "attention_biases" in name
-            assert decay == (0.0 if free else 0.1), name
     decays = {name: decay for name, (_, decay) in settings_by_name(make_model()).items()}
-    assert decays["image_encoder.trunk_image.layers.1.blocks.0.attn.attention_biases"] == 0
+    trunk = "image_encoder.trunk_image."
+    assert decays[f"{trunk}layers.1.blocks.0.attn.attention_biases"] == 0
     assert decays["memory_attention.norm.weight"] == 0
+    assert decays[f"{trunk}layers.1.blocks.0.local_conv.bn.weight"] == 0.1
+    assert decays[f"{trunk}layers.1.blocks.0.local_conv.bn.bias"] == 0
+    assert decays[f"{trunk}neck.1.weight"] == 0.1  # a normalisation over maps
     assert decays["memory_attention.layers.0.linear1.weight"] == 0.1
 
 
-def test_layer_decay_of_tiny_vit() -> None:
-    with torch.device("meta"):
-        model = instantiate(load_config("i2v-infer").model)
-    rates = {name: rate for name, (rate, _) in settings_by_name(model).items()}
-    trunk = "image_encoder.trunk_image."
-    # From the neck to the input: 2 blocks, merging + 6 blocks, merging + 2 blocks, merging + 2 blocks, patch embedding.
-    in_order = [
-        "neck",
-        "layers.3.blocks.1",
-        "layers.3.blocks.0",
-        "layers.2.downsample",
-        *(f"layers.2.blocks.{i}" for i in reversed(range(6))),
-        "layers.1.downsample",
-        "layers.1.blocks.1",
-        "layers.1.blocks.0",
-        "layers.0.downsample",
-        "layers.0.blocks.1",
-        "layers.0.blocks.0",
-        "patch_embed",
-    ]
-    for depth, part in enumerate(in_order):
-        [found] = {rate for name, rate in rates.items() if name.startswith(f"{trunk}{part}.")}
-        assert found == pytest.approx(6e-5 * 0.9**depth), part
-    in_trunk = [name for name in rates if name.startswith(trunk)]
-    assert len(in_trunk) == sum(name.startswith(tuple(f"{trunk}{part}." for part in in_order)) for name in rates)
-    assert {rate for name, rate in rates.items() if not name.startswith(trunk)} == {3e-4}
+def test_scales_without_decay() -> None:
+    settings = OptimizerSettings(decay_scales=False)
+    for model in (published_model(), lite_model()):
+        parameters = dict(model.named_parameters())
+        for name, (_, decay) in settings_by_name(model, settings).items():
+            assert (decay == 0) == (parameters[name].ndim == 1 or "bias" in name), name
+
+
+def test_every_parameter_has_the_published_rate_and_decay() -> None:
+    """By the rules of the released code, written down from what it does: 14 levels from the patch embedding to the neck, a
+    stage's merging with its last block; no decay of biases and of `nn.LayerNorm`."""
+    model = published_model()
+    layer_norms = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    first_of_stage, num_blocks = [1, 3, 5, 11], [2, 2, 6, 2]
+    found = settings_by_name(model)
+    decayed = 0
+    for name, (rate, decay) in found.items():
+        expected = 3e-4
+        if name.startswith("image_encoder.trunk_image."):
+            part, *rest = name.removeprefix("image_encoder.trunk_image.").split(".")
+            if part == "layers":
+                stage = int(rest[0])
+                block = int(rest[2]) if rest[1] == "blocks" else num_blocks[stage] - 1
+                level = first_of_stage[stage] + block
+            else:
+                level = {"patch_embed": 0, "neck": 13}[part]
+            expected = 6e-5 * 0.9 ** (13 - level)
+        assert rate == pytest.approx(expected), name
+        assert decay == (0 if "bias" in name or name in layer_norms else 0.1), name
+        decayed += decay > 0 and dict(model.named_parameters())[name].ndim == 1
+    assert decayed == 27 + 20 + 2  # of batch normalisations, of normalisations over maps, of residual branches
+    assert len({rate for name, (rate, _) in found.items() if "trunk_image" in name}) == 14
 
 
 def test_layer_decay_of_efficientnet() -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.layers import LayerNorm2d, QuickGELU, full_precision
+from i2v.modeling.layers import LayerNorm2d, MapLayerNorm, QuickGELU, full_precision
 
 
 class TemporalNet(nn.Module):
@@ -64,22 +64,22 @@ class TemporalNet(nn.Module):
 
 
 class Fuse(nn.Module):
-    """Concatenate maps, 1x1 convolution, LayerNorm2d, GELU."""
+    """Concatenate maps, 1x1 convolution, normalisation, GELU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.fuse = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), LayerNorm2d(out_channels), nn.GELU())
+        self.fuse = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), MapLayerNorm(out_channels), nn.GELU())
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         return self.fuse(torch.cat(maps, dim=1))
 
 
 class Integrate(nn.Module):
-    """3x3 convolution, LayerNorm2d, GELU."""
+    """3x3 convolution, normalisation, GELU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layer = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), LayerNorm2d(channels), nn.GELU())
+        self.layer = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), MapLayerNorm(channels), nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)

@@ -184,9 +184,14 @@ class TinyViT(nn.Module):
         self.channels = [embed_dims[0], *embed_dims[1:], out_channels]
 
     def depth_groups(self) -> list[list[nn.Module]]:
-        """Modules from the input to the output, for learning rates that decay with depth."""
-        stages = [[module] for stage in self.layers for module in (*stage.blocks, stage.downsample) if module is not None]
-        return [[self.patch_embed], *stages, [self.neck]]
+        """Modules from the input to the output, for learning rates that decay with depth; as published, what makes a stage's
+        output smaller belongs to its last block."""
+        groups: list[list[nn.Module]] = [[self.patch_embed]]
+        for stage in self.layers:
+            groups += [[block] for block in stage.blocks]
+            if stage.downsample is not None:
+                groups[-1].append(stage.downsample)
+        return [*groups, [self.neck]]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """
