@@ -84,7 +84,7 @@ class I2VVideoPredictor:
             offload_state_to_cpu: keep features, memories and masks in main memory.
             async_loading_frames: decode frames ahead of time in the background.
             seed: of the memory selector's drawing.
-            value_range: the values that become black and white in grey images of more than 8 bits: two numbers, or "data" for
+            value_range: the values that become black and white in images of more than 8 bits: two numbers, or "data" for
                 the smallest and the largest one in a folder. By default the range of their type.
 
         Raises:

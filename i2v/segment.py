@@ -384,7 +384,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--value-range",
         type=_value_range,
         metavar="LOW,HIGH",
-        help='what becomes black and white in grey frames of more than 8 bits, or "data" for the smallest and largest value in '
+        help='what becomes black and white in frames of more than 8 bits, or "data" for the smallest and largest value in '
         "them; by default the range of their type",
     )
     parser.add_argument("--output", metavar="DIR", type=given_path, required=True, help="a new folder for the results")
