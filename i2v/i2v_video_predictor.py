@@ -145,6 +145,7 @@ class I2VVideoPredictor:
             ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not
                 finite or outside of the frame; labels other than 0 and 1; a box without area, or with clear_old_points=False.
             IndexError: no such frame.
+            TypeError: points, labels or box are no arrays of numbers, or frame_idx or obj_id no integer.
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
