@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,10 +100,13 @@ def load_config(
             this project's network only, and stands for itself; see `check_untrusted`.
 
     Raises:
+        TypeError: config_file is no name or path, or overrides are no list of strings.
         ValueError: an unknown name (the known ones are listed), a file that is too large or nested too deeply, or a config or
             override that Hydra cannot compose. If not trusted, also a config that asks for more.
     """
     check_overrides(overrides)
+    if not isinstance(config_file, (str, os.PathLike)):
+        raise TypeError(f"config_file must be the name of a config or the path of a YAML file, not {config_file!r}")
     path = Path(config_file)
     if path.suffix == ".yaml" and path.is_file():
         folder, name = path.resolve().parent, path.stem
@@ -139,10 +143,12 @@ def check_overrides(overrides: Sequence[str]) -> None:
     """Check that overrides are several strings.
 
     Raises:
-        TypeError: they are one string, which would be taken for a list of letters.
+        TypeError: they are not; also one string, which would be taken for a list of letters.
     """
     if isinstance(overrides, str):
         raise TypeError(f"overrides are a list of strings, not one string: [{overrides!r}]")
+    if not isinstance(overrides, Sequence) or not all(isinstance(override, str) for override in overrides):
+        raise TypeError(f"overrides (hydra_overrides_extra) are a list of strings, not {overrides!r}")
 
 
 def shipped_checkpoint(config: DictConfig) -> Path | None:

@@ -85,7 +85,7 @@ class I2VVideoPredictor:
             offload_state_to_cpu: keep features, memories and masks in main memory.
             async_loading_frames: decode frames ahead of time in the background.
             seed: of the memory selector's drawing.
-            value_range: the values that become black and white in grey images of more than 8 bits: two numbers, or "data" for
+            value_range: the values that become black and white in images of more than 8 bits: two numbers, or "data" for
                 the smallest and the largest one in a folder. By default the range of their type.
 
         Raises:
@@ -146,6 +146,7 @@ class I2VVideoPredictor:
             ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not
                 finite or outside of the frame; labels other than 0 and 1; a box without area, or with clear_old_points=False.
             IndexError: no such frame.
+            TypeError: points, labels or box are no arrays of numbers, or frame_idx or obj_id no integer.
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")

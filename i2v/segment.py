@@ -384,7 +384,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--value-range",
         type=_value_range,
         metavar="LOW,HIGH",
-        help='what becomes black and white in grey frames of more than 8 bits, or "data" for the smallest and largest value in '
+        help='what becomes black and white in frames of more than 8 bits, or "data" for the smallest and largest value in '
         "them; by default the range of their type",
     )
     parser.add_argument("--output", metavar="DIR", type=given_path, required=True, help="a new folder for the results")
@@ -397,6 +397,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-frames", type=int, help="track at most this many frames in a direction")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of the memory selection, and of --untrained weights")
     return parser
+
+
+def _with_negative_ranges(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with `--value-range -20,50` in one: argparse takes what begins with a minus, and is no number, for an
+    option."""
+    joined = list(arguments)
+    for i in reversed(range(len(joined) - 1)):
+        if joined[i] == "--value-range" and re.match(r"-[\d.]", joined[i + 1]):
+            joined[i : i + 2] = [f"--value-range={joined[i + 1]}"]
+    return joined
 
 
 def _value_range(text: str) -> ValueRange:
@@ -434,7 +444,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # So that a job that is stopped by its system leaves what one leaves that is stopped by Ctrl-C.
     signal.signal(signal.SIGTERM, _terminate)
-    args = build_parser().parse_args(arguments)
+    args = build_parser().parse_args(_with_negative_ranges(sys.argv[1:] if arguments is None else arguments))
     try:
         return _run(args)
     except (OSError, ValueError, IndexError, KeyError) as error:

@@ -39,6 +39,17 @@ BAD_CALLS = {
     "empty lists": ("points", {"points": [], "labels": []}, ValueError, "empty"),
     "3-D point": ("points", {"points": [[1, 1, 1]], "labels": [1]}, ValueError, "points"),
     "3-D points": ("points", {"points": [[1, 1, 1], [1, 1, 1]], "labels": [1, 1, 1]}, ValueError, "points"),
+    "points as text": ("points", {"points": "1,2", "labels": [1]}, TypeError, r"points must be an array of numbers .*'1,2'"),
+    "points with None": ("points", {"points": [[None, 2]], "labels": [1]}, TypeError, r"points must be an array of numbers"),
+    "ragged points": (
+        "points",
+        {"points": [[1, 2], [3]], "labels": [1, 1]},
+        TypeError,
+        r"points must be .*\[\[1, 2\], \[3\]\]",
+    ),
+    "one number as points": ("points", {"points": 5, "labels": [1]}, ValueError, r"points must be pairs \(x, y\), got 5"),
+    "labels as text": ("points", {"points": [[1, 2]], "labels": ["a"]}, TypeError, "labels must be an array of numbers"),
+    "box as text": ("points", {"box": "1,2,3,4"}, TypeError, "box must be an array of numbers .*'1,2,3,4'"),
     "box x0 > x1": ("points", {"box": [20, 5, 10, 9]}, ValueError, "box .*x0 < x1.*20"),
     "box x0 = x1": ("points", {"box": [10, 5, 10, 9]}, ValueError, "box .*x0 < x1.*10"),
     "box y0 > y1": ("points", {"box": [5, 20, 9, 10]}, ValueError, "box .*y0 < y1.*20"),
@@ -121,6 +132,17 @@ def test_bad_call_names_the_thing_and_loses_nothing(bad, tiny_predictor, tiny_vi
     torch.testing.assert_close(contents(state), before, rtol=0, atol=0)
     done += [masks.numpy() for _, _, masks in results]
     np.testing.assert_array_equal(done, undisturbed_masks)
+
+
+@pytest.mark.parametrize("thing", ["video.mp4", None, 3])
+@pytest.mark.parametrize("method", ["points", "mask", "clear", "remove", "live", "propagate", "reset"])
+def test_what_is_no_session(method, thing, tiny_predictor):
+    arguments = {"mask": {"mask": EMPTY_MASK}, "remove": {"obj_id": 1}, "live": {"frame": EMPTY_MASK}}.get(method, {})
+    with pytest.raises(TypeError, match=f"inference_state must be the session .* not of type {type(thing).__name__}"):
+        if method == "reset":
+            tiny_predictor.reset_state(thing)
+        else:
+            call(tiny_predictor, thing, method, arguments)
 
 
 def test_tracking_without_prompts_is_refused_at_the_call(tiny_predictor, tiny_video):

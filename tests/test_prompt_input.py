@@ -125,6 +125,20 @@ def test_small_mask_prompt_has_a_mask(tiny_predictor):
     assert (columns - 200).abs().max() < 20
 
 
+@pytest.mark.parametrize("overrides", [5, [3], {"a": 1}, None])
+@pytest.mark.parametrize("build", [build_i2v, build_i2v_video_predictor])
+def test_overrides_that_are_no_strings(build, overrides):
+    with pytest.raises(TypeError, match=r"hydra_overrides_extra.* list of strings"):
+        build(TINY_CONFIG, device="cpu", hydra_overrides_extra=overrides)
+
+
+@pytest.mark.parametrize("build", [build_i2v, build_i2v_video_predictor])
+@pytest.mark.parametrize("config", [None, 3])
+def test_config_that_is_no_name(build, config):
+    with pytest.raises(TypeError, match=f"config_file must be the name of a config .* not {config}"):
+        build(config)
+
+
 def test_overrides_that_are_one_string():
     for build in (build_i2v, build_i2v_video_predictor):
         with pytest.raises(TypeError, match=r"overrides .*list of strings.*\['predictor.precision=bf16'\]"):

@@ -205,6 +205,23 @@ def test_object_that_is_no_number_is_said_to_be_one(caplog, tmp_path):
     check_error(caplog, run, "--point FRAME,X,Y[,LABEL][@OBJ]", "OBJ from 1 to 255")
 
 
+def test_empty_video_is_not_the_working_directory(caplog, png_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(png_folder)
+    check_error(caplog, ["", *TINY, "--untrained", *POINT, "--output", str(tmp_path / "out")], "path of the video is empty")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value_range", [["--value-range", "-20,50"], ["--value-range=-20,50"]])
+def test_value_range_below_zero(value_range, tmp_path):
+    folder = tmp_path / "celsius"
+    folder.mkdir()
+    for t in range(2):
+        Image.fromarray(np.full((48, 64), 15, np.float32)).save(folder / f"{t}.tif")
+    run = [str(folder), *TINY, "--untrained", *POINT, "--max-frames", "1", "--output", str(tmp_path / "out")]
+    assert main([*run, *value_range]) == 0
+    assert json.loads((tmp_path / "out" / "masklets.json").read_text())["video_frame_count"] == 2
+
+
 def test_output_that_is_a_file(caplog, png_folder, tmp_path):
     (tmp_path / "out").write_text("mine")
     check_error(caplog, [str(png_folder), *TINY, "--untrained", *POINT, "--output", str(tmp_path / "out")], "out is a file")

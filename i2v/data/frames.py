@@ -7,6 +7,7 @@ source is opened, before any work is done, wherever that is possible without dec
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -28,17 +29,20 @@ from i2v.data.images import (
     check_value_range,
     chosen_kind,
     kind_of,
+    num_pictures,
     read_rgb,
     to_rgb,
     upright_size,
     value_bounds,
+    warn_of_unused,
 )
 from i2v.utils.files import read_each
 
 # Decoded frames that a source keeps: at most so many bytes of them, 40 frames at 1080p.
 MAX_BYTES = 256 * 2**20
 _KINDS = ", ".join(IMAGE_SUFFIXES)
-_UNREAD = {".heic", ".heif", ".avif", ".gif", ".jfif", ".jp2", ".jxl", ".exr", ".tga", ".dng", ".cr2", ".nef", ".arw", ".ppm"}
+# What other programs write beside a frame, under its name; other files and folders of such names may be frames themselves.
+_NOTES = (".txt", ".json", ".xml", ".csv", ".yaml", ".yml", ".xmp")
 
 
 class Frames(ABC):
@@ -91,11 +95,12 @@ class Frames(ABC):
 class ImageFolder(Frames):
     """A folder of images of one kind (JPEG, PNG, WebP, BMP, TIFF), in the natural order of their names.
 
-    What is beside JPEG frames is taken for masks and left out; a warning says so, and where numbers are missing.
+    Images beside JPEG frames are taken for masks and left out; a warning says so, and names what is not read but named like
+    frames, and where numbers are missing.
 
     Args:
         folder: with the images.
-        value_range: what becomes black and white in grey images of more than 8 bits; see `i2v.data.images.to_rgb`. "data"
+        value_range: what becomes black and white in images of more than 8 bits; see `i2v.data.images.to_rgb`. "data"
             looks at all images for the smallest and the largest value in them.
 
     Raises:
@@ -116,7 +121,8 @@ class ImageFolder(Frames):
         self.width, self.height = sizes[0]
         for path, size in zip(self.paths, sizes, strict=True):
             self._check_size(path, *size)
-        self._value_range = value_bounds(self.paths) if check_value_range(value_range) == "data" else value_range
+        value_range = check_value_range(value_range)
+        self._value_range = value_bounds(self.paths) if value_range == "data" else value_range
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.paths[index]
@@ -145,7 +151,7 @@ class ArrayFrames(Frames):
         value_range: for PIL images; see `i2v.data.images.to_rgb`.
 
     Raises:
-        ValueError: no frames, or a frame of another type, shape or size.
+        ValueError: no frames, or a frame of another type, shape or size, that cannot be decoded, or with several pictures.
     """
 
     def __init__(self, frames: np.ndarray | Sequence[Any], value_range: tuple[float, float] | None = None) -> None:
@@ -155,6 +161,9 @@ class ArrayFrames(Frames):
         self._frames = frames
         self._value_range = value_range
         self.num_frames = len(frames)
+        for i, frame in enumerate(() if isinstance(frames, np.ndarray) else frames):
+            if isinstance(frame, Image.Image) and (count := num_pictures(frame)) > 1:
+                raise ValueError(f"frame {i} is an image file of {count} pictures: give a copy of each of them (image.copy())")
         self.height, self.width = _as_rgb(frames[0], 0, value_range).shape[:2]
         if not isinstance(frames, np.ndarray):
             for i, frame in enumerate(frames):
@@ -423,21 +432,28 @@ def open_frames(
 
     Args:
         video: see above; frames that are open already are returned as they are.
-        value_range: the values that become black and white in grey images of more than 8 bits, or "data" for the smallest and
-            the largest one in a folder of them; by default the range of their type. See `i2v.data.images.to_rgb`.
+        value_range: the values that become black and white in images of more than 8 bits, or "data" for the smallest and the
+            largest one in a folder of them; by default the range of their type. See `i2v.data.images.to_rgb`.
 
     Raises:
         FileNotFoundError: no such path.
         TypeError: none of these.
-        ValueError: see the classes; or "data" for anything but a folder.
+        ValueError: see the classes; "data" for anything but a folder, or a value range for a video file or open frames; or the
+            path is empty.
     """
     if isinstance(video, Frames):
+        if value_range is not None:
+            raise ValueError(f"{video.name} is open already: give value_range where it is opened (open_frames)")
         return video
+    if isinstance(video, str) and not video:  # which Python takes for the working directory
+        raise ValueError("the path of the video is empty")
     path = Path(video) if isinstance(video, (str, Path)) else None
     if path is not None and not path.exists():
         raise FileNotFoundError(f"no such video file or folder of frames: {video}")
     if path is not None and path.is_dir():
         return ImageFolder(path, value_range)
+    if path is not None and value_range is not None:
+        raise ValueError(f"value_range is for folders and lists of images, not for a file as {path}, which is read as 8 bits")
     bounds = check_bounds(value_range)
     if path is not None:
         from i2v.data.video_file import VideoFile  # which is built on this module
@@ -493,8 +509,11 @@ def frame_paths(folder: Path) -> list[Path]:
     paths = in_frame_order(kinds.pop(kind))
     if broken:
         raise ValueError(f"{folder} has links to files that are not there: {listed(broken)}")
-    if unread := [path.name for path in others if path.suffix.lower() in _UNREAD]:
-        warn_once(f"{folder}: {len(unread)} images of kinds that are not read are left out: {listed(unread)}")
+    like_frames = {_shape(path.name) for path in paths}
+    if unread := [path.name for path in others if path.suffix.lower() not in _NOTES and _shape(path.name) in like_frames]:
+        warn_once(
+            f"{folder}: {len(unread)} files or folders named like frames are left out, which are not read: {listed(unread)}"
+        )
     if left_out := [path.name for images in kinds.values() for path in images]:
         warn_once(f"{folder}: {len(left_out)} images that are not {kind} are left out, as masks: {listed(left_out)}")
     if after := gaps([path.stem for path in paths]):
@@ -503,17 +522,23 @@ def frame_paths(folder: Path) -> list[Path]:
     return paths
 
 
+def _shape(name: str) -> str:
+    """A name up to its first point, whatever its numbers and its letters' case."""
+    return re.sub("[0-9]+", "0", name.partition(".")[0].casefold())
+
+
 def _as_rgb(frame: Any, index: int, value_range: tuple[float, float] | None) -> np.ndarray:
     if isinstance(frame, Image.Image):
         try:
             return to_rgb(frame, value_range)
-        except ValueError as error:
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises at a damaged file
             raise ValueError(f"frame {index}: {error}") from error
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         what = f"{frame.dtype} array {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise ValueError(f"frame {index} must be a uint8 RGB array (H, W, 3) or a PIL image, got {what}")
     if not frame.size:
         raise ValueError(f"frame {index} has no pixels: its shape is {frame.shape}")
+    warn_of_unused(value_range)
     return frame
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from i2v.data.files import warn_once
 from i2v.utils.files import require_regular_file
@@ -35,12 +36,15 @@ _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # Small files can hold huge images; this is three times 8K.
 _MAX_PIXELS = 100_000_000
-# So few look like one.
-_FEW_GREYS = 16
-# The kinds of chunks with texts in PNG files, and the key of the text that holds EXIF data.
-_TEXTS, _EXIF_KEY = (b"zTXt", b"tEXt", b"iTXt"), b"Raw profile type exif"
+# So few look like one: 12 bits in 16 have no more.
+_FEW_GREYS = 17
+# The kinds of chunks with texts in PNG files, and the keys of the texts that hold EXIF data or XMP.
+_TEXTS, _EXIF_KEYS = (b"zTXt", b"tEXt", b"iTXt"), (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _UPRIGHT = 1
-_BITS_PER_SAMPLE = 258
+# Tags of TIFF files, and what the values of the last one mean.
+_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 258, 259, 262, 274, 339
+_SAMPLE_FORMATS = {1: "whole numbers", 2: "signed numbers", 3: "floats"}
+_WHITE_IS_ZERO = 0
 _SIDEWAYS = (5, 6, 7, 8)
 
 
@@ -63,16 +67,41 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise ValueError(f"{path} has {image.width}x{image.height} pixels, which is too large")
-            # A JPEG's further pictures are previews and the like.
-            if image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"{path} holds {image.n_frames} pictures: write each to a file of its own")
+            if (count := num_pictures(image)) > 1:
+                raise ValueError(f"{path} holds {count} pictures: write each to a file of its own")
             yield image
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no such file: {path}") from error
+    except UnidentifiedImageError as error:
+        what = _unread_tiff(Path(path)) or "is not a readable image, it may be corrupt or truncated"
+        raise ValueError(f"{path} {what}") from error
     except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
         raise ValueError(f"{path} is not a readable image, it may be corrupt or truncated: {error}") from error
+
+
+def num_pictures(image: Image.Image) -> int:
+    """Number of pictures in the file of an image; a JPEG's further ones are previews and the like."""
+    return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+
+
+def _unread_tiff(path: Path) -> str | None:
+    """What is in a TIFF file that Pillow does not know; None if it is none, or too damaged to tell."""
+    try:
+        with path.open("rb") as file:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+            bits = np.atleast_1d(tags[_BITS_PER_SAMPLE])
+            values = _SAMPLE_FORMATS.get(int(np.max(tags.get(_SAMPLE_FORMAT, 1))), "values")
+            others = f"PhotometricInterpretation {tags.get(_PHOTOMETRIC)}, Compression {tags.get(_COMPRESSION)}"
+            return (
+                f"is a TIFF of a kind that is not read ({len(bits)} channels of {bits.max()} bits, {values}, {others}): save "
+                "it with 8 or 16 bits per channel, or in grey as floats of 32 bits"
+            )
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return None
 
 
 def read_rgb(path: str | Path, value_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -90,14 +119,16 @@ def read_rgb(path: str | Path, value_range: tuple[float, float] | None = None) -
         ValueError: see `open_image` and `to_rgb`; the message names the file.
     """
     with open_image(path) as image:
-        image.load()
+        has_more_bits = is_deep(image) or has_deep_colours(image)
+        if not has_more_bits:
+            image.load()
         try:
             pixels = to_rgb(image, value_range)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        if value_range is None and is_deep(image) and int(pixels.max()) - int(pixels.min()) < _FEW_GREYS:
+        if value_range is None and has_more_bits and int(pixels.max()) - int(pixels.min()) < _FEW_GREYS:
             warn_once(
-                f"{Path(path).parent}: of 256 grey levels its images of more than 8 bits have fewer than {_FEW_GREYS}: see "
+                f"{Path(path).parent}: of 256 levels its images of more than 8 bits have no more than {_FEW_GREYS}: see "
                 "value_range, or --value-range"
             )
         return pixels
@@ -108,8 +139,8 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
 
     Args:
         image: of any size and mode.
-        value_range: the values that become 0 and 255, for grey images of more than 8 bits; by default the range of their
-            type: 0 to 65535 for whole numbers, and 0 to 1 for floats.
+        value_range: the values that become 0 and 255, for images of more than 8 bits; by default the range of their type: 0 to
+            65535 for whole numbers, and 0 to 1 for floats. The other way round where a TIFF says that white is zero.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -117,15 +148,22 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
     Raises:
         ValueError: values outside of the range of their type, or not finite.
     """
-    values = deep_colours(image)
-    if values is not None:
-        shallow = Image.fromarray(_to_bytes(values, value_range))
-        shallow.getexif()[ExifTags.Base.Orientation] = _orientation(image)
-        return np.asarray(upright(shallow))
-    image = upright(image)
-    if is_deep(image):
-        return np.repeat(_to_bytes(np.asarray(image), value_range)[..., None], 3, axis=2)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    values = deep_values(image)
+    if values is None:
+        warn_of_unused(value_range)
+        image = upright(image)
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    pixels = _to_bytes(values, value_range)
+    # Pillow exchanges black and white in 8 bits only.
+    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        pixels = 255 - pixels
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def warn_of_unused(value_range: ValueRange) -> None:
+    """Say that a value range has no effect on an image of 8 bits, if there is one."""
+    if value_range is not None:
+        warn_once("value_range is for images of more than 8 bits: those of 8 bits, of which there are some, stay as they are")
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -133,26 +171,49 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
-def deep_colours(image: Image.Image) -> np.ndarray | None:
-    """The colours of an image file of 16 bits per channel, of which Pillow keeps 8: (H, W, 3) uint16 RGB, not turned upright;
-    None for any other image."""
+def deep_values(image: Image.Image) -> np.ndarray | None:
+    """The values of an image of more than 8 bits, upright, (H, W) or (H, W, 3) RGB; None for any other image.
+
+    Pillow keeps 8 bits of each colour, so that those of 16 are read from the image's file again. They may be another picture
+    once the image was decoded, as drawing on it and resizing it do; then it is used as it is, with a warning.
+    """
+    if is_deep(image):
+        return _turned(np.asarray(image), _orientation(image))
     if not has_deep_colours(image):
         return None
-    path = image.filename
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16:
-        raise ValueError(f"{path} has 16 bits per channel in a form that cannot be read: save it with 8")
-    if values.ndim == 2:
-        return np.repeat(values[..., None], 3, axis=2)
-    return np.ascontiguousarray(values[..., 2::-1])
+    if not image.tile or image.fp is None:
+        warn_once(
+            "an image of 16 bits per channel was decoded by Pillow, which keeps 8: give its path, or the image as it was opened"
+        )
+        return None
+    place = image.fp.tell()
+    image.fp.seek(0)
+    content = image.fp.read()
+    image.fp.seek(place)
+    # From a copy: what is decoded is not certain any more.
+    with Image.open(io.BytesIO(content), formats=[image.format]) as copy:
+        is_turned = _ORIENTATION in getattr(copy, "tag_v2", ())  # OpenCV follows the tag of a TIFF
+        orientation = _UPRIGHT if is_turned else _orientation(copy)
+        copy.load()  # or OpenCV would say what is wrong with it, to the terminal
+    # Not `imdecode`, which fails with TIFFs that are turned.
+    _, pictures = cv2.imdecodemulti(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if len(pictures) <= image.tell() or pictures[image.tell()].dtype != np.uint16:
+        raise ValueError("it has 16 bits per channel in a form that cannot be read: save it with 8")
+    values = pictures[image.tell()]
+    return _turned(values if values.ndim == 2 else values[..., 2::-1], orientation)
 
 
 def has_deep_colours(image: Image.Image) -> bool:
     """Whether an image is of a file that is not grey, of 16 bits per channel."""
-    if not getattr(image, "filename", "") or is_deep(image):
+    if is_deep(image) or not isinstance(image, ImageFile.ImageFile):
         return False
     if image.format == "PNG":
-        with Path(image.filename).open("rb") as file:
+        if image.tile:  # it is not decoded yet
+            return ";16" in image.tile[0][3]
+        path = Path(image.filename)
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
             return file.read(25)[24:] == b"\x10"  # the header's bit depth
     return image.format == "TIFF" and max(np.atleast_1d(image.tag_v2.get(_BITS_PER_SAMPLE, 8))) == 16
 
@@ -192,7 +253,7 @@ def check_value_range(value_range: ValueRange) -> ValueRange:
     """Check that a value range is None, "data", or two numbers.
 
     Returns:
-        The value range, as it is.
+        The value range; two numbers as a tuple.
 
     Raises:
         ValueError: it is not, or the values of black and white are not finite or not in this order.
@@ -205,7 +266,7 @@ def check_value_range(value_range: ValueRange) -> ValueRange:
         low = high = math.nan
     if isinstance(value_range, str) or not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f'value_range is "data", or two numbers, the values of black and of white, not {value_range!r}')
-    return value_range
+    return low, high
 
 
 def value_bounds(images: Sequence[Path]) -> tuple[float, float] | None:
@@ -217,10 +278,11 @@ def value_bounds(images: Sequence[Path]) -> tuple[float, float] | None:
     bounds = []
     for path in images:
         with open_image(path) as image:
-            values = np.asarray(image) if is_deep(image) else deep_colours(image)
+            values = deep_values(image)
             if values is not None:
                 bounds.append((float(values.min()), float(values.max())))
     if not bounds:
+        warn_of_unused("data")
         return None
     lows, highs = zip(*bounds, strict=True)
     return min(lows), max(highs)
@@ -258,14 +320,21 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(2, 9) else _UPRIGHT
 
 
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in _SIDEWAYS:
+        values = values.swapaxes(0, 1)
+    rows, columns = -1 if orientation in (3, 4, 7, 8) else 1, -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(values[::rows, ::columns])
+
+
 def _png_has_exif(path: Path) -> bool:
-    """Whether a PNG file has EXIF data in a chunk, or, as ImageMagick writes it, in a text."""
+    """Whether a PNG file has EXIF data in a chunk, or in a text, as ImageMagick writes it, or XMP instead."""
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
-            key = file.read(min(length, len(_EXIF_KEY))) if kind in _TEXTS else b""
-            if kind == b"eXIf" or key == _EXIF_KEY:
+            key = file.read(min(length, max(map(len, _EXIF_KEYS)))) if kind in _TEXTS else b""
+            if kind == b"eXIf" or key.startswith(_EXIF_KEYS):
                 return True
             file.seek(length - len(key) + 4, 1)
     return False

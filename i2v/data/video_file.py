@@ -30,6 +30,8 @@ _FORMATS = (
 )
 # Decoders with packets in which there is nothing to show.
 _HIDING = ("vp8", "vp9", "av1", "libvpx", "libdav1d", "libaom")
+# Damage in the last packet shows in one of the last frames: a few that depend on it may be shown after it.
+_LAST_FRAMES = 4
 # Backward reading decodes this many frames at once, as far as they fit into memory.
 _CHUNK = 16
 # A file whose pictures and sound both end before this share of the duration in its header is worth a warning.
@@ -215,16 +217,24 @@ def find_videos(folder: Path) -> list[Path]:
 
 
 def to_picture(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
-    """A decoded frame as (height, width, 3) uint8 RGB, turned upright as the file says.
+    """A decoded frame as (height, width, 3) uint8 RGB, turned and mirrored as the file says.
 
     Args:
         frame: of the decoder.
         size: (width, height) of the result, for videos whose resolution changes; by default that of the frame.
     """
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise
-    width, height = size[:: -1 if turns % 2 else 1] if size is not None else (None, None)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        width, height = size or (None, None)
+        return frame.to_ndarray(width=width, height=height, format="rgb24")
+    # The pixel (x, y) is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    is_sideways = abs(b) > abs(a)
+    width, height = size[:: -1 if is_sideways else 1] if size is not None else (None, None)
     image = frame.to_ndarray(width=width, height=height, format="rgb24")
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    if is_sideways:
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _open(path: str | Path, threads: int = 0) -> av.container.InputContainer:
@@ -281,6 +291,7 @@ def _frames_of(
         on_damage: is called with the number of frames before it, where frames are lost between others.
     """
     read = decoded = 0
+    spoilt = None  # the first of the last frames that the decoder could not make whole
     damaged = None  # the last packet that is
     lost_after = None  # frames that came before the damage, until some come after it
     # Time stamps of what should be shown: some decoders leave out what is damaged without a word.
@@ -305,18 +316,20 @@ def _frames_of(
                 if lost_after is not None and on_damage is not None:
                     on_damage(lost_after)
                 lost_after = None
+                if frame.is_corrupt and (spoilt is None or spoilt < decoded - _LAST_FRAMES):
+                    spoilt = decoded
                 decoded += 1
                 yield frame
         except av.FFmpegError:
             damaged = read
         if damaged == read and decoded:  # what comes before the first frame may be missing at a cut
             lost_after = decoded
+    whole = decoded if spoilt is None or spoilt < decoded - _LAST_FRAMES else spoilt
     # The decoder's threads report what they found some packets later.
-    if path is not None and damaged is not None and read - damaged <= stream.codec_context.thread_count + 1:
-        raise ValueError(
-            f"{path} is truncated: it ends in a decoding error, after {decoded} frames. Repair it, or cut it to what is there "
-            f"(ffmpeg -i {Path(path).name} -frames:v {decoded} fixed.mp4)"
-        )
+    ends_damaged = damaged is not None and read - damaged <= stream.codec_context.thread_count + 1
+    if path is not None and (ends_damaged or whole < decoded):
+        cut = f", or cut it to what is there (ffmpeg -i {Path(path).name} -frames:v {whole} fixed.mp4)" if whole else ""
+        raise ValueError(f"{path} is truncated: it ends in a decoding error, after {whole} frames. Repair it{cut}")
 
 
 def _scan(path: Path) -> tuple[list[int | None], float]:
@@ -334,7 +347,16 @@ def _scan(path: Path) -> tuple[list[int | None], float]:
                     yield packet
 
         damage: list[int] = []
-        timestamps = [frame.pts for frame in _frames_of(packets(), stream, path, damage.append)]
+        timestamps: list[int | None] = []
+        spoilt: list[int] = []
+        for frame in _frames_of(packets(), stream, path, damage.append):
+            if frame.is_corrupt:
+                spoilt.append(len(timestamps))
+            timestamps.append(frame.pts)
+        if spoilt:
+            log.warning(
+                "%s: %d of its frames are damaged, first frame %d: their pictures may be wrong", path, len(spoilt), spoilt[0]
+            )
         if damage:
             log.warning(
                 "%s is damaged in %d places, first after %d frames: what cannot be decoded is left out",

@@ -26,6 +26,7 @@ def make_points_prompt(
         in_pixels: False if points and box are fractions of the frame's sides.
 
     Raises:
+        TypeError: points, labels or box are not arrays of numbers.
         ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not finite
             or outside of the frame; labels other than 0 and 1; a box without area.
     """
@@ -34,11 +35,11 @@ def make_points_prompt(
         raise ValueError("give points with labels, or a box, or both")
     if (points is None) != (labels is None):
         raise ValueError("points need labels, and labels need points: one label (1 or 0) for each point")
-    xy = _floats(np.zeros((0, 2)) if points is None else points)
-    if xy.numel() and xy.shape[-1] != 2:
+    xy = _floats(np.zeros((0, 2)) if points is None else points, "points", "(N, 2)")
+    if xy.numel() and xy.shape[-1:] != (2,):
         raise ValueError(f"points must be pairs (x, y), got {xy.tolist()}")
     xy = xy.reshape(-1, 2)
-    kinds = _floats([] if labels is None else labels).reshape(-1)
+    kinds = _floats([] if labels is None else labels, "labels", "(N,)").reshape(-1)
     if len(xy) != len(kinds):
         raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
     if box is None and not len(xy):
@@ -50,7 +51,7 @@ def make_points_prompt(
     if not ((kinds == 0) | (kinds == 1)).all():
         raise ValueError(f"labels must be 1 (foreground) or 0 (background), got {kinds.tolist()}")
     if box is not None:
-        corners = _floats(box)
+        corners = _floats(box, "box", "(4,)")
         if corners.numel() == 4:
             corners = corners.reshape(2, 2)
         if corners.shape != (2, 2) or not corners.isfinite().all():
@@ -127,8 +128,11 @@ def resize_mask(mask: Tensor, image_size: int, mask_size: int) -> Tensor:
     return resized
 
 
-def _floats(values: Any) -> Tensor:
-    return torch.as_tensor(_in_memory_order(values), dtype=torch.float32, device="cpu")
+def _floats(values: Any, name: str, shape: str) -> Tensor:
+    try:
+        return torch.as_tensor(_in_memory_order(values), dtype=torch.float32, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of numbers {shape}, not {values!r}") from error
 
 
 def _in_memory_order(values: Any) -> Any:

@@ -123,10 +123,17 @@ class VideoState:
 
 
 def in_session(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of the predictor, (self, inference_state, ...), that has the session for itself while it runs."""
+    """A method of the predictor, (self, inference_state, ...), that has the session for itself while it runs.
+
+    Raises:
+        TypeError: by the method, at anything but a session.
+    """
 
     @wraps(method)
     def exclusive(self: Any, inference_state: VideoState, *arguments: Any, **options: Any) -> Any:
+        if not isinstance(inference_state, VideoState):
+            what = type(inference_state).__name__
+            raise TypeError(f"inference_state must be the session (VideoState) that init_state returned, not of type {what}")
         with inference_state.in_use():
             return method(self, inference_state, *arguments, **options)
 

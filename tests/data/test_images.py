@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
+from i2v.data.files import warn_once
 from i2v.data.frames import ArrayFrames, ImageFolder, IteratorFrames, LiveFrames, open_frames
-from i2v.data.images import read_rgb, to_rgb
+from i2v.data.images import check_value_range, read_rgb, to_rgb
 from train.dataset.vos_folder import VOSFolder
 
 RAMP = np.linspace(0, 65535, 48).reshape(6, 8).round()
@@ -217,7 +221,7 @@ def test_frames_that_look_like_one_grey_are_worth_a_warning(tmp_path, caplog):
     Image.fromarray((7200 + RAMP / 200).astype(np.uint16)).save(tmp_path / "0.png")
     frames = open_frames(tmp_path)
     assert np.ptp(frames[0]) < 16
-    assert "of 256 grey levels" in caplog.text
+    assert "of 256 levels" in caplog.text
     assert "--value-range" in caplog.text
 
 
@@ -250,4 +254,188 @@ def test_images_that_are_not_read_are_named(tmp_path, caplog):
     for name in ("2.heic", "3.HEIC", "4.gif"):
         (tmp_path / name).write_bytes(b"?")
     assert ImageFolder(tmp_path).num_frames == 2
-    assert "3 images of kinds that are not read are left out: 2.heic, 3.HEIC, 4.gif" in caplog.text
+    assert "3 files or folders named like frames are left out, which are not read: 2.heic, 3.HEIC, 4.gif" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("2.pgm", "2.pbm", "2.jpe", "2.dib", "2.psd", "2.cr3", "2.npy", "2.svg", "2.anything"),
+        ("3.jpg~", "3.jpg.part", "3.jpg.crdownload"),
+        ("2.jpg/",),
+    ],
+)
+def test_what_is_named_like_frames_but_not_read_is_said(names, tmp_path, caplog):
+    save(tmp_path, "0.jpg", "1.JPG")
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_bytes(b"?")
+    assert ImageFolder(tmp_path).num_frames == 2
+    (record,) = caplog.records
+    assert f": {len(names)} files or folders named like frames are left out" in record.getMessage()
+    assert sorted(names)[0].rstrip("/") in record.getMessage()
+
+
+def test_notes_beside_frames_need_no_warning(tmp_path, caplog):
+    save(tmp_path, "cam_0.jpg", "cam_1.jpg")
+    for name in ("cam_0.txt", "cam_1.json", "cam_1.jpg.xml", "cam_1_mask.npy", "readme.md", "2.zip"):
+        (tmp_path / name).write_bytes(b"?")
+    (tmp_path / "cam").mkdir()
+    assert ImageFolder(tmp_path).num_frames == 2
+    assert not caplog.records
+
+
+def colours16(path: Path, orientation: int = 1) -> np.ndarray:
+    """Write an image of 16 bits per channel, PNG or TIFF; returns its values, (6, 8, 3) RGB."""
+    values = (np.random.default_rng(0).random((6, 8, 3)) * 65535).astype(np.uint16)
+    if path.suffix == ".tif":
+        tags = [(256, 8), (257, 6), (258, 134), (259, 1), (262, 2), (273, 140), (274, orientation), (277, 3), (278, 6)]
+        tags.append((279, values.nbytes))
+        entries = b"".join(struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags)
+        head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+        path.write_bytes(head + struct.pack("<3H", 16, 16, 16) + values.astype("<u2").tobytes())
+        return values
+    cv2.imwrite(str(path), values[..., ::-1])
+    exif = sideways(Image.new("L", (1, 1)), orientation).tobytes().removeprefix(b"Exif\0\0")
+    content, chunk = path.read_bytes(), b"eXIf" + exif
+    path.write_bytes(content[:33] + struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:])
+    return values
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_colours_of_16_bits_are_turned(suffix, orientation, tmp_path, capfd):
+    path = tmp_path / f"0.{suffix}"
+    values = colours16(path, orientation)
+    image = Image.fromarray((values >> 8).astype(np.uint8))
+    sideways(image, orientation)
+    expected = np.asarray(ImageOps.exif_transpose(image))
+    frames = ImageFolder(tmp_path)
+    assert frames.size == expected.shape[1::-1]
+    np.testing.assert_allclose(frames[0], expected, atol=1)
+    with Image.open(path) as opened:
+        given = ArrayFrames([opened])
+        np.testing.assert_array_equal(given[0], frames[0])
+        np.testing.assert_array_equal(given[0], frames[0])  # and again
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_pil_images_of_16_bit_colours(in_memory, suffix, tmp_path, caplog):
+    path = tmp_path / f"0.{suffix}"
+    values = colours16(path)
+    source = io.BytesIO(path.read_bytes()) if in_memory else path
+    warn_once.cache_clear()
+    image = Image.open(source)
+    np.testing.assert_allclose(open_frames([image], (0, 6553.5))[0], np.minimum(values / 25.7, 255), atol=0.51)
+    assert not caplog.records
+    image.thumbnail((4, 3))
+    frames = open_frames([image])
+    assert frames.size == (4, 3)
+    np.testing.assert_array_equal(frames[0], np.asarray(image))
+    if not in_memory or suffix == "tif":
+        assert "decoded by Pillow, which keeps 8" in caplog.text
+
+
+def test_a_picture_that_was_drawn_on_is_used_as_it_is(tmp_path):
+    colours16(tmp_path / "0.png")
+    with Image.open(tmp_path / "0.png") as image:
+        image.paste((1, 2, 3), (0, 0, 8, 6))
+        (tmp_path / "0.png").unlink()
+        assert (open_frames([image])[0] == (1, 2, 3)).all()
+
+
+def test_value_range_is_used_or_refused_or_said_to_be_unused(tmp_path, make_video, tiny_video, caplog):
+    path = make_video(tmp_path / "a.avi", tiny_video)
+    for value_range in ((0, 4095), "data"):
+        with pytest.raises(ValueError, match=r"value_range is for folders and lists of images, not for a file as .*a\.avi"):
+            open_frames(path, value_range)
+    with pytest.raises(ValueError, match=r"is open already: give value_range"):
+        open_frames(open_frames(path), (0, 4095))
+    save(tmp_path, "0.jpg")
+    for video, value_range in ((tmp_path, (0, 4095)), (tmp_path, "data"), (list(tiny_video), (0, 4095))):
+        warn_once.cache_clear()
+        caplog.clear()
+        open_frames(video, value_range)[0]
+        assert "value_range is for images of more than 8 bits" in caplog.text
+
+
+def test_value_range_of_an_array(tmp_path):
+    Image.fromarray(np.full((6, 8), 819, np.uint16)).save(tmp_path / "0.png")
+    assert open_frames(tmp_path, np.array([0, 4095]))[0][0, 0, 0] == 51
+    assert check_value_range(np.array([0, 4095])) == (0, 4095)
+
+
+@pytest.mark.parametrize("value_range", [None, (0, 65535)])
+def test_tiff_whose_zero_is_white(value_range, tmp_path):
+    for name, values in (("8", (RAMP // 257).astype(np.uint8)), ("16", RAMP.astype(np.uint16))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(values).save(tmp_path / name / "0.tiff", tiffinfo={262: 0})
+    stored = (tmp_path / "16/0.tiff").read_bytes()
+    assert RAMP.astype("<u2").tobytes() in stored  # Pillow does not exchange them
+    image = open_frames(tmp_path / "16", value_range)[0]
+    np.testing.assert_allclose(image[..., 0], 255 - RAMP / 257, atol=0.51)
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_12_bits_in_16_are_worth_a_hint(colours, tmp_path, caplog):
+    ramp = np.linspace(0, 4095, 48).reshape(6, 8).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "0.png"), np.dstack([ramp] * 3) if colours else ramp)
+    assert open_frames(tmp_path)[0].max() == 16
+    assert "see value_range, or --value-range" in caplog.text
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_orientation_of_a_png_in_xmp(orientation, tmp_path):
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>')
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8))
+    image.save(tmp_path / "0.png", pnginfo=info)
+    frames = ImageFolder(tmp_path)
+    turned = np.rot90(np.asarray(image), {3: 2, 6: -1}[orientation])
+    assert frames.size == turned.shape[::-1]
+    np.testing.assert_array_equal(frames[0][..., 0], turned)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("source", [list, iter])
+def test_damaged_pil_image_is_named_by_its_number(source, suffix, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"1.{suffix}")
+    whole = Image.new("RGB", (80, 60))
+    data = (tmp_path / f"1.{suffix}").read_bytes()
+    cut = Image.open(io.BytesIO(data[: int(len(data) * 0.7)]))
+    with pytest.raises(ValueError, match=r"^frame 1: .*"):
+        open_frames(source([whole, cut])).count()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("values", [np.zeros((6, 8)), np.zeros((6, 8, 3), np.float32), np.zeros((6, 8, 3), np.int32)])
+def test_tiff_of_a_kind_that_is_not_read(values, tmp_path):
+    cv2.imwrite(str(tmp_path / "0.tiff"), values)
+    with pytest.raises(ValueError, match=r"0\.tiff is a TIFF of a kind that is not read \([13] channels of (32|64) bits"):
+        open_frames(tmp_path)
+    content = (tmp_path / "0.tiff").read_bytes()
+    (tmp_path / "0.tiff").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"0\.tiff"):
+        open_frames(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif"])
+def test_pil_images_with_several_pictures(suffix, tmp_path):
+    pages = [Image.new("L", (16, 8), value) for value in (0, 100, 200)]
+    pages[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=pages[1:])
+    with Image.open(tmp_path / f"a.{suffix}") as image:
+        with pytest.raises(ValueError, match=r"frame 0 is an image file of 3 pictures"):
+            open_frames(list(ImageSequence.Iterator(image)))
+        copies = open_frames([page.copy() for page in ImageSequence.Iterator(image)])
+        in_turn = open_frames(ImageSequence.Iterator(image))
+        assert [int(frames[i].mean()) for frames in (copies, in_turn) for i in range(3)] == [0, 100, 200] * 2
+
+
+def test_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
+    save(tmp_path, "0.jpg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="path of the video is empty"):
+        open_frames("")
+    assert open_frames(".").num_frames == 1

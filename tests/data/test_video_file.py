@@ -6,6 +6,7 @@ import copy
 import multiprocessing
 import os
 import pickle
+import re
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -33,15 +34,23 @@ def number_in(image: np.ndarray) -> int:
     return sum(int(image[HEIGHT // 2, 16 * bit + 8].mean() > 128) << bit for bit in range(WIDTH // 16))
 
 
-def write(path: Path, sound: float = 0, times: Any = lambda i: i, unit: Fraction = Fraction(1, RATE), **options: str) -> Path:
+def write(
+    path: Path,
+    sound: float = 0,
+    times: Any = lambda i: i,
+    unit: Fraction = Fraction(1, RATE),
+    codec: str = "libx264",
+    show: Any = picture,
+    **options: str,
+) -> Path:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE)
+        stream = container.add_stream(codec, rate=RATE)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = WIDTH, HEIGHT, "yuv420p", 15
         stream.codec_context.time_base = unit
         stream.options = options
         audio = container.add_stream("aac", rate=48000, layout="mono") if sound else None
         for i in range(NUM_FRAMES):
-            frame = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(show(i), format="rgb24")
             frame.pts, frame.time_base = times(i), unit
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -67,13 +76,12 @@ def trim(source: Path, path: Path, first_kept: int, first_shown: int) -> Path:
     return path
 
 
-def turned(path: Path, degrees: int) -> Path:
-    """The video that is shown turned."""
+def shown_by(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """The video whose pixels (x, y) are shown at (a x + c y, b x + d y)."""
     source = write(path.with_name("upright.mp4"))
     data = source.read_bytes()
     matrix = np.array([65536, 0, 0, 0, 65536, 0, 0, 0, 2**30], ">i4").tobytes()
-    a, b = {90: (0, 65536), 180: (-65536, 0), 270: (0, -65536)}[degrees]
-    other = np.array([a, b, 0, -b, a, 0, 0, 0, 2**30], ">i4").tobytes()
+    other = np.array([65536 * a, 65536 * b, 0, 65536 * c, 65536 * d, 0, 0, 0, 2**30], ">i4").tobytes()
     place = data.index(matrix, data.index(b"tkhd"))
     path.write_bytes(data[:place] + other + data[place + 36 :])
     return path
@@ -112,11 +120,25 @@ def test_whole_videos_are_exact_in_every_order(name, tmp_path, caplog):
     np.testing.assert_array_equal(read_frames(path, [3, 9]), [images[3], images[9]])
 
 
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_video_is_turned_upright(degrees, tmp_path):
-    image = VideoFile(turned(tmp_path / "turned.mp4", degrees))[5]
-    upright = VideoFile(tmp_path / "upright.mp4")[5]
-    np.testing.assert_array_equal(image, np.rot90(upright, -degrees // 90))
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+        ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda image: image.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda image: np.rot90(image, 2).transpose(1, 0, 2)),
+    ],
+    ids=str,
+)
+def test_video_is_turned_and_mirrored_as_it_says(matrix, expected, tmp_path):
+    frames = VideoFile(shown_by(tmp_path / "turned.mp4", *matrix))
+    upright = VideoFile(tmp_path / "upright.mp4")
+    assert number_in(upright[5]) == 5
+    np.testing.assert_array_equal(frames[5], expected(upright[5]))
+    assert (frames.height, frames.width) == frames[5].shape[:2]
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8])
@@ -132,6 +154,33 @@ def test_truncated_video(share, tmp_path):
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=r"cut\.mp4 is truncated"):
         VideoFile(path)
+
+
+def noise(number: int) -> np.ndarray:
+    """A frame that fills many packets of a stream."""
+    return np.random.RandomState(number).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["cut.ts", "cut.mpg", "cut.h264"])
+def test_truncated_stream(name, tmp_path, caplog):
+    path = write(tmp_path / name, show=noise, codec="mpeg2video" if name == "cut.mpg" else "libx264", bf="0")
+    data = path.read_bytes()
+    whole = VideoFile(path)
+    assert whole.num_frames == NUM_FRAMES
+    assert not caplog.records
+    path.write_bytes(data[: int(len(data) * 0.83)])
+    with pytest.raises(ValueError, match=rf"{name} is truncated: it ends in a decoding error, after \d\d frames") as error:
+        VideoFile(path)
+    assert int(re.search(r"after (\d+) frames", str(error.value))[1]) == pytest.approx(0.83 * NUM_FRAMES, abs=2)
+
+
+def test_pictures_that_are_damaged_within_a_stream_are_said(tmp_path, caplog):
+    path = write(tmp_path / "a.ts", show=noise, bf="0")
+    data = path.read_bytes()
+    middle = len(data) // 2 // 188 * 188
+    path.write_bytes(data[:middle] + data[middle + 188 :])
+    assert VideoFile(path).num_frames == NUM_FRAMES
+    assert re.search(r"a\.ts: \d+ of its frames are damaged, first frame (29|30|31): their pictures may be wrong", caplog.text)
 
 
 def test_name_that_looks_like_an_address(tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ class VOSFolder(ClipDataset):
         max_objects: of a clip, drawn at random among those visible in its first frame; None for all of them.
         max_stride: the distance of a clip's frames, counted in annotated frames, is drawn from 1 to this.
         void: the label, such as 255, of pixels that belong to no object; none by default.
-        value_range: the values that become black and white in grey frames of more than 8 bits, or "data" for the smallest and
+        value_range: the values that become black and white in frames of more than 8 bits, or "data" for the smallest and
             the largest one in a video; by default the range of their type. See `i2v.data.images.to_rgb`.
 
     Raises:
