@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
+from i2v.data.files import find_file
 from i2v.data.mask_files import davis_palette, labels_in, open_labels, read_labels, read_mask, save_label_image
 from i2v.data.rle import mask_to_rle
 from i2v.segment import parse_prompts
@@ -583,6 +584,17 @@ def test_capital_suffixes_and_json_with_a_byte_order_mark(tmp_path):
     content = json.dumps({"annotations": [{"segmentation": mask_to_rle(ONE)}]})
     (tmp_path / "a.json").write_text(content, encoding="utf-8-sig")
     np.testing.assert_array_equal(SA1B(tmp_path).load(0, np.random.default_rng(0)).masks[0, 0], ONE)
+
+
+def test_suffixes_in_any_case(tmp_path):
+    for suffixes in (("Jpg", "Json"), ("jPeG", "jSON")):
+        folder = tmp_path / suffixes[0]
+        folder.mkdir()
+        Image.fromarray(photograph()).save(folder / f"a.{suffixes[0]}", format="JPEG")
+        (folder / f"a.{suffixes[1]}").write_text(json.dumps({"annotations": [{"segmentation": mask_to_rle(ONE)}]}))
+        np.testing.assert_array_equal(SA1B(folder).load(0, np.random.default_rng(0)).masks[0, 0], ONE)
+    (tmp_path / "Jpg/a.jpg").touch()
+    assert find_file(tmp_path / "Jpg/a", (".png", ".jpg")) == tmp_path / "Jpg/a.jpg"  # rather than a.Jpg
 
 
 def test_objects_in_folders(tmp_path):
