@@ -210,12 +210,15 @@ def _evaluate_sequence(
     num_missing = 0
     evaluated = frames[1:-1] if skip_first_and_last else frames
     for frame in evaluated:
-        true_image = _eight_bits(ground_truth.open(frame), ground_truth.paths[frame])
+        true_image = ground_truth.open(frame)
+        _check_labels(true_image, ground_truth.paths[frame], binary)
         if per_object:
             require_one_object(true_image, ground_truth.paths[frame], void)
         found_image = None
         if frame in predictions:
-            found_image = _read_prediction(predictions[frame], true_image.size, problems, per_object, ground_truth)
+            found_image = _read_prediction(
+                predictions[frame], true_image.size, problems, binary, per_object, ground_truth=ground_truth
+            )
         elif prediction:
             problems.add("frame", f"{prediction / ground_truth.paths[frame].name} is missing: it scores 0")
         if void is not None:
@@ -242,23 +245,24 @@ def _evaluate_sequence(
     if lost and not per_object and num_missing < len(evaluated):
         # Where it was prompted is often a frame that does not count: an object that is only there is lost, not forgotten.
         ends = [predictions[end] for end in sorted({frames[0], frames[-1]}.difference(evaluated)) if end in predictions]
-        images = filter(None, (_read_prediction(path, true_image.size, problems) for path in ends))
+        images = filter(None, (_read_prediction(path, true_image.size, problems, binary) for path in ends))
         lost = lost.difference(*(_labels(image, binary) for image in images))
         for label in sorted(lost):
             problems.add("object", f"{prediction} has object {label} in no frame: it counts as empty")
     return scores
 
 
-def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode == "I":
+def _check_labels(image: Image.Image, path: Path, binary: bool) -> None:
+    """Raise a ValueError for labels above 255; in a binary image everything but 0 is the object."""
+    if image.mode == "I" and not binary:
         raise ValueError(f"{path} has labels above 255: expected a palette or a grey image of 8 bits")
-    return image
 
 
 def _read_prediction(
     path: Path,
     size: tuple[int, int],
     problems: Problems,
+    binary: bool,
     per_object: bool = False,
     ground_truth: LabelImages | None = None,
 ) -> Image.Image | None:
@@ -268,7 +272,8 @@ def _read_prediction(
         ValueError: it has another size, and the file of the `ground_truth` is the one to blame.
     """
     try:
-        image = _eight_bits(open_labels(path), path)
+        image = open_labels(path)
+        _check_labels(image, path, binary)
         if per_object:
             require_one_object(image, path)
     except ValueError as error:

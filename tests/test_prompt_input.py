@@ -164,8 +164,10 @@ def test_frames_that_are_open(tiny_predictor, png_folder: Path):
         (np.where(MASK, 1, 0) + 2 * np.eye(48, 64, 40, dtype=int), "several objects, with labels 1, 2"),
         (np.where(MASK, 2.5, 0), "give a boolean mask, or shares from 0 to 1"),
         (np.where(MASK, 2**20, 0), "give a boolean mask"),
+        (np.where(MASK, 2**63, 0).astype(np.uint64), "values up to 9.22337e\\+18: give a boolean mask"),
+        (MASK * 0.001, "shares up to 0.001, of which none reaches 0.5: scale or threshold them"),
     ],
-    ids=["logits", "labels", "other floats", "huge"],
+    ids=["logits", "labels", "other floats", "huge", "unsigned", "dim"],
 )
 def test_arrays_that_are_no_mask(mask, message, kind, tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(tiny_video)
@@ -181,8 +183,32 @@ def test_arrays_with_one_value_besides_0(scale):
 def test_shares_are_thresholded_at_half():
     soft = cv2.GaussianBlur(MASK.astype(np.float32), (0, 0), 2)
     assert np.count_nonzero(check_mask(soft, (64, 48)).numpy() != (soft >= 0.5)) <= 2
+    noise = np.random.RandomState(0).rand(48, 64) * 0.2
+    for shares in (
+        np.where(MASK, 0.9, 0.1),
+        np.where(MASK, 0.6, 0.4),
+        MASK * 0.5,
+        np.where(MASK, 1, noise),
+        noise + MASK * 0.5,
+    ):
+        for kind in (np.float16, np.float32, np.float64):
+            np.testing.assert_array_equal(check_mask(shares.astype(kind), (64, 48)), MASK)
+    assert not check_mask(MASK * 0.0, (64, 48)).any()
     smooth = (soft * 255).round().astype(np.uint8)
     assert np.count_nonzero(check_mask(smooth, (64, 48)).numpy() != (soft >= 0.5)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (MASK * 1j, "not complex numbers"),
+        (torch.from_numpy(MASK).to_sparse(), r"not a sparse tensor: give its to_dense\(\)"),
+    ],
+    ids=["complex", "sparse"],
+)
+def test_arrays_of_other_things(mask, message):
+    with pytest.raises(TypeError, match=message):
+        check_mask(mask, (64, 48))
 
 
 def test_arrays_as_they_come():

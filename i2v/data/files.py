@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import json
 import logging
 import os
@@ -111,7 +112,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def find_file(stem: Path, suffixes: Sequence[str]) -> Path | None:
-    """The file of a name and one of some suffixes, in small or capital letters.
+    """The file of a name and one of some suffixes, in small or capital letters, or, if there is none, in both.
 
     Args:
         stem: its path without suffix.
@@ -120,8 +121,18 @@ def find_file(stem: Path, suffixes: Sequence[str]) -> Path | None:
     Returns:
         Its path, or None if there is no such file.
     """
-    names = (f"{stem.name}{variant}" for suffix in suffixes for variant in dict.fromkeys((suffix, suffix.upper())))
+    usual = (variant for suffix in suffixes for variant in dict.fromkeys((suffix, suffix.upper())))
+    # Rather than a look into the folder, which may hold millions of files.
+    mixed = (variant for suffix in suffixes for variant in _in_any_case(suffix))
+    names = (f"{stem.name}{variant}" for variant in itertools.chain(usual, mixed))
     return next((path for name in names if (path := stem.with_name(name)).exists()), None)
+
+
+def _in_any_case(suffix: str) -> Iterator[str]:
+    """A suffix with each letter after its last dot small or capital."""
+    start, dot, kind = suffix.rpartition(".")
+    letters = (dict.fromkeys((letter, letter.upper())) for letter in kind)
+    return (f"{start}{dot}{''.join(chosen)}" for chosen in itertools.product(*letters))
 
 
 def expected_file(stem: Path, suffixes: Sequence[str]) -> Path:

@@ -52,8 +52,10 @@ class Masklets:
         """Pixels of all objects in an annotated frame, (objects,); 0 for one that is absent.
 
         Raises:
+            TypeError: `frame` is no integer.
             ValueError: the frame is not annotated, or a mask in the file is broken.
         """
+        frame = whole_number(frame, "a frame")
         with self._errors(frame):
             return np.array([rle_area(rle) for rle in self._masks_in(frame)], np.int64)
 
@@ -62,18 +64,22 @@ class Masklets:
 
         Args:
             frame: index into the video.
-            positions: of the objects in `object_ids`; all of them by default.
+            positions: of the objects in `object_ids`, counted from 0; all of them by default.
 
         Returns:
             (objects, height, width) bool.
 
         Raises:
-            ValueError: the frame is not annotated, or a mask in the file is broken.
+            TypeError: `frame` or a position is no integer.
+            ValueError: the frame is not annotated, there is no such position, or a mask in the file is broken.
         """
+        frame = whole_number(frame, "a frame")
         rles, shape = self._masks_in(frame), (self.height, self.width)
+        chosen = range(len(rles)) if positions is None else [whole_number(place, "an object's position") for place in positions]
+        if unknown := [place for place in chosen if not 0 <= place < len(rles)]:
+            raise ValueError(f"there is no object at position {unknown[0]} in {self._path}: it has {len(rles)} objects")
         with self._errors(frame):
-            chosen = rles if positions is None else [rles[position] for position in positions]
-            return np.array([decode_mask(rle, shape) for rle in chosen], bool).reshape(-1, *shape)
+            return np.array([decode_mask(rles[place], shape) for place in chosen], bool).reshape(-1, *shape)
 
     def _masks_in(self, frame: int) -> list[Any]:
         if frame not in self._rles:

@@ -72,15 +72,16 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
 
     Args:
         mask: (height, width) of one object, or a PIL image (see `i2v.data.mask_files`). Booleans, 0 and any one other value, or
-            shares from 0 to 1; smooth edges are thresholded at half.
+            shares from 0 to 1, which are thresholded at 0.5; smooth edges of whole numbers at half of the largest one.
         frame_size: (width, height) of the video.
 
     Returns:
         (height, width) bool.
 
     Raises:
-        TypeError: it is not an array of numbers.
-        ValueError: a mask of another size, or not of two dimensions, with NaN or negative values, or with several objects.
+        TypeError: it is not an array of real numbers.
+        ValueError: a mask of another size, or not of two dimensions, with NaN or negative values, with several objects, or with
+            shares of which none reaches 0.5; or a PIL image that cannot be read.
     """
     if isinstance(mask, Image.Image):
         mask = read_mask(mask)
@@ -88,6 +89,9 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
         values = torch.as_tensor(_in_memory_order(mask), device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"a mask is an array (height, width) or a PIL image, not {type(mask).__name__}: {error}") from error
+    if values.is_complex() or values.layout != torch.strided:
+        kind = "complex numbers" if values.is_complex() else "a sparse tensor: give its to_dense()"
+        raise TypeError(f"a mask is an array (height, width) of real numbers, not {kind}")
     size = frame_size[::-1]
     if tuple(values.shape) != size:
         raise ValueError(f"the mask has shape {tuple(values.shape)}, but the video's frames are (height, width) = {size}")
@@ -95,16 +99,19 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
         raise ValueError("the mask has NaN in it")
     if values.dtype == torch.bool:
         return values
-    values = values.double() if values.is_floating_point() else values.long()
+    values = values.double() if values.is_floating_point() or values.dtype == torch.uint64 else values.long()
     if (values < 0).any():
         raise ValueError("the mask has negative values, as logits have: give a boolean mask, such as logits > 0")
-    if values.is_floating_point() and values.numel() and values.max() <= 1:
-        values = (values * 255).round()
-    if (values != values.round()).any() or values.max() > MAX_LABEL:
-        raise ValueError(f"the mask has values up to {float(values.max())}: give a boolean mask, or shares from 0 to 1")
+    largest = float(values.max()) if values.numel() else 0.0
+    if values.is_floating_point() and largest <= 1:
+        if 0 < largest < 0.5:
+            raise ValueError(f"the mask has shares up to {largest:g}, of which none reaches 0.5: scale or threshold them")
+        return values >= 0.5
+    if (values != values.round()).any() or largest > MAX_LABEL:
+        raise ValueError(f"the mask has values up to {largest:g}: give a boolean mask, or shares from 0 to 1")
     # As a file with these values, so that labels of several objects are noticed, and smooth edges thresholded.
     pixels = values.to(torch.int32).numpy()
-    return torch.from_numpy(read_mask(Image.fromarray(pixels.astype(np.uint8) if pixels.max() < 256 else pixels)))
+    return torch.from_numpy(read_mask(Image.fromarray(pixels.astype(np.uint8) if largest < 256 else pixels)))
 
 
 def resize_mask(mask: Tensor, image_size: int, mask_size: int) -> Tensor:

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
 from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
+from i2v.data.files import find_file
 from i2v.data.mask_files import davis_palette, labels_in, open_labels, read_labels, read_mask, save_label_image
 from i2v.data.rle import mask_to_rle
 from i2v.segment import parse_prompts
@@ -156,6 +157,191 @@ def test_labels_beside_brighter_ones_are_not_smooth_edges(tmp_path):
     for labels in (pole, cells):
         Image.fromarray(labels).save(tmp_path / "a.png")
         np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+
+
+CRISP = np.kron(ONE | TWO, np.ones((4, 4), bool))
+
+
+def smaller(pixels: np.ndarray, factor: int = 3) -> np.ndarray:
+    """Smaller by a factor that does not divide the size of what is drawn, so that edges are smooth."""
+    return cv2.resize(pixels, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(value, np.uint8) for value in (20, 60, 120, 127, 128, 180, 200, 254, 255)]
+    + [(value, np.uint16) for value in (200, 255, 1000, 4095, 65280, 65535)],
+)
+def test_crisp_and_smooth_frames_of_one_object_have_one_label(value, kind, tmp_path, caplog):
+    large = CRISP * kind(value)
+    frames = [large[1::3, 1::3], smaller(large), cv2.GaussianBlur(large, (0, 0), 1.5)[1::3, 1::3]]
+    for t, pixels in enumerate(frames):
+        Image.fromarray(pixels).save(tmp_path / f"{t}.png")
+    masks = LabelImages(tmp_path)
+    label = 255 if value >= 65280 else value
+    assert [labels_in(masks.open(frame)) for frame in masks.frames] == [[label]] * 3
+    for frame in ("1", "2"):
+        assert (read_mask(masks.paths[frame]) != (frames[0] > 0)).mean() < 0.01
+    assert "thresholded at half" in caplog.text
+
+
+@pytest.mark.parametrize("label", [1, 3, 5])
+def test_smooth_edges_of_one_of_davis_colours(label, tmp_path):
+    large = CRISP[..., None] * DAVIS[label]
+    Image.fromarray(smaller(large)).save(tmp_path / "a.png")
+    assert labels_in(open_labels(tmp_path / "a.png")) == [label]
+    halves = np.kron(ONE, np.ones((2, 2), bool))[1:, 1:, None] * DAVIS[label]  # DAVIS' palette has their halves and quarters
+    Image.fromarray(smaller(halves[:94, :126], 2)).save(tmp_path / "a.png")
+    labels = read_labels(tmp_path / "a.png")
+    assert np.unique(labels).tolist() == [0, label]
+
+
+def test_several_dim_objects_with_smooth_edges_are_never_one(tmp_path):
+    for pixels in (np.maximum(ellipse(120, (35, 35)), ellipse(60, (80, 80))), ellipse(120, (35, 35)) * np.uint16(40)):
+        pixels = np.maximum(pixels, np.roll(pixels // 2, 50, axis=1))
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a\.png has several objects, and smooth edges"):
+            read_labels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("num_labels", [5, 9, 60, 400])
+@pytest.mark.parametrize("dense", [True, False])
+def test_small_labels_beside_each_other_are_not_smooth_edges(num_labels, dense, tmp_path):
+    rng = np.random.RandomState(0)
+    labels = np.zeros((96, 128), np.uint16)
+    centres = rng.randint(0, (96, 128), (num_labels, 2))
+    if dense:  # numbered from left to right
+        centres = centres[centres[:, 1].argsort()]
+        y, x = np.mgrid[:96, :128]
+        labels[:] = ((y - centres[:, :1, None]) ** 2 + (x - centres[:, 1:, None]) ** 2).argmin(axis=0)
+    else:
+        cv2.ellipse(labels, (64, 48), (30, 20), 0, 0, 360, num_labels, -1)  # things of all sizes along its outline
+        for label in range(1, num_labels):
+            angle = rng.uniform(0, 2 * np.pi)
+            centre = int(64 + 31 * np.cos(angle)), int(48 + 21 * np.sin(angle))
+            cv2.ellipse(labels, centre, tuple(rng.randint(0, 4, 2).tolist()), 0, 0, 360, label, -1)
+    Image.fromarray(labels if num_labels > 255 else labels.astype(np.uint8)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+
+
+def test_a_palette_in_which_white_comes_first(tmp_path, caplog):
+    soft = smaller(CRISP * np.uint8(255))
+    for name, pixels, truth in (
+        ("crisp", np.uint8(ONE * 255), ONE),
+        ("full", np.full((9, 9), 255, np.uint8), 1),
+        ("soft", soft, 0),
+    ):
+        image = Image.fromarray(pixels).convert("RGB")
+        for colours in (2, 8, 256):
+            for i, palette in enumerate((image.quantize(colours), image.convert("P", palette=Image.ADAPTIVE, colors=colours))):
+                assert palette.getpalette()[0] > 128
+                palette.save(tmp_path / f"{name}{colours}{i}.png")
+                labels = read_labels(tmp_path / f"{name}{colours}{i}.png")
+                assert np.unique(labels).tolist()[-1] == 255
+                wrong = (labels > 0) != ((pixels >= 128) if name == "soft" else truth)
+                assert wrong.sum() <= (8 if name == "soft" else 0)
+    assert caplog.text.count("what is bright is the object") == 1
+
+
+def test_labels_in_palettes_of_greys(tmp_path):
+    for palette in ([0, 85, 170], [0, 255], [255, 0, 0], list(range(256)), list(range(255, -1, -1))):
+        image = Image.fromarray(np.minimum(LABELS, len(palette) - 1))
+        colours = np.repeat(palette, 3).tolist()
+        image.putpalette([255, 255, 255, 0, 0, 0, 9, 0, 200] if palette == [255, 0, 0] else colours)
+        image.save(tmp_path / "a.png")
+        np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), image)
+    image = Image.fromarray(LABELS)
+    image.putpalette([255] * 3 + [0] * 3 + [128] * 3)
+    image.save(tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"b\.png has a palette of greys that does not begin with black, and several objects"):
+        read_labels(tmp_path / "b.png")
+
+
+def test_a_palette_in_which_black_comes_first_and_edges_are_smooth(tmp_path):
+    for t, pixels in enumerate((CRISP[1::3, 1::3] * np.uint8(255), smaller(CRISP * np.uint8(255)))):
+        Image.fromarray(pixels).convert("RGB").convert("P", dither=Image.Dither.NONE).save(tmp_path / f"{t}.png")
+    masks = LabelImages(tmp_path)
+    assert labels_in(masks.open("0")) == labels_in(masks.open("1")) == [225]  # white in Pillow's palette
+    assert masks.objects == [225]
+
+
+@pytest.mark.parametrize("value", [85, 110, 128, 160, 190])
+@pytest.mark.parametrize("quality", [75, 95])
+def test_a_small_darker_object_in_a_lossy_image(value, quality, tmp_path):
+    pixels = np.zeros((120, 160), np.uint8)
+    pixels[20:100, 80:150] = 255
+    pixels[33:43, 21:31] = value
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=quality)
+    with pytest.raises(ValueError, match=r"a\.jpg has several objects"):
+        read_labels(tmp_path / "a.jpg")
+
+
+def test_void_is_no_smooth_edge(tmp_path):
+    border = cv2.dilate(np.uint8(ONE), np.ones((3, 3), np.uint8)) > ONE
+    for object_value, void in ((255, 128), (128, 255)):
+        pixels = np.where(border, void, ONE * object_value).astype(np.uint8)
+        for image in (Image.fromarray(pixels), Image.fromarray(pixels.astype(np.int32) * 257)):
+            image.save(tmp_path / "a.tif")
+            found = read_labels(tmp_path / "a.tif", void=void * (257 if image.mode == "I" else 1))
+            np.testing.assert_array_equal(found > 0, ONE)
+    Image.fromarray(smooth(ONE)).save(tmp_path / "b.png")
+    assert (read_mask(tmp_path / "b.png", void=255) != ONE).mean() < 0.01  # 255 is its inside, rather than void
+    thin = np.where(border, 255, 0).astype(np.uint8)
+    thin[20, :] = 100
+    Image.fromarray(thin).save(tmp_path / "c.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "c.png", void=255), np.where(thin == 100, 100, 0))
+
+
+def test_16_bits_of_black_and_white_are_a_mask(tmp_path):
+    Image.fromarray(np.uint16(ONE * 65535)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), ONE * 255)
+    assert LabelImages(tmp_path).objects == [1]
+    labels = np.uint16(LABELS)
+    labels[:9, :60] = np.kron(np.arange(3, 63).reshape(3, 20), np.ones((3, 3)))
+    labels[40:, :] = 65535
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png", void=65535), np.where(labels == 65535, 0, labels))
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 254, 255])
+def test_transparency_that_is_the_same_everywhere_says_nothing(alpha, tmp_path, caplog):
+    for colours, expected in ((painted((255, 255, 255)), ONE), (painted(DAVIS[1], DAVIS[2]), LABELS), (painted(), ONE * 0)):
+        Image.fromarray(np.dstack([colours, np.full((HEIGHT, WIDTH), alpha, np.uint8)])).save(tmp_path / "a.png")
+        found = read_labels(tmp_path / "a.png")
+        np.testing.assert_array_equal(np.minimum(found, expected.max()), expected)
+    assert not caplog.records
+    if alpha == 0:  # nothing cut out, in a frame where the object is not
+        Image.fromarray(np.dstack([photograph(), np.uint8(ONE * 0)])).save(tmp_path / "a.png")
+        assert not read_mask(tmp_path / "a.png").any()
+        assert "a mask is transparent everywhere, and is read as empty" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+def test_several_pictures_are_no_mask(kind, tmp_path):
+    pictures = [Image.fromarray(np.uint8(mask * 255)) for mask in (ONE, TWO)]
+    pictures[0].save(tmp_path / "a.x", format=kind, save_all=True, append_images=pictures[1:])
+    with pytest.raises(ValueError, match=r"a\.x holds 2 pictures"):
+        read_mask(tmp_path / "a.x")
+    with Image.open(tmp_path / "a.x") as image:
+        with pytest.raises(ValueError, match=r"the mask is an image file with 2 pictures: give one of them, as a copy\(\)"):
+            read_mask(image)
+        image.seek(1)
+        np.testing.assert_array_equal(read_mask(image.copy()), TWO)
+
+
+def test_an_image_that_is_cut_off(tmp_path):
+    Image.fromarray(photograph()).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "b.png") as image, pytest.raises(ValueError, match="the mask is not a readable image"):
+        read_mask(image)
+
+
+def test_a_mask_of_another_kind_is_left_out_with_a_warning(tmp_path, caplog):
+    for t in range(3):
+        Image.fromarray(LABELS).save(tmp_path / f"{t}.png")
+    Image.fromarray(LABELS).save(tmp_path / "3.jpg")
+    assert LabelImages(tmp_path).frames == ["0", "1", "2"]
+    assert f"{tmp_path}: 1 images that are not PNG are left out, as no masks: 3.jpg" in caplog.text
 
 
 def test_a_translucent_mask(tmp_path):
@@ -398,6 +584,17 @@ def test_capital_suffixes_and_json_with_a_byte_order_mark(tmp_path):
     content = json.dumps({"annotations": [{"segmentation": mask_to_rle(ONE)}]})
     (tmp_path / "a.json").write_text(content, encoding="utf-8-sig")
     np.testing.assert_array_equal(SA1B(tmp_path).load(0, np.random.default_rng(0)).masks[0, 0], ONE)
+
+
+def test_suffixes_in_any_case(tmp_path):
+    for suffixes in (("Jpg", "Json"), ("jPeG", "jSON")):
+        folder = tmp_path / suffixes[0]
+        folder.mkdir()
+        Image.fromarray(photograph()).save(folder / f"a.{suffixes[0]}", format="JPEG")
+        (folder / f"a.{suffixes[1]}").write_text(json.dumps({"annotations": [{"segmentation": mask_to_rle(ONE)}]}))
+        np.testing.assert_array_equal(SA1B(folder).load(0, np.random.default_rng(0)).masks[0, 0], ONE)
+    (tmp_path / "Jpg/a.jpg").touch()
+    assert find_file(tmp_path / "Jpg/a", (".png", ".jpg")) == tmp_path / "Jpg/a.jpg"  # rather than a.Jpg
 
 
 def test_objects_in_folders(tmp_path):

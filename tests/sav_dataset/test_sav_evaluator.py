@@ -111,6 +111,26 @@ def test_davis_2016(tmp_path: Path, true_layout: tuple[str, int], found_layout: 
     assert scores_of(results) == {("video", "001"): pytest.approx(jf_scores(TRUE, FOUND)[0], abs=1e-12)}
 
 
+@pytest.mark.parametrize("write", [write_folders, lambda folder, masks: write_labels(folder, masks, (255,), "L")])
+@pytest.mark.parametrize("value", [65535, 700])
+def test_masks_of_16_bits(tmp_path: Path, write: Callable[[Path, np.ndarray], None], value: int) -> None:
+    """In folders per object and beside a ground truth of 0 and 255 everything but 0 is the object."""
+    true, found = TRUE[:, :1], FOUND[:, :1]
+    write(tmp_path / "true/video", true)
+    write(tmp_path / "found/video", found)
+    expected = scores_of(evaluate(tmp_path / "true", tmp_path / "found"))
+    for root in ("found", "true"):
+        for path in (tmp_path / root).rglob("*.png"):
+            Image.fromarray(np.where(np.asarray(Image.open(path)), value, 0).astype(np.uint16)).save(path)
+        if root == "true" and value == 700 and write is not write_folders:  # labels
+            with pytest.raises(ValueError, match="labels above 255"):
+                evaluate(tmp_path / "true", tmp_path / "found")
+        else:
+            results = evaluate(tmp_path / "true", tmp_path / "found")
+            assert scores_of(results) == expected
+            assert problems_of(results) == {}
+
+
 @BY_LAYOUT
 def test_all_frames(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
     results = evaluate(*make_roots(tmp_path, write), skip_first_and_last=False)

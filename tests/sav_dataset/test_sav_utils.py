@@ -111,6 +111,25 @@ def test_no_objects(tmp_path: Path) -> None:
     assert masks.dtype == bool
 
 
+@pytest.mark.parametrize("place", [True, None, 0.0, np.zeros(2, int), "0"], ids=repr)
+def test_frames_and_objects_are_whole_numbers(root: Path, masks: np.ndarray, place: Any) -> None:
+    masklets = SAVDataset(root).load("sav_000001").manual
+    with pytest.raises(TypeError, match="an object's position must be an integer"):
+        masklets.masks(4, [place])
+    for read in (masklets.masks, masklets.areas):
+        with pytest.raises(TypeError, match="a frame must be an integer"):
+            read(place)
+    with pytest.raises(TypeError, match=r"a frame must be an integer, not 4\.0"):
+        masklets.masks(4.0)
+    assert np.array_equal(masklets.masks(np.int64(4), np.array([1])), masks[1, 1:])
+
+
+@pytest.mark.parametrize("place", [2, -1])
+def test_positions_of_no_object(root: Path, place: int) -> None:
+    with pytest.raises(ValueError, match=rf"no object at position {place} in .*manual\.json: it has 2 objects"):
+        SAVDataset(root).load("sav_000001").manual.masks(4, [place])
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"masklet_id": 3}'])
 def test_other_json(tmp_path: Path, text: str) -> None:
     path = tmp_path / "masklets.json"

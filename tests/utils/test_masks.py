@@ -153,9 +153,9 @@ FOREGROUND = drawing("..#", "#..")
 
 
 def palette_image() -> Image.Image:
-    """Label 1 is drawn black, and all is foreground but label 0."""
+    """Label 1 is drawn red, on white, and all is foreground but label 0."""
     image = Image.fromarray(FOREGROUND.astype(np.uint8))
-    image.putpalette([255, 255, 255, 0, 0, 0])
+    image.putpalette([255, 255, 255, 200, 0, 0])
     return image
 
 
