@@ -57,8 +57,25 @@ def usable_device(device: str | int | torch.device | None = None) -> torch.devic
     device = default_device() if device is None else device
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
-        raise ValueError(f"cannot use the device {str(device)!r}: {error}") from error
+    # AssertionError: PyTorch without CUDA; ImportError: a kind for which a package is missing; ValueError: a large number
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+        raise ValueError(f"cannot use the device {str(device)!r}: {one_line(error)}") from error
+
+
+def device_of_option(text: str | None) -> torch.device:
+    """The device that `--device` names, by default the first that there is. A number is that of a GPU, as in Python.
+
+    Raises:
+        ValueError: there is no such device, or nothing can be computed on it.
+    """
+    is_number = text is not None and text.isdecimal() and len(text) < 19  # beyond, it is none
+    try:
+        device = usable_device(int(text) if is_number else text)
+        if device.type == "meta":
+            raise ValueError("nothing is computed on the device 'meta'")
+    except ValueError as error:
+        raise ValueError(f"--device is cuda, cuda:NUMBER, mps or cpu: {error}") from error
+    return device
 
 
 def known_configs() -> list[str]:

@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
-from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, known_configs, load_config
+from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, device_of_option, known_configs, load_config
 from i2v.data.files import listed, named_errors, read_json
 from i2v.data.frames import Frames, open_frames
 from i2v.data.images import ValueRange
@@ -88,15 +88,21 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
         return prompts.setdefault((frame, obj_id or 1), UserPrompt())
 
     def split(text: str, form: str, counts: Sequence[int]) -> tuple[int, int | None, list[str]]:
-        match = re.fullmatch(r"(.*?)(?:@(\d+))?", text)
+        match = re.fullmatch(r"(?s)(.*?)(?:@(\d+))?", text)
         fields = match[1].split(",")
-        obj_id = int(match[2]) if match[2] else None
-        if len(fields) not in counts or not fields[0].strip().isdecimal() or obj_id not in (None, *range(1, 256)):
+        obj_id = whole(match[2]) if match[2] else None
+        frame = whole(fields[0].strip())
+        if len(fields) not in counts or frame is None or (match[2] and obj_id not in range(1, 256)):
             raise malformed(text, form)
-        return int(fields[0]), obj_id, fields[1:]
+        return frame, obj_id, fields[1:]
+
+    def whole(digits: str) -> int | None:
+        # Beyond 18 digits nothing is counted, and Python refuses to convert thousands of them.
+        return int(digits) if digits.isdecimal() and len(digits) < 19 else None
 
     def malformed(text: str, form: str) -> ValueError:
-        return ValueError(f"{text!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
+        shown = text if len(text) < 200 else f"{text[:200]}..."
+        return ValueError(f"{shown!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
 
     def numbers(text: str, form: str, fields: Sequence[str]) -> list[float]:
         try:
@@ -122,6 +128,8 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
         # A path may have commas and @ in it, so that only its ends are looked at.
         frame, obj_id, fields = split(text, f"--mask {_MASK}", range(2, 100))
         path = ",".join(fields)
+        if not path.strip():
+            raise ValueError(f"{text!r}: the file name in --mask {_MASK} is empty")
         image = open_labels(path, void)
         values = labels_in(image)
         labels = np.asarray(image)
@@ -409,11 +417,6 @@ def _value_range(text: str) -> ValueRange:
     return low, high
 
 
-def _device(text: str | None) -> str | int | None:
-    """A number is that of a GPU, as in Python."""
-    return int(text) if text and text.isdecimal() else text
-
-
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """All that the results depend on."""
     files = [args.video, args.checkpoint, args.config]
@@ -447,6 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    device = device_of_option(args.device)
     overrides = [f"++predictor.precision={args.precision}"] if args.precision else []
     if args.untrained:
         overrides.append("++checkpoint=null")
@@ -464,7 +468,6 @@ def _run(args: argparse.Namespace) -> int:
         if args.untrained:
             log.info("--untrained: the weights are random, so that the masks mean nothing")
             torch.random.default_generator.manual_seed(args.seed)
-        device = _device(args.device)
         predictor = build_i2v_video_predictor(args.config, args.checkpoint, device, hydra_overrides_extra=overrides)
     directions = (False, True) if args.both else (args.reverse,)
     status = 0

@@ -200,6 +200,23 @@ def test_malformed_prompt_is_named(option, text, caplog, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("text", ["0,", "0, ", "0,@2"])
+def test_mask_without_a_name(text):
+    with pytest.raises(ValueError, match=f"'{text}': the file name in --mask .* is empty"):
+        parse_prompts([], [], [text])
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("point", "{},1,2"), ("point", "0,1,2@{}"), ("box", "{},1,2,3,4"), ("mask", "{},m.png"), ("point", "0,1\n,2@{}")],
+)
+def test_number_of_thousands_of_digits_is_malformed(option, text):
+    texts = {"point": [], "box": [], "mask": []} | {option: [text.format("1" * 5000)]}
+    with pytest.raises(ValueError, match=f"is not of the form --{option} ") as error:
+        parse_prompts(*texts.values())
+    assert len(str(error.value)) < 400
+
+
 def test_object_that_is_no_number_is_said_to_be_one(caplog, tmp_path):
     run = ["no-video", *TINY, "--untrained", "--point=0,1,2@x", "--output", str(tmp_path / "out")]
     check_error(caplog, run, "--point FRAME,X,Y[,LABEL][@OBJ]", "OBJ from 1 to 255")
@@ -255,8 +272,10 @@ def test_prompts_are_parsed():
         (["--mask", "0,MASK"], ["mask", "8, 8", "48, 64"]),
         ([*POINT, "--max-frames", "0"], ["--max-frames", "0"]),
         ([*POINT, "--config", "nonsense"], ["nonsense", "i2v-infer"]),
-        ([*POINT, "--device", "nonsense"], ["nonsense"]),
-        ([*POINT, "--device", "cuda:77"], ["cuda"]),
+        *(
+            ([*POINT, "--device", device], ["--device is cuda, cuda:NUMBER, mps or cpu", device])
+            for device in ("nonsense", "cuda:77", "777", "meta", "lazy", "hpu", "9" * 20, "9" * 5000, "")
+        ),
     ],
 )
 def test_error_names_the_thing_and_a_second_try_works(arguments, named, caplog, png_folder, tmp_path):
