@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
-from i2v.utils.command_line import given_path, label, whole_number
-from i2v.utils.files import atomic_write
+from i2v.utils.command_line import given_path, label, one_line, whole_number
+from i2v.utils.files import atomic_write, full_disk_named
 from i2v.utils.json_form import differences
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
@@ -181,7 +182,7 @@ class ResultWriter:
     """Writes the results of one video.
 
     Every mask is written at once, so that what was finished is there whatever happens; `finish` adds the overlay and the JSON.
-    Hidden files hold what a run needs to go on where one was killed; `forget_progress` removes them.
+    Hidden files hold what a run needs to go on where one was killed; `forget_progress` removes them once all is written.
 
     Args:
         folder: where `masks/`, `overlay.mp4` and `masklets.json` go.
@@ -232,14 +233,18 @@ class ResultWriter:
             self._log.unlink(missing_ok=True)
             return
         with named_errors(self._log):
-            # Behind the last whole line there may be the beginning of another one.
-            for line in self._log.read_text().rpartition("\n")[0].splitlines():
+            # Behind the last whole line there may be the beginning of another one, to which none must be appended.
+            lines, newline, rest = self._log.read_text().rpartition("\n")
+            for line in lines.splitlines():
                 frame, rles = json.loads(line)
                 self._rles[frame] = {int(obj_id): rle for obj_id, rle in rles.items()}
+        if rest:
+            with atomic_write(self._log) as temporary:
+                temporary.write_text(lines + newline)
 
     def forget_progress(self) -> None:
-        """Remove what a run would go on with."""
-        for path in (self.session, self._log, self._settings):
+        """Remove what a run would go on with; the settings first, without which the rest is not looked at."""
+        for path in (self._settings, self.session, self._log):
             path.unlink(missing_ok=True)
 
     @property
@@ -263,7 +268,7 @@ class ResultWriter:
         logits = mask_logits[:, 0].float().cpu().numpy()
         save_label_image(self.masks / f"{frame:05d}.png", masks_to_labels(logits, obj_ids))
         self._rles[frame] = {obj_id: mask_to_rle(mask > 0) for obj_id, mask in zip(obj_ids, logits, strict=True)}
-        with self._log.open("a") as file:
+        with full_disk_named(self._log), self._log.open("a") as file:
             file.write(json.dumps([frame, self._rles[frame]]) + "\n")
 
     def finish(self, read_frame: Callable[[int], np.ndarray]) -> None:
@@ -428,6 +433,16 @@ def _terminate(number: int, frame: object) -> None:
     raise Terminated
 
 
+def _attempt(action: Callable[[], None]) -> bool:
+    """Do what may fail without being the error that is told: a warning says why. Returns whether it was done."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 # whatever it is, it must not take the place of the first one
+        log.warning("%s", one_line(error))
+        return False
+    return True
+
+
 def _status(interruption: KeyboardInterrupt) -> int:
     return 128 + (signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT)
 
@@ -470,23 +485,30 @@ def _run(args: argparse.Namespace) -> int:
             torch.random.default_generator.manual_seed(args.seed)
         predictor = build_i2v_video_predictor(args.config, args.checkpoint, device, hydra_overrides_extra=overrides)
     directions = (False, True) if args.both else (args.reverse,)
-    status = 0
+    status, is_finished = 0, True
     with predictor.init_state(frames, seed=args.seed) as state:
         add_prompts(predictor, state, prompts)
         tracking = Tracking(predictor, state, directions, args.max_frames, writer.session)
         try:
             for result in tracking:
                 writer.add(*result)
-            writer.forget_progress()
         except BaseException as error:
-            tracking.save()
+            if writer.num_frames:
+                is_saved = _attempt(tracking.save)
+                log.info(
+                    "%s: writing what is finished; --resume goes on from %s",
+                    "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error",
+                    "there" if is_saved else "where it was saved before" if writer.session.exists() else "the start",
+                )
+                is_finished = _attempt(partial(writer.finish, state.loader.decoded))
             if not isinstance(error, KeyboardInterrupt):
                 raise
-            log.info("interrupted: writing what is finished; --resume goes on from there")
             status = _status(error)
-        finally:
+        else:
+            _attempt(tracking.save)  # so that nothing is tracked again where what follows fails
             writer.finish(state.loader.decoded)
-    if writer.num_frames:
+            writer.forget_progress()
+    if writer.num_frames and is_finished:
         for obj_id in writer.empty_objects():
             log.warning("object %d: its mask is empty in every frame", obj_id)
         log.info("masks, overlay.mp4 and masklets.json of %d frames are in %s", writer.num_frames, args.output)

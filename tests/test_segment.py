@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 from i2v import build_i2v_video_predictor, segment
 from i2v.data.mask_files import save_label_image
 from i2v.inference.tracker import Tracker
-from i2v.segment import main, parse_prompts
+from i2v.segment import ResultWriter, Tracking, main, parse_prompts
 from i2v.utils.checkpoints import save_checkpoint
 
 # pycocotools does not know NumPy 2 well.
@@ -378,6 +378,95 @@ def test_stopped_process_leaves_what_was_finished(checkpoint, tiny_video, make_v
     # Stopped between the two, a frame's PNG is there, but it is not yet in the list.
     (tmp_path / "out" / "masks" / f"{count:05d}.png").unlink(missing_ok=True)
     check_results(tmp_path / "out", list(range(count)), num_frames=1200, stopped=True)
+
+
+def make_fail(monkeypatch, owner: type, name: str, error: BaseException, after: int = 0) -> None:
+    """Make a method raise an error, once it was called so many times."""
+    method, calls = getattr(owner, name), []
+
+    def failing(*args, **kwargs):
+        calls.append(name)
+        if len(calls) > after:
+            raise error
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FULL_DISK = OSError("cannot write it: the disk is full")
+
+
+@pytest.mark.parametrize("arguments", [POINT, ["--point", "4,16,24", "--both"]])
+def test_resumed_run_equals_one_that_was_not_stopped(arguments, monkeypatch, checkpoint, png_folder, tmp_path, caplog):
+    run = [str(png_folder), *TINY, *checkpoint, *arguments, "--output"]
+    assert main([*run, str(tmp_path / "whole")]) == 0
+    for count in (3, 4):  # frames of each part
+        with monkeypatch.context() as patch:
+            make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=count)
+            assert main([*run, str(tmp_path / "out"), "--resume"]) == 130
+    assert "--resume goes on from there" in caplog.text
+    # As on a disk that is full, or of a process that is killed.
+    with (tmp_path / "out" / ".frames.jsonl").open("a") as file:
+        file.write('[5, {"1": {"si')
+    with monkeypatch.context() as patch:
+        make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=2)
+        assert main([*run, str(tmp_path / "out"), "--resume"]) == 130
+    assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("error", "status"), [(FULL_DISK, 1), (KeyboardInterrupt(), 130), (segment.Terminated(), 143)])
+def test_what_was_tracked_outlives_a_failing_overlay(error, status, monkeypatch, checkpoint, png_folder, tmp_path):
+    run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
+    assert main([*run, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patch:
+        make_fail(patch, segment.VideoWriter, "write", error, after=5)
+        assert main([*run, str(tmp_path / "out")]) == status
+    assert {path.name for path in (tmp_path / "out").rglob(".*")} == PROGRESS
+    monkeypatch.setattr(Tracker, "track", lambda *args: pytest.fail("it was tracked again"))
+    assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("also", ["finish", "save"])
+def test_first_error_is_the_one_that_is_told(also, monkeypatch, caplog, checkpoint, broken_folder, tmp_path):
+    owner = ResultWriter if also == "finish" else Tracking
+    make_fail(monkeypatch, owner, also, ValueError("no such mask: 00003.png"))
+    check_error(caplog, [str(broken_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")], "00006.png")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "no such mask: 00003.png" in warnings
+
+
+def test_stopped_on_a_full_disk(monkeypatch, caplog, checkpoint, png_folder, tmp_path):
+    """The status is that of the signal, and what was saved before stays usable."""
+    run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
+    assert main([*run, str(tmp_path / "whole")]) == 0
+    for tracked, said in ((2, "there"), (4, "where it was saved before")):
+        with monkeypatch.context() as patch:
+            make_fail(patch, Tracker, "track", segment.Terminated(), after=tracked)
+            if tracked == 4:
+                make_fail(patch, torch, "save", FULL_DISK)
+                make_fail(patch, segment.VideoWriter, "write", FULL_DISK)
+            assert main([*run, str(tmp_path / "out"), "--resume"]) == 143
+        assert f"interrupted: writing what is finished; --resume goes on from {said}" in caplog.text
+    assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
+    assert "going on after 3 frames" in caplog.text
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_stopped_on_a_full_disk_before_anything_was_saved(monkeypatch, caplog, checkpoint, png_folder, tmp_path):
+    run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out"), "--resume"]
+    with monkeypatch.context() as patch:
+        make_fail(patch, Tracker, "track", segment.Terminated(), after=2)
+        make_fail(patch, torch, "save", FULL_DISK)
+        assert main(run) == 143
+    assert "--resume goes on from the start" in caplog.text
+    assert main(run) == 0
+    check_results(tmp_path / "out", list(range(12)))
 
 
 def test_interrupted_while_the_model_is_built(monkeypatch, caplog, png_folder, tmp_path):
