@@ -162,6 +162,17 @@ def check_overrides(overrides: Sequence[str]) -> None:
         raise TypeError(f"overrides are a list of strings, not one string: [{overrides!r}]")
 
 
+def weights_of(config_file: str | Path) -> Path | None:
+    """The weights that come with a config, or None.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_config` and `shipped_checkpoint`.
+    """
+    config = load_config(config_file)
+    with _naming(config_file):
+        return shipped_checkpoint(config)
+
+
 def shipped_checkpoint(config: DictConfig) -> Path | None:
     """The weights that come with a packaged config ("checkpoint" in it), or None.
 

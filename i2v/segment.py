@@ -24,9 +24,9 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
-from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, device_of_option, known_configs, load_config
+from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, device_of_option, known_configs, weights_of
 from i2v.data.files import listed, named_errors, read_json
-from i2v.data.frames import Frames, open_frames
+from i2v.data.frames import Frames, ImageFolder, open_frames
 from i2v.data.images import ValueRange
 from i2v.data.mask_files import labels_in, open_labels, read_labels, save_label_image
 from i2v.data.rle import mask_to_rle
@@ -37,7 +37,7 @@ from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
 from i2v.utils.command_line import given_path, label, one_line, whole_number
 from i2v.utils.files import atomic_write, full_disk_named
-from i2v.utils.json_form import differences
+from i2v.utils.json_form import differences, require_form
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
 
@@ -189,7 +189,7 @@ class ResultWriter:
         name: of the video.
         frames: its size, length and rate.
         prompts: for the overlay.
-        settings: all that the results depend on, as they go into JSON.
+        settings: all that the results depend on, as they go into JSON; see `make_settings`.
         resume: go on with what a run with the same settings left in the folder, if there is anything.
 
     Raises:
@@ -225,10 +225,13 @@ class ResultWriter:
         self.forget_progress()
 
     def _resume(self, settings: dict[str, Any]) -> None:
-        with named_errors(self._settings):
-            old, new = read_json(self._settings), json.loads(json.dumps(settings))
-            if other := differences(old, new):
-                raise ValueError(f"{self._settings} is of a run with other settings: {other}")
+        old, new = read_json(self._settings), json.loads(json.dumps(settings))
+        require_form(old, {"files": {str: [int]}}, str(self._settings))
+        old_files, new_files = old.pop("files"), new.pop("files")
+        if other := differences(old, new) or _changed_files(old_files, new_files):
+            raise ValueError(
+                f"{self._settings} is of a run with other settings: {other}. Give the former ones, or choose another --output"
+            )
         if not self.session.exists():  # it was killed at once
             self._log.unlink(missing_ok=True)
             return
@@ -422,11 +425,23 @@ def _value_range(text: str) -> ValueRange:
     return low, high
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """All that the results depend on."""
-    files = [args.video, args.checkpoint, args.config]
-    states = {str(path): path.stat().st_mtime_ns for path in map(Path, filter(None, files)) if path.is_file()}
-    return {name: value for name, value in vars(args).items() if name not in ("output", "resume", "device")} | {"files": states}
+def make_settings(args: argparse.Namespace, frames: Frames, prompts: Prompts, weights: str | Path | None) -> dict[str, Any]:
+    """All that the results depend on: the arguments, and "files" with size and time of the last change of all that is read."""
+    files = [args.config, weights, *(prompt.mask_path for prompt in prompts.values())]
+    files += frames.paths if isinstance(frames, ImageFolder) else [args.video]
+    states = {str(path): path.stat() for path in map(Path, filter(None, files)) if path.is_file()}
+    settings = {name: value for name, value in vars(args).items() if name not in ("output", "resume", "device")}
+    return settings | {"files": {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}}
+
+
+def _changed_files(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Which files of a run are not those of another one, for a message; empty if all are."""
+    kinds = {
+        "changed": [path for path in old if path in new and old[path] != new[path]],
+        "removed": [path for path in old if path not in new],
+        "added": [path for path in new if path not in old],
+    }
+    return "; ".join(f"{listed(paths)} {'were' if paths[1:] else 'was'} {kind}" for kind, paths in kinds.items() if paths)
 
 
 def _terminate(number: int, frame: object) -> None:
@@ -467,9 +482,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     device = device_of_option(args.device)
     overrides = [f"++predictor.precision={args.precision}"] if args.precision else []
+    weights = args.checkpoint
     if args.untrained:
         overrides.append("++checkpoint=null")
-    elif args.checkpoint is None and load_config(args.config).get("checkpoint") is None:
+    elif weights is None and (weights := weights_of(args.config)) is None:
         raise ValueError(
             f"no weights come with the config {args.config!r}: give --checkpoint FILE, or --untrained for random ones"
         )
@@ -478,12 +494,13 @@ def _run(args: argparse.Namespace) -> int:
     prompts = parse_prompts(args.point, args.box, args.mask, args.void)
     frames = open_frames(args.video, args.value_range)
     check_prompts(frames, prompts)
-    writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts, _settings(args), args.resume)
+    settings = make_settings(args, frames, prompts, weights)
+    writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts, settings, args.resume)
     with torch.random.fork_rng(enabled=args.untrained, devices=[]):
         if args.untrained:
             log.info("--untrained: the weights are random, so that the masks mean nothing")
             torch.random.default_generator.manual_seed(args.seed)
-        predictor = build_i2v_video_predictor(args.config, args.checkpoint, device, hydra_overrides_extra=overrides)
+        predictor = build_i2v_video_predictor(args.config, weights, device, hydra_overrides_extra=overrides)
     directions = (False, True) if args.both else (args.reverse,)
     status, is_finished = 0, True
     with predictor.init_state(frames, seed=args.seed) as state:

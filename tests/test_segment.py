@@ -432,6 +432,40 @@ def test_what_was_tracked_outlives_a_failing_overlay(error, status, monkeypatch,
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def replace(path: Path) -> None:
+    """The same content, written later."""
+    path.write_bytes(path.read_bytes())
+    os.utime(path, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: replace(folder / "frames" / "00008.png"), "{folder}/frames/00008.png was changed"),
+        (lambda folder: replace(folder / "mask.png"), "{folder}/mask.png was changed"),
+        (lambda folder: replace(folder / "bundled.pt"), "{folder}/bundled.pt was changed"),
+        (lambda folder: replace(folder / "own.yaml"), "{folder}/own.yaml was changed"),
+        (lambda folder: [(folder / "frames" / f"{i:05d}.png").unlink() for i in (10, 11)], "00011.png were removed"),
+        (lambda folder: [(folder / "frames" / f"{i:05d}.png").unlink() for i in range(1, 12)], "... (11 in all) were removed"),
+        (lambda folder: shutil.copy(folder / "mask.png", folder / "frames" / "00012.png"), "00012.png was added"),
+    ],
+)
+def test_resume_with_other_files(change, said, monkeypatch, caplog, checkpoint, png_folder, tmp_path):
+    shutil.copytree(png_folder, tmp_path / "frames")
+    Image.fromarray((np.mgrid[:48, :64][1] < 20).astype(np.uint8)).save(tmp_path / "mask.png")
+    shutil.copy(checkpoint[1], tmp_path / "bundled.pt")
+    (tmp_path / "own.yaml").write_text(f"{Path(TINY[1]).read_text()}\ncheckpoint: {tmp_path / 'bundled.pt'}\n")
+    run = [str(tmp_path / "frames"), "--config", str(tmp_path / "own.yaml"), "--device", "cpu"]
+    run += ["--mask", f"0,{tmp_path / 'mask.png'}", "--output", str(tmp_path / "out"), "--resume"]
+    with monkeypatch.context() as patch:
+        make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=2)
+        assert main(run) == 130
+    change(tmp_path)
+    before = contents(tmp_path / "out")
+    check_error(caplog, run, "out/.settings.json is of a run with other settings: ", said.format(folder=tmp_path))
+    assert contents(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize("also", ["finish", "save"])
 def test_first_error_is_the_one_that_is_told(also, monkeypatch, caplog, checkpoint, broken_folder, tmp_path):
     owner = ResultWriter if also == "finish" else Tracking
