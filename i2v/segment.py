@@ -12,7 +12,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,14 +30,14 @@ from i2v.data.files import listed, named_errors, read_json
 from i2v.data.frames import Frames, ImageFolder, open_frames
 from i2v.data.images import ValueRange
 from i2v.data.mask_files import labels_in, open_labels, read_labels, save_label_image
-from i2v.data.rle import mask_to_rle
+from i2v.data.rle import check_mask_size, mask_to_rle, run_lengths
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
 from i2v.utils.command_line import given_path, label, one_line, whole_number
-from i2v.utils.files import atomic_write, full_disk_named
+from i2v.utils.files import atomic_write, full_disk_named, require_regular_file
 from i2v.utils.json_form import differences, require_form
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
@@ -178,6 +179,15 @@ def add_prompts(predictor: I2VVideoPredictor, state: VideoState, prompts: Prompt
         predictor.add_new_points_or_box(state, frame, obj_id, points=points, labels=labels, box=box)
 
 
+@contextmanager
+def _remedy(session: Path) -> Iterator[None]:
+    """Add to an error in what a run left what can be done."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}. Remove {session}, and --resume begins anew") from error
+
+
 class ResultWriter:
     """Writes the results of one video.
 
@@ -235,15 +245,44 @@ class ResultWriter:
         if not self.session.exists():  # it was killed at once
             self._log.unlink(missing_ok=True)
             return
-        with named_errors(self._log):
-            # Behind the last whole line there may be the beginning of another one, to which none must be appended.
-            lines, newline, rest = self._log.read_text().rpartition("\n")
-            for line in lines.splitlines():
-                frame, rles = json.loads(line)
-                self._rles[frame] = {int(obj_id): rle for obj_id, rle in rles.items()}
+        with _remedy(self.session):
+            with named_errors(self._log):
+                require_regular_file(self._log)
+                # Behind the last whole line there may be the beginning of another one, to which none must be appended.
+                lines, newline, rest = self._log.read_text().rpartition("\n")
+            for number, line in enumerate(lines.splitlines(), start=1):
+                with named_errors(f"{self._log}, line {number},"):
+                    frame, rles = self._read_line(line)
+                self._rles[frame] = rles
         if rest:
             with atomic_write(self._log) as temporary:
                 temporary.write_text(lines + newline)
+
+    def _read_line(self, line: str) -> tuple[int, dict[int, dict[str, Any]]]:
+        """The frame, and the masks by object, in a line of the list of frames."""
+        frame, rles = json.loads(line)
+        if type(frame) is not int or not self._frames.has(frame):
+            raise ValueError(f"there is no frame {frame}")
+        obj_ids = {obj_id for _, obj_id in self._prompts}
+        if set(rles) != set(map(str, obj_ids)):
+            raise ValueError(f"its objects are {listed(list(rles))}, not {listed(sorted(obj_ids))}")
+        for rle in rles.values():
+            if not isinstance(rle["counts"], str):
+                raise ValueError("a mask is not compressed")
+            check_mask_size(tuple(rle["size"]), (self._frames.height, self._frames.width))
+            run_lengths(rle)
+        if not self._mask_path(frame).is_file():
+            raise ValueError(f"its mask {self._mask_path(frame)} is not there")
+        return frame, {int(obj_id): rle for obj_id, rle in rles.items()}
+
+    def require(self, frames: Iterable[int]) -> None:
+        """Raise a ValueError if a frame has no results."""
+        if missing := sorted(set(frames) - self._rles.keys()):
+            with _remedy(self.session):
+                raise ValueError(f"{self._log} lacks frames that were tracked: {listed(missing)}")
+
+    def _mask_path(self, frame: int) -> Path:
+        return self.masks / f"{frame:05d}.png"
 
     def forget_progress(self) -> None:
         """Remove what a run would go on with; the settings first, without which the rest is not looked at."""
@@ -269,7 +308,7 @@ class ResultWriter:
             with atomic_write(self._settings) as temporary:
                 temporary.write_text(json.dumps(self._given_settings))
         logits = mask_logits[:, 0].float().cpu().numpy()
-        save_label_image(self.masks / f"{frame:05d}.png", masks_to_labels(logits, obj_ids))
+        save_label_image(self._mask_path(frame), masks_to_labels(logits, obj_ids))
         self._rles[frame] = {obj_id: mask_to_rle(mask > 0) for obj_id, mask in zip(obj_ids, logits, strict=True)}
         with full_disk_named(self._log), self._log.open("a") as file:
             file.write(json.dumps([frame, self._rles[frame]]) + "\n")
@@ -286,7 +325,7 @@ class ResultWriter:
         rate = self._frames.frames_per_second
         with VideoWriter(self._overlay, rate, self._frames.width, self._frames.height) as video:
             for frame in sorted(self._rles):
-                labels = read_labels(self.masks / f"{frame:05d}.png").astype(np.uint8)
+                labels = read_labels(self._mask_path(frame)).astype(np.uint8)
                 drawn = [
                     DrawnPrompt(obj_id, prompt.points, prompt.box)
                     for (prompted, obj_id), prompt in self._prompts.items()
@@ -348,8 +387,11 @@ class Tracking:
         self._lengths = [length if max_frames is None else min(length, max_frames) for length in lengths]
         self._direction = self._done = 0
         if file.exists():
-            progress = load_session(state, file)
-            self._direction, self._done = progress.get("direction", 0), progress.get("done", 0)
+            with _remedy(file):
+                progress = load_session(state, file)
+                self._direction, self._done = progress.get("direction", -1), progress.get("done", -1)
+                if not 0 <= self._direction <= len(directions) or not 0 <= self._done <= [*self._lengths, 0][self._direction]:
+                    raise ValueError(f"{file} is not the file of a session: there is no such progress as {progress}")
             log.info("going on after %d frames", sum(self._lengths[: self._direction]) + self._done)
 
     def __iter__(self) -> Iterator[tuple[int, list[int], Tensor]]:
@@ -368,6 +410,12 @@ class Tracking:
                         self.save()
                         saved = time.monotonic()
             self._direction, self._done = self._direction + 1, 0
+
+    def tracked(self) -> Iterator[int]:
+        """The frames that were tracked, also by the run that this one goes on with."""
+        lengths = [*self._lengths[: self._direction], self._done]
+        for start, reverse, length in zip(self._starts, self._directions, lengths, strict=False):
+            yield from (start - i if reverse else start + i for i in range(length))
 
     def save(self) -> None:
         """Write the session, so that a later run goes on from here."""
@@ -506,6 +554,7 @@ def _run(args: argparse.Namespace) -> int:
     with predictor.init_state(frames, seed=args.seed) as state:
         add_prompts(predictor, state, prompts)
         tracking = Tracking(predictor, state, directions, args.max_frames, writer.session)
+        writer.require(tracking.tracked())
         try:
             for result in tracking:
                 writer.add(*result)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -501,6 +502,112 @@ def test_stopped_on_a_full_disk_before_anything_was_saved(monkeypatch, caplog, c
     assert "--resume goes on from the start" in caplog.text
     assert main(run) == 0
     check_results(tmp_path / "out", list(range(12)))
+
+
+RUN = [*TINY, "--untrained", *POINT]
+
+
+@pytest.fixture(scope="module")
+def stopped_run(png_folder, tmp_path_factory) -> Path:
+    """The output of a run that was stopped after 4 frames."""
+    output = tmp_path_factory.mktemp("stopped") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=3)
+        assert main([str(png_folder), *RUN, "--output", str(output)]) == 130
+    return output
+
+
+@pytest.fixture
+def check_damaged(stopped_run, png_folder, caplog, monkeypatch, tmp_path):
+    """Checks that --resume refuses what a function made of the stopped run, before anything is tracked. Returns the arguments
+    of the run."""
+
+    def check(damage: Callable[[Path], None], *named: str) -> list[str]:
+        output = Path(shutil.copytree(stopped_run, tmp_path / "out"))
+        damage(output)
+        run = [str(png_folder), *RUN, "--output", str(output), "--resume"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Tracker, "track", lambda *args: pytest.fail("work was done"))
+            check_error(caplog, run, *named, f"Remove {output}/.session.pt, and --resume begins anew")
+        return run
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('[0, {"1": 5}]', "TypeError"),
+        ('["a", {}]', "there is no frame a"),
+        ("[1e999, {}]", "there is no frame inf"),
+        ("[true, {}]", "there is no frame True"),
+        ("[-1, {}]", "there is no frame -1"),
+        ("[12, {}]", "there is no frame 12"),
+        ("[0, {}]", "its objects are , not 1"),
+        ('[0, ["1"]]', "AttributeError"),
+        ("5", "TypeError"),
+        ("[0]", "not enough values"),
+        ("{", "JSONDecodeError"),
+        ('[0, {"1": {"size": [48, 64], "counts": [3072]}}]', "a mask is not compressed"),
+        ('[0, {"1": {"size": [48, 64], "counts": "PPk1"}}]', "does not fit its size"),
+        ('[0, {"1": {"size": [64, 48], "counts": "PPk0"}}]', "its mask is 48x64 pixels"),
+    ],
+)
+def test_resume_with_a_damaged_list_of_frames(line, said, check_damaged):
+    def damage(output: Path) -> None:
+        with (output / ".frames.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    check_damaged(damage, "out/.frames.jsonl, line 5, is unreadable or not as it should be: ", said)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda output: (output / ".frames.jsonl").write_text(""), ".frames.jsonl lacks frames that were tracked: 0, 1, 2, 3"),
+        (lambda output: (output / ".frames.jsonl").unlink(), "no such file: "),
+        (lambda output: (output / "masks" / "00002.png").unlink(), "masks/00002.png is not there"),
+    ],
+)
+def test_resume_without_some_results(damage, named, check_damaged, tmp_path):
+    run = check_damaged(damage, named, ".frames.jsonl")
+    (tmp_path / "out" / ".session.pt").unlink()  # as the error says
+    assert main(run) == 0
+    check_results(tmp_path / "out", list(range(12)))
+
+
+def first_tracked(content: dict) -> dict:
+    return next(iter(content["objects"][0]["tracked"].values()))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content["progress"].update(done=float("inf")), "progress is {'direction': 0, 'done': inf}"),
+        (lambda content: content["progress"].update(done=True), "not whole numbers"),
+        (lambda content: content["progress"].update(done=13), "no such progress"),
+        (lambda content: content["progress"].update(done=-1), "no such progress"),
+        (lambda content: content["progress"].update(direction=1), "no such progress"),
+        (lambda content: content["progress"].clear(), "no such progress"),
+        (lambda content: first_tracked(content)["pointer"].fill_(float("nan")), "the tensor pointer of frame 1 has NaN"),
+        (lambda content: first_tracked(content).update(pointer=torch.zeros(3)), "not those of this session"),
+        (lambda content: first_tracked(content).update(pointer=3), "pointer of frame 1 is of type int"),
+        (lambda content: first_tracked(content).update(nonsense=3), "KeyError: 'nonsense'"),
+        (lambda content: content["objects"][0]["prompts"].clear(), "not those of this session"),
+        (lambda content: content["objects"][0]["conditioning"].clear(), "not those of this session"),
+        (lambda content: content["objects"][0]["tracked"].update({99: {}}), "there is no frame 99"),
+        (lambda content: content["objects"][0].update(id=2), "not those of this session"),
+        (lambda content: content["objects"].clear(), "not those of this session"),
+        (lambda content: content.clear(), "KeyError: 'objects'"),
+    ],
+)
+def test_resume_with_a_damaged_session(change, said, check_damaged):
+    def damage(output: Path) -> None:
+        content = torch.load(output / ".session.pt")
+        change(content)
+        save_checkpoint(output / ".session.pt", content)
+
+    check_damaged(damage, "out/.session.pt", said)
 
 
 def test_interrupted_while_the_model_is_built(monkeypatch, caplog, png_folder, tmp_path):
