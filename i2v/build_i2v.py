@@ -58,8 +58,25 @@ def usable_device(device: str | int | torch.device | None = None) -> torch.devic
     device = default_device() if device is None else device
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: PyTorch without CUDA
-        raise ValueError(f"cannot use the device {str(device)!r}: {error}") from error
+    # AssertionError: PyTorch without CUDA; ImportError: a kind for which a package is missing; ValueError: a large number
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+        raise ValueError(f"cannot use the device {str(device)!r}: {one_line(error)}") from error
+
+
+def device_of_option(text: str | None) -> torch.device:
+    """The device that `--device` names, by default the first that there is. A number is that of a GPU, as in Python.
+
+    Raises:
+        ValueError: there is no such device, or nothing can be computed on it.
+    """
+    is_number = text is not None and text.isdecimal() and len(text) < 19  # beyond, it is none
+    try:
+        device = usable_device(int(text) if is_number else text)
+        if device.type == "meta":
+            raise ValueError("nothing is computed on the device 'meta'")
+    except ValueError as error:
+        raise ValueError(f"--device is cuda, cuda:NUMBER, mps or cpu: {error}") from error
+    return device
 
 
 def known_configs() -> list[str]:
@@ -149,6 +166,17 @@ def check_overrides(overrides: Sequence[str]) -> None:
         raise TypeError(f"overrides are a list of strings, not one string: [{overrides!r}]")
     if not isinstance(overrides, Sequence) or not all(isinstance(override, str) for override in overrides):
         raise TypeError(f"overrides (hydra_overrides_extra) are a list of strings, not {overrides!r}")
+
+
+def weights_of(config_file: str | Path) -> Path | None:
+    """The weights that come with a config, or None.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_config` and `shipped_checkpoint`.
+    """
+    config = load_config(config_file)
+    with _naming(config_file):
+        return shipped_checkpoint(config)
 
 
 def shipped_checkpoint(config: DictConfig) -> Path | None:

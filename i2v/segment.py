@@ -12,8 +12,10 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,20 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
-from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, known_configs, load_config
+from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, device_of_option, known_configs, weights_of
 from i2v.data.files import listed, named_errors, read_json
-from i2v.data.frames import Frames, open_frames
+from i2v.data.frames import Frames, ImageFolder, open_frames
 from i2v.data.images import ValueRange
 from i2v.data.mask_files import labels_in, open_labels, read_labels, save_label_image
-from i2v.data.rle import mask_to_rle
+from i2v.data.rle import check_mask_size, mask_to_rle, run_lengths
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
-from i2v.utils.command_line import given_path, label, whole_number
-from i2v.utils.files import atomic_write
-from i2v.utils.json_form import differences
+from i2v.utils.command_line import given_path, label, one_line, whole_number
+from i2v.utils.files import atomic_write, full_disk_named, require_regular_file
+from i2v.utils.json_form import differences, require_form
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
 
@@ -88,15 +90,21 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
         return prompts.setdefault((frame, obj_id or 1), UserPrompt())
 
     def split(text: str, form: str, counts: Sequence[int]) -> tuple[int, int | None, list[str]]:
-        match = re.fullmatch(r"(.*?)(?:@(\d+))?", text)
+        match = re.fullmatch(r"(?s)(.*?)(?:@(\d+))?", text)
         fields = match[1].split(",")
-        obj_id = int(match[2]) if match[2] else None
-        if len(fields) not in counts or not fields[0].strip().isdecimal() or obj_id not in (None, *range(1, 256)):
+        obj_id = whole(match[2]) if match[2] else None
+        frame = whole(fields[0].strip())
+        if len(fields) not in counts or frame is None or (match[2] and obj_id not in range(1, 256)):
             raise malformed(text, form)
-        return int(fields[0]), obj_id, fields[1:]
+        return frame, obj_id, fields[1:]
+
+    def whole(digits: str) -> int | None:
+        # Beyond 18 digits nothing is counted, and Python refuses to convert thousands of them.
+        return int(digits) if digits.isdecimal() and len(digits) < 19 else None
 
     def malformed(text: str, form: str) -> ValueError:
-        return ValueError(f"{text!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
+        shown = text if len(text) < 200 else f"{text[:200]}..."
+        return ValueError(f"{shown!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
 
     def numbers(text: str, form: str, fields: Sequence[str]) -> list[float]:
         try:
@@ -122,6 +130,8 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
         # A path may have commas and @ in it, so that only its ends are looked at.
         frame, obj_id, fields = split(text, f"--mask {_MASK}", range(2, 100))
         path = ",".join(fields)
+        if not path.strip():
+            raise ValueError(f"{text!r}: the file name in --mask {_MASK} is empty")
         image = open_labels(path, void)
         values = labels_in(image)
         labels = np.asarray(image)
@@ -169,18 +179,27 @@ def add_prompts(predictor: I2VVideoPredictor, state: VideoState, prompts: Prompt
         predictor.add_new_points_or_box(state, frame, obj_id, points=points, labels=labels, box=box)
 
 
+@contextmanager
+def _remedy(session: Path) -> Iterator[None]:
+    """Add to an error in what a run left what can be done."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}. Remove {session}, and --resume begins anew") from error
+
+
 class ResultWriter:
     """Writes the results of one video.
 
     Every mask is written at once, so that what was finished is there whatever happens; `finish` adds the overlay and the JSON.
-    Hidden files hold what a run needs to go on where one was killed; `forget_progress` removes them.
+    Hidden files hold what a run needs to go on where one was killed; `forget_progress` removes them once all is written.
 
     Args:
         folder: where `masks/`, `overlay.mp4` and `masklets.json` go.
         name: of the video.
         frames: its size, length and rate.
         prompts: for the overlay.
-        settings: all that the results depend on, as they go into JSON.
+        settings: all that the results depend on, as they go into JSON; see `make_settings`.
         resume: go on with what a run with the same settings left in the folder, if there is anything.
 
     Raises:
@@ -216,22 +235,58 @@ class ResultWriter:
         self.forget_progress()
 
     def _resume(self, settings: dict[str, Any]) -> None:
-        with named_errors(self._settings):
-            old, new = read_json(self._settings), json.loads(json.dumps(settings))
-            if other := differences(old, new):
-                raise ValueError(f"{self._settings} is of a run with other settings: {other}")
+        old, new = read_json(self._settings), json.loads(json.dumps(settings))
+        require_form(old, {"files": {str: [int]}}, str(self._settings))
+        old_files, new_files = old.pop("files"), new.pop("files")
+        if other := differences(old, new) or _changed_files(old_files, new_files):
+            raise ValueError(
+                f"{self._settings} is of a run with other settings: {other}. Give the former ones, or choose another --output"
+            )
         if not self.session.exists():  # it was killed at once
             self._log.unlink(missing_ok=True)
             return
-        with named_errors(self._log):
-            # Behind the last whole line there may be the beginning of another one.
-            for line in self._log.read_text().rpartition("\n")[0].splitlines():
-                frame, rles = json.loads(line)
-                self._rles[frame] = {int(obj_id): rle for obj_id, rle in rles.items()}
+        with _remedy(self.session):
+            with named_errors(self._log):
+                require_regular_file(self._log)
+                # Behind the last whole line there may be the beginning of another one, to which none must be appended.
+                lines, newline, rest = self._log.read_text().rpartition("\n")
+            for number, line in enumerate(lines.splitlines(), start=1):
+                with named_errors(f"{self._log}, line {number},"):
+                    frame, rles = self._read_line(line)
+                self._rles[frame] = rles
+        if rest:
+            with atomic_write(self._log) as temporary:
+                temporary.write_text(lines + newline)
+
+    def _read_line(self, line: str) -> tuple[int, dict[int, dict[str, Any]]]:
+        """The frame, and the masks by object, in a line of the list of frames."""
+        frame, rles = json.loads(line)
+        if type(frame) is not int or not self._frames.has(frame):
+            raise ValueError(f"there is no frame {frame}")
+        obj_ids = {obj_id for _, obj_id in self._prompts}
+        if set(rles) != set(map(str, obj_ids)):
+            raise ValueError(f"its objects are {listed(list(rles))}, not {listed(sorted(obj_ids))}")
+        for rle in rles.values():
+            if not isinstance(rle["counts"], str):
+                raise ValueError("a mask is not compressed")
+            check_mask_size(tuple(rle["size"]), (self._frames.height, self._frames.width))
+            run_lengths(rle)
+        if not self._mask_path(frame).is_file():
+            raise ValueError(f"its mask {self._mask_path(frame)} is not there")
+        return frame, {int(obj_id): rle for obj_id, rle in rles.items()}
+
+    def require(self, frames: Iterable[int]) -> None:
+        """Raise a ValueError if a frame has no results."""
+        if missing := sorted(set(frames) - self._rles.keys()):
+            with _remedy(self.session):
+                raise ValueError(f"{self._log} lacks frames that were tracked: {listed(missing)}")
+
+    def _mask_path(self, frame: int) -> Path:
+        return self.masks / f"{frame:05d}.png"
 
     def forget_progress(self) -> None:
-        """Remove what a run would go on with."""
-        for path in (self.session, self._log, self._settings):
+        """Remove what a run would go on with; the settings first, without which the rest is not looked at."""
+        for path in (self._settings, self.session, self._log):
             path.unlink(missing_ok=True)
 
     @property
@@ -253,9 +308,9 @@ class ResultWriter:
             with atomic_write(self._settings) as temporary:
                 temporary.write_text(json.dumps(self._given_settings))
         logits = mask_logits[:, 0].float().cpu().numpy()
-        save_label_image(self.masks / f"{frame:05d}.png", masks_to_labels(logits, obj_ids))
+        save_label_image(self._mask_path(frame), masks_to_labels(logits, obj_ids))
         self._rles[frame] = {obj_id: mask_to_rle(mask > 0) for obj_id, mask in zip(obj_ids, logits, strict=True)}
-        with self._log.open("a") as file:
+        with full_disk_named(self._log), self._log.open("a") as file:
             file.write(json.dumps([frame, self._rles[frame]]) + "\n")
 
     def finish(self, read_frame: Callable[[int], np.ndarray]) -> None:
@@ -270,7 +325,7 @@ class ResultWriter:
         rate = self._frames.frames_per_second
         with VideoWriter(self._overlay, rate, self._frames.width, self._frames.height) as video:
             for frame in sorted(self._rles):
-                labels = read_labels(self.masks / f"{frame:05d}.png").astype(np.uint8)
+                labels = read_labels(self._mask_path(frame)).astype(np.uint8)
                 drawn = [
                     DrawnPrompt(obj_id, prompt.points, prompt.box)
                     for (prompted, obj_id), prompt in self._prompts.items()
@@ -332,8 +387,11 @@ class Tracking:
         self._lengths = [length if max_frames is None else min(length, max_frames) for length in lengths]
         self._direction = self._done = 0
         if file.exists():
-            progress = load_session(state, file)
-            self._direction, self._done = progress.get("direction", 0), progress.get("done", 0)
+            with _remedy(file):
+                progress = load_session(state, file)
+                self._direction, self._done = progress.get("direction", -1), progress.get("done", -1)
+                if not 0 <= self._direction <= len(directions) or not 0 <= self._done <= [*self._lengths, 0][self._direction]:
+                    raise ValueError(f"{file} is not the file of a session: there is no such progress as {progress}")
             log.info("going on after %d frames", sum(self._lengths[: self._direction]) + self._done)
 
     def __iter__(self) -> Iterator[tuple[int, list[int], Tensor]]:
@@ -352,6 +410,12 @@ class Tracking:
                         self.save()
                         saved = time.monotonic()
             self._direction, self._done = self._direction + 1, 0
+
+    def tracked(self) -> Iterator[int]:
+        """The frames that were tracked, also by the run that this one goes on with."""
+        lengths = [*self._lengths[: self._direction], self._done]
+        for start, reverse, length in zip(self._starts, self._directions, lengths, strict=False):
+            yield from (start - i if reverse else start + i for i in range(length))
 
     def save(self) -> None:
         """Write the session, so that a later run goes on from here."""
@@ -419,20 +483,37 @@ def _value_range(text: str) -> ValueRange:
     return low, high
 
 
-def _device(text: str | None) -> str | int | None:
-    """A number is that of a GPU, as in Python."""
-    return int(text) if text and text.isdecimal() else text
+def make_settings(args: argparse.Namespace, frames: Frames, prompts: Prompts, weights: str | Path | None) -> dict[str, Any]:
+    """All that the results depend on: the arguments, and "files" with size and time of the last change of all that is read."""
+    files = [args.config, weights, *(prompt.mask_path for prompt in prompts.values())]
+    files += frames.paths if isinstance(frames, ImageFolder) else [args.video]
+    states = {str(path): path.stat() for path in map(Path, filter(None, files)) if path.is_file()}
+    settings = {name: value for name, value in vars(args).items() if name not in ("output", "resume", "device")}
+    return settings | {"files": {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}}
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """All that the results depend on."""
-    files = [args.video, args.checkpoint, args.config]
-    states = {str(path): path.stat().st_mtime_ns for path in map(Path, filter(None, files)) if path.is_file()}
-    return {name: value for name, value in vars(args).items() if name not in ("output", "resume", "device")} | {"files": states}
+def _changed_files(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Which files of a run are not those of another one, for a message; empty if all are."""
+    kinds = {
+        "changed": [path for path in old if path in new and old[path] != new[path]],
+        "removed": [path for path in old if path not in new],
+        "added": [path for path in new if path not in old],
+    }
+    return "; ".join(f"{listed(paths)} {'were' if paths[1:] else 'was'} {kind}" for kind, paths in kinds.items() if paths)
 
 
 def _terminate(number: int, frame: object) -> None:
     raise Terminated
+
+
+def _attempt(action: Callable[[], None]) -> bool:
+    """Do what may fail without being the error that is told: a warning says why. Returns whether it was done."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001 # whatever it is, it must not take the place of the first one
+        log.warning("%s", one_line(error))
+        return False
+    return True
 
 
 def _status(interruption: KeyboardInterrupt) -> int:
@@ -457,10 +538,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    device = device_of_option(args.device)
     overrides = [f"++predictor.precision={args.precision}"] if args.precision else []
+    weights = args.checkpoint
     if args.untrained:
         overrides.append("++checkpoint=null")
-    elif args.checkpoint is None and load_config(args.config).get("checkpoint") is None:
+    elif weights is None and (weights := weights_of(args.config)) is None:
         raise ValueError(
             f"no weights come with the config {args.config!r}: give --checkpoint FILE, or --untrained for random ones"
         )
@@ -469,31 +552,39 @@ def _run(args: argparse.Namespace) -> int:
     prompts = parse_prompts(args.point, args.box, args.mask, args.void)
     frames = open_frames(args.video, args.value_range)
     check_prompts(frames, prompts)
-    writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts, _settings(args), args.resume)
+    settings = make_settings(args, frames, prompts, weights)
+    writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts, settings, args.resume)
     with torch.random.fork_rng(enabled=args.untrained, devices=[]):
         if args.untrained:
             log.info("--untrained: the weights are random, so that the masks mean nothing")
             torch.random.default_generator.manual_seed(args.seed)
-        device = _device(args.device)
-        predictor = build_i2v_video_predictor(args.config, args.checkpoint, device, hydra_overrides_extra=overrides)
+        predictor = build_i2v_video_predictor(args.config, weights, device, hydra_overrides_extra=overrides)
     directions = (False, True) if args.both else (args.reverse,)
-    status = 0
+    status, is_finished = 0, True
     with predictor.init_state(frames, seed=args.seed) as state:
         add_prompts(predictor, state, prompts)
         tracking = Tracking(predictor, state, directions, args.max_frames, writer.session)
+        writer.require(tracking.tracked())
         try:
             for result in tracking:
                 writer.add(*result)
-            writer.forget_progress()
         except BaseException as error:
-            tracking.save()
+            if writer.num_frames:
+                is_saved = _attempt(tracking.save)
+                log.info(
+                    "%s: writing what is finished; --resume goes on from %s",
+                    "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by an error",
+                    "there" if is_saved else "where it was saved before" if writer.session.exists() else "the start",
+                )
+                is_finished = _attempt(partial(writer.finish, state.loader.decoded))
             if not isinstance(error, KeyboardInterrupt):
                 raise
-            log.info("interrupted: writing what is finished; --resume goes on from there")
             status = _status(error)
-        finally:
+        else:
+            _attempt(tracking.save)  # so that nothing is tracked again where what follows fails
             writer.finish(state.loader.decoded)
-    if writer.num_frames:
+            writer.forget_progress()
+    if writer.num_frames and is_finished:
         for obj_id in writer.empty_objects():
             log.warning("object %d: its mask is empty in every frame", obj_id)
         log.info("masks, overlay.mp4 and masklets.json of %d frames are in %s", writer.num_frames, args.output)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from pycocotools import mask as coco_mask
 from i2v import build_i2v_video_predictor, segment
 from i2v.data.mask_files import save_label_image
 from i2v.inference.tracker import Tracker
-from i2v.segment import main, parse_prompts
+from i2v.segment import ResultWriter, Tracking, main, parse_prompts
 from i2v.utils.checkpoints import save_checkpoint
 
 # pycocotools does not know NumPy 2 well.
@@ -200,6 +201,23 @@ def test_malformed_prompt_is_named(option, text, caplog, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("text", ["0,", "0, ", "0,@2"])
+def test_mask_without_a_name(text):
+    with pytest.raises(ValueError, match=f"'{text}': the file name in --mask .* is empty"):
+        parse_prompts([], [], [text])
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("point", "{},1,2"), ("point", "0,1,2@{}"), ("box", "{},1,2,3,4"), ("mask", "{},m.png"), ("point", "0,1\n,2@{}")],
+)
+def test_number_of_thousands_of_digits_is_malformed(option, text):
+    texts = {"point": [], "box": [], "mask": []} | {option: [text.format("1" * 5000)]}
+    with pytest.raises(ValueError, match=f"is not of the form --{option} ") as error:
+        parse_prompts(*texts.values())
+    assert len(str(error.value)) < 400
+
+
 def test_object_that_is_no_number_is_said_to_be_one(caplog, tmp_path):
     run = ["no-video", *TINY, "--untrained", "--point=0,1,2@x", "--output", str(tmp_path / "out")]
     check_error(caplog, run, "--point FRAME,X,Y[,LABEL][@OBJ]", "OBJ from 1 to 255")
@@ -272,8 +290,10 @@ def test_prompts_are_parsed():
         (["--mask", "0,MASK"], ["mask", "8, 8", "48, 64"]),
         ([*POINT, "--max-frames", "0"], ["--max-frames", "0"]),
         ([*POINT, "--config", "nonsense"], ["nonsense", "i2v-infer"]),
-        ([*POINT, "--device", "nonsense"], ["nonsense"]),
-        ([*POINT, "--device", "cuda:77"], ["cuda"]),
+        *(
+            ([*POINT, "--device", device], ["--device is cuda, cuda:NUMBER, mps or cpu", device])
+            for device in ("nonsense", "cuda:77", "777", "meta", "lazy", "hpu", "9" * 20, "9" * 5000, "")
+        ),
     ],
 )
 def test_error_names_the_thing_and_a_second_try_works(arguments, named, caplog, png_folder, tmp_path):
@@ -376,6 +396,235 @@ def test_stopped_process_leaves_what_was_finished(checkpoint, tiny_video, make_v
     # Stopped between the two, a frame's PNG is there, but it is not yet in the list.
     (tmp_path / "out" / "masks" / f"{count:05d}.png").unlink(missing_ok=True)
     check_results(tmp_path / "out", list(range(count)), num_frames=1200, stopped=True)
+
+
+def make_fail(monkeypatch, owner: type, name: str, error: BaseException, after: int = 0) -> None:
+    """Make a method raise an error, once it was called so many times."""
+    method, calls = getattr(owner, name), []
+
+    def failing(*args, **kwargs):
+        calls.append(name)
+        if len(calls) > after:
+            raise error
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FULL_DISK = OSError("cannot write it: the disk is full")
+
+
+@pytest.mark.parametrize("arguments", [POINT, ["--point", "4,16,24", "--both"]])
+def test_resumed_run_equals_one_that_was_not_stopped(arguments, monkeypatch, checkpoint, png_folder, tmp_path, caplog):
+    run = [str(png_folder), *TINY, *checkpoint, *arguments, "--output"]
+    assert main([*run, str(tmp_path / "whole")]) == 0
+    for count in (3, 4):  # frames of each part
+        with monkeypatch.context() as patch:
+            make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=count)
+            assert main([*run, str(tmp_path / "out"), "--resume"]) == 130
+    assert "--resume goes on from there" in caplog.text
+    # As on a disk that is full, or of a process that is killed.
+    with (tmp_path / "out" / ".frames.jsonl").open("a") as file:
+        file.write('[5, {"1": {"si')
+    with monkeypatch.context() as patch:
+        make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=2)
+        assert main([*run, str(tmp_path / "out"), "--resume"]) == 130
+    assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("error", "status"), [(FULL_DISK, 1), (KeyboardInterrupt(), 130), (segment.Terminated(), 143)])
+def test_what_was_tracked_outlives_a_failing_overlay(error, status, monkeypatch, checkpoint, png_folder, tmp_path):
+    run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
+    assert main([*run, str(tmp_path / "whole")]) == 0
+    with monkeypatch.context() as patch:
+        make_fail(patch, segment.VideoWriter, "write", error, after=5)
+        assert main([*run, str(tmp_path / "out")]) == status
+    assert {path.name for path in (tmp_path / "out").rglob(".*")} == PROGRESS
+    monkeypatch.setattr(Tracker, "track", lambda *args: pytest.fail("it was tracked again"))
+    assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def replace(path: Path) -> None:
+    """The same content, written later."""
+    path.write_bytes(path.read_bytes())
+    os.utime(path, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: replace(folder / "frames" / "00008.png"), "{folder}/frames/00008.png was changed"),
+        (lambda folder: replace(folder / "mask.png"), "{folder}/mask.png was changed"),
+        (lambda folder: replace(folder / "bundled.pt"), "{folder}/bundled.pt was changed"),
+        (lambda folder: replace(folder / "own.yaml"), "{folder}/own.yaml was changed"),
+        (lambda folder: [(folder / "frames" / f"{i:05d}.png").unlink() for i in (10, 11)], "00011.png were removed"),
+        (lambda folder: [(folder / "frames" / f"{i:05d}.png").unlink() for i in range(1, 12)], "... (11 in all) were removed"),
+        (lambda folder: shutil.copy(folder / "mask.png", folder / "frames" / "00012.png"), "00012.png was added"),
+    ],
+)
+def test_resume_with_other_files(change, said, monkeypatch, caplog, checkpoint, png_folder, tmp_path):
+    shutil.copytree(png_folder, tmp_path / "frames")
+    Image.fromarray((np.mgrid[:48, :64][1] < 20).astype(np.uint8)).save(tmp_path / "mask.png")
+    shutil.copy(checkpoint[1], tmp_path / "bundled.pt")
+    (tmp_path / "own.yaml").write_text(f"{Path(TINY[1]).read_text()}\ncheckpoint: {tmp_path / 'bundled.pt'}\n")
+    run = [str(tmp_path / "frames"), "--config", str(tmp_path / "own.yaml"), "--device", "cpu"]
+    run += ["--mask", f"0,{tmp_path / 'mask.png'}", "--output", str(tmp_path / "out"), "--resume"]
+    with monkeypatch.context() as patch:
+        make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=2)
+        assert main(run) == 130
+    change(tmp_path)
+    before = contents(tmp_path / "out")
+    check_error(caplog, run, "out/.settings.json is of a run with other settings: ", said.format(folder=tmp_path))
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("also", ["finish", "save"])
+def test_first_error_is_the_one_that_is_told(also, monkeypatch, caplog, checkpoint, broken_folder, tmp_path):
+    owner = ResultWriter if also == "finish" else Tracking
+    make_fail(monkeypatch, owner, also, ValueError("no such mask: 00003.png"))
+    check_error(caplog, [str(broken_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")], "00006.png")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "no such mask: 00003.png" in warnings
+
+
+def test_stopped_on_a_full_disk(monkeypatch, caplog, checkpoint, png_folder, tmp_path):
+    """The status is that of the signal, and what was saved before stays usable."""
+    run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
+    assert main([*run, str(tmp_path / "whole")]) == 0
+    for tracked, said in ((2, "there"), (4, "where it was saved before")):
+        with monkeypatch.context() as patch:
+            make_fail(patch, Tracker, "track", segment.Terminated(), after=tracked)
+            if tracked == 4:
+                make_fail(patch, torch, "save", FULL_DISK)
+                make_fail(patch, segment.VideoWriter, "write", FULL_DISK)
+            assert main([*run, str(tmp_path / "out"), "--resume"]) == 143
+        assert f"interrupted: writing what is finished; --resume goes on from {said}" in caplog.text
+    assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
+    assert "going on after 3 frames" in caplog.text
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_stopped_on_a_full_disk_before_anything_was_saved(monkeypatch, caplog, checkpoint, png_folder, tmp_path):
+    run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out"), "--resume"]
+    with monkeypatch.context() as patch:
+        make_fail(patch, Tracker, "track", segment.Terminated(), after=2)
+        make_fail(patch, torch, "save", FULL_DISK)
+        assert main(run) == 143
+    assert "--resume goes on from the start" in caplog.text
+    assert main(run) == 0
+    check_results(tmp_path / "out", list(range(12)))
+
+
+RUN = [*TINY, "--untrained", *POINT]
+
+
+@pytest.fixture(scope="module")
+def stopped_run(png_folder, tmp_path_factory) -> Path:
+    """The output of a run that was stopped after 4 frames."""
+    output = tmp_path_factory.mktemp("stopped") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=3)
+        assert main([str(png_folder), *RUN, "--output", str(output)]) == 130
+    return output
+
+
+@pytest.fixture
+def check_damaged(stopped_run, png_folder, caplog, monkeypatch, tmp_path):
+    """Checks that --resume refuses what a function made of the stopped run, before anything is tracked. Returns the arguments
+    of the run."""
+
+    def check(damage: Callable[[Path], None], *named: str) -> list[str]:
+        output = Path(shutil.copytree(stopped_run, tmp_path / "out"))
+        damage(output)
+        run = [str(png_folder), *RUN, "--output", str(output), "--resume"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Tracker, "track", lambda *args: pytest.fail("work was done"))
+            check_error(caplog, run, *named, f"Remove {output}/.session.pt, and --resume begins anew")
+        return run
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('[0, {"1": 5}]', "TypeError"),
+        ('["a", {}]', "there is no frame a"),
+        ("[1e999, {}]", "there is no frame inf"),
+        ("[true, {}]", "there is no frame True"),
+        ("[-1, {}]", "there is no frame -1"),
+        ("[12, {}]", "there is no frame 12"),
+        ("[0, {}]", "its objects are , not 1"),
+        ('[0, ["1"]]', "AttributeError"),
+        ("5", "TypeError"),
+        ("[0]", "not enough values"),
+        ("{", "JSONDecodeError"),
+        ('[0, {"1": {"size": [48, 64], "counts": [3072]}}]', "a mask is not compressed"),
+        ('[0, {"1": {"size": [48, 64], "counts": "PPk1"}}]', "does not fit its size"),
+        ('[0, {"1": {"size": [64, 48], "counts": "PPk0"}}]', "its mask is 48x64 pixels"),
+    ],
+)
+def test_resume_with_a_damaged_list_of_frames(line, said, check_damaged):
+    def damage(output: Path) -> None:
+        with (output / ".frames.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    check_damaged(damage, "out/.frames.jsonl, line 5, is unreadable or not as it should be: ", said)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda output: (output / ".frames.jsonl").write_text(""), ".frames.jsonl lacks frames that were tracked: 0, 1, 2, 3"),
+        (lambda output: (output / ".frames.jsonl").unlink(), "no such file: "),
+        (lambda output: (output / "masks" / "00002.png").unlink(), "masks/00002.png is not there"),
+    ],
+)
+def test_resume_without_some_results(damage, named, check_damaged, tmp_path):
+    run = check_damaged(damage, named, ".frames.jsonl")
+    (tmp_path / "out" / ".session.pt").unlink()  # as the error says
+    assert main(run) == 0
+    check_results(tmp_path / "out", list(range(12)))
+
+
+def first_tracked(content: dict) -> dict:
+    return next(iter(content["objects"][0]["tracked"].values()))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content["progress"].update(done=float("inf")), "progress is {'direction': 0, 'done': inf}"),
+        (lambda content: content["progress"].update(done=True), "not whole numbers"),
+        (lambda content: content["progress"].update(done=13), "no such progress"),
+        (lambda content: content["progress"].update(done=-1), "no such progress"),
+        (lambda content: content["progress"].update(direction=1), "no such progress"),
+        (lambda content: content["progress"].clear(), "no such progress"),
+        (lambda content: first_tracked(content)["pointer"].fill_(float("nan")), "the tensor pointer of frame 1 has NaN"),
+        (lambda content: first_tracked(content).update(pointer=torch.zeros(3)), "not those of this session"),
+        (lambda content: first_tracked(content).update(pointer=3), "pointer of frame 1 is of type int"),
+        (lambda content: first_tracked(content).update(nonsense=3), "KeyError: 'nonsense'"),
+        (lambda content: content["objects"][0]["prompts"].clear(), "not those of this session"),
+        (lambda content: content["objects"][0]["conditioning"].clear(), "not those of this session"),
+        (lambda content: content["objects"][0]["tracked"].update({99: {}}), "there is no frame 99"),
+        (lambda content: content["objects"][0].update(id=2), "not those of this session"),
+        (lambda content: content["objects"].clear(), "not those of this session"),
+        (lambda content: content.clear(), "KeyError: 'objects'"),
+    ],
+)
+def test_resume_with_a_damaged_session(change, said, check_damaged):
+    def damage(output: Path) -> None:
+        content = torch.load(output / ".session.pt")
+        change(content)
+        save_checkpoint(output / ".session.pt", content)
+
+    check_damaged(damage, "out/.session.pt", said)
 
 
 def test_interrupted_while_the_model_is_built(monkeypatch, caplog, png_folder, tmp_path):

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from count_flops import COMPONENTS, around_components, build_meta_model, count_macs, format_table
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
-from i2v.build_i2v import known_configs, usable_device
+from i2v.build_i2v import device_of_option, known_configs
 from i2v.data.frames import Frames
 from i2v.modeling.layers import PRECISIONS, tiled_attention
 from i2v.modeling.memory.selector import MemorySelector
@@ -287,7 +287,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = build_parser()
     args = parser.parse_intermixed_args(arguments)
-    device = usable_device(args.device)
+    device = device_of_option(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
     print(f"{' '.join([args.config, *args.overrides])} on {name}, PyTorch {torch.__version__}, {args.precision}\n")
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
+from i2v.data.files import named_errors
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
 from i2v.inference.state import Prompt, TrackedObject, VideoState
 from i2v.modeling.memory.selector import MemorySelector
-from i2v.utils.checkpoints import read_checkpoint, save_checkpoint
+from i2v.utils.checkpoints import checked_weights, read_checkpoint, save_checkpoint
 
 
 def save_session(state: VideoState, path: Path, near: Iterable[int], selector: MemorySelector, **progress: int) -> None:
@@ -52,28 +53,34 @@ def save_session(state: VideoState, path: Path, near: Iterable[int], selector: M
 
 
 def load_session(state: VideoState, path: Path) -> dict[str, int]:
-    """Give a session the objects in a file of `save_session`, in place of its own.
+    """Give a session the objects in a file of `save_session`, in place of its own, which have the same prompts.
 
     Returns:
         The numbers that were saved with them.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is none of `save_session`; the message names it.
+        ValueError: it is none of `save_session`, has NaN or infinity in it, or is of a session with other prompts; the message
+            names it.
     """
     content = read_checkpoint(path)
     objects = {}
-    try:
+    with named_errors(path):
         for entry in content["objects"]:
+            for frame in (t for kind in ("prompts", "conditioning", "tracked", "memories") for t in entry[kind]):
+                if type(frame) is not int or not state.frames.has(frame):
+                    raise ValueError(f"there is no frame {frame}")
             obj = objects[entry["id"]] = TrackedObject(entry["id"])
-            obj.prompts = _restored(Prompt, entry["prompts"], torch.device("cpu"))
-            obj.bank.conditioning = _restored(FrameOutput, entry["conditioning"], state.storage_device)
-            obj.bank.tracked = _restored(FrameOutput, entry["tracked"], state.storage_device)
+            obj.prompts = _restored(Prompt, entry["prompts"], path, torch.device("cpu"))
+            obj.bank.conditioning = _restored(FrameOutput, entry["conditioning"], path, state.storage_device)
+            obj.bank.tracked = _restored(FrameOutput, entry["tracked"], path, state.storage_device)
             obj.bank.corrected = set(entry["corrected"])
-            obj.bank.memories = _restored(FrameMemory, entry["memories"], state.storage_device)
-        progress = {name: int(value) for name, value in content["progress"].items()}
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is not the file of a session: {error!r}") from error
+            obj.bank.memories = _restored(FrameMemory, entry["memories"], path, state.storage_device)
+        if _outline(objects) != _outline(state.objects):
+            raise ValueError("its objects, prompts or sizes of masks are not those of this session")
+        progress = content["progress"]
+        if not isinstance(progress, dict) or not all(type(value) is int for value in progress.values()):
+            raise ValueError(f"its progress is {progress}, not whole numbers")
     with state.in_use():
         state.objects.clear()
         state.objects.update(objects)
@@ -86,9 +93,32 @@ def _plain(item: Any) -> dict[str, Any]:
     return {name: value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
 
-def _restored(kind: type, frames: dict[int, dict[str, Any]], device: torch.device) -> dict[int, Any]:
-    """Dataclasses by frame of what `_plain` made of them."""
+def _restored(kind: type, frames: dict[int, dict[str, Any]], path: Path, device: torch.device) -> dict[int, Any]:
+    """Dataclasses by frame of what `_plain` made of them, whose types and numbers are checked. The path is for messages."""
+    types = get_type_hints(kind)
+    restored = {}
+    for t, values in frames.items():
+        for name, value in values.items():
+            if not isinstance(value, types[name]):
+                raise ValueError(f"{name} of frame {t} is of type {type(value).__name__}")
+            if isinstance(value, torch.Tensor):
+                checked_weights({f"{name} of frame {t}": value}, path)
+        restored[t] = kind(
+            **{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+        )
+    return restored
+
+
+def _outline(objects: dict[int, TrackedObject]) -> dict[int, Any]:
+    """What the objects of two sessions with the same prompts have in common, however far they were tracked."""
     return {
-        t: kind(**{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()})
-        for t, values in frames.items()
+        obj_id: (
+            {t: [None if x is None else x.shape for x in (prompt.points, prompt.labels)] for t, prompt in obj.prompts.items()},
+            set(obj.bank.conditioning),
+            {
+                (output.mask_logits.shape, output.score.shape, output.pointer.shape)
+                for output in (*obj.bank.conditioning.values(), *obj.bank.tracked.values())
+            },
+        )
+        for obj_id, obj in objects.items()
     }

@@ -34,7 +34,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")  # the suffix stays: some writers look at it
     try:
-        with _full_disk_named(path):
+        with full_disk_named(path):
             yield temporary
             temporary.replace(path)
     finally:
@@ -68,7 +68,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     try:
-        with _full_disk_named(target):
+        with full_disk_named(target):
             yield partial
             partial.replace(target)
     finally:
@@ -76,8 +76,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
-    """The system's error for a full disk says nothing of what was written."""
+def full_disk_named(path: Path) -> Iterator[None]:
+    """For a block that writes a file: the system's error for a full disk says nothing of what was written."""
     try:
         yield
     except OSError as error:
