@@ -371,11 +371,7 @@ class Trainer:
             "world_size": self.processes.world_size,
             "config": self.config,
         }
-        path = self.output / f"{name}.pt"
-        try:
-            save_checkpoint(path, checkpoint)
-        except RuntimeError as error:  # PyTorch's writer makes one of a full disk
-            raise OSError(f"cannot write {path}, the former one stays; is the disk full? {error}") from error
+        save_checkpoint(self.output / f"{name}.pt", checkpoint)
 
     def _validated_model(self) -> nn.Module:
         """The averaged weights, if there are any."""
