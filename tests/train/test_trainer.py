@@ -500,6 +500,33 @@ def test_an_error_ends_the_workers(clips: Path, tmp_path: Path) -> None:
     assert "DataLoader worker" not in printed
 
 
+KILLS_ITS_READERS = """
+import multiprocessing, sys
+from train.cli import main
+from train.trainer import Trainer
+
+step = Trainer._train_step
+
+def wrapped(trainer, *arguments):
+    step(trainer, *arguments)
+    if trainer.step == 2:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+Trainer._train_step = wrapped
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_reader_is_one_line(clips: Path, tmp_path: Path) -> None:
+    overrides = ("trainer.workers=1", "trainer.epochs=500")
+    process = start(sys.executable, "-c", KILLS_ITS_READERS, *arguments(clips, tmp_path, *overrides))
+    printed = finish(process, timeout=60)
+    assert process.returncode == 1
+    assert "\nerror: a worker process died, probably because the memory was full: give a lower trainer.workers\n" in printed
+    assert "Traceback" not in printed
+
+
 HOLDS_ON_TO_ITS_CALLERS = """
 import gc, sys
 from train.cli import main
