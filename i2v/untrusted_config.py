@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,13 +18,18 @@ from i2v.utils.yaml_files import check_yaml
 
 # Where the classes are that such a config may build: parts of the network, which touch no files.
 _NETWORK = "i2v.modeling."
+# The largest numbers in it, a multiple of what published networks have: of layers and the like, whose work is many times as
+# large, and of channels, pixels and all else.
+_FEW = re.compile("layers|depth|rounds|window|kernel")
+_MOST_OF_FEW, _MOST = 64, 4096
 
 
 def check_untrusted(path: Path) -> None:
     """Check that a config builds the project's network and nothing else, whatever Hydra allows.
 
     It must be complete and plain: classes of `i2v.modeling` alone, no `defaults`, nothing of Hydra's (`hydra`, `@package`,
-    `_partial_`, `_args_` ...), no interpolations (`${...}` can read environment variables), no checkpoint in another folder.
+    `_partial_`, `_args_` ...), no interpolations (`${...}` can read environment variables), no checkpoint in another folder,
+    and no number of the model so large that building it would take all memory, or minutes.
 
     Args:
         path: of the YAML file.
@@ -58,6 +65,9 @@ def _check(path: Path, value: Any, where: str) -> None:
     """Check a value and all that is in it."""
     if isinstance(value, str) and "${" in value:
         _refuse(path, where, "has an interpolation (${...})")
+    most = _MOST_OF_FEW if _FEW.search(where) else _MOST
+    if where.startswith("model.") and abs(_number(value)) > most:
+        _refuse(path, where, f"is {value}: at most {most} is allowed")
     items = list(enumerate(value)) if isinstance(value, list) else list(value.items()) if isinstance(value, dict) else []
     for key, item in items:
         place = f"{where}.{key}" if where else str(key)
@@ -67,6 +77,16 @@ def _check(path: Path, value: Any, where: str) -> None:
         elif isinstance(key, str) and ((key.startswith("_") and key.endswith("_")) or "${" in key):
             _refuse(path, place, "is not allowed")
         _check(path, item, place)
+
+
+def _number(value: Any) -> float:
+    """The number that a value is, or that a text in its place is taken for; 0 for anything else."""
+    try:
+        return float(value) if isinstance(value, (int, float, str)) else 0
+    except ValueError:
+        return 0
+    except OverflowError:
+        return math.inf
 
 
 def _is_part_of_the_network(target: Any) -> bool:

@@ -106,8 +106,8 @@ def evaluate(
         One result per video, in the order of their names.
 
     Raises:
-        ValueError: there is nothing to evaluate, ground truth and predictions have different layouts, the ground truth cannot
-            be read, or a prediction cannot, with `strict`.
+        ValueError: there is nothing to evaluate, the name of a video is not UTF-8, ground truth and predictions have different
+            layouts, the ground truth cannot be read, or a prediction cannot, with `strict`.
         NotADirectoryError: no such folder.
         WorkerDiedError: one of several processes died.
     """
@@ -118,6 +118,11 @@ def evaluate(
     videos = subfolders(gt_root)
     if not videos:
         raise ValueError(f"no videos in {gt_root}: expected a folder for each")
+    for video in videos:
+        try:
+            video.name.encode()  # as the table will need it
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{gt_root}: the folder {video.name!r} has a name that is not UTF-8: rename it") from error
     if num_processes < 1:
         raise ValueError(f"the number of processes must be at least 1, got {num_processes}")
     work = partial(_evaluate_video, pred_root=pred_root, strict=strict, skip_first_and_last=skip_first_and_last, void=void)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -36,9 +37,9 @@ from i2v.data.files import (
     walk,
 )
 from i2v.data.frames import ImageFolder
-from i2v.data.mask_files import check_void
+from i2v.data.mask_files import MAX_LABEL, check_void
 from i2v.data.masklets import ANNOTATION_STRIDE
-from i2v.utils.command_line import command_line, given_path, given_text, label
+from i2v.utils.command_line import command_line, given_path, given_text, label, one_line
 from i2v.utils.files import whole_folder
 from i2v.utils.json_form import require_form
 from i2v.utils.numbers import whole_number
@@ -219,21 +220,55 @@ def read_lvvis(root: Path) -> list[EvaluationVideo]:
         found = f"there are {listed([path.name for path in files])}" if files else "there is none"
         raise ValueError(f"{root}: expected one JSON file with annotations there or beside it; {found}")
     content = read_json(files[0])
+    require_form(content, _LVVIS_FORM, str(files[0]))
     with named_errors(files[0]):
-        segmentations = defaultdict(list)
-        for entry in content["annotations"]:
-            segmentations[entry["video_id"]].append(entry)
+        segmentations = _lvvis_annotations(content)
         videos = []
         for video in content["videos"]:
             paths = [Path(check_inside(name, files[0])) for name in video["file_names"]]
-            names, folder = [path.stem for path in paths], paths[0].parent
-            check_inside(str(folder), files[0])
-            counts = Counter(entry["id"] for entry in segmentations[video["id"]])
-            if repeated := [number for number, count in counts.items() if count > 1]:
-                raise ValueError(f"video {folder} has several annotations with the id {listed(repeated)}")
+            names, folders = [path.stem for path in paths], list(dict.fromkeys(path.parent for path in paths))
+            if len(folders) != 1:
+                raise ValueError(f"the file_names of video {video['id']} are in {len(folders)} folders, expected one")
+            if repeated := _repeated(names):
+                raise ValueError(f"the file_names of video {video['id']} have the frame {listed(repeated)} several times")
+            for entry in segmentations[video["id"]]:
+                if len(entry["segmentations"]) != len(names):
+                    counts = f"{len(entry['segmentations'])} segmentations, its video {len(names)} file_names"
+                    raise ValueError(f"the annotation with the id {entry['id']} has {counts}: expected as many")
+            check_inside(str(folders[0]), files[0])
             annotations = RunLengths(files[0], names, segmentations[video["id"]])
-            videos.append(EvaluationVideo(_flat(folder), frames / folder, annotations, 1))
+            videos.append(EvaluationVideo(_flat(folders[0]), frames / folders[0], annotations, 1))
     return sorted(videos, key=lambda video: video.name)
+
+
+# What is used of a YouTube-VIS JSON. An id that is taken for another one, such as 1.5 for 1, would lose an object.
+_LVVIS_FORM = {
+    "videos": [{"id": int, "file_names": [str]}],
+    "annotations": [{"id": int, "video_id": int, "segmentations": list}],
+}
+
+
+def _lvvis_annotations(content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """The annotations of each video of a YouTube-VIS JSON, by the video's id.
+
+    Raises:
+        ValueError: ids are repeated, or an annotation's one cannot be an object's number.
+    """
+    if repeated := _repeated(video["id"] for video in content["videos"]):
+        raise ValueError(f"several videos have the id {listed(repeated)}")
+    annotations: dict[int, list[dict[str, Any]]] = {video["id"]: [] for video in content["videos"]}
+    others = 0
+    for entry in content["annotations"]:
+        if not 0 <= entry["id"] <= MAX_LABEL:
+            raise ValueError(f"an annotation has the id {entry['id']}: expected a whole number from 0 to {MAX_LABEL}")
+        others += entry["video_id"] not in annotations
+        annotations.setdefault(entry["video_id"], []).append(entry)
+    for number, entries_of_video in annotations.items():
+        if repeated := _repeated(entry["id"] for entry in entries_of_video):
+            raise ValueError(f"video {number} has several annotations with the id {listed(repeated)}")
+    if others:
+        log.warning("warning: %d annotations of LV-VIS are of videos that are not in its list, and left out", others)
+    return annotations
 
 
 ESD_IMAGES, ESD_MASKS = ("rgb", "image", "images"), ("mask", "masks")
@@ -286,10 +321,9 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void
     videos = READERS[dataset](root)
     if not videos:
         raise ValueError(f"{root} has no videos")
-    counts = Counter(video.name for video in videos)
-    if repeated := [name for name, count in counts.items() if count > 1]:
+    if repeated := _repeated(video.name for video in videos):
         raise ValueError(f"{root} has several videos {listed(repeated)}")
-    unknown = sorted(set(names) - counts.keys())
+    unknown = sorted(set(names) - {video.name for video in videos})
     if unknown:
         raise ValueError(f"{root} has no video {listed(unknown)}")
     for video in videos:
@@ -403,6 +437,10 @@ def _existing(folder: Path, names: Sequence[str]) -> Sequence[str]:
     return names
 
 
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
 def _flat(path: Path) -> str:
     """A name for a folder below others that can itself be one folder's name."""
     return "--".join(path.parts)
@@ -431,7 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_same_labels(args.settings, dataset, args.void)
     videos = read_dataset(dataset, root, args.videos, args.void)
     found = export_ground_truth(videos, Path(output[0])) if output else check(videos, args.thorough)
-    print(*found, sep="\n", end="\n" if found else "")  # noqa: T201
+    print(*map(one_line, found), sep="\n", end="\n" if found else "")  # noqa: T201
     if args.check:
         print(f"{root}: {len(videos)} videos, {len(found)} problems")  # noqa: T201
     return 1 if found else 0

@@ -116,10 +116,16 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         everything = [video.name for video in (read_dataset(run.dataset, run.data, void=run.void) if names else videos)]
         _collect(run.output, settings, everything, failures)
     for name, text in failures.items():
-        log.error("failed: %s: %s", name, text.rstrip().rpartition("\n")[-1])
+        log.error("failed: %s", one_line(f"{name}: {_message_in(text)}"))
     if _all_empty(run.output / MASKS):
         log.warning("warning: every mask in %s is empty: were the right weights loaded?", run.output / MASKS)
     return failures
+
+
+def _message_in(text: str) -> str:
+    """What the error says that a traceback ends with, which may be several lines: names of files can have line breaks."""
+    lines = text.rpartition("Traceback (most recent call last):\n")[-1].splitlines()
+    return "\n".join(line for line in lines if not line.startswith("  "))
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

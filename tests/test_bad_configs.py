@@ -108,6 +108,13 @@ TRAINING_CASES = [
     ("data.parts.clips", [], "data.parts.clips must be a mapping, not []"),
     ("data.parts.clips.dataset", None, "data.parts.clips.dataset must be a mapping with a `_target_`, not null"),
     ("data.parts.clips.dataset.num_frames", "x", "data.parts.clips.dataset.num_frames must be a whole number or null, not 'x'"),
+    *(
+        (f"data.parts.clips.dataset.{name}", value, f"data.parts.clips.dataset: {name} must be at least 1, not {value}")
+        for name, value in (("num_frames", 0), ("max_objects", 0), ("max_stride", 0), ("max_stride", -5))
+    ),
+    ("data.parts.clips.transform.image_size", 48, "clips.transform.image_size is 48, and model.image_size 64: give both the"),
+    ("data.parts.clips.repeat", 10**12, "repeat of clips is too large: a pass has at most 100000000 samples, not 2 samples"),
+    ("data.parts.clips.batch_size", 10**9, "batch_size of clips must be at most 1024, not 1000000000"),
     ("data.parts.clips.transform", DROP, "data.parts.clips.transform is missing"),
     ("data.parts.clips.batch_size", True, "data.parts.clips.batch_size must be a whole number, not true"),
     ("data.parts.clips.batch_size", DROP, "data.parts.clips.batch_size is missing"),
@@ -149,8 +156,27 @@ TRAINING_CASES = [
     ("trainer.nonsense", 1, "unknown key trainer.nonsense; TrainerSettings takes epochs"),
     ("trainer.checkpoint_minutes", None, "trainer.checkpoint_minutes must be a number, not null"),
     ("trainer.accumulate", 9, "trainer.accumulate=9 is more than the 8 batches of the whole training"),
+    *(
+        ("trainer.stop_after_minutes", value, f"trainer.stop_after_minutes must be above 0, not {value}")
+        for value in (0.0, -1.0)
+    ),
     ("activation_checkpointing", "x", "activation_checkpointing must be true or false, not 'x'"),
     ("validation", None, "validation must be a mapping, not null"),
+    *(
+        (
+            "validation",
+            {"val": {"_target_": "train.validation.ClipValidation", "dataset": "${data.parts.clips.dataset}"} | values},
+            message,
+        )
+        for values, message in (
+            ({"image_size": 48, "num_samples": 1, "prompt": "box"}, "validation.val.image_size is 48, and model.image_size 64"),
+            ({"image_size": 64, "num_samples": 0, "prompt": "box"}, "validation.val: num_samples must be at least 1, not 0"),
+            (
+                {"image_size": 64, "num_samples": 1, "prompt": "?"},
+                "validation.val: unknown prompt '?'; known: mask, click, box",
+            ),
+        )
+    ),
     ("validation", {"val": 3}, "validation.val must be a mapping with a `_target_`, not 3"),
 ]
 TENSOR = torch.zeros(2, 3)
@@ -494,6 +520,23 @@ UNTRUSTED_CASES = [
     ("model.image_size", "${oc.decode:${oc.env:HOME}}", "model.image_size has an interpolation"),
     ("model.image_size", "${model.width}", "model.image_size has an interpolation"),
     ("predictor.precision", "x${oc.env:HOME}", "predictor.precision has an interpolation"),
+    ("model.memory_attention.num_layers", 10_000_000, "model.memory_attention.num_layers is 10000000: at most 64 is allowed"),
+    ("model.memory_attention.num_layers", "1_000", "model.memory_attention.num_layers is 1_000: at most 64 is allowed"),
+    (
+        "model.image_encoder.trunk_image.depths",
+        [1, 1, 10**6, 1],
+        "model.image_encoder.trunk_image.depths.2 is 1000000: at most 64 is allowed",
+    ),
+    ("model.sam_mask_decoder.transformer.depth", 65, "model.sam_mask_decoder.transformer.depth is 65: at most 64 is"),
+    ("model.image_size", 32_000_000, "model.image_size is 32000000: at most 4096 is allowed"),
+    ("model.width", -(2**80), f"model.width is -{2**80}: at most 4096 is allowed"),
+    ("model.memory_attention.hidden", 10_000, "model.memory_attention.hidden is 10000: at most 4096 is allowed"),
+    ("model.image_encoder.trunk_image.mlp_ratio", 1e9, "model.image_encoder.trunk_image.mlp_ratio is 1000000000.0: at most"),
+    (
+        "model.image_encoder.trunk_video.stem_kernel",
+        99,
+        "model.image_encoder.trunk_video.stem_kernel is 99: at most 64 is allowed",
+    ),
     ("predictor", {"_target_": "os.system"}, "predictor._target_ names 'os.system'"),
     ("defaults", ["i2v-infer"], "defaults is not allowed"),
     ("hydra", {"searchpath": ["pkg://nonsense"]}, "hydra is not allowed"),

@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from i2v.build_i2v import load_config
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.typed_config import ConfigError, build, names_in, one_line, section
+from i2v.utils.command_line import EXPECTED_ERRORS
 from train.dataset.mixture import (
     MixtureDataset,
     MixturePart,
@@ -46,7 +47,7 @@ log = logging.getLogger("train")
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG_DIR = ROOT / "configs"
 # What a config that names wrong files, values or types raises where it is put into effect.
-_CONFIG_ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, OmegaConfBaseException)
+_CONFIG_ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, MemoryError, OmegaConfBaseException)
 
 
 def known_experiments() -> list[str]:
@@ -107,12 +108,27 @@ def output_of(config: DictConfig) -> Path:
     return Path(output)
 
 
+def build_sized(config: DictConfig, *keys: str, kind: type) -> Any:
+    """As `build`, of something that may have an `image_size`: it must be the network's."""
+    built = build(config, *keys, kind=kind)
+    size = section(int | None, config, "model", "image_size", default=None)
+    own = getattr(built, "image_size", size)
+    if None not in (own, size) and own != size:
+        raise ConfigError(f"{'.'.join(keys)}.image_size is {own}, and model.image_size {size}: give both the same")
+    return built
+
+
+def build_validation(config: DictConfig, name: str) -> Validation:
+    """One of the validations."""
+    return build_sized(config, "validation", name, kind=Validation)
+
+
 def build_reader(config: DictConfig, name: str) -> SampleReader:
     """The reader of a data set."""
     part = ("data", "parts", name)
     return SampleReader(
         build(config, *part, "dataset", kind=ClipDataset),
-        build(config, *part, "transform", kind=Callable),
+        build_sized(config, *part, "transform", kind=Callable),
         section(int, config, "data", "max_failures"),
     )
 
@@ -151,7 +167,7 @@ def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
         processes=processes,
         output=output_of(config),
         seed=seed_of(config),
-        validations={name: build(config, "validation", name, kind=Validation) for name in names_in(config, "validation")},
+        validations={name: build_validation(config, name) for name in names_in(config, "validation")},
         config=OmegaConf.to_yaml(config, resolve=True),
     )
 
@@ -184,7 +200,7 @@ def check(config: DictConfig) -> list[str]:
     for name in names_of("data", "parts"):
         attempt(f"data set {name}", _check_data, config, name)
     for name in names_of("validation"):
-        attempt(f"validation {name}", lambda name: build(config, "validation", name, kind=Validation).read_one(), name)
+        attempt(f"validation {name}", lambda name: build_validation(config, name).read_one(), name)
     attempt("output folder", _check_output, config)
     for name, kind in (("prompts", PromptSampling), ("loss", Callable), ("optimizer", OptimizerSettings)):
         attempt(name, lambda name, kind: type(build(config, name, kind=kind)).__name__, name, kind)
@@ -330,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         log.error("error: config %s: %s", args.config, error)
         return 1
-    except (OSError, ValueError, ImportError, OmegaConfBaseException, NonFiniteLossError, TooManyBadSamplesError) as error:
+    except (*EXPECTED_ERRORS, OmegaConfBaseException, NonFiniteLossError, TooManyBadSamplesError) as error:
         log.error("error: %s", one_line(error))
         return 1
     return 0 if received is None else 128 + received

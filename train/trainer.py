@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from i2v.modeling.layers import autocast
 from i2v.utils.checkpoints import check_names, checked_weights, read_checkpoint, save_checkpoint
 from i2v.utils.process_memory import peak_memory
-from i2v.utils.processes import end_with_parent
+from i2v.utils.processes import end_with_parent, worker_died
 from train.dataset.mixture import Batch, MixtureDataset
 from train.losses import ClipLoss
 from train.model.rollout import ClipRollout, PromptedFrame
@@ -92,6 +92,8 @@ class TrainerSettings:
                 raise ValueError(f"trainer.{name} must not be negative, but is {getattr(self, name)}")
         if self.keep_every is not None and self.keep_every < 1:
             raise ValueError(f"trainer.keep_every must be at least 1 epoch, or null, not {self.keep_every}")
+        if self.stop_after_minutes is not None and self.stop_after_minutes <= 0:  # it would go on from the same step for ever
+            raise ValueError(f"trainer.stop_after_minutes must be above 0, not {self.stop_after_minutes}")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"trainer.average_decay must be at least 0 and below 1, not {self.average_decay}")
 
@@ -168,8 +170,8 @@ class Trainer:
             The signal that this or another process was stopped by; None without one.
 
         Raises:
-            NonFiniteLossError, TooManyBadSamplesError: see there. OSError: a checkpoint cannot be written. The last checkpoint
-                stays in all cases.
+            NonFiniteLossError, TooManyBadSamplesError: see there. OSError: a checkpoint cannot be written. WorkerDiedError: a
+                process that reads data died. The last checkpoint stays in all cases.
         """
         if self._is_done():
             log.info("nothing to do: step %d of %d is done", self.step, self.num_steps)
@@ -182,6 +184,7 @@ class Trainer:
                 board = TrainingLog(self.output / "tensorboard", self.step, self.num_steps)
             if board is not None:
                 stack.callback(board.close)
+            stack.enter_context(_dead_readers_named())
             workers: list[BaseProcess] = []
             stack.callback(kill_children, workers)
             batches = self._batches(workers)
@@ -394,11 +397,7 @@ class Trainer:
             "world_size": self.processes.world_size,
             "config": self.config,
         }
-        path = self.output / f"{name}.pt"
-        try:
-            save_checkpoint(path, checkpoint)
-        except RuntimeError as error:  # PyTorch's writer makes one of a full disk
-            raise OSError(f"cannot write {path}, the former one stays; is the disk full? {error}") from error
+        save_checkpoint(self.output / f"{name}.pt", checkpoint)
 
     def _validated_model(self) -> nn.Module:
         """The averaged weights, if there are any."""
@@ -512,6 +511,17 @@ class Trainer:
         timed_out = minutes is not None and time.monotonic() - started > 60 * minutes
         stop = torch.tensor(float(self._stop_request.made is not None or timed_out), device=self.processes.device)
         return bool(self.processes.sum(stop) > 0)
+
+
+@contextmanager
+def _dead_readers_named() -> Iterator[None]:
+    """PyTorch's error, which comes at any time, says nothing of the settings."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise worker_died("trainer.workers") from error
 
 
 def _start_reader(_: int) -> None:

@@ -16,13 +16,15 @@ from i2v.modeling.layers import autocast
 from i2v.modeling.sam_i2v import SAMI2V
 from sav_dataset.jf import jf_scores
 from train.dataset.mixture import SampleReader, collate
-from train.dataset.sample import BAD_SAMPLE, ClipDataset
+from train.dataset.sample import BAD_SAMPLE, ClipDataset, require_positive
 from train.dataset.transforms import PlainTransform
 from train.losses import mask_iou
 from train.model.rollout import ClipRollout, PromptPlan, PromptSampling
 from train.utils.processes import Processes
 
 log = logging.getLogger(__name__)
+
+_PROMPTS = ("mask", "click", "box")
 
 
 class Validation(ABC):
@@ -84,10 +86,19 @@ class ClipValidation(Validation):
         num_samples: of clips.
         prompt: "mask", "click" or "box"; a mask is not scored in the first frame itself.
         clicks: correction clicks in the first frame, in the middle of the largest error each.
+
+    Raises:
+        ValueError: one of the three is none of these.
     """
 
     def __init__(self, dataset: ClipDataset, image_size: int, num_samples: int, prompt: str, clicks: int = 0) -> None:
+        if prompt not in _PROMPTS:
+            raise ValueError(f"unknown prompt {prompt!r}; known: {', '.join(_PROMPTS)}")
+        if clicks < 0:
+            raise ValueError(f"clicks must not be negative, but is {clicks}")
+        require_positive(num_samples=num_samples)
         self.reader = SampleReader(dataset, PlainTransform(image_size))
+        self.image_size = image_size
         self.num_samples = num_samples
         self.prompt = prompt
         self.clicks = clicks

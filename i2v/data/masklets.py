@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from i2v.data.files import read_json
+from i2v.data.files import listed, read_json
 from i2v.data.rle import decode_mask, rle_area
 from i2v.utils.numbers import whole_number
+
+# Of a frame. Where an object is absent, nothing but the JSON says how large its mask is.
+_MAX_PIXELS = 100_000_000
 
 ANNOTATION_STRIDE = 4  # SA-V's videos have 24 frames per second, its masklets 6
 
@@ -41,7 +45,13 @@ class Masklets:
         try:
             annotation = read_json(self._path)
             self.object_ids = [whole_number(obj_id, "a masklet_id") for obj_id in annotation["masklet_id"]]
-            self.height, self.width = int(annotation["video_height"]), int(annotation["video_width"])
+            if repeated := [obj_id for obj_id, count in Counter(self.object_ids).items() if count > 1]:
+                raise ValueError(f"masklet_id has {listed(repeated)} several times")
+            self.height, self.width = (_side(annotation[key], key) for key in ("video_height", "video_width"))
+            if self.height * self.width > _MAX_PIXELS:
+                raise ValueError(
+                    f"video_height and video_width are {self.height} and {self.width}, more than {_MAX_PIXELS} pixels"
+                )
             frames = dict(zip(range(0, stride * len(annotation["masklet"]), stride), annotation["masklet"], strict=True))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a JSON file of SA-V's masklets: {error!r}") from error
@@ -93,7 +103,15 @@ class Masklets:
     def _errors(self, frame: int) -> Iterator[None]:
         try:
             yield
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, MemoryError) as error:
             if str(self._path) in str(error):
                 raise
             raise ValueError(f"{self._path}, frame {frame}: {error}") from error
+
+
+def _side(value: Any, key: str) -> int:
+    """A side of the video in pixels. SA-V's own files have 848.0."""
+    side = whole_number(int(value) if isinstance(value, float) and value.is_integer() else value, key)
+    if side < 1:
+        raise ValueError(f"{key} must be at least 1, not {side}")
+    return side

@@ -163,9 +163,17 @@ def load_matching_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: the file at `path` is the old one or the new one, never a part of it."""
+    """Write a checkpoint atomically: the file at `path` is the old one or the new one, never a part of it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with atomic_write(path) as temporary:
-        torch.save(dict(checkpoint), temporary)
+        try:
+            torch.save(dict(checkpoint), temporary)
+        except RuntimeError as error:  # PyTorch's writer makes one of a full disk
+            message = " ".join(str(error).split())
+            raise OSError(f"cannot write {path}, a former one stays; is the disk full? {message}") from error
 
 
 def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], message: str) -> None:

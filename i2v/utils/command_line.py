@@ -48,8 +48,8 @@ def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable
     return run
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line; of one that the system raised the file and the reason."""
+def one_line(error: BaseException | str) -> str:
+    """What an error or a message says, in one line; of an error that the system raised the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}".replace("\n", " ")
     text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())

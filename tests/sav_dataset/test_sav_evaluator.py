@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -319,6 +320,17 @@ def test_broken_ground_truth_is_always_an_error(tmp_path: Path, write: Callable[
     damage(next(roots[0].rglob("00002.png")))
     with pytest.raises(ValueError, match="not a readable image"):
         evaluate(*roots)
+
+
+def test_name_that_is_not_utf8_is_refused_before_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setattr("sav_dataset.sav_evaluator._evaluate_video", lambda *_, **__: pytest.fail("it has begun"))
+    (tmp_path / "pred").mkdir()
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "gt" / os.fsdecode(b"a\xff\xfe")).mkdir()
+    assert main(["--gt_root", str(tmp_path / "gt"), "--pred_root", str(tmp_path / "pred"), "-n", "1"]) == 1
+    assert caplog.messages == [
+        f"error: {tmp_path / 'gt'}: the folder 'a\\udcff\\udcfe' has a name that is not UTF-8: rename it"
+    ]
 
 
 def test_bad_roots(tmp_path: Path) -> None:

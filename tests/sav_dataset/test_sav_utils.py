@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,43 @@ def test_other_json(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ValueError, match="not a JSON file of SA-V's masklets"):
         Masklets(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        *(("video_height", value, f"video_height must be an integer, not {value!r}") for value in (math.inf, math.nan, 4.7)),
+        *(("video_width", value, f"video_width must be an integer, not {value!r}") for value in ("4", True, None)),
+        *(("video_width", value, f"video_width must be at least 1, not {value}") for value in (0, -64)),
+        ("video_width", 10**7, "video_height and video_width are 48 and 10000000, more than 100000000 pixels"),
+        ("masklet_id", [3, 3], "masklet_id has 3 several times"),
+        ("masklet_id", [3, 3.5], "a masklet_id must be an integer, not 3.5"),
+    ],
+)
+def test_bad_values(tmp_path: Path, annotation: dict[str, Any], key: str, value: Any, message: str) -> None:
+    path = tmp_path / "masklets.json"
+    path.write_text(json.dumps(annotation | {key: value}))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        Masklets(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_sides_may_be_floats(tmp_path: Path, masks: np.ndarray, annotation: dict[str, Any]) -> None:
+    path = tmp_path / "masklets.json"
+    path.write_text(json.dumps(annotation | {"video_height": 48.0, "video_width": 64.0}))  # as in SA-V
+    assert np.array_equal(Masklets(path).masks(0), masks[0])
+
+
+@pytest.mark.parametrize("size", [[math.inf, 64], [48, "64"], [10**7, 10**7]])
+def test_bad_sizes_of_masks(tmp_path: Path, annotation: dict[str, Any], size: list[Any]) -> None:
+    annotation["masklet"][1][0] = {"size": size, "counts": [7]}
+    path = tmp_path / "masklets.json"
+    path.write_text(json.dumps(annotation))
+    masklets = Masklets(path)
+    for read in (masklets.masks, masklets.areas):
+        with pytest.raises(ValueError, match=r"masklets\.json, frame 4: "):
+            read(4)
 
 
 def test_inconsistent_json(root: Path, annotation: dict[str, Any]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from i2v.data.mask_files import read_mask
 from sav_dataset.sav_evaluator import evaluate
 from test_pvs import datasets
+from test_pvs import semi_supervised as benchmark
 from test_pvs.datasets import EvaluationVideo, export_ground_truth, read_dataset
 from tests.test_pvs import layouts
 from tests.test_pvs.layouts import APPEARS, NAMES, NUM_FRAMES
@@ -238,12 +241,11 @@ def test_check_decodes_frames_if_wanted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda content: content["annotations"][0]["segmentations"].pop(),
         lambda content: content["annotations"][0]["segmentations"][3].update(size=[20, 30]),
         lambda content: content["annotations"][0]["segmentations"][3].update(counts=[700, 9]),
-        lambda content: content["videos"][0]["file_names"].append("one/00077.jpg"),
+        lambda content: content["videos"][0]["file_names"].__setitem__(-1, "one/00077.jpg"),
     ],
-    ids=["too few masks", "another size", "broken encoding", "no such frame"],
+    ids=["another size", "broken encoding", "no such frame"],
 )
 def test_check_finds_in_json(change: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layouts.lvvis(tmp_path / "val")
@@ -257,22 +259,72 @@ def test_check_finds_in_json(change: Callable, tmp_path: Path, capsys: pytest.Ca
     assert "two:" not in output
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda content: content["annotations"][1].update(id=11), "several annotations with the id 11"),
-        (lambda content: content["videos"][1].update(file_names=content["videos"][0]["file_names"]), "several videos one"),
-    ],
-    ids=["annotations", "videos"],
-)
-def test_numbers_and_names_in_json_must_differ(change: Callable, message: str, tmp_path: Path) -> None:
-    layouts.lvvis(tmp_path / "val")
-    path = tmp_path / "val_instances.json"
+# What becomes of the first video, of the first annotation, and what the message says.
+BAD_JSON = [
+    ({}, {"id": 12}, "video 1 has several annotations with the id 12"),
+    *(
+        ({}, {"id": number}, f"'annotations', entry 0: 'id' is {kind}, expected a whole number")
+        for number, kind in ((11.5, "a number"), (11.0, "a number"), ("11", "a text"), (True, "true or false"), (None, "null"))
+    ),
+    *(({}, {"id": number}, f"has the id {number}: expected a whole number from 0 to 65535") for number in (-7, 65536, 2**70)),
+    ({}, {"video_id": "1"}, "'annotations', entry 0: 'video_id' is a text, expected a whole number"),
+    ({}, {"segmentations": None}, "'annotations', entry 0: 'segmentations' is null, expected a list"),
+    ({}, {"segmentations": [None] * 9}, "the id 11 has 9 segmentations, its video 12 file_names"),
+    ({"id": 2}, {}, "several videos have the id 2"),
+    ({"id": 1.5}, {}, "'videos', entry 0: 'id' is a number, expected a whole number"),
+    ({"file_names": []}, {}, "the file_names of video 1 are in 0 folders, expected one"),
+    ({"file_names": ["one/00000.jpg", "two/00001.jpg"]}, {}, "the file_names of video 1 are in 2 folders, expected one"),
+    ({"file_names": ["one/00000.jpg", "one/00000.png"]}, {}, "the file_names of video 1 have the frame 00000 several times"),
+    ({"file_names": [0, 1]}, {}, "'file_names', entry 0 is a whole number, expected a text"),
+]
+
+
+def changed_lvvis(root: Path, video: dict[str, Any], annotation: dict[str, Any]) -> Path:
+    """LV-VIS whose first video and first annotation have other values."""
+    layouts.lvvis(root)
+    path = root.parent / f"{root.name}_instances.json"
     content = json.loads(path.read_text())
-    change(content)
+    content["videos"][0].update(video)
+    content["annotations"][0].update(annotation)
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=message):
-        read_dataset("lvvis", tmp_path / "val")
+    return root
+
+
+@pytest.mark.parametrize(("video", "annotation", "message"), BAD_JSON)
+def test_json_that_would_lose_objects_is_refused(
+    video: dict[str, Any], annotation: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    data = changed_lvvis(tmp_path / "val", video, annotation)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        read_dataset("lvvis", data)
+    assert "val_instances.json" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_videos_of_one_folder_are_refused(tmp_path: Path) -> None:
+    data = changed_lvvis(tmp_path / "val", {"file_names": [f"two/{t:05d}.jpg" for t in range(NUM_FRAMES)]}, {})
+    with pytest.raises(ValueError, match="several videos two"):
+        read_dataset("lvvis", data)
+
+
+def test_annotations_of_other_videos_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    videos = read_dataset("lvvis", changed_lvvis(tmp_path / "val", {}, {"video_id": 7}))
+    assert [video.objects for video in videos] == [[12], [21, 22]]
+    assert "1 annotations of LV-VIS are of videos that are not in its list" in caplog.text
+
+
+def test_line_breaks_in_names_do_not_break_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(changed_lvvis(tmp_path / "val", {"file_names": [f"o\nne/{t:05d}.jpg" for t in range(NUM_FRAMES)]}, {}))
+    assert datasets.main(["--check", "lvvis", data]) == 1
+    problems, summary = capsys.readouterr().out.splitlines()
+    assert problems.startswith("o; ne: ")
+    assert summary == f"{data}: 2 videos, 1 problems"
+    output = str(tmp_path / "out")
+    assert benchmark.main(["lvvis", data, "--output", output, "--system", "static-mask", "--devices", "cpu"]) == 1
+    (failure,) = [record.getMessage() for record in caplog.records if "failed: " in record.getMessage()]
+    assert re.fullmatch("failed: o; ne: FileNotFoundError: no such folder of frames: .*o; ne", failure)
 
 
 def test_all_lists_of_sav_count(tmp_path: Path) -> None:

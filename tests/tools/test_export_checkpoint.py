@@ -33,3 +33,22 @@ def test_weights_that_do_not_fit(export_checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"last\.pt: large does not fit"):
         export_checkpoint.export(tmp_path / "last.pt", tmp_path / "out.pt")
     assert not (tmp_path / "out.pt").exists()
+
+
+@pytest.mark.parametrize("existing", [None, b"former"])
+def test_full_disk(existing, export_checkpoint, tmp_path, monkeypatch, caplog):
+    save_checkpoint(tmp_path / "last.pt", {"model": {"a": torch.zeros(2)}})
+    target = tmp_path / "out.pt"
+    if existing:
+        target.write_bytes(existing)
+
+    def save(_, path):
+        path.write_bytes(b"a part")
+        raise RuntimeError("[enforce fail at inline_container.cc:664] .\nunexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", save)
+    assert export_checkpoint.main([str(tmp_path / "last.pt"), str(target)]) == 1
+    reason = "[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"
+    assert caplog.messages == [f"error: cannot write {target}, a former one stays; is the disk full? {reason}"]
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "out.pt"} - ({"out.pt"} if existing is None else set())
+    assert existing is None or target.read_bytes() == existing

@@ -290,7 +290,7 @@ def test_full_disk(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before_step(trainer, 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1])))
     try:
-        with pytest.raises(OSError, match=r"cannot write .*last\.pt, the former one stays"):
+        with pytest.raises(OSError, match=r"cannot write .*last\.pt, a former one stays; is the disk full"):
             trainer.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -518,6 +518,33 @@ def test_an_error_ends_the_workers(clips: Path, tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "KeyError: 'something unforeseen'" in printed
     assert "DataLoader worker" not in printed
+
+
+KILLS_ITS_READERS = """
+import multiprocessing, sys
+from train.cli import main
+from train.trainer import Trainer
+
+step = Trainer._train_step
+
+def wrapped(trainer, *arguments):
+    step(trainer, *arguments)
+    if trainer.step == 2:
+        for child in multiprocessing.active_children():
+            child.kill()
+
+Trainer._train_step = wrapped
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_reader_is_one_line(clips: Path, tmp_path: Path) -> None:
+    overrides = ("trainer.workers=1", "trainer.epochs=500")
+    process = start(sys.executable, "-c", KILLS_ITS_READERS, *arguments(clips, tmp_path, *overrides))
+    printed = finish(process, timeout=60)
+    assert process.returncode == 1
+    assert "\nerror: a worker process died, probably because the memory was full: give a lower trainer.workers\n" in printed
+    assert "Traceback" not in printed
 
 
 HOLDS_ON_TO_ITS_CALLERS = """

@@ -15,6 +15,8 @@ from train.dataset.sample import BAD_SAMPLE, ClipDataset, RawClip
 
 log = logging.getLogger(__name__)
 
+# Far more than a memory holds, or than one is patient for: clips of a batch, and samples of a pass, which is drawn at once.
+_MAX_BATCH, _MAX_PASS = 1024, 10**8
 # What random numbers are drawn for. Part of the seed, so that the same numbers never serve two purposes.
 _STEPS, _SAMPLES, _SEEDS = range(3)
 
@@ -136,6 +138,11 @@ class MixturePart:
         for field in ("num_samples", "batch_size", "repeat"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} of {self.name} must be at least 1, not {getattr(self, field)}")
+        if self.batch_size > _MAX_BATCH:
+            raise ValueError(f"batch_size of {self.name} must be at most {_MAX_BATCH}, not {self.batch_size}")
+        if self.num_samples * self.repeat > _MAX_PASS:
+            counts = f"{self.num_samples} samples {self.repeat} times"
+            raise ValueError(f"repeat of {self.name} is too large: a pass has at most {_MAX_PASS} samples, not {counts}")
 
 
 class MixtureSchedule:

@@ -11,7 +11,7 @@ from i2v.data.files import expected_file, find_samples
 from i2v.data.images import IMAGE_SUFFIXES, read_rgb
 from i2v.data.instances import instance_file, read_instances
 from i2v.data.rle import decode_mask, rle_area
-from train.dataset.sample import ClipDataset, RawClip, draw_objects, require_any, sample_errors, stack_frames
+from train.dataset.sample import ClipDataset, RawClip, draw_objects, require_any, require_positive, sample_errors, stack_frames
 
 _SUFFIXES = IMAGE_SUFFIXES["JPEG"]
 
@@ -25,10 +25,12 @@ class SA1B(ClipDataset):
         max_objects: of an image, drawn at random.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list; the message names it.
+        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list, or a number below 1; the message
+            names it.
     """
 
     def __init__(self, folder: str | Path, file_list: str | Path | None = None, max_objects: int = 3) -> None:
+        require_positive(max_objects=max_objects)
         self.folder = Path(folder)
         self.name = str(folder)
         self.max_objects = max_objects

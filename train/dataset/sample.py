@@ -64,6 +64,14 @@ def require_any(paths: Iterable[Path], folder: str | Path, what: str) -> None:
         raise ValueError(f"{folder} has {what}: is it the right folder?")
 
 
+def require_positive(**counts: int | None) -> None:
+    """Check numbers of frames and the like, given by the names of the arguments that they are: a ValueError that names one
+    below 1. None, for no limit, is fine."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, not {count}")
+
+
 def sample_errors(source: Path | str) -> AbstractContextManager[None]:
     """Turn what a missing or malformed file raises into a SampleError that names it."""
     return named_errors(source, SampleError)

@@ -14,7 +14,7 @@ from i2v.data.images import ALL_SUFFIXES, kind_of, read_rgb
 from i2v.data.masklets import Masklets
 from i2v.data.rle import check_mask_size
 from i2v.data.video_file import read_frames
-from train.dataset.sample import ClipDataset, RawClip, draw_clip, require_any, sample_errors, stack_frames
+from train.dataset.sample import ClipDataset, RawClip, draw_clip, require_any, require_positive, sample_errors, stack_frames
 
 
 class SAV(ClipDataset):
@@ -30,7 +30,8 @@ class SAV(ClipDataset):
         masklets: made by hand, automatically, or both (what a video has of them).
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list; the message names it.
+        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list, or a number below 1; the message
+            names it.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SAV(ClipDataset):
     ) -> None:
         if masklets not in ("manual", "auto", "both"):
             raise ValueError(f"masklets must be manual, auto or both, not {masklets}")
+        require_positive(num_frames=num_frames, max_objects=max_objects)
         self.annotations = Path(annotations)
         self.frames = None if frames is None else Path(frames)
         self.name = str(annotations)

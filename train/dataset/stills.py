@@ -19,7 +19,7 @@ from i2v.data.instances import instance_file, read_instances
 from i2v.data.mask_files import read_labels
 from i2v.data.rle import check_mask_size, decode_mask
 from i2v.data.video_file import iterate_frames
-from train.dataset.sample import ClipDataset, RawClip, SampleError, draw_objects, sample_errors, stack_frames
+from train.dataset.sample import ClipDataset, RawClip, SampleError, draw_objects, require_positive, sample_errors, stack_frames
 
 Split = Literal["train", "validation"]
 
@@ -147,7 +147,7 @@ class StillImages(ClipDataset):
         min_share: smaller segments, as a share of the photograph, are left out.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `Photographs`.
+        FileNotFoundError, NotADirectoryError, ValueError: see `Photographs`; `max_objects` is below 1.
     """
 
     def __init__(
@@ -159,6 +159,7 @@ class StillImages(ClipDataset):
         things_only: bool = False,
         min_share: float = _MIN_SEGMENT,
     ) -> None:
+        require_positive(max_objects=max_objects)
         self.name = "still images"
         self.photographs = Photographs(folders, split)
         self.max_objects = max_objects

@@ -16,7 +16,7 @@ import torch
 
 from train.dataset.camera import Flaws, film
 from train.dataset.layers import Bending, Drawing, Layer, draw_frame, similarity, transform, translation
-from train.dataset.sample import ClipDataset, RawClip, SampleError, stack_frames
+from train.dataset.sample import ClipDataset, RawClip, SampleError, require_positive, stack_frames
 from train.dataset.smooth import curve, drift, log_uniform
 from train.dataset.stills import Photograph, Photographs, Split, VideoStills, cut_out, draw_object, fill_hole
 
@@ -93,7 +93,7 @@ class SyntheticClips(ClipDataset):
         num_frames: at least 2. size: of the frames, in pixels; they are square.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `Photographs` and `VideoStills`.
+        FileNotFoundError, NotADirectoryError, ValueError: see `Photographs` and `VideoStills`; a number is too small.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ class SyntheticClips(ClipDataset):
         flaws: Flaws | None = None,
     ) -> None:
         if num_frames < 2:
-            raise ValueError(f"a clip has at least 2 frames, not {num_frames}")
+            raise ValueError(f"num_frames must be at least 2, not {num_frames}")
+        require_positive(size=size, max_objects=max_objects)
         self.name = "synthetic clips"
         self.photographs = Photographs(folders, split)
         self.video_stills = None if background_videos is None else VideoStills(background_videos, split)

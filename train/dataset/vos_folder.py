@@ -13,7 +13,7 @@ from i2v.data.files import entries, find_samples, listed, match_frames, walk
 from i2v.data.frames import frame_paths
 from i2v.data.images import ValueRange, check_value_range, kind_of, read_rgb, value_bounds
 from i2v.data.mask_files import check_void
-from train.dataset.sample import ClipDataset, RawClip, draw_clip, require_any, sample_errors, stack_frames
+from train.dataset.sample import ClipDataset, RawClip, draw_clip, require_any, require_positive, sample_errors, stack_frames
 
 
 class VOSFolder(ClipDataset):
@@ -34,7 +34,8 @@ class VOSFolder(ClipDataset):
             the largest one in a video; by default the range of their type. See `i2v.data.images.to_rgb`.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list; the message names it.
+        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list, or a number below 1; the message
+            names it.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class VOSFolder(ClipDataset):
         void: int | None = None,
         value_range: ValueRange = None,
     ) -> None:
+        require_positive(num_frames=num_frames, max_objects=max_objects, max_stride=max_stride)
         self.frames = Path(frames)
         self.annotations = Path(annotations)
         self.name = str(annotations)

@@ -142,7 +142,7 @@ def test_other_photographs_help_out(folder: Path) -> None:
 
 
 def test_bad_input(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least 2 frames"):
+    with pytest.raises(ValueError, match="num_frames must be at least 2, not 1"):
         SyntheticClips([folder], num_frames=1)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         SyntheticClips([tmp_path / "nowhere"])
