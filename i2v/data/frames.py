@@ -266,9 +266,10 @@ class IteratorFrames(Frames):
         self._read = 0
         self._error: Exception | None = None
         self.num_frames = None
-        first = next(self._iterator, None)
-        if first is None:
-            raise ValueError("the iterator of frames is empty")
+        try:
+            first = next(self._iterator)
+        except StopIteration:
+            raise ValueError("the iterator of frames is empty") from None
         self.height, self.width = _as_rgb(first, 0, value_range).shape[:2]
         self._store(first)
 
@@ -307,11 +308,9 @@ class IteratorFrames(Frames):
         if self._error is not None:  # the frame is lost: the next one must not take its place
             raise self._error
         try:
-            frame = next(self._iterator, None)
-            if frame is None:
-                self.num_frames = self._read
-            else:
-                self._store(frame)
+            self._store(next(self._iterator))
+        except StopIteration:
+            self.num_frames = self._read
         except Exception as error:
             self._error = error
             raise
@@ -391,7 +390,7 @@ class UnchangedFiles:
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._states: dict[Path, tuple[int, int]] = {}
+        self._states: dict[Path, tuple[int, int, int]] = {}
         for path in paths:
             self.check(path)
 
@@ -400,7 +399,7 @@ class UnchangedFiles:
         if not path.exists():
             return
         status = path.stat()
-        state = status.st_size, status.st_mtime_ns
+        state = status.st_size, status.st_mtime_ns, status.st_ino  # unpacked archives may have one time for all files
         if state != self._states.setdefault(path, state):
             raise ValueError(f"{path} was changed since the video was opened: open the video again")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import shutil
 from pathlib import Path
@@ -212,14 +213,26 @@ def test_iterator_is_read_when_needed_and_can_go_back(tiny_predictor, tiny_video
     assert len(list(tiny_predictor.propagate_in_video(state))) == state.num_frames == len(taken) == 12
 
 
-def test_bad_frame_of_an_iterator_stays_bad(tiny_predictor, tiny_video):
-    frames = [*tiny_video[:6], tiny_video[6][:40], *tiny_video[7:]]
+@pytest.mark.parametrize("bad", [np.zeros((3, 3, 3), np.uint8), None])  # nothing is no end
+def test_bad_frame_of_an_iterator_stays_bad(bad, tiny_predictor, tiny_video):
+    frames = [*tiny_video[:6], bad, *tiny_video[7:]]
     state = tiny_predictor.init_state(iter(frames))
     tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
     for start in (0, 5):  # the next frame must not take its place
-        with pytest.raises(ValueError, match="frame 6 of the iterator"):
+        with pytest.raises(ValueError, match="frame 6 "):
             list(tiny_predictor.propagate_in_video(state, start))
     assert 6 not in state.objects[1].bank
+
+
+def test_an_image_that_takes_the_place_of_another_one_of_the_same_time(tmp_path):
+    for name, value in (("0.bmp", 10), ("1.bmp", 20), ("other.bmp", 30)):
+        grey(value).save(tmp_path / name)
+        os.utime(tmp_path / name, (1, 1))
+    other = (tmp_path / "other.bmp").rename(tmp_path.parent / "other.bmp")
+    frames = ImageFolder(tmp_path)
+    other.replace(tmp_path / "1.bmp")
+    with pytest.raises(ValueError, match=r"1\.bmp was changed since the video was opened"):
+        frames[1]
 
 
 def test_frames_of_an_iterator_disappear_from_disk(tiny_video, tmp_path, monkeypatch):
