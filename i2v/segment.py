@@ -242,6 +242,8 @@ class ResultWriter:
             raise ValueError(
                 f"{self._settings} is of a run with other settings: {other}. Give the former ones, or choose another --output"
             )
+        for path in self.folder.glob(f".[0-9]*.{self._overlay.name}"):  # unfinished, of a process that was killed
+            path.unlink()
         if not self.session.exists():  # it was killed at once
             self._log.unlink(missing_ok=True)
             return

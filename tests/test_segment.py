@@ -445,6 +445,7 @@ def test_what_was_tracked_outlives_a_failing_overlay(error, status, monkeypatch,
         make_fail(patch, segment.VideoWriter, "write", error, after=5)
         assert main([*run, str(tmp_path / "out")]) == status
     assert {path.name for path in (tmp_path / "out").rglob(".*")} == PROGRESS
+    (tmp_path / "out" / ".123.overlay.mp4").write_text("of a process that was killed")
     monkeypatch.setattr(Tracker, "track", lambda *args: pytest.fail("it was tracked again"))
     assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
