@@ -203,7 +203,9 @@ def build_i2v(
     device: str | int | torch.device | None = None,
     mode: str = "eval",
     hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
     trusted: bool = True,
+    **unused: Any,
 ) -> SAMI2V:
     """Build the network.
 
@@ -214,12 +216,14 @@ def build_i2v(
         device: by default CUDA, then MPS, then the CPU.
         mode: "eval" or "train".
         hydra_overrides_extra: such as "model.memory_selector.mode=greedy".
+        apply_postprocessing: False for no choice among several masks by stability.
         trusted: False for a config that somebody else wrote; see `load_config`.
+        unused: arguments of SAM 2 that change nothing here, such as vos_optimized.
 
     Raises:
         ValueError, FileNotFoundError: see `load_config` and `i2v.utils.checkpoints.load_weights`.
     """
-    config = load_config(config_file, hydra_overrides_extra, trusted=trusted)
+    config = _load(config_file, hydra_overrides_extra, apply_postprocessing, trusted, unused)
     with _naming(config_file):
         return _build_model(config, ckpt_path, device, mode)
 
@@ -232,6 +236,7 @@ def build_i2v_video_predictor(
     hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     trusted: bool = True,
+    **unused: Any,
 ) -> I2VVideoPredictor:
     """Build a predictor.
 
@@ -244,13 +249,12 @@ def build_i2v_video_predictor(
         apply_postprocessing: False for no choice among several masks by stability, no binary masks in the memory of prompted
             frames, and no filling of holes.
         trusted: False for a config that somebody else wrote; see `load_config`.
+        unused: arguments of SAM 2 that change nothing here, such as vos_optimized.
 
     Raises:
         ValueError, FileNotFoundError: see `load_config` and `i2v.utils.checkpoints.load_weights`.
     """
-    check_overrides(hydra_overrides_extra)
-    postprocessing = () if apply_postprocessing else _NO_POSTPROCESSING
-    config = load_config(config_file, [*postprocessing, *hydra_overrides_extra], trusted=trusted)
+    config = _load(config_file, hydra_overrides_extra, apply_postprocessing, trusted, unused)
     with _naming(config_file):
         settings = section(dict[str, Any], config, "predictor", default={})
         settings = typed_arguments(I2VVideoPredictor, settings, "predictor", given=1)
@@ -259,6 +263,16 @@ def build_i2v_video_predictor(
             return I2VVideoPredictor(model, **settings)
         except ValueError as error:
             raise ConfigError(f"predictor: {error}") from error
+
+
+def _load(
+    config_file: str | Path, overrides: Sequence[str], apply_postprocessing: bool, trusted: bool, unused: dict[str, Any]
+) -> DictConfig:
+    check_overrides(overrides)
+    if unused:
+        log.warning("arguments that change nothing here: %s", ", ".join(unused))
+    postprocessing = () if apply_postprocessing else _NO_POSTPROCESSING
+    return load_config(config_file, [*postprocessing, *overrides], trusted=trusted)
 
 
 @contextmanager

@@ -65,6 +65,30 @@ class I2VVideoPredictor:
         """Where the network is."""
         return self._tracker.device
 
+    @property
+    def image_size(self) -> int:
+        """The side of the network's input, in pixels."""
+        return self.model.image_size
+
+    @property
+    def fill_hole_area(self) -> int:
+        """Holes of up to this many cells of the low-resolution mask are filled."""
+        return self._tracker.fill_hole_area
+
+    def to(self, device: str | int | torch.device) -> I2VVideoPredictor:
+        """Move the network; sessions that were started before stay where it was. Returns the predictor."""
+        self.model.to(device)
+        return self
+
+    def eval(self) -> I2VVideoPredictor:
+        """Switch dropout off, as it is after `build_i2v_video_predictor`. Returns the predictor."""
+        self.model.eval()
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights of the network."""
+        return self.model.state_dict()
+
     @torch.inference_mode()
     def init_state(
         self,
@@ -134,7 +158,8 @@ class I2VVideoPredictor:
         In a frame in which the object has a mask already, the prompt corrects it: points start from that mask.
 
         Args:
-            points: (N, 2), (x, y) in pixels of the video. labels: (N,), 1 for foreground, 0 for background.
+            points: (N, 2), (x, y) in pixels of the video.
+            labels: (N,), 1 for foreground, 0 for background; 2 and 3 for the corners of a box; points with -1 are left out.
             clear_old_points: replace the points that the object has in this frame; False adds to them.
             normalize_coords: False if points and box are given as fractions of the video's width and height.
             box: (4,), (x0, y0, x1, y1) in pixels of the video.
@@ -144,14 +169,14 @@ class I2VVideoPredictor:
 
         Raises:
             ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not
-                finite or outside of the frame; labels other than 0 and 1; a box without area, or with clear_old_points=False.
+                finite or outside of the frame; other labels; a box without area, or with clear_old_points=False.
             IndexError: no such frame.
             TypeError: points, labels or box are no arrays of numbers, or frame_idx or obj_id no integer.
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
         prompt = make_points_prompt(points, labels, box, state.frames.size, self.model.image_size, normalize_coords)
-        if box is not None and not clear_old_points:
+        if (prompt.labels == 2).any() and not clear_old_points:
             raise ValueError("a box replaces the points in its frame: give it with clear_old_points=True, before points")
         obj = state.objects.get(obj_id) or TrackedObject(obj_id)
         old = obj.prompts.get(frame_idx)
@@ -159,6 +184,10 @@ class I2VVideoPredictor:
             prompt.points = torch.cat([old.points, prompt.points])
             prompt.labels = torch.cat([old.labels, prompt.labels])
         return self._prompt(state, obj, frame_idx, prompt)
+
+    def add_new_points(self, *arguments: Any, **options: Any) -> tuple[int, list[int], Tensor]:
+        """`add_new_points_or_box` by its former name."""
+        return self.add_new_points_or_box(*arguments, **options)
 
     @in_session
     @torch.inference_mode()
@@ -168,14 +197,16 @@ class I2VVideoPredictor:
         """Give an object's mask in a frame. A new `obj_id` starts a new object, at any time.
 
         Args:
-            mask: (height, width) of the video's size, or a PIL image of one object: booleans, 0 and one other value, or shares
-                from 0 to 1. An empty one says that the object is absent; any other one, however small, leaves a mask.
+            mask: (height, width), or a PIL image of one object: booleans, 0 and one other value, or shares from 0 to 1. One
+                that is not of the video's size is resized, with a warning. An empty one says that the object is absent; any
+                other one, however small, leaves a mask.
 
         Returns:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
 
         Raises:
-            ValueError: a mask of another size, or not of two dimensions, with NaN or negative values, or of several objects.
+            ValueError: a mask without pixels or not of two dimensions, with width and height swapped, with NaN or negative
+                values, or of several objects.
             IndexError: no such frame.
             TypeError: the mask is no array of numbers, or frame_idx or obj_id no integer.
         """
@@ -185,6 +216,10 @@ class I2VVideoPredictor:
         prompt = Prompt(mask=resize_mask(given, self.model.image_size, self.model.mask_size))
         obj = state.objects.get(obj_id) or TrackedObject(obj_id)
         return self._prompt(state, obj, frame_idx, prompt, given if self._keep_given_masks else None)
+
+    @in_session
+    def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
+        """Nothing: SAM 2 gets its memories ready in it, which are made here when they are needed."""
 
     @in_session
     def propagate_in_video(

@@ -22,14 +22,14 @@ NAN = math.nan
 
 # What is called, with which arguments beside state and object, and what the message must name.
 BAD_CALLS = {
-    "points outside, right": ("points", {"points": [[64, 10]], "labels": [1]}, ValueError, r"64.* outside .*64.*48"),
+    "points outside, right": ("points", {"points": [[64.5, 10]], "labels": [1]}, ValueError, r"64\.5.* outside .*64.*48"),
     "points outside, left": ("points", {"points": [[3, 4], [-0.5, 10]], "labels": [1, 1]}, ValueError, r"-0\.5.* outside"),
-    "points outside, below": ("points", {"points": [[10, 48]], "labels": [1]}, ValueError, r"48.* outside"),
-    "fractions outside": ("points", {"points": [[1, 1]], "labels": [1], "normalize_coords": False}, ValueError, "outside"),
+    "points outside, below": ("points", {"points": [[10, 49]], "labels": [1]}, ValueError, r"49.* outside"),
+    "fractions outside": ("points", {"points": [[1.01, 1]], "labels": [1], "normalize_coords": False}, ValueError, "outside"),
     "NaN points": ("points", {"points": [[NAN, 3]], "labels": [1]}, ValueError, "finite.*nan"),
     "infinite points": ("points", {"points": [[3, math.inf]], "labels": [1]}, ValueError, "finite.*inf"),
     "label 2": ("points", {"points": [[1, 1], [2, 2]], "labels": [1, 2]}, ValueError, "labels .*2"),
-    "label -1": ("points", {"points": [[1, 1]], "labels": [-1]}, ValueError, "labels .*-1"),
+    "label -2": ("points", {"points": [[1, 1]], "labels": [-2]}, ValueError, "labels .*-2"),
     "label 0.5": ("points", {"points": [[1, 1]], "labels": [0.5]}, ValueError, r"labels .*0\.5"),
     "no labels": ("points", {"points": [[1, 1]]}, ValueError, "points need labels"),
     "no points": ("points", {"labels": [1], "box": [5, 5, 9, 9]}, ValueError, "labels need points"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from i2v.data.mask_files import MAX_LABEL, read_mask
 from i2v.inference.state import Prompt
 from i2v.modeling.sam_i2v import resize_masks
 
+log = logging.getLogger(__name__)
+
 
 def make_points_prompt(
     points: Any, labels: Any, box: Any, frame_size: tuple[int, int], image_size: int, in_pixels: bool = True
@@ -21,14 +24,16 @@ def make_points_prompt(
     """Check points, labels and box, and turn them into points of the network's input.
 
     Args:
-        points: (N, 2) (x, y), or None. labels: (N,), or None. box: (4,) (x0, y0, x1, y1), or None.
+        points: (N, 2) (x, y), or None.
+        labels: (N,), or None; two points with the labels 2 and 3 are a box's corners, those with the label -1 are left out.
+        box: (4,) (x0, y0, x1, y1), or None.
         frame_size: (width, height) of the video. image_size: of the network's input.
         in_pixels: False if points and box are fractions of the frame's sides.
 
     Raises:
         TypeError: points, labels or box are not arrays of numbers.
         ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not finite
-            or outside of the frame; labels other than 0 and 1; a box without area.
+            or outside of the frame; other labels; two boxes, or a box without area.
     """
     limit = torch.tensor(frame_size, dtype=torch.float32) if in_pixels else torch.ones(2)
     if points is None and box is None:
@@ -42,14 +47,21 @@ def make_points_prompt(
     kinds = _floats([] if labels is None else labels, "labels", "(N,)").reshape(-1)
     if len(xy) != len(kinds):
         raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
+    xy, kinds = xy[kinds != -1], kinds[kinds != -1]
+    corners = (kinds == 2) | (kinds == 3)
+    if corners.any():
+        if box is not None or sorted(kinds[corners].tolist()) != [2, 3]:
+            raise ValueError("a box is given once: as box, or as two points with the labels 2 and 3")
+        box = xy[corners][kinds[corners].argsort()].flatten()
+        xy, kinds = xy[~corners], kinds[~corners]
     if box is None and not len(xy):
         raise ValueError("the list of points is empty")
     if not xy.isfinite().all():
         raise ValueError(f"points must be finite numbers, got {xy.tolist()}")
-    if ((xy < 0) | (xy >= limit)).any():
+    if ((xy < 0) | (xy > limit)).any():
         raise ValueError(f"a point of {xy.tolist()} is outside of the frame (width, height) = {limit.tolist()}")
     if not ((kinds == 0) | (kinds == 1)).all():
-        raise ValueError(f"labels must be 1 (foreground) or 0 (background), got {kinds.tolist()}")
+        raise ValueError(f"labels must be 1 (foreground), 0 (background), or 2 and 3 (a box), got {kinds.tolist()}")
     if box is not None:
         corners = _floats(box, "box", "(4,)")
         if corners.numel() == 4:
@@ -73,14 +85,14 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
     Args:
         mask: (height, width) of one object, or a PIL image (see `i2v.data.mask_files`). Booleans, 0 and any one other value, or
             shares from 0 to 1, which are thresholded at 0.5; smooth edges of whole numbers at half of the largest one.
-        frame_size: (width, height) of the video.
+        frame_size: (width, height) of the video; a mask of another size is resized, with a warning.
 
     Returns:
         (height, width) bool.
 
     Raises:
         TypeError: it is not an array of real numbers.
-        ValueError: a mask of another size, or not of two dimensions, with NaN or negative values, with several objects, or with
+        ValueError: a mask that is empty or not of two dimensions, with NaN or negative values, with several objects, or with
             shares of which none reaches 0.5; or a PIL image that cannot be read.
     """
     if isinstance(mask, Image.Image):
@@ -93,8 +105,18 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
         kind = "complex numbers" if values.is_complex() else "a sparse tensor: give its to_dense()"
         raise TypeError(f"a mask is an array (height, width) of real numbers, not {kind}")
     size = frame_size[::-1]
-    if tuple(values.shape) != size:
+    if values.ndim != 2 or not values.numel() or tuple(values.shape) == frame_size != size:  # width and height are swapped
         raise ValueError(f"the mask has shape {tuple(values.shape)}, but the video's frames are (height, width) = {size}")
+    mask = _check_values(values)
+    if mask.shape != size:
+        log.warning("the mask is %dx%d pixels, the video %dx%d: it is resized", *mask.shape[::-1], *frame_size)
+        shares = F.interpolate(mask.float()[None, None], size=size, mode="area")[0, 0]
+        mask = (shares > 0) & (shares >= shares.max().clamp(max=0.5))  # a mask that is not empty stays so
+    return mask
+
+
+def _check_values(values: Tensor) -> Tensor:
+    """A mask as booleans; see `check_mask`."""
     if values.is_floating_point() and values.isnan().any():
         raise ValueError("the mask has NaN in it")
     if values.dtype == torch.bool:

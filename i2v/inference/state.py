@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -115,11 +115,48 @@ class VideoState:
         """Number of frames, None while it is not known (an iterator)."""
         return self.frames.num_frames
 
+    def __getitem__(self, name: str) -> Any:
+        """What scripts for SAM 2 read of its dictionary of a state.
+
+        Raises:
+            KeyError: another name; the message has the known ones.
+        """
+        known: dict[str, Callable[[], Any]] = {
+            "num_frames": self.loader.count,
+            "video_height": lambda: self.frames.height,
+            "video_width": lambda: self.frames.width,
+            "obj_ids": lambda: self.obj_ids,
+            "images": lambda: NetworkInputs(self),
+            "device": lambda: self.loader.device,
+            "storage_device": lambda: self.storage_device,
+        }
+        if name not in known:
+            raise KeyError(f"a session has no {name!r}; it has {', '.join(known)}")
+        with self.in_use():
+            return known[name]()
+
     def time(self, frame: int, reverse: bool) -> int:
         """A frame's place in the direction of tracking; its own inverse."""
         if not reverse:
             return frame
         return (self.num_frames or self.loader.count()) - 1 - frame
+
+
+class NetworkInputs(Sequence[Tensor]):
+    """The frames of a session as the network sees them: (3, image_size, image_size) float32 each, normalised, made when they
+    are asked for."""
+
+    def __init__(self, state: VideoState) -> None:
+        self._state = state
+
+    def __len__(self) -> int:
+        with self._state.in_use():
+            return self._state.loader.count()
+
+    def __getitem__(self, index: int) -> Tensor:
+        index = range(len(self))[index]
+        with self._state.in_use():
+            return self._state.loader.load(index)[0]
 
 
 def in_session(method: Callable[..., Any]) -> Callable[..., Any]:

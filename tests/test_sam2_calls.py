@@ -1,0 +1,101 @@
+"""Scripts for SAM 2 run as they are: the calls of its notebooks and demos, and what they read of a state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from i2v.build_i2v import build_i2v, build_i2v_video_predictor
+from tests.conftest import TINY_CONFIG
+
+
+def test_the_calls_of_a_video_notebook(tiny_predictor, png_folder, tiny_video):
+    predictor = tiny_predictor
+    inference_state = predictor.init_state(video_path=str(png_folder))
+    predictor.reset_state(inference_state)
+    prompts = {}
+    ann_frame_idx, ann_obj_id = 0, 1
+    points = np.array([[20, 20], [25, 24]], dtype=np.float32)
+    labels = np.array([1, 1], np.int32)
+    prompts[ann_obj_id] = points, labels
+    _, out_obj_ids, out_mask_logits = predictor.add_new_points_or_box(
+        inference_state=inference_state, frame_idx=ann_frame_idx, obj_id=ann_obj_id, points=points, labels=labels
+    )
+    assert (out_mask_logits[0] > 0.0).cpu().numpy().shape == (1, *tiny_video.shape[1:3])
+    box = np.array([30, 20, 50, 40], dtype=np.float32)
+    _, out_obj_ids, _ = predictor.add_new_points_or_box(inference_state=inference_state, frame_idx=0, obj_id=2, box=box)
+    predictor.add_new_points(inference_state, 0, 2, points=np.array([[40, 30]], np.float32), labels=np.array([1], np.int32))
+    predictor.propagate_in_video_preflight(inference_state)
+    video_segments = {}
+    for out_frame_idx, out_obj_ids, out_mask_logits in predictor.propagate_in_video(inference_state):
+        video_segments[out_frame_idx] = {
+            out_obj_id: (out_mask_logits[i] > 0.0).cpu().numpy() for i, out_obj_id in enumerate(out_obj_ids)
+        }
+    assert sorted(video_segments) == list(range(inference_state["num_frames"]))
+    assert video_segments[3].keys() == set(inference_state["obj_ids"]) == {1, 2}
+    predictor.remove_object(inference_state, 2)
+    assert inference_state["obj_ids"] == [1]
+
+
+def test_what_is_read_of_a_state(tiny_predictor, tiny_video):
+    state = tiny_predictor.init_state(tiny_video, offload_state_to_cpu=True)
+    assert (state["num_frames"], state["video_height"], state["video_width"]) == tiny_video.shape[:3]
+    images = state["images"]
+    assert len(images) == len(tiny_video)
+    assert images[-1].shape == (3, tiny_predictor.image_size, tiny_predictor.image_size)
+    torch.testing.assert_close(images[2], state.loader.load(2)[0])
+    assert state["device"] == tiny_predictor.device
+    with pytest.raises(IndexError):
+        images[len(tiny_video)]
+    with pytest.raises(KeyError, match=r"no 'output_dict'; it has num_frames, video_height"):
+        state["output_dict"]
+
+
+def test_a_predictor_is_used_like_a_module(make_tiny_predictor):
+    predictor = make_tiny_predictor("predictor.fill_hole_area=3")
+    assert predictor.to("cpu") is predictor and predictor.eval() is predictor
+    assert predictor.fill_hole_area == 3
+    assert predictor.state_dict().keys() == predictor.model.state_dict().keys()
+
+
+def test_arguments_of_sam2_that_change_nothing(caplog):
+    build_i2v_video_predictor(TINY_CONFIG, device="cpu", vos_optimized=True)
+    assert "arguments that change nothing here: vos_optimized" in caplog.text
+    model = build_i2v(TINY_CONFIG, device="cpu", apply_postprocessing=False)
+    assert not model.sam_mask_decoder.dynamic_multimask_via_stability
+
+
+def test_a_box_as_two_labelled_points(tiny_predictor, tiny_video):
+    def mask(**prompt):
+        return tiny_predictor.add_new_points_or_box(tiny_predictor.init_state(tiny_video), 0, 1, **prompt)[2]
+
+    expected = mask(points=[[20, 20]], labels=[1], box=[10, 8, 40, 30])
+    assert mask(points=[[20, 20], [10, 8], [40, 30], [0, 0]], labels=[1, 2, 3, -1]).equal(expected)
+    for prompt in ({"labels": [2, 2]}, {"labels": [2, 1]}, {"labels": [2, 3], "box": [1, 1, 5, 5]}):
+        with pytest.raises(ValueError, match="a box is given once"):
+            mask(points=[[10, 8], [40, 30]], **prompt)
+
+
+def test_points_on_the_border(tiny_predictor, tiny_video):
+    height, width = tiny_video.shape[1:3]
+    state = tiny_predictor.init_state(tiny_video)
+    tiny_predictor.add_new_points_or_box(state, 0, 1, points=[[width, height]], labels=[1])
+    with pytest.raises(ValueError, match="outside of the frame"):
+        tiny_predictor.add_new_points_or_box(state, 0, 1, points=[[width + 0.5, 0]], labels=[1])
+
+
+def test_a_mask_of_another_size_is_resized_with_a_warning(make_tiny_predictor, tiny_video, caplog):
+    predictor = make_tiny_predictor("+predictor.keep_given_masks=true")
+    height, width = tiny_video.shape[1:3]
+    mask = np.zeros((height, width), bool)
+    mask[8:24, 10:40] = True
+    small = predictor.add_new_mask(predictor.init_state(tiny_video), 0, 1, mask[::2, ::2])[2]
+    assert f"the mask is {width // 2}x{height // 2} pixels, the video {width}x{height}: it is resized" in caplog.text
+    np.testing.assert_array_equal(small[0, 0] > 0, mask)
+    dot = np.zeros((4 * height, 4 * width), bool)
+    dot[101, 77] = True
+    assert (predictor.add_new_mask(predictor.init_state(tiny_video), 0, 1, dot)[2] > 0).sum() == 1
+    if height != width:
+        with pytest.raises(ValueError, match="the mask has shape"):
+            predictor.add_new_mask(predictor.init_state(tiny_video), 0, 1, mask.T)
