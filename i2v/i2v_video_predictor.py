@@ -76,7 +76,7 @@ class I2VVideoPredictor:
         return self._tracker.fill_hole_area
 
     def to(self, device: str | int | torch.device) -> I2VVideoPredictor:
-        """Move the network; sessions that were started before stay where it was. Returns the predictor."""
+        """Move the network; sessions that were started before are not moved. Returns the predictor."""
         self.model.to(device)
         return self
 
@@ -219,7 +219,7 @@ class I2VVideoPredictor:
 
     @in_session
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
-        """Nothing: SAM 2 gets its memories ready in it, which are made here when they are needed."""
+        """Does nothing. SAM 2 prepares its memories in this call; here they are made when they are needed."""
 
     @in_session
     def propagate_in_video(

@@ -161,14 +161,8 @@ def check_prompts(frames: Frames, prompts: Prompts) -> None:
         if not frames.has(frame):
             raise frames.no_frame(frame)
         if prompt.mask is not None:
-            size = frames.size[::-1]
-            if tuple(prompt.mask.shape) != size:  # a file of another video, rather than one to resize
-                found = tuple(prompt.mask.shape)
-                raise ValueError(
-                    f"{prompt.mask_path}: the mask has shape {found}, but the video's frames are (height, width) = {size}"
-                )
             try:
-                check_mask(prompt.mask, frames.size)
+                check_mask(prompt.mask, frames.size, resize=False)  # it is a file of another video, rather than one to resize
             except ValueError as error:
                 raise ValueError(f"{prompt.mask_path}: {error}") from error
         else:

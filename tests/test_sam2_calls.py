@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,12 @@ def test_what_is_read_of_a_state(tiny_predictor, tiny_video):
         images[len(tiny_video)]
     with pytest.raises(KeyError, match=r"no 'output_dict'; it has num_frames, video_height"):
         state["output_dict"]
+
+
+def test_images_of_a_source_without_end_are_read_as_far_as_they_are_asked_for(tiny_predictor, tiny_video):
+    with tiny_predictor.init_state(itertools.cycle(tiny_video)) as state:
+        assert state["images"][2].equal(state.loader.load(2)[0])
+        assert state.frames.extent() == "0 to 2 so far"
 
 
 def test_a_predictor_is_used_like_a_module(make_tiny_predictor):

@@ -235,7 +235,7 @@ class RunLengths(Annotations):
     Args:
         source: the JSON file.
         frames: names of the video's frames, in the order of the file.
-        entries: its annotations of this video; an object's number is that of its annotation.
+        entries: its annotations of this video, each with as many masks; an object's number is that of its annotation.
     """
 
     exclusive = False
@@ -243,7 +243,7 @@ class RunLengths(Annotations):
     def __init__(self, source: Path, frames: Sequence[str], entries: Sequence[dict[str, Any]]) -> None:
         self.source = source
         self._positions = {frame: position for position, frame in enumerate(frames)}
-        self._masks = {int(entry["id"]): entry["segmentations"] for entry in entries}
+        self._masks = {entry["id"]: entry["segmentations"] for entry in entries}
 
     @property
     def frames(self) -> list[str]:
@@ -258,13 +258,6 @@ class RunLengths(Annotations):
             return decode_mask(self._masks[obj][self._positions[frame]], size[::-1])
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(f"{self.source}: annotation {obj}, frame {frame}: {error}") from error
-
-    def gaps(self) -> list[str]:
-        return [
-            f"annotation {obj} has {len(masks)} masks, the video has {len(self._positions)} frames"
-            for obj, masks in self._masks.items()
-            if len(masks) != len(self._positions)
-        ]
 
 
 def open_annotations(folder: Path, void: int | None = None) -> LabelImages | ObjectFolders:

@@ -257,8 +257,8 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
 
     Raises:
         ValueError: a name has no number, two names differ in leading zeros or suffix alone, the order of the names is not
-            that of the number in them which counts the frames, or it is an accident: of texts that differ, of dates that begin
-            with the day, of numbers below zero.
+            that of the number in them which counts the frames, or it hangs on texts that differ, on dates that begin with the
+            day, or on numbers below zero.
     """
     ordered = sorted(paths, key=lambda path: natural_key(path.stem))
     names = [path.stem for path in ordered]
@@ -313,7 +313,7 @@ def gaps(names: Sequence[str]) -> list[str]:
 
 def match_frames(names: Sequence[str], frames: Sequence[str]) -> dict[str, int]:
     """Which frame each mask belongs to: that of its name, or where none has such a name, that whose name it has within its own,
-    or else that of its number.
+    if each mask has another one, or else that of its number.
 
     Args:
         names: of the masks, without suffix, in their order.
@@ -360,7 +360,8 @@ def _separate_columns(names: Sequence[str]) -> list[tuple[list[int], bool]]:
     """
     columns = []
     lengths = {len(_parts(name)) for name in names}
-    for from_end in (False, True)[: len(lengths)]:
+    # Where all names have as many numbers, those counted from the end are the same.
+    for from_end in (False, True) if len(lengths) > 1 else (False,):
         for place in range(min(lengths) // 2):
             number = -2 * place - 2 if from_end else 2 * place + 1
             before, digits, after = (list(part) for part in zip(*(_around(name, number) for name in names), strict=True))

@@ -35,7 +35,7 @@ _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 # What Pillow may take a file for: not, for instance, a PostScript program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # Small files can hold huge images; this is three times 8K.
-_MAX_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 # So few look like one: 12 bits in 16 have no more.
 _FEW_GREYS = 17
 # The kinds of chunks with texts in PNG files, and the keys of the texts that hold EXIF data or XMP.
@@ -65,7 +65,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     try:
         require_regular_file(path)
         with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > _MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{path} has {image.width}x{image.height} pixels, which is too large")
             if (count := num_pictures(image)) > 1:
                 raise ValueError(f"{path} holds {count} pictures: write each to a file of its own")
@@ -163,7 +163,7 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
 def warn_of_unused(value_range: ValueRange) -> None:
     """Say that a value range has no effect on an image of 8 bits, if there is one."""
     if value_range is not None:
-        warn_once("value_range is for images of more than 8 bits: those of 8 bits, of which there are some, stay as they are")
+        warn_once("value_range is for images of more than 8 bits; those of 8 bits stay as they are")
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from i2v.data.files import entries, listed, natural_key, warn_once
-from i2v.data.images import chosen_kind, has_deep_colours, kind_of, open_image, upright
+from i2v.data.images import chosen_kind, has_deep_colours, kind_of, num_pictures, open_image, upright
 from i2v.utils.files import atomic_write
 from i2v.utils.numbers import whole_number
 
@@ -99,8 +99,8 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
 
 def _decoded(image: Image.Image) -> Image.Image:
     """A copy of an image that is given as a mask, upright; see `open_image` for what is refused."""
-    if image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1:
-        raise ValueError(f"the mask is an image file with {image.n_frames} pictures: give one of them, as a copy()")
+    if (count := num_pictures(image)) > 1:
+        raise ValueError(f"the mask is an image file with {count} pictures: give one of them, as a copy()")
     try:
         image = upright(image).copy()
         image.info.pop(Found.LABELS, None)  # it may have been changed since

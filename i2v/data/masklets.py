@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from i2v.data.files import listed, read_json
+from i2v.data.images import MAX_PIXELS
 from i2v.data.rle import decode_mask, rle_area
 from i2v.utils.numbers import whole_number
-
-# Of a frame. Where an object is absent, nothing but the JSON says how large its mask is.
-_MAX_PIXELS = 100_000_000
 
 ANNOTATION_STRIDE = 4  # SA-V's videos have 24 frames per second, its masklets 6
 
@@ -48,9 +46,10 @@ class Masklets:
             if repeated := [obj_id for obj_id, count in Counter(self.object_ids).items() if count > 1]:
                 raise ValueError(f"masklet_id has {listed(repeated)} several times")
             self.height, self.width = (_side(annotation[key], key) for key in ("video_height", "video_width"))
-            if self.height * self.width > _MAX_PIXELS:
+            # Where an object is absent, nothing but the JSON says how large its mask is.
+            if self.height * self.width > MAX_PIXELS:
                 raise ValueError(
-                    f"video_height and video_width are {self.height} and {self.width}, more than {_MAX_PIXELS} pixels"
+                    f"video_height and video_width are {self.height} and {self.width}, more than {MAX_PIXELS} pixels"
                 )
             frames = dict(zip(range(0, stride * len(annotation["masklet"]), stride), annotation["masklet"], strict=True))
         except (KeyError, TypeError, ValueError) as error:

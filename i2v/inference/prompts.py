@@ -79,21 +79,23 @@ def make_points_prompt(
     return Prompt(points=xy / limit * image_size, labels=kinds.int())
 
 
-def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
+def check_mask(mask: Any, frame_size: tuple[int, int], resize: bool = True) -> Tensor:
     """A mask prompt as a tensor.
 
     Args:
         mask: (height, width) of one object, or a PIL image (see `i2v.data.mask_files`). Booleans, 0 and any one other value, or
             shares from 0 to 1, which are thresholded at 0.5; smooth edges of whole numbers at half of the largest one.
-        frame_size: (width, height) of the video; a mask of another size is resized, with a warning.
+        frame_size: (width, height) of the video.
+        resize: a mask of another size is resized, with a warning; False for an error.
 
     Returns:
         (height, width) bool.
 
     Raises:
         TypeError: it is not an array of real numbers.
-        ValueError: a mask that is empty or not of two dimensions, with NaN or negative values, with several objects, or with
-            shares of which none reaches 0.5; or a PIL image that cannot be read.
+        ValueError: a mask without pixels, not of two dimensions or with width and height swapped, with NaN or negative values,
+            with several objects, or with shares of which none reaches 0.5; of another size, without `resize`; or a PIL image
+            that cannot be read.
     """
     if isinstance(mask, Image.Image):
         mask = read_mask(mask)
@@ -105,7 +107,8 @@ def check_mask(mask: Any, frame_size: tuple[int, int]) -> Tensor:
         kind = "complex numbers" if values.is_complex() else "a sparse tensor: give its to_dense()"
         raise TypeError(f"a mask is an array (height, width) of real numbers, not {kind}")
     size = frame_size[::-1]
-    if values.ndim != 2 or not values.numel() or tuple(values.shape) == frame_size != size:  # width and height are swapped
+    is_swapped = tuple(values.shape) == frame_size != size
+    if values.ndim != 2 or not values.numel() or is_swapped or (tuple(values.shape) != size and not resize):
         raise ValueError(f"the mask has shape {tuple(values.shape)}, but the video's frames are (height, width) = {size}")
     mask = _check_values(values)
     if mask.shape != size:

@@ -154,9 +154,13 @@ class NetworkInputs(Sequence[Tensor]):
             return self._state.loader.count()
 
     def __getitem__(self, index: int) -> Tensor:
-        index = range(len(self))[index]
         with self._state.in_use():
-            return self._state.loader.load(index)[0]
+            loader = self._state.loader
+            if index < 0:
+                index += loader.count()  # nothing else needs the end, which an iterator may not have
+            if not loader.has(index):
+                raise self._state.frames.no_frame(index)
+            return loader.load(index)[0]
 
 
 def in_session(method: Callable[..., Any]) -> Callable[..., Any]:
