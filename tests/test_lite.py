@@ -70,8 +70,7 @@ def test_finds_the_bunny(predictor: I2VVideoPredictor) -> None:
         if frame in OUTLINES:
             bunny = np.zeros(logits.shape[-2:], np.uint8)
             cv2.fillPoly(bunny, [np.array(OUTLINES[frame])], 1)
-            # The present weights leak into the tree and the rock: 0.55 in frame 0, where those before had more than 0.6.
-            assert region_similarity(bunny > 0, (logits[0, 0] > 0).numpy()) > 0.5, f"frame {frame}"
+            assert region_similarity(bunny > 0, (logits[0, 0] > 0).numpy()) > 0.6, f"frame {frame}"
 
 
 def test_weights_are_in_the_package(tmp_path: Path) -> None:
