@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 CONFIG_DIR = Path(__file__).parent / "configs"
 # Of the command lines; its weights come along.
 DEFAULT_CONFIG = "i2v-lite"
+# Of a network whose config is not trusted; SAM's largest image encoder has 632 million.
+_MOST_PARAMETERS = 1_000_000_000
 # What `apply_postprocessing=False` switches off.
 _NO_POSTPROCESSING = (
     "model.sam_mask_decoder.dynamic_multimask_via_stability=false",
@@ -225,7 +227,7 @@ def build_i2v(
     """
     config = _load(config_file, hydra_overrides_extra, apply_postprocessing, trusted, unused)
     with _naming(config_file):
-        return _build_model(config, ckpt_path, device, mode)
+        return _build_model(config, ckpt_path, device, mode, trusted)
 
 
 def build_i2v_video_predictor(
@@ -258,7 +260,7 @@ def build_i2v_video_predictor(
     with _naming(config_file):
         settings = section(dict[str, Any], config, "predictor", default={})
         settings = typed_arguments(I2VVideoPredictor, settings, "predictor", given=1)
-        model = _build_model(config, ckpt_path, device, mode)
+        model = _build_model(config, ckpt_path, device, mode, trusted)
         try:
             return I2VVideoPredictor(model, **settings)
         except ValueError as error:
@@ -285,11 +287,13 @@ def _naming(config_file: str | Path) -> Iterator[None]:
 
 
 def _build_model(
-    config: DictConfig, ckpt_path: str | Path | None, device: str | int | torch.device | None, mode: str
+    config: DictConfig, ckpt_path: str | Path | None, device: str | int | torch.device | None, mode: str, trusted: bool
 ) -> SAMI2V:
     if mode not in ("eval", "train"):
         raise ValueError(f"mode must be 'eval' or 'train', got {mode!r}")
     device = usable_device(device)
+    if not trusted:
+        _check_size(config)
     model: SAMI2V = build(config, "model", kind=SAMI2V)
     # An empty path is one that is missing.
     path = shipped_checkpoint(config) if ckpt_path is None else ckpt_path
@@ -298,3 +302,15 @@ def _build_model(
     else:
         log.warning("no checkpoint: the weights are random")
     return model.to(device).train(mode == "train")
+
+
+def _check_size(config: DictConfig) -> None:
+    """Raise a ConfigError if the network of an untrusted config has too many parameters, before memory is taken for them."""
+    with torch.device("meta"):
+        model: SAMI2V = build(config, "model", kind=SAMI2V)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > _MOST_PARAMETERS:
+        raise ConfigError(
+            f"model has {parameters / 1e6:,.0f} million parameters: at most {_MOST_PARAMETERS / 1e6:,.0f} million are allowed "
+            "in a config that is not trusted"
+        )

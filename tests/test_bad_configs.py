@@ -556,6 +556,15 @@ def test_config_that_came_along_with_weights(key: str, value: Any, message: str,
         build_i2v_video_predictor(path, device="cpu", trusted=False)
 
 
+def test_network_of_a_config_that_came_along_is_not_huge(tmp_path: Path) -> None:
+    """Each of its numbers alone is allowed."""
+    channels = "model.image_encoder.high_res_channels=[1024,512,256]"
+    config = load_config("i2v-lite", ["model.width=4096", channels, "model.memory_attention.num_layers=64"])
+    path = write(tmp_path / "config.yaml", OmegaConf.to_container(config, resolve=True))
+    with pytest.raises(ValueError, match=r"model has [\d,]+ million parameters: at most 1,000 million are allowed"):
+        build_i2v(path, device="cpu", trusted=False)
+
+
 def test_package_line_of_hydra_is_not_trusted(tmp_path: Path) -> None:
     path = write(tmp_path / "config.yaml", own_config())
     path.write_text(f"# @package hydra.job\n{path.read_text()}")

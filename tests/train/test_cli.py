@@ -50,6 +50,7 @@ def test_unknown_config(caplog: pytest.LogCaptureFixture) -> None:
         ("seed=any", "seed must be a whole number, not 'any'"),
         ("frozen=[nonsense]", "frozen: no parameter's name begins with 'nonsense'"),
         ("device=cuda:99", "cannot use device"),
+        ("device=meta", "cannot use device number 0 of kind 'meta': nothing is computed on it"),
         ("data.parts.clips.batch_size=0", "batch_size of clips must be at least 1"),
     ],
 )

@@ -91,6 +91,8 @@ def find_device(device: str | None, number: int = 0) -> torch.device:
     try:
         own = torch.device("cuda", number) if kind == "cuda" else torch.device(kind)
         torch.empty(0, device=own)
+        if kind == "meta":
+            raise RuntimeError("nothing is computed on it")
     except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
         raise ValueError(f"cannot use device number {number} of kind {kind!r}: {error}") from error
     return own
