@@ -16,6 +16,10 @@ import numpy as np
 from i2v.utils.regions import depth, largest_component
 
 FOREGROUND, BACKGROUND = 1, 0
+# What a correction clicks on: the deepest error, as the published code and SAM 2 do, or the one with the most pixels.
+DEEPEST, LARGEST = "deepest", "largest"
+# Where the sides of a box lie: past the object's last column and row, as in the published code, or on them.
+OUTER, INNER = "outer", "inner"
 # A drawn click is at least this far inside its region, in parts of the largest possible distance from the region's border.
 _DRAWN_DEPTH = 0.5
 
@@ -45,15 +49,22 @@ class SimulatedUser:
 
     Attributes:
         rng: None for the deterministic places.
+        correct: which error a correction clicks on, `DEEPEST` or `LARGEST`.
     """
 
     rng: np.random.Generator | None = None
+    correct: str = DEEPEST
 
     @classmethod
-    def seeded(cls, seed: int | None, video: str) -> SimulatedUser:
-        """One whose clicks are drawn: the same in every run with this seed, whatever other videos there are. Without a seed,
-        one who clicks at the deterministic places."""
-        return cls(None if seed is None else np.random.default_rng([seed, zlib.crc32(video.encode())]))
+    def of_run(cls, options: dict[str, Any], video: str) -> SimulatedUser:
+        """The user of a run's options "seed" and "correct".
+
+        With a seed the clicks are drawn: the same in every run with this seed, whatever other videos there are. Without one, or
+        with None, they are at the deterministic places.
+        """
+        seed = options.get("seed")
+        rng = None if seed is None else np.random.default_rng([seed, zlib.crc32(video.encode())])
+        return cls(rng, options.get("correct", DEEPEST))
 
     def click(self, frame: int, obj: int, ground_truth: np.ndarray, prediction: np.ndarray | None = None) -> Click | None:
         """Click on the object, or, given its predicted mask, on what is wrong there.
@@ -70,7 +81,7 @@ class SimulatedUser:
         if prediction is None:
             found = (*first_click(ground_truth, self.rng), FOREGROUND)
         else:
-            found = correction_click(ground_truth, prediction, self.rng)
+            found = correction_click(ground_truth, prediction, self.rng, self.correct)
         return None if found is None else Click(frame, obj, *found)
 
 
@@ -105,19 +116,23 @@ def first_click(mask: np.ndarray, rng: np.random.Generator | None = None) -> tup
 
 
 def correction_click(
-    ground_truth: np.ndarray, prediction: np.ndarray, rng: np.random.Generator | None = None
+    ground_truth: np.ndarray, prediction: np.ndarray, rng: np.random.Generator | None = None, correct: str = DEEPEST
 ) -> tuple[int, int, int] | None:
-    """The point of the larger error region that is farthest from the region's border.
+    """A click on what is wrong with a mask.
 
-    An error region is a connected component (8 neighbours) of the pixels that were missed, or of those that are foreground
-    by mistake; the larger one is that of the most pixels. Beyond the frame nothing is wrong, so that its border counts as the
-    region's border.
+    With `DEEPEST`, at the wrong pixel that is farthest from the border of the errors of its kind (missed, or foreground by
+    mistake); the click is positive only if the deepest missed pixel is strictly deeper than the deepest mistaken one. With
+    `LARGEST`, at that pixel of the largest connected component (8 neighbours) of errors; positive where the largest ones of
+    both kinds have as many pixels. Beyond the frame nothing is wrong, so that its border counts as the errors' border.
 
     Args:
-        ground_truth, prediction: (H, W) bool. rng: to draw a pixel well inside that region instead.
+        ground_truth, prediction: (H, W) bool.
+        rng: to draw a pixel well inside the errors instead.
+        correct: `DEEPEST`, the rule of the published code and of SAM 2, or `LARGEST`.
 
     Returns:
-        (x, y, label): label 1 where the object was missed, 0 where it is not; None if the masks are equal.
+        (x, y, label): label 1 where the object was missed, 0 where it is not; None if the masks are equal, where the published
+        code clicks on the background.
 
     Raises:
         ValueError: masks of two sizes.
@@ -125,17 +140,23 @@ def correction_click(
     if ground_truth.shape != prediction.shape:
         sizes = f"{ground_truth.shape} of the ground truth and {prediction.shape} of the prediction"
         raise ValueError(f"the masks have two sizes: {sizes}")
-    missed = largest_component(ground_truth & ~prediction)
-    mistaken = largest_component(prediction & ~ground_truth)
-    label = FOREGROUND if np.count_nonzero(missed) >= np.count_nonzero(mistaken) else BACKGROUND
-    region = missed if label == FOREGROUND else mistaken
+    missed, mistaken = ground_truth & ~prediction, prediction & ~ground_truth
+    if correct == LARGEST:
+        missed, mistaken = largest_component(missed), largest_component(mistaken)
+        positive = np.count_nonzero(missed) >= np.count_nonzero(mistaken)
+    else:
+        positive = depth(missed).max() > depth(mistaken).max()
+    region, label = (missed, FOREGROUND) if positive else (mistaken, BACKGROUND)
     return (*_inside(region, rng), label) if region.any() else None
 
 
-def box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """The first and last column and row of a mask (H, W) bool, as the corners (x0, y0, x1, y1) of a box.
+def box_around(mask: np.ndarray, edges: str = OUTER) -> tuple[int, int, int, int]:
+    """The corners (x0, y0, x1, y1) of the box of a mask (H, W) bool, in pixels.
 
-    An object that is one pixel wide has a box from that pixel to the next, because boxes have an area.
+    Args:
+        edges: with `OUTER`, x1 and y1 are the column and row after the last ones of the mask, and may be the frame's width and
+            height. With `INNER` they are the last ones; an object that is one pixel wide has a box from that pixel to the next,
+            because boxes have an area.
 
     Raises:
         ValueError: an empty mask.
@@ -143,7 +164,9 @@ def box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if not width:
         raise ValueError("there is no object to draw a box around: the mask is empty")
-    return x, y, x + max(width - 1, 1), y + max(height - 1, 1)
+    if edges == INNER:
+        width, height = max(width - 1, 1), max(height - 1, 1)
+    return x, y, x + width, y + height
 
 
 def _inside(region: np.ndarray, rng: np.random.Generator | None) -> tuple[int, int]:

@@ -3,7 +3,7 @@
     python -m test_pvs.corrections davis2016 /data/DAVIS --output results/corrections
 
 Each object is given its true mask in the first frame that shows it, and tracked. Then a simulated user corrects one tracked
-frame with clicks in the middle of the largest error, and the frames after it are tracked again. In another
+frame with clicks on the deepest error, and the frames after it are tracked again. In another
 pass, one click on the middle of the given mask, which is right already, should leave it as it is.
 """
 
@@ -30,7 +30,7 @@ def corrections(system: VideoSystem, video: EvaluationVideo, options: dict[str, 
 
     Args:
         options: "distance" of the corrected frame from the prompted one, and "after", the frames that are tracked after it, in
-            frames; "clicks" at most; "seed" of drawn clicks, None for the deterministic ones.
+            frames; "clicks" at most; "seed" and "correct", see `SimulatedUser.of_run`.
         folder: unused, no masks are saved.
 
     Returns:
@@ -39,7 +39,7 @@ def corrections(system: VideoSystem, video: EvaluationVideo, options: dict[str, 
         the frames that follow without and with the correction. A click has its "iou", and whether its pixel is "right" after
         it. Objects that are not annotated, or not visible, in the corrected frame have the first two alone.
     """
-    user = SimulatedUser.seeded(options.get("seed"), video.name)
+    user = SimulatedUser.of_run(options, video.name)
     entries = []
     for obj, first in video.first_frames().items():
         truth = video.mask(first, obj)
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--after", type=whole_number(0), default=10, help="frames tracked after it")
     parser.add_argument("--clicks", type=whole_number(1), default=3, help="at most (default: 3)")
     args = parser.parse_args(arguments)
-    options = {name: getattr(args, name) for name in ("distance", "after", "clicks", "seed")}
+    options = {name: getattr(args, name) for name in ("distance", "after", "clicks", "seed", "correct")}
     return run_command(corrections, options, args, summarise)
 
 

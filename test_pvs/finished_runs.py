@@ -23,7 +23,14 @@ INTERACTIVE = ("online", "offline")
 SCORES = "results.csv"  # the evaluator's, in the folder of the masks
 
 # What a run's name need not say: it is in the table's place, it is what everybody uses, or it stands for a file with a name.
-_USUAL = {"frames": 8, "threshold": 0.75, "again": "masks"}
+_USUAL = {
+    "frames": 8,
+    "threshold": 0.75,
+    "again": "clicks",
+    "correct": "deepest",
+    "best_clicks": "once-more",
+    "box_edges": "outer",
+}
 _ELSEWHERE = {"protocol", "dataset", "data", "system", "clicks", "input", "curve", "all_frames"}
 _ELSEWHERE |= {"config_sha256", "weights_sha256"}
 

@@ -39,7 +39,7 @@ from test_pvs.systems import VideoSession, VideoSystem
 log = logging.getLogger("test_pvs.interactive")
 
 # How corrections are given to the next pass of the offline protocol.
-MASKS_AGAIN, CLICKS_AGAIN = "masks", "clicks"
+CLICKS_AGAIN, MASKS_AGAIN = "clicks", "masks"
 
 Scores = dict[str, float]
 # (system, target, options, maker of annotators) -> masks and interactions of the longest run, scores by interacted frames
@@ -58,8 +58,8 @@ def online(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any],
     Args:
         options: "clicks" per interacted frame; fewer where nothing is wrong any more. "frames": interacted ones at most; the
             first frame counts as one of them, as in SAM 2's evaluation. "threshold" of the IoU. "curve": scores for all limits
-            from 1 to "frames", each from a run of its own, because a limit changes all that comes after it. "seed" of drawn
-            clicks; None for the deterministic ones.
+            from 1 to "frames", each from a run of its own, because a limit changes all that comes after it. "seed" and
+            "correct": see `SimulatedUser.of_run`.
         folder: for the masks, OBJECT/FRAME.png.
 
     Returns:
@@ -75,14 +75,13 @@ def offline(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any]
     """Evaluate one video in several passes, and save the masks of its annotated frames after the last one.
 
     After each pass the user clicks on the errors of the annotated frame with the lowest IoU, which may be one that was prompted
-    before: it has the earlier clicks, too. The next pass begins anew, and all prompts guide it: the clicks in the first frame,
-    and the corrections. Those are given as the masks that the user saw after the clicks, because a click on an error means
-    little to a system that does not know the mask in which it is one; with "again": "clicks" they are given as clicks
-    nevertheless.
+    before: it has the earlier clicks, too. The next pass begins anew, and all clicks guide it (paper, section 4.1). A click on
+    an error means little to a system that does not know the mask in which it is one: with "again": "masks" the corrections are
+    given as the masks that the user saw after the clicks instead.
 
     Args:
-        options: "clicks" and "seed" as for `online`. "frames": interacted ones at most, that is, passes; where nothing is
-            wrong after a pass it is the last one. "again": "masks" or "clicks".
+        options: "clicks", "seed" and "correct" as for `online`. "frames": interacted ones at most, that is, passes; where
+            nothing is wrong after a pass it is the last one. "again": "clicks" or "masks".
         folder: for the masks, OBJECT/FRAME.png.
 
     Returns:
@@ -137,7 +136,7 @@ def mean_curve(objects: Iterable[dict[str, Any]]) -> dict[int, Scores]:
 
 def _simulated(video: EvaluationVideo, options: dict[str, Any], obj: int) -> Annotator:
     # Clicks are drawn per object: all its runs begin with the same ones.
-    user = SimulatedUser.seeded(options["seed"], f"{video.name}/{obj}")
+    user = SimulatedUser.of_run(options, f"{video.name}/{obj}")
     return SimulatedAnnotator(user, options["clicks"], options.get("threshold", 0.0))
 
 
@@ -284,10 +283,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             part.add_argument("--threshold", type=fraction, default=0.75, help="IoU below which to correct (default: 0.75)")
             part.add_argument("--curve", action="store_true", help="scores for all limits up to --frames, a run for each")
         else:
-            again = (MASKS_AGAIN, CLICKS_AGAIN)
-            part.add_argument("--again", choices=again, default=MASKS_AGAIN, help="how a new pass is given the corrections")
+            again = (CLICKS_AGAIN, MASKS_AGAIN)
+            part.add_argument("--again", choices=again, default=CLICKS_AGAIN, help="how a new pass is given the corrections")
     args = parser.parse_args(arguments)
-    options = {name: getattr(args, name) for name in ("clicks", "frames", "seed")}
+    options = {name: getattr(args, name) for name in ("clicks", "frames", "seed", "correct")}
     if args.protocol == "online":
         return run_command(online, {**options, "threshold": args.threshold, "curve": args.curve}, args, summarise)
     return run_command(offline, {**options, "again": args.again}, args, summarise)

@@ -50,7 +50,7 @@ def click_object(
     clicks, ious = [], []
     while len(clicks) < num_clicks and (click := user.click(frame, obj, ground_truth, prediction)) is not None:
         clicks.append(click)
-        prediction = session.prompt(frame, obj, points=_points([*earlier, *clicks])) > 0
+        prediction = session.prompt(frame, obj, points=as_points([*earlier, *clicks])) > 0
         ious.append(mask_iou(ground_truth, prediction))
     return Clicked(clicks, ious, prediction)
 
@@ -58,7 +58,7 @@ def click_object(
 def click_again(session: VideoSession, clicks: Sequence[Click]) -> None:
     """Make clicks on an object in a frame again: one by one, because a system starts from the mask of the clicks before."""
     for number in range(1, len(clicks) + 1):
-        session.prompt(clicks[0].frame, clicks[0].obj, points=_points(clicks[:number]))
+        session.prompt(clicks[0].frame, clicks[0].obj, points=as_points(clicks[:number]))
 
 
 def mask_iou(ground_truth: np.ndarray, mask: np.ndarray) -> float:
@@ -66,5 +66,6 @@ def mask_iou(ground_truth: np.ndarray, mask: np.ndarray) -> float:
     return round(region_similarity(ground_truth, mask), 6)
 
 
-def _points(clicks: Sequence[Click]) -> list[tuple[int, int, int]]:
+def as_points(clicks: Sequence[Click]) -> list[tuple[int, int, int]]:
+    """Clicks as a session takes them: (x, y, label)."""
     return [(click.x, click.y, click.label) for click in clicks]

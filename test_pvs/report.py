@@ -50,8 +50,8 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("1", "Offline interactive", "offline", ("1c", "3c", "5c")),
-    Layout("2", "Online interactive", "online", ("1c", "3c", "5c")),
+    Layout("1", "Online interactive", "online", ("1c", "3c", "5c")),
+    Layout("2", "Offline interactive", "offline", ("1c", "3c", "5c")),
     Layout("7", "Semi-supervised", SEMI_SUPERVISED, ("1c", "3c", "5c", "bb", "gm")),
 )
 

@@ -41,6 +41,7 @@ from i2v.utils.command_line import (
 from i2v.utils.files import atomic_write, whole_folder
 from i2v.utils.json_form import differences, require_form
 from i2v.utils.processes import children_end_at_errors, start_worker, worker_died
+from test_pvs.clicks import DEEPEST, LARGEST
 from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
 from test_pvs.systems import SYSTEMS, SystemSettings, VideoSystem, build_system, recorded_settings
 
@@ -360,6 +361,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
     parser.add_argument(
         "--seed", type=whole_number(0), help="draw the clicks, from this seed (default: the deterministic places)"
+    )
+    parser.add_argument(
+        "--correct",
+        choices=(DEEPEST, LARGEST),
+        default=DEEPEST,
+        help="which error a correction clicks on: the deepest, as published, or that of the most pixels (default: deepest)",
     )
 
 

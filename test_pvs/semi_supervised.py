@@ -23,11 +23,14 @@ import numpy as np
 
 from i2v.data.annotations import save_object_mask
 from i2v.utils.command_line import command_line
-from test_pvs.clicks import SimulatedUser, box_around
+from test_pvs.clicks import INNER, OUTER, SimulatedUser, box_around
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.prompting import click_again, click_object, mask_iou
+from test_pvs.prompting import as_points, click_again, click_object, mask_iou
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
+
+# How the best of the clicks are given in the end.
+ONCE_MORE, ANEW = "once-more", "anew"
 
 
 def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -35,8 +38,8 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
 
     Args:
         options: "input" is gm for the ground truth's mask, bb for its box, or 3c for three clicks (or any number).
-            "seed" of drawn clicks; None for the deterministic ones. "all_frames": save masks of frames without ground truth,
-            too.
+            "seed" and "correct": see `SimulatedUser.of_run`. "best_clicks": see `_best_clicks`. "box_edges": see `box_around`.
+            "all_frames": save masks of frames without ground truth, too.
         folder: for the masks, OBJECT/FRAME.png.
 
     Returns:
@@ -46,7 +49,7 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
     appearing: defaultdict[int, list[int]] = defaultdict(list)
     for obj, first in video.first_frames().items():
         appearing[first].append(obj)
-    user = SimulatedUser.seeded(options.get("seed"), video.name)
+    user = SimulatedUser.of_run(options, video.name)
     last = video.images.count() - 1
     wanted = set(range(last + 1)) if options.get("all_frames") else set(video.annotated_frames)
 
@@ -59,7 +62,7 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
         if frame < starts[0]:
             _save(video, folder, frame, {})
     for start, following in pairwise(starts):
-        prompts += [prompt_object(session, video, start, obj, options["input"], user) for obj in appearing[start]]
+        prompts += [prompt_object(session, video, start, obj, options, user) for obj in appearing[start]]
         for frame, scores in session.propagate(start, following - 1):
             if frame in wanted:
                 _save(video, folder, frame, scores)
@@ -67,40 +70,51 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
 
 
 def prompt_object(
-    session: VideoSession, video: EvaluationVideo, frame: int, obj: int, kind: str, user: SimulatedUser
+    session: VideoSession, video: EvaluationVideo, frame: int, obj: int, options: dict[str, Any], user: SimulatedUser
 ) -> dict[str, Any]:
     """Prompt an object with its ground truth.
 
     Args:
-        kind: as "input" of `semi_supervised`.
+        options: of `semi_supervised`.
 
     Returns:
         The prompt's entry in the output JSON.
     """
-    ground_truth = video.mask(frame, obj)
+    ground_truth, kind = video.mask(frame, obj), options["input"]
     entry = {"frame": frame, "object": obj, "input": kind}
     if kind == "gm":
         return entry | {"iou": mask_iou(ground_truth, session.prompt(frame, obj, mask=ground_truth) > 0)}
     if kind == "bb":
-        box = box_around(ground_truth)
+        box = box_around(ground_truth, options.get("box_edges", OUTER))
         return entry | {"box": box, "iou": mask_iou(ground_truth, session.prompt(frame, obj, box=box) > 0)}
-    return entry | _best_clicks(session, ground_truth, frame, obj, parse_clicks(kind), user)
+    anew = options.get("best_clicks") == ANEW
+    return entry | _best_clicks(session, ground_truth, frame, obj, parse_clicks(kind), user, anew)
 
 
 def _best_clicks(
-    session: VideoSession, ground_truth: np.ndarray, frame: int, obj: int, num_clicks: int, user: SimulatedUser
+    session: VideoSession, ground_truth: np.ndarray, frame: int, obj: int, num_clicks: int, user: SimulatedUser, anew: bool
 ) -> dict[str, Any]:
     """Click on an object, and keep the best prefix of the clicks by IoU.
 
+    As in the published code, the prefix is given once more at the end, also where it is all clicks: a further pass of the
+    decoder, which starts from the mask of the last click. One click has no choice, and no such pass.
+
+    Args:
+        anew: instead, forget everything where the prefix is not all clicks, and make its clicks again, one by one.
+
     Returns:
-        "clicks", each with the "iou" of the mask after it, "used" (how many were kept) and their "iou".
+        "clicks", each with the "iou" of the mask after it, "used" (how many were kept) and the "iou" in the end.
     """
     clicked = click_object(session, ground_truth, frame, obj, num_clicks, user)
     used = 1 + int(np.argmax(clicked.ious))  # the shortest one of several
-    if used < len(clicked.clicks):
-        session.clear(frame, obj)
-        click_again(session, clicked.clicks[:used])
-    return {"clicks": clicked.entries(), "used": used, "iou": clicked.ious[used - 1]}
+    iou = clicked.ious[used - 1]
+    if anew:
+        if used < len(clicked.clicks):
+            session.clear(frame, obj)
+            click_again(session, clicked.clicks[:used])
+    elif num_clicks > 1:
+        iou = mask_iou(ground_truth, session.prompt(frame, obj, points=as_points(clicked.clicks[:used])) > 0)
+    return {"clicks": clicked.entries(), "used": used, "iou": iou}
 
 
 def parse_clicks(kind: str) -> int:
@@ -139,9 +153,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Prompt objects where they first appear, and save their masks.")
     add_run_arguments(parser)
     parser.add_argument("--input", type=_input, default="3c", help="3c: three clicks; bb: box; gm: ground-truth mask")
+    parser.add_argument(
+        "--best-clicks",
+        choices=(ONCE_MORE, ANEW),
+        default=ONCE_MORE,
+        help="how the best of several clicks are given in the end: as one more prompt, or from the start (default: once-more)",
+    )
+    parser.add_argument(
+        "--box-edges",
+        choices=(OUTER, INNER),
+        default=OUTER,
+        help="past the object's last column and row, or on them (default: outer)",
+    )
     parser.add_argument("--all-frames", action="store_true", help="save masks of frames without ground truth, too")
     args = parser.parse_args(arguments)
-    return run_command(semi_supervised, {"input": args.input, "seed": args.seed, "all_frames": args.all_frames}, args)
+    names = ("input", "seed", "correct", "best_clicks", "box_edges", "all_frames")
+    return run_command(semi_supervised, {name: getattr(args, name) for name in names}, args)
 
 
 if __name__ == "__main__":

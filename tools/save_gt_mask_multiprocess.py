@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from i2v.utils.command_line import command_line, given_path, make_output_folder, one_line, whole_number
 from i2v.utils.files import atomic_write
 from i2v.utils.processes import default_workers, worker_pool
-from test_pvs.clicks import box_around
+from test_pvs.clicks import INNER, box_around
 from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
 
 # Bytes of a process that looks at a video: 545 MB were measured; a JSON with the annotations of all videos comes on top.
@@ -51,7 +51,7 @@ def mask_info(video: EvaluationVideo) -> dict[str, Any]:
             mask = video.mask(frame, obj)
             areas[frame] = int(mask.sum())
             if areas[frame]:
-                boxes[frame] = box_around(mask)
+                boxes[frame] = box_around(mask, INNER)
         objects[str(obj)] = {
             "first_frame": next(iter(boxes), None),
             "areas": [areas.get(frame) for frame in video.annotated_frames],

@@ -59,7 +59,7 @@ def __getattr__(name: str) -> Any:
 SYSTEMS: dict[str, Callable[[SystemSettings], VideoSystem]] = {
     "sam-i2v": lambda s: __getattr__("SAMI2V")(s.config or DEFAULT_CONFIG, s.checkpoint, s.device, s.precision, s.overrides),
     "sam2": lambda s: __getattr__("SAM2")(
-        s.config or "configs/sam2.1/sam2.1_hiera_b+.yaml", s.checkpoint, s.device, s.precision, s.overrides
+        s.config or "configs/sam2.1/sam2.1_hiera_t.yaml", s.checkpoint, s.device, s.precision, s.overrides
     ),
     "optical-flow": lambda s: __getattr__("OpticalFlow")(),
     "static-mask": lambda s: __getattr__("StaticMask")(),

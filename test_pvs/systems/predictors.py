@@ -151,7 +151,7 @@ class SAM2(VideoSystem):
     """SAM 2 and SAM 2.1, of the PyPI package `sam2`.
 
     Args:
-        config: a name that the package knows, such as configs/sam2.1/sam2.1_hiera_b+.yaml. checkpoint: the weights published
+        config: a name that the package knows, such as configs/sam2.1/sam2.1_hiera_t.yaml. checkpoint: the weights published
             with it. precision: fp32 or bf16 (their evaluation's; by autocast).
 
     Raises:

@@ -8,7 +8,17 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from test_pvs.clicks import Click, LoggedUser, SimulatedUser, box_around, correction_click, first_click
+from test_pvs.clicks import (
+    DEEPEST,
+    INNER,
+    LARGEST,
+    Click,
+    LoggedUser,
+    SimulatedUser,
+    box_around,
+    correction_click,
+    first_click,
+)
 
 HEIGHT, WIDTH = 60, 80
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -65,15 +75,31 @@ def test_larger_of_two_regions_of_two_kinds() -> None:
     assert correction_click(disc(20, 30, 12), disc(60, 30, 10)) == (20, 30, 1)
 
 
-def test_larger_is_the_one_of_more_pixels_even_if_the_other_is_thicker() -> None:
+def test_the_deepest_error_is_clicked_even_if_another_has_more_pixels() -> None:
     long, thick = rectangle(0, 50, 79, 54), disc(40, 20, 9)  # 400 pixels and about 250
-    assert correction_click(NOTHING, long | thick)[1] == 52
-    assert correction_click(thick, long)[1:] == (52, 0)
+    assert correction_click(NOTHING, long | thick) == (40, 20, 0)
+    assert correction_click(thick, long) == (40, 20, 1)
+    # The other rule.
+    assert correction_click(NOTHING, long | thick, correct=LARGEST)[1] == 52
+    assert correction_click(thick, long, correct=LARGEST)[1:] == (52, 0)
 
 
-def test_one_large_component_and_not_the_kind_with_the_larger_sum() -> None:
+def test_equally_deep_errors_of_two_kinds_get_a_negative_click() -> None:
+    assert correction_click(disc(20, 30, 10), disc(60, 30, 10)) == (60, 30, 0)
+    assert correction_click(disc(20, 30, 10), disc(60, 30, 10), correct=LARGEST) == (20, 30, 1)
+
+
+def test_errors_are_as_deep_as_all_pixels_of_their_kind_are_together() -> None:
+    """Two regions that touch are one: a published click looks at the distance to the nearest pixel without this error."""
+    two = rectangle(10, 10, 20, 20) | rectangle(21, 10, 31, 20)
+    assert correction_click(two | disc(60, 40, 5), NOTHING)[1] == 15
+    assert correction_click(NOTHING, disc(20, 40, 7) | two) == (20, 40, 0)
+
+
+@pytest.mark.parametrize("correct", [DEEPEST, LARGEST])
+def test_one_region_and_not_the_kind_with_the_larger_sum(correct: str) -> None:
     missed = disc(20, 15, 8) | disc(20, 45, 8)  # together more than the other one
-    assert correction_click(missed, disc(60, 30, 10)) == (60, 30, 0)
+    assert correction_click(missed, disc(60, 30, 10), correct=correct) == (60, 30, 0)
 
 
 def test_a_ring_is_clicked_in_the_middle_of_its_band() -> None:
@@ -109,9 +135,11 @@ def test_empty_masks_and_two_sizes_are_errors() -> None:
 
 
 def test_box() -> None:
-    assert box_around(rectangle(3, 4, 20, 30)) == (3, 4, 20, 30)
-    assert box_around(np.ones((60, 80), bool)) == (0, 0, 79, 59)
-    assert box_around(rectangle(79, 4, 79, 4)) == (79, 4, 80, 5)
+    assert box_around(rectangle(3, 4, 20, 30)) == (3, 4, 21, 31)
+    assert box_around(np.ones((60, 80), bool)) == (0, 0, 80, 60)
+    assert box_around(rectangle(3, 4, 20, 30), INNER) == (3, 4, 20, 30)
+    assert box_around(np.ones((60, 80), bool), INNER) == (0, 0, 79, 59)
+    assert box_around(rectangle(79, 4, 79, 4), INNER) == box_around(rectangle(79, 4, 79, 4)) == (79, 4, 80, 5)
 
 
 def test_clicks_can_be_made_again_from_the_output_json() -> None:
@@ -126,7 +154,7 @@ def test_clicks_can_be_made_again_from_the_output_json() -> None:
 
 
 def drawn_clicks(seed: int, video: str) -> list[Click]:
-    user = SimulatedUser.seeded(seed, video)
+    user = SimulatedUser.of_run({"seed": seed}, video)
     return [user.click(frame, 1, *masks) for frame in range(5) for masks in ((disc(33, 21, 15),), (NOTHING, RING))]
 
 

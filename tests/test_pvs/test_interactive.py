@@ -81,7 +81,7 @@ def run_online(system: ErringSystem, video: EvaluationVideo, folder: Path, **opt
 
 
 def run_offline(system: ErringSystem, video: EvaluationVideo, folder: Path, **options: Any) -> dict[str, Any]:
-    defaults = {"clicks": 1, "frames": 8, "again": "masks", "seed": None}
+    defaults = {"clicks": 1, "frames": 8, "again": "clicks", "seed": None}
     return offline(system, video, {**defaults, **options}, folder)
 
 
@@ -258,10 +258,11 @@ def test_a_video_without_visible_objects_has_nothing_to_score(
     assert protocol(ErringSystem(LABELS), video, output)["objects"] == []
 
 
-def test_offline_corrects_the_worst_frame_after_each_pass(video: EvaluationVideo, output: Path) -> None:
+@pytest.mark.parametrize("again", ["clicks", "masks"])
+def test_offline_corrects_the_worst_frame_after_each_pass(video: EvaluationVideo, output: Path, again: str) -> None:
     bad, worse = part_of(4, 0.6), part_of(8, 0.2)
     system = ErringSystem(LABELS, [Error(1, 4, 4, bad), Error(1, 8, 8, worse)])
-    result = run_offline(system, video, output)
+    result = run_offline(system, video, output, again=again)
     assert corrected(result) == [(0, 1), (8, 1), (4, 1)]
     first, second, third = ([(*first_click(LABELS[0] == 1), 1)], *(
         [correction_click(LABELS[frame] == 1, mask)] for frame, mask in ((8, worse), (4, bad))
@@ -272,13 +273,13 @@ def test_offline_corrects_the_worst_frame_after_each_pass(video: EvaluationVideo
         ("prompt", 8, 1, second),
         ("reset",),
         ("prompt", 0, 1, first),
-        ("prompt", 8, 1, "mask"),
+        ("prompt", 8, 1, "mask" if again == "masks" else second),
         ("propagate", 0, LAST),
         ("prompt", 4, 1, third),
         ("reset",),
         ("prompt", 0, 1, first),
-        ("prompt", 4, 1, "mask"),
-        ("prompt", 8, 1, "mask"),
+        ("prompt", 4, 1, "mask" if again == "masks" else third),
+        ("prompt", 8, 1, "mask" if again == "masks" else second),
         ("propagate", 0, LAST),
     ]
     assert system.sessions == 1
@@ -289,7 +290,7 @@ def test_offline_corrects_the_worst_frame_after_each_pass(video: EvaluationVideo
     assert np.array_equal(saved(output, 4), LABELS[4] == 1)
 
 
-def test_offline_gives_clicks_again_if_wanted(video: EvaluationVideo, output: Path) -> None:
+def test_offline_gives_clicks_again_one_by_one(video: EvaluationVideo, output: Path) -> None:
     system = ErringSystem(LABELS, lost_in(4), needed=2)
     result = run_offline(system, video, output, clicks=2, again="clicks")
     assert corrected(result) == [(0, 2), (4, 2)]
@@ -307,7 +308,7 @@ def test_offline_stops_after_the_given_number_of_passes(video: EvaluationVideo, 
 
 def test_offline_corrects_a_frame_again_while_it_is_the_worst(video: EvaluationVideo, output: Path) -> None:
     system = ErringSystem(LABELS, [*lost_in(4), Error(1, 8, 8, part_of(8, 0.5))], needed={4: 2})
-    result = run_offline(system, video, output)
+    result = run_offline(system, video, output, again="masks")
     assert corrected(result) == [(0, 1), (4, 1), (4, 1), (8, 1)]
     prompts = [call for call in system.calls if call[0] == "prompt" and call[1] == 4 and call[3] != "mask"]
     assert [len(points) for *_, points in prompts] == [1, 2]  # a correction gives all points again

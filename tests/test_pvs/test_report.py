@@ -88,12 +88,12 @@ def test_numbers_are_means_over_objects_and_then_over_data_sets(tmp_path: Path) 
         write_run(tmp_path / "f", "semi_supervised", {"one": [11, 22], "two": [66]}, input="gm"),
     ]
     output = make_report(tmp_path, folders, "--tables-only")
-    assert cells(output / "table_1.csv") == {
+    assert cells(output / "table_2.csv") == {
         # 75 = (60 + 70 + 95) / 3, and 62.5 = (75 + 50) / 2
         "static-mask": {"mose 3c": "75.0", "pumavos 3c": "50.0", "average 3c": "62.5"},
         "optical-flow": {"mose 3c": "3.0"},  # it lacks a data set: no average
     }
-    assert cells(output / "table_2.csv") == {"static-mask": {"mose 1c": "60.0", "average 1c": "60.0"}}
+    assert cells(output / "table_1.csv") == {"static-mask": {"mose 1c": "60.0", "average 1c": "60.0"}}
     assert cells(output / "table_7.csv") == {
         "static-mask": {"mose 3c": "30.0", "mose gm": "33.0", "average 3c": "30.0", "average gm": "33.0"}
     }
@@ -104,7 +104,7 @@ def test_numbers_are_means_over_objects_and_then_over_data_sets(tmp_path: Path) 
     assert "ncomplete" not in text
 
 
-@pytest.mark.parametrize(("protocol", "number", "table"), [("offline", [80.0], 1), ("semi_supervised", 80.0, 7)])
+@pytest.mark.parametrize(("protocol", "number", "table"), [("offline", [80.0], 2), ("semi_supervised", 80.0, 7)])
 def test_failed_videos_are_left_out_and_marked(protocol: str, number: Any, table: int, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", protocol, {"one": [number]}, failures=("two", "three"))
     output = make_report(tmp_path, [run], "--tables-only")
@@ -115,7 +115,7 @@ def test_failed_videos_are_left_out_and_marked(protocol: str, number: Any, table
 def test_a_run_of_fewer_videos_than_another_is_marked(tmp_path: Path) -> None:
     whole = write_run(tmp_path / "a", "online", {"one": [[80]], "two": [[60]]})
     part = write_run(tmp_path / "b", "online", {"one": [[90]]}, system="optical-flow")
-    table = cells(make_report(tmp_path, [whole, part], "--tables-only") / "table_2.csv")
+    table = cells(make_report(tmp_path, [whole, part], "--tables-only") / "table_1.csv")
     assert table["static-mask"]["mose 3c"] == "70.0"
     assert table["optical-flow"] == {"mose 3c": "90.0 (incomplete: 1 of 2 videos)"}
 
@@ -140,7 +140,7 @@ def test_a_run_on_some_of_the_videos_is_marked(protocol: str, tmp_path: Path) ->
 
 def test_a_run_of_which_all_videos_failed_has_no_number(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "online", {}, failures=("one",))
-    table = cells(make_report(tmp_path, [run]) / "table_2.csv")
+    table = cells(make_report(tmp_path, [run]) / "table_1.csv")
     assert table == {"static-mask": {"mose 3c": "- (incomplete: 0 of 1 videos)"}}
 
 
@@ -151,7 +151,7 @@ def test_other_settings_are_other_rows(tmp_path: Path) -> None:
         write_run(tmp_path / str(i), "offline", {"one": [[50 + i]]}, system="sam-i2v", **each)
         for i, each in enumerate(settings)
     ]
-    table = cells(make_report(tmp_path, folders, "--tables-only") / "table_1.csv")
+    table = cells(make_report(tmp_path, folders, "--tables-only") / "table_2.csv")
     assert {name: row["mose 3c"] for name, row in table.items()} == {
         "sam-i2v (a.pt)": "50.0",
         "sam-i2v (b.pt)": "51.0",
@@ -163,10 +163,10 @@ def test_quoted_numbers_are_marked_and_never_mixed_with_measured_ones(tmp_path: 
     run = write_run(tmp_path / "run", "offline", {"one": [[40]]})
     quoted = tmp_path / "quoted.csv"
     quoted.write_text(
-        HEADER + "1,static-mask,mose,3c,12.5,a test\n1,static-mask,esd,1c,7,a test\n1,other,average,5c,9,a test\n"
+        HEADER + "2,static-mask,mose,3c,12.5,a test\n2,static-mask,esd,1c,7,a test\n2,other,average,5c,9,a test\n"
     )
     output = make_report(tmp_path, [run], "--tables-only", "--quoted", str(quoted))
-    rows = (output / "table_1.csv").read_text().splitlines()
+    rows = (output / "table_2.csv").read_text().splitlines()
     assert rows[0].startswith("system,quoted,mose 1c,mose 3c,mose 5c,esd 1c")
     assert rows[1:] == [
         "static-mask,,-,40.0,-,-,-,-,-,40.0,-",
@@ -174,7 +174,7 @@ def test_quoted_numbers_are_marked_and_never_mixed_with_measured_ones(tmp_path: 
         "other,a test,-,-,-,-,-,-,-,-,9.0",
     ]
     assert "| static-mask | quoted: a test | - | 12.5 |" in (output / "report.md").read_text()
-    assert not (output / "table_2.csv").exists()
+    assert not (output / "table_1.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_folder_that_cannot_be_used_does_not_stop_the_others(tmp_path: Path, c
     run = write_run(tmp_path / "run", "online", {"one": [[40]], "two": [[50]]})
     (tmp_path / "other").mkdir()
     assert f"left out: {tmp_path / 'other'} is not a finished run" in refused(tmp_path, caplog, [tmp_path / "other", run])
-    assert cells(tmp_path / "report/table_2.csv")["static-mask"]["mose 3c"] == "45.0"
+    assert cells(tmp_path / "report/table_1.csv")["static-mask"]["mose 3c"] == "45.0"
     assert f"Left out:\n\n- {tmp_path / 'other'} is not" in (tmp_path / "report/report.md").read_text()
 
 
@@ -241,7 +241,7 @@ def test_odd_names_survive(name: str, tmp_path: Path) -> None:
         write_run(tmp_path / "other", "online", {name: [[41.0] * 8], "two": [[51.0] * 8]}, dataset=name),
     ]
     output = make_report(tmp_path, folders)
-    assert cells(output / "table_2.csv")[f"static-mask ({name})"][f"{name} 3c"] == "45.0"
+    assert cells(output / "table_1.csv")[f"static-mask ({name})"][f"{name} 3c"] == "45.0"
     lines = (output / "report.md").read_text().splitlines()
     rows = [line.replace("\\|", "") for line in lines if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
@@ -377,4 +377,4 @@ def test_without_matplotlib_there_are_tables(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "pip install matplotlib" in refused(tmp_path, caplog, compared)
     assert (tmp_path / "report/report.md").exists()
-    assert (tmp_path / "report/table_2.csv").exists()
+    assert (tmp_path / "report/table_1.csv").exists()

@@ -23,7 +23,7 @@ from i2v.data.mask_files import read_mask, save_label_image
 from sav_dataset.jf import jf_scores
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
-from test_pvs.clicks import box_around, correction_click, first_click
+from test_pvs.clicks import INNER, box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import read_run
 from test_pvs.prompting import mask_iou
@@ -64,7 +64,7 @@ def evaluate(system: RecordingSystem, video: EvaluationVideo, folder: Path, kind
 
 def half(mask: np.ndarray, part: float) -> np.ndarray:
     """The left part of a mask, by columns of the frame."""
-    left, _, right, _ = box_around(mask)
+    left, _, right, _ = box_around(mask, INNER)
     return mask & (np.arange(WIDTH) <= left + part * (right - left))
 
 
@@ -133,7 +133,18 @@ def test_boxes(video: EvaluationVideo, output: Path) -> None:
     prompts = [call for call in system.calls if call[0] == "prompt"]
     assert prompts == [("prompt", 0, 1, box_around(FIRST)), ("prompt", APPEARS, 2, box_around(SECOND))]
     assert [tuple(prompt["box"]) for prompt in result["prompts"]] == [box_around(FIRST), box_around(SECOND)]
-    assert result["prompts"][0]["iou"] == pytest.approx(FIRST.sum() / 17**2, abs=1e-6)
+    assert result["prompts"][0]["iou"] == pytest.approx(FIRST.sum() / 18**2, abs=1e-6)
+
+
+def test_boxes_whose_sides_lie_on_the_last_pixels(video: EvaluationVideo, output: Path) -> None:
+    result = evaluate(RecordingSystem((HEIGHT, WIDTH)), video, output, "bb", box_edges="inner")
+    assert [tuple(prompt["box"]) for prompt in result["prompts"]] == [box_around(FIRST, INNER), box_around(SECOND, INNER)]
+
+
+def test_a_single_click_is_given_once(video: EvaluationVideo, output: Path) -> None:
+    system = RecordingSystem((HEIGHT, WIDTH), {(1, 1): FIRST, (2, 1): SECOND})
+    evaluate(system, video, output, "1c")
+    assert [len(points) for points in clicks_of(system, 1)] == [1]
 
 
 def clicks_of(system: RecordingSystem, obj: int) -> list[Any]:
@@ -147,7 +158,8 @@ def test_three_clicks_each_where_the_prediction_was_wrong(video: EvaluationVideo
     result = evaluate(system, video, output, "3c")
     expected = [(*first_click(FIRST), 1)]
     expected += [correction_click(FIRST, answers[1, number]) for number in (1, 2)]
-    assert clicks_of(system, 1) == [expected[:1], expected[:2], expected]
+    # All three are the best, and are given once more.
+    assert clicks_of(system, 1) == [expected[:1], expected[:2], expected, expected]
     prompt = result["prompts"][0]
     assert [(click["frame"], click["obj"], click["x"], click["y"], click["label"]) for click in prompt["clicks"]] == [
         (0, 1, *click) for click in expected
@@ -156,16 +168,18 @@ def test_three_clicks_each_where_the_prediction_was_wrong(video: EvaluationVideo
     assert prompt["iou"] == prompt["clicks"][2]["iou"] == pytest.approx(FIRST.sum() / answers[1, 3].sum(), abs=1e-6)
 
 
-def test_the_best_prefix_is_used(video: EvaluationVideo, output: Path) -> None:
+@pytest.mark.parametrize("rule", ["once-more", "anew"])
+def test_the_best_prefix_is_used(video: EvaluationVideo, output: Path, rule: str) -> None:
+    """As published it is given once more, without forgetting the mask of the third click; or made again from nothing."""
     answers = {(1, 1): half(FIRST, 0.5), (1, 2): half(FIRST, 0.9), (1, 3): half(FIRST, 0.2)}
     answers |= {(2, 1): half(SECOND, 0.9), (2, 2): half(SECOND, 0.5), (2, 3): half(SECOND, 0.9)}
     system = RecordingSystem((HEIGHT, WIDTH), answers)
-    result = evaluate(system, video, output, "3c")
+    result = evaluate(system, video, output, "3c", best_clicks=rule)
     assert [prompt["used"] for prompt in result["prompts"]] == [2, 1]  # of equally good prefixes the shortest
     first, second = (clicks_of(system, obj) for obj in (1, 2))
-    # After the third click everything is forgotten, and the good ones are made again, one by one.
-    assert [call if call == "clear" else len(call) for call in first] == [1, 2, 3, "clear", 1, 2]
-    assert [call if call == "clear" else len(call) for call in second] == [1, 2, 3, "clear", 1]
+    ends = {"once-more": ([2], [1]), "anew": (["clear", 1, 2], ["clear", 1])}[rule]
+    assert [call if call == "clear" else len(call) for call in first] == [1, 2, 3, *ends[0]]
+    assert [call if call == "clear" else len(call) for call in second] == [1, 2, 3, *ends[1]]
     assert first[-1] == first[1]
     assert np.array_equal(saved(output, 1, 8), answers[1, 2])
     assert np.array_equal(saved(output, 2, 8), answers[2, 1])
@@ -491,7 +505,7 @@ def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint
     (prompts,) = prompts_of(tmp_path / "the output").values()
     assert [(prompt["frame"], prompt["object"]) for prompt in prompts] == [(0, 1), (APPEARS, 2)]
     assert all(1 <= prompt["used"] <= len(prompt["clicks"]) <= 3 for prompt in prompts)
-    assert all(prompt["iou"] == max(click["iou"] for click in prompt["clicks"]) for prompt in prompts)
+    assert all(prompt["clicks"][prompt["used"] - 1]["iou"] == max(c["iou"] for c in prompt["clicks"]) for prompt in prompts)
     masks = tmp_path / "the output/masks"
     # Alone in its frame, the first object has there the mask of the clicks that were used.
     assert mask_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
