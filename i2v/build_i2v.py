@@ -36,6 +36,18 @@ CONFIG_DIR = Path(__file__).parent / "configs"
 DEFAULT_CONFIG = "i2v-lite"
 # Of a network whose config is not trusted; SAM's largest image encoder has 632 million.
 _MOST_PARAMETERS = 1_000_000_000
+# Keys of SAM 2's and of the published configs, and where their values are here.
+_FORMER_KEYS = {
+    "model.add_all_frames_to_correct_as_cond": "predictor.add_all_frames_to_correct_as_cond",
+    "model.binarize_mask_from_pts_for_mem_enc": "predictor.binarize_prompted_masks",
+    "model.clear_non_cond_mem_around_input": "predictor.clear_non_cond_mem_around_input",
+    "model.fill_hole_area": "predictor.fill_hole_area",
+    "model.non_overlap_masks": "predictor.non_overlap_masks",
+    "model.max_cond_frames_in_attn": "model.memory_selector.max_cond_frames_in_attn",
+    "model.memory_temporal_stride_for_eval": "model.memory_selector.memory_temporal_stride_for_eval",
+    "model.num_maskmem_global": "model.memory_selector.num_global",
+    "model.num_maskmem_local": "model.memory_selector.num_local",
+}
 # What `apply_postprocessing=False` switches off.
 _NO_POSTPROCESSING = (
     "model.sam_mask_decoder.dynamic_multimask_via_stability=false",
@@ -139,7 +151,7 @@ def load_config(
         check_untrusted(folder / path.name)
     others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*search_folders, CONFIG_DIR)]
     searchpath = ", ".join(f"'{_CheckedFiles.scheme()}://{other}'" for other in others)
-    overrides = [f"hydra.searchpath=[{searchpath}]", *overrides]
+    overrides = [f"hydra.searchpath=[{searchpath}]", *map(_with_present_key, overrides)]
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -156,6 +168,16 @@ def load_config(
     if "model" not in config:
         raise ValueError(f"the config {str(config_file)!r} has no part 'model'")
     return config
+
+
+def _with_present_key(override: str) -> str:
+    """An override with the key of this project, where its key is one of `_FORMER_KEYS`."""
+    key, equals, value = override.partition("=")
+    present = _FORMER_KEYS.get(key.lstrip("+"))
+    if present is None or not equals:
+        return override
+    log.info("the override %s is %s here", key, present)
+    return f"++{present}={value}"
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

@@ -41,6 +41,9 @@ class I2VVideoPredictor:
             published and as SAM 2 do, in which thin parts are lost.
         correct_with_memory: clicks in a tracked frame look at the memory, as published; False starts from the tracked mask
             alone, as a click on a photograph does.
+        non_overlap_masks: of objects that overlap, only the one with the largest logit has a pixel, as SAM 2 can.
+        clear_non_cond_mem_around_input: a prompt makes its object forget the frames around it that were tracked, as SAM 2 can:
+            they may show what the prompt corrects. Their masks are gone until they are tracked again.
         precision: "fp32", "bf16" or "fp16", of all but the decoder. None for that of the `torch.autocast` that a call is made
             in; without one, bf16 on a GPU that has it, or else fp32.
     """
@@ -53,12 +56,17 @@ class I2VVideoPredictor:
         add_all_frames_to_correct_as_cond: bool = False,
         keep_given_masks: bool = False,
         correct_with_memory: bool = True,
+        non_overlap_masks: bool = False,
+        clear_non_cond_mem_around_input: bool = False,
         precision: str | None = None,
     ) -> None:
         self.model = model
+        self._clear_non_cond_mem_around_input = clear_non_cond_mem_around_input
         self._add_all_frames_to_correct_as_cond = add_all_frames_to_correct_as_cond
         self._keep_given_masks = keep_given_masks
-        self._tracker = Tracker(model, fill_hole_area, binarize_prompted_masks, correct_with_memory, precision)
+        self._tracker = Tracker(
+            model, fill_hole_area, binarize_prompted_masks, correct_with_memory, non_overlap_masks, precision
+        )
 
     @property
     def device(self) -> torch.device:
@@ -378,6 +386,8 @@ class I2VVideoPredictor:
         output.given = None if given is None else given.to(state.storage_device)
         conditions = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
         obj.bank.store(frame_idx, output, conditions)
+        if self._clear_non_cond_mem_around_input:
+            obj.bank.forget_tracked_around(frame_idx, self.model.memory_selector.reach)
         obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large
         state.objects[obj.obj_id] = obj
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)

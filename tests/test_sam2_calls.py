@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 
 import numpy as np
 import pytest
@@ -107,3 +108,64 @@ def test_a_mask_of_another_size_is_resized_with_a_warning(make_tiny_predictor, t
     if height != width:
         with pytest.raises(ValueError, match="the mask has shape"):
             predictor.add_new_mask(predictor.init_state(tiny_video), 0, 1, mask.T)
+
+
+def overlapping(predictor, video):
+    """Two objects that share pixels, and their masks when they are given."""
+    height, width = video.shape[1:3]
+    masks = np.zeros((2, height, width), bool)
+    masks[0, 8:24, 10:40] = masks[1, 16:32, 20:50] = True
+    state = predictor.init_state(video)
+    for obj_id, mask in enumerate(masks):
+        _, _, logits = predictor.add_new_mask(state, 0, obj_id, mask)
+    return state, logits
+
+
+def test_masks_that_do_not_overlap(make_tiny_predictor, tiny_video):
+    options = ("++model.non_overlap_masks=true", "predictor.fill_hole_area=0")
+    logits = overlapping(make_tiny_predictor(*options), tiny_video)[1]
+    free = overlapping(make_tiny_predictor("predictor.fill_hole_area=0"), tiny_video)[1]
+    assert ((free > 0).sum(0) == 2).any()
+    assert ((logits > 0).sum(0) <= 1).all()
+    np.testing.assert_array_equal((logits > 0).any(0), (free > 0).any(0))
+    own = free == free.max(0, keepdim=True).values
+    assert logits[own & (logits > -10)].equal(free[own & (logits > -10)])
+    assert (logits[~own] <= -10).all()
+
+
+def test_a_prompt_clears_the_memory_around_it(make_tiny_predictor, tiny_video):
+    def remembered(*options):
+        predictor = make_tiny_predictor("model.memory_selector.mode=consecutive", *options)
+        state, _ = overlapping(predictor, tiny_video)
+        list(predictor.propagate_in_video(state))
+        predictor.add_new_points_or_box(state, 3, 0, points=[[20, 20]], labels=[1])
+        return [sorted(state.objects[obj_id].bank) for obj_id in (0, 1)]
+
+    everything = list(range(len(tiny_video)))
+    assert len(everything) > 10
+    assert remembered() == [everything, everything]
+    # Six frames are remembered at most; those of the other object stay.
+    cleared = [0, 3, *everything[10:]]
+    assert remembered("++model.clear_non_cond_mem_around_input=true") == [cleared, everything]
+
+
+@pytest.mark.parametrize(
+    ("override", "attribute", "value"),
+    [
+        ("model.num_maskmem_global=3", "model.memory_selector.num_global", 3),
+        ("++model.num_maskmem_local=1", "model.memory_selector.num_local", 1),
+        ("++model.max_cond_frames_in_attn=4", "model.memory_selector.max_cond_frames_in_attn", 4),
+        ("++model.fill_hole_area=5", "fill_hole_area", 5),
+        ("++model.add_all_frames_to_correct_as_cond=true", "_add_all_frames_to_correct_as_cond", True),
+        ("++model.binarize_mask_from_pts_for_mem_enc=false", "_tracker.binarize_prompted_masks", False),
+    ],
+)
+def test_overrides_by_their_published_keys(make_tiny_predictor, override, attribute, value):
+    assert operator.attrgetter(attribute)(make_tiny_predictor(override)) == value
+
+
+def test_stride_by_its_published_key(make_tiny_predictor):
+    options = ("model.memory_selector.mode=consecutive", "model.memory_temporal_stride_for_eval=2")
+    assert make_tiny_predictor(*options).model.memory_selector.temporal_stride == 2
+    with pytest.raises(ValueError, match="memory_temporal_stride_for_eval is for the mode 'consecutive'"):
+        make_tiny_predictor("model.memory_temporal_stride_for_eval=2")

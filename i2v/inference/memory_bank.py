@@ -87,6 +87,11 @@ class MemoryBank:
             frames.pop(frame, None)
         self.corrected.discard(frame)
 
+    def forget_tracked_around(self, frame: int, reach: int) -> None:
+        """Forget the frames within `reach` of one that were tracked and not prompted."""
+        for other in [t for t, output in self.tracked.items() if abs(t - frame) <= reach and not output.prompted]:
+            self.remove(other)
+
     def start_from_corrections(self) -> None:
         """Begin anew where no frame is left that was prompted at first: from those that were corrected, if there are any."""
         if self.conditioning.keys() - self.corrected:

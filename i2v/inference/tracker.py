@@ -34,6 +34,13 @@ log = logging.getLogger(__name__)
 _RELEASE_EVERY = 16
 
 
+def separated(mask_logits: Tensor) -> Tensor:
+    """Masks of objects (O, 1, H, W) that do not overlap: where a logit is not the largest of all objects, it is at most -10."""
+    winner = mask_logits.argmax(dim=0, keepdim=True)
+    own = torch.arange(len(mask_logits), device=mask_logits.device).view(-1, 1, 1, 1)
+    return torch.where(winner == own, mask_logits, mask_logits.clamp(max=MASK_BIAS))
+
+
 class Tracker:
     """Applies the network to prompts and frames.
 
@@ -41,6 +48,7 @@ class Tracker:
         model: in evaluation mode. fill_hole_area: holes of up to this many cells of a low-resolution mask are filled.
         binarize_prompted_masks: make the memory of prompted frames from the binary mask.
         correct_with_memory: points in a tracked frame look at the memory.
+        non_overlap_masks: of objects that overlap, only the one with the largest logit has a pixel.
         precision: "fp32", "bf16" or "fp16", of the matrix products and convolutions outside of the decoder. None for that of
             the autocast that the caller is in; without one, bf16 on a GPU that has it, or else fp32.
     """
@@ -51,6 +59,7 @@ class Tracker:
         fill_hole_area: int,
         binarize_prompted_masks: bool,
         correct_with_memory: bool,
+        non_overlap_masks: bool,
         precision: str | None,
     ) -> None:
         self.model = model
@@ -65,6 +74,7 @@ class Tracker:
         self.fill_hole_area = fill_hole_area
         self.binarize_prompted_masks = binarize_prompted_masks
         self.correct_with_memory = correct_with_memory
+        self.non_overlap_masks = non_overlap_masks
         self.precision = precision
 
     @property
@@ -137,7 +147,7 @@ class Tracker:
             output = obj.bank.get(frame)
             if output is not None and output.given is not None:
                 own[0] = output.given.to(self.device) * MASK_SCALE + MASK_BIAS
-        return logits
+        return separated(logits) if self.non_overlap_masks else logits
 
     def postprocess(self, mask_logits: Tensor) -> Tensor:
         """Fill the holes of low-resolution masks (O, 1, h, w)."""

@@ -54,6 +54,36 @@ def test_consecutive_is_the_memory_of_sam_2() -> None:
     assert memories(MemorySelector("consecutive").plan(3, [0], {1, 2})) == [(0, 0, 1), (1, 5, 1), (2, 6, 1)]
 
 
+def test_stride_of_sam_2() -> None:
+    selector = MemorySelector("consecutive", memory_temporal_stride_for_eval=3)
+    # The last frame, and multiples of 3 before it; the older, the smaller the position.
+    assert memories(selector.plan(31, [0], range(1, 31))) == [(0, 0, 1)] + [
+        (t, position, 1) for position, t in enumerate((15, 18, 21, 24, 27, 30), 1)
+    ]
+    assert [t for t, *_ in memories(selector.plan(33, [0], range(1, 33)))] == [0, 18, 21, 24, 27, 30, 32]
+    assert memories(selector.plan(5, [0], {2, 3, 4})) == [(0, 0, 1), (3, 5, 1), (4, 6, 1)]
+    assert selector.reach == 18 and selector.look_back == 18
+
+
+@pytest.mark.parametrize("mode", ["greedy", "consecutive"])
+def test_the_nearest_conditioning_frames(mode: str) -> None:
+    prompted = [0, 3, 20, 26, 40, 60]
+    selector = MemorySelector(mode, max_cond_frames_in_attn=3)
+    plan = selector.plan(30, prompted, {29}, similar_to([20]))
+    # The nearest one before, the nearest one after, and the nearest of the rest. Others count as tracked frames where in reach.
+    assert [(t, position) for t, position, _ in memories(plan)][:3] == [(20, 0), (26, 0), (40, 0)]
+    assert [t for t, position, _ in memories(plan) if position] == [29]
+    plan = MemorySelector(mode, max_cond_frames_in_attn=2).plan(24, [0, 19, 22, 26], {23}, similar_to([]))
+    assert [t for t, position, _ in memories(plan) if not position] == [22, 26]
+    assert [t for t, position, _ in memories(plan) if position] == [19, 23]
+    # A frame that is prompted itself is the nearest one at or after.
+    plan = MemorySelector(mode, max_cond_frames_in_attn=2).plan(26, [0, 22, 26, 27], set(), similar_to([]))
+    assert [t for t, position, _ in memories(plan) if not position] == [22, 26]
+    assert MemorySelector(mode, max_cond_frames_in_attn=6).plan(30, prompted, {29}) == MemorySelector(mode).plan(
+        30, prompted, {29}
+    )
+
+
 def test_sample_repeats_with_its_seed_and_leaves_the_global_generator_alone() -> None:
     selector = MemorySelector("sample")
 

@@ -66,6 +66,14 @@ class MemorySelector:
         global_reach, local_reach: the pools are the frames at a distance of [1, local_reach] and
             [local_reach + 1, global_reach].
         max_pointers: object pointers used in the mode "consecutive", SAM 2's rule.
+        max_cond_frames_in_attn: conditioning frames that are always remembered; -1 for all, or at least 2. As in SAM 2 these
+            are the nearest one before, the nearest one at or after the current frame, and the nearest of the rest. The others
+            count as tracked frames.
+        memory_temporal_stride_for_eval: in the mode "consecutive" of SAM 2, the last frame and then every such frame are
+            remembered.
+
+    Raises:
+        ValueError: numbers that do not fit together.
     """
 
     def __init__(
@@ -76,6 +84,8 @@ class MemorySelector:
         global_reach: int = 20,
         local_reach: int = 4,
         max_pointers: int = 16,
+        max_cond_frames_in_attn: int = -1,
+        memory_temporal_stride_for_eval: int = 1,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"unknown memory selection mode {mode!r}; known: {', '.join(MODES)}")
@@ -83,12 +93,20 @@ class MemorySelector:
             raise ValueError(f"num_global={num_global} and num_local={num_local} must not be negative and not both zero")
         if not 0 < local_reach <= global_reach:
             raise ValueError(f"the reaches must satisfy 0 < local_reach={local_reach} <= global_reach={global_reach}")
+        if max_cond_frames_in_attn != -1 and max_cond_frames_in_attn < 2:
+            raise ValueError(f"max_cond_frames_in_attn must be at least 2, or -1 for all, not {max_cond_frames_in_attn}")
+        if memory_temporal_stride_for_eval < 1:
+            raise ValueError(f"memory_temporal_stride_for_eval must be at least 1, not {memory_temporal_stride_for_eval}")
+        if memory_temporal_stride_for_eval > 1 and mode != "consecutive":
+            raise ValueError(f"memory_temporal_stride_for_eval is for the mode 'consecutive': the mode {mode!r} has pools")
         self.mode = mode
         self.num_global = num_global
         self.num_local = num_local
         self.global_reach = global_reach
         self.local_reach = local_reach
         self.max_pointers = max_pointers
+        self.max_cond_frames_in_attn = max_cond_frames_in_attn
+        self.temporal_stride = memory_temporal_stride_for_eval
 
     @property
     def num_tracked(self) -> int:
@@ -98,7 +116,7 @@ class MemorySelector:
     @property
     def reach(self) -> int:
         """How far back a memory of a tracked frame can be used, in frames."""
-        return self.num_tracked if self.mode == "consecutive" else self.global_reach
+        return self.num_tracked * self.temporal_stride if self.mode == "consecutive" else self.global_reach
 
     @property
     def look_back(self) -> int:
@@ -127,10 +145,22 @@ class MemorySelector:
             look_ahead: pointers of conditioning frames after this one count, at negative distances ("consecutive" only: SAM 2
                 does so in training).
         """
-        conditioning = sorted(conditioning)
+        conditioning, others = self._nearest(time, sorted(conditioning))
+        tracked = {*tracked, *others}
         if self.mode == "consecutive":
             return self._plan_consecutive(time, conditioning, tracked, num_frames, look_ahead)
         return self._plan_selected(time, conditioning, tracked, similarity, seed)
+
+    def _nearest(self, time: int, conditioning: list[int]) -> tuple[list[int], list[int]]:
+        """The conditioning frames that are always remembered, and the others, both in their order."""
+        most = self.max_cond_frames_in_attn
+        if most == -1 or len(conditioning) <= most:
+            return conditioning, []
+        before, after = [t for t in conditioning if t < time], [t for t in conditioning if t >= time]
+        chosen = {*before[-1:], *after[:1]}
+        rest = sorted(set(conditioning) - chosen, key=lambda t: abs(t - time))
+        chosen |= {*rest[: most - len(chosen)]}
+        return sorted(chosen), sorted(set(conditioning) - chosen)
 
     def _plan_selected(self, time, conditioning, tracked, similarity, seed) -> MemoryPlan:
         generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + time) % 2**63)
@@ -167,9 +197,12 @@ class MemorySelector:
 
     def _plan_consecutive(self, time, conditioning, tracked, num_frames, look_ahead) -> MemoryPlan:
         limit = self.max_pointers if num_frames is None else min(num_frames, self.max_pointers)
-        previous = [t for t in range(time - self.num_tracked, time) if t in tracked]
+        # The last frame, and those before it whose times are multiples of the stride, the oldest first.
+        stride = self.temporal_stride
+        before = (time - 2) // stride * stride
+        previous = [before - k * stride for k in reversed(range(self.num_tracked - 1))] + [time - 1]
         memories = [PlannedMemory(t, 0) for t in conditioning]
-        memories += [PlannedMemory(t, self.num_tracked + 1 - (time - t)) for t in previous]
+        memories += [PlannedMemory(t, position) for position, t in enumerate(previous, 1) if t in tracked]
         past = [t for t in conditioning if t <= time or look_ahead]
         past += [t for t in range(time - 1, time - limit, -1) if t in tracked]
         pointers = [PlannedPointer(t, (time - t) / max(limit - 1, 1)) for t in past]
