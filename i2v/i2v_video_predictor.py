@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,13 @@ class I2VVideoPredictor:
         self._tracker = Tracker(
             model, fill_hole_area, binarize_prompted_masks, correct_with_memory, non_overlap_masks, precision
         )
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> I2VVideoPredictor:
+        """Build a predictor from a folder, a file or a Hugging Face repository; see `i2v.pretrained.from_pretrained`."""
+        from i2v.pretrained import from_pretrained  # it needs this class
+
+        return from_pretrained(source, **options)
 
     @property
     def device(self) -> torch.device:

@@ -31,8 +31,7 @@ def test_exported_checkpoint_loads(export_checkpoint, make_tiny_predictor, tmp_p
 def test_weights_that_do_not_fit(export_checkpoint, tmp_path):
     save_checkpoint(tmp_path / "last.pt", {"model": {"large": torch.tensor([1e6])}})
     with pytest.raises(ValueError, match=r"last\.pt: large does not fit"):
-        export_checkpoint.export(tmp_path / "last.pt", tmp_path / "out.pt")
-    assert not (tmp_path / "out.pt").exists()
+        export_checkpoint.half_weights(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize("existing", [None, b"former"])
