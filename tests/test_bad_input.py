@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import struct
+import time
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -340,6 +343,81 @@ def test_checkpoint_truncated_anywhere_is_named(tmp_path):
         path.write_bytes(data[:size])
         with pytest.raises(ValueError, match=r"cut\.pt"):
             read_checkpoint(path)
+
+
+def nested_twice(levels: int) -> bytes:
+    """The pickle of a dictionary whose key is a tuple of twice a tuple of twice ..."""
+    doubled = b"".join(b"h%c\x86q%c" % (level, level + 1) for level in range(levels))
+    return b"\x80\x02})q\x00" + doubled + b"K\x01s."
+
+
+# Pickles that are small, and what is said of them.
+PICKLE_BOMBS = {
+    "hash": (nested_twice(60), "holds the same values again and again"),
+    "text": (
+        b"\x80\x02}U\x01a]q\x00" + b"]q\x01(h\x00h\x00e" + b"]q\x00(h\x01h\x01e]q\x01(h\x00h\x00e" * 30 + b"s.",
+        "holds the same",
+    ),
+    "deep": (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", "is nested more than 100 deep"),
+    "filled afterwards": (b"\x80\x02}U\x01a]q\x00]q\x01(h\x00h\x00eh\x00h\x01as.", "holds what is changed after it was used"),
+}
+
+
+def rewritten(path: Path, compression: int, pickled: bytes | None = None) -> None:
+    """Write a checkpoint's records anew, compressed or with another pickle among them."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, pickled if pickled and name.endswith("data.pkl") else content)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("bomb", PICKLE_BOMBS)
+def test_checkpoint_that_is_a_bomb_is_refused_at_once(bomb, zipped, tmp_path):
+    path, (content, message) = tmp_path / "bomb.pt", PICKLE_BOMBS[bomb]
+    torch.save({"a": torch.zeros(3)}, path)
+    if zipped:
+        rewritten(path, zipfile.ZIP_STORED, content)
+    else:
+        path.write_bytes(content)
+    started = time.process_time()
+    with pytest.raises(ValueError, match=rf"bomb\.pt was refused: it {message}"):
+        read_checkpoint(path)
+    assert time.process_time() - started < 2
+
+
+def test_compressed_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "bomb.pt"
+    torch.save({"a": torch.zeros(2**20)}, path)
+    rewritten(path, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"bomb\.pt was refused: it is compressed inside"):
+        read_checkpoint(path)
+
+
+def test_checkpoint_whose_records_share_its_bytes_is_refused(tmp_path):
+    path = tmp_path / "bomb.pt"
+    torch.save({name: torch.zeros(2**10) for name in "ab"}, path)
+    with zipfile.ZipFile(path) as archive:
+        directory = archive.start_dir
+    data = bytearray(path.read_bytes())
+    # In the directory, the second record's place becomes the first one's, and both are as large as the file.
+    entries = [data.index(b"bomb/data/%d" % number, directory) - 46 for number in (0, 1)]
+    data[entries[1] + 42 : entries[1] + 46] = data[entries[0] + 42 : entries[0] + 46]
+    for entry in entries:
+        data[entry + 20 : entry + 28] = struct.pack("<II", len(data), len(data))
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"bomb\.pt was refused: it has records that are larger than the file"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_checkpoints_that_repeat_a_little_are_read(zipped, tmp_path):
+    weights, betas = {f"a{i}": torch.full((2,), i) for i in range(200)}, (0.9, 0.999)
+    optimizer = {"state": {i: {"step": torch.tensor(1.0)} for i in range(200)}, "groups": [{"betas": betas}] * 200}
+    content = {"model": weights, "best": weights, "optimizer": optimizer, ("a", 1): 2}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    torch.testing.assert_close(read_checkpoint(tmp_path / "a.pt"), content)
 
 
 @pytest.mark.parametrize(

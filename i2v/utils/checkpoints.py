@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from i2v.utils.files import atomic_write
+from i2v.utils.torch_files import BombError, check_torch_file
 
 # Parts of a segment-anything style checkpoint (TinySAM, MobileSAM) and where they go.
 _IMAGE_SEGMENTER_PREFIXES = {
@@ -34,7 +36,7 @@ _FLAWS: dict[str, Callable[[Tensor], bool]] = {
 # What torch.load raises at a file that is not what it should be.
 _UNREADABLE = (
     *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError),
-    *(MemoryError, struct.error),
+    *(MemoryError, struct.error, zipfile.BadZipFile),
 )
 
 
@@ -43,7 +45,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is truncated or not a checkpoint, holds no dictionary, or holds code (it is not run).
+        ValueError: it is truncated or not a checkpoint, holds no dictionary, or holds code (it is not run), or it would unpack
+            to far more than its size.
     """
     if not str(path):
         raise FileNotFoundError("no such checkpoint: its name is empty")
@@ -51,12 +54,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: {path}")
     try:
+        check_torch_file(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is not a checkpoint of plain tensors. A file with other Python objects in it can run code "
             "when it is loaded; ask its author for the weights alone"
         ) from error
+    except BombError as error:
+        raise ValueError(f"{path} was refused: it {error}. Ask its author for what torch.save writes of the weights") from error
     except _UNREADABLE as error:
         message = " ".join(str(error).split())
         raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {message}") from error
