@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
 import struct
@@ -436,8 +437,11 @@ def test_file_that_is_no_checkpoint(checkpoint, message, tmp_path):
 
 
 def test_missing_checkpoint(tmp_path):
-    for path in (tmp_path / "none.pt", tmp_path):
-        with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+    with pytest.raises(FileNotFoundError, match=r"no such checkpoint: .*none\.pt"):
+        build_tiny(tmp_path / "none.pt")
+    os.mkfifo(tmp_path / "pipe.pt")
+    for path, kind in ((tmp_path, "a folder"), (tmp_path / "pipe.pt", "a named pipe")):
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} is {kind}, not a file"):
             build_tiny(path)
 
 
@@ -453,6 +457,33 @@ def test_checkpoint_of_another_model_says_which_names_differ(tiny_predictor, tmp
     assert "1 missing: no_obj_ptr" in message
     assert "1 unknown: image_encoder.other" in message
     assert "1 of another shape: maskmem_tpos_enc (4, 1, 1, 8) instead of (7, 1, 1, 8)" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("no_obj_ptr", lambda value: value.bool(), "1 of another type: {} torch.bool instead of torch.float32"),
+        ("no_obj_ptr", lambda value: value.long(), "1 of another type: {} torch.int64 instead of torch.float32"),
+        ("num_batches_tracked", lambda value: value - 5.5, "1 of another type: {} torch.float32 instead of torch.int64"),
+        ("running_var", lambda value: -value - 1, "the tensor {} has a number below 0"),
+    ],
+)
+def test_checkpoint_with_numbers_of_another_kind_names_them(name, change, message, tiny_predictor, tmp_path):
+    weights = tiny_predictor.model.state_dict()
+    name = next(other for other in weights if other.endswith(name))
+    save_checkpoint(tmp_path / "a.pt", weights | {name: change(weights[name])})
+    with pytest.raises(ValueError, match=rf"a\.pt.*{re.escape(message.format(name))}"):
+        build_tiny(tmp_path / "a.pt")
+
+
+def test_weights_whose_results_are_not_finite(make_tiny_predictor, tiny_video):
+    predictor = make_tiny_predictor()
+    for parameter in predictor.model.parameters():
+        parameter.data.fill_(1e30)
+    state = predictor.init_state(tiny_video)
+    with pytest.raises(ValueError, match="results are not finite numbers: its weights are broken"):
+        predictor.add_new_points_or_box(state, 0, 1, points=[[16, 24]], labels=[1])
+    assert state.obj_ids == []
 
 
 @pytest.mark.parametrize(

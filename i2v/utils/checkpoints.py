@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from i2v.utils.files import atomic_write
+from i2v.utils.files import atomic_write, require_regular_file
 from i2v.utils.torch_files import BombError, check_torch_file
 
 # Parts of a segment-anything style checkpoint (TinySAM, MobileSAM) and where they go.
@@ -45,14 +45,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is truncated or not a checkpoint, holds no dictionary, or holds code (it is not run), or it would unpack
-            to far more than its size.
+        ValueError: it is no file, truncated or not a checkpoint, holds no dictionary, or holds code (it is not run), or would
+            unpack to far more than its size.
     """
     if not str(path):
         raise FileNotFoundError("no such checkpoint: its name is empty")
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no such checkpoint: {path}")
+    require_regular_file(path)
     try:
         check_torch_file(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -93,7 +94,7 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: they are no such dictionary, or a tensor is not a plain one (it is sparse, quantized, of complex numbers,
-            without numbers), or has NaN or infinity in it. The message names the file and the parameter.
+            without numbers), or has NaN or infinity in it, or a variance below 0. The message names the file and the parameter.
     """
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds no dictionary of weights, but a {type(weights).__name__}")
@@ -109,6 +110,8 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
             )
         if flaw := _flaw(value):
             raise ValueError(f"{path}: the tensor {name} {flaw}; it must be a plain one of finite real numbers")
+        if name.endswith("running_var") and bool((value.float() < 0).any()):  # its root is NaN
+            raise ValueError(f"{path}: the tensor {name} has a number below 0, and it is of variances")
     return weights
 
 
@@ -121,7 +124,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint of this very model.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; also if names or shapes differ, and which.
+        FileNotFoundError, ValueError: see `read_checkpoint`; also if names, shapes or types differ, and which.
     """
     weights = read_weights(path)
     check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this config's model")
@@ -178,12 +181,12 @@ def save_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
         try:
             torch.save(dict(checkpoint), temporary)
         except RuntimeError as error:  # PyTorch's writer makes one of a full disk
-            message = " ".join(str(error).split())
-            raise OSError(f"cannot write {path}, a former one stays; is the disk full? {message}") from error
+            former = ", the former one stays" if Path(path).exists() else ""
+            raise OSError(f"cannot write {path}{former}: is the disk full, or are files limited in size?") from error
 
 
 def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], message: str) -> None:
-    """Raise a ValueError that says which names or shapes differ."""
+    """Raise a ValueError that says which names, shapes or kinds of numbers differ. Numbers may be of another precision."""
     differences = {
         "missing": [name for name in expected if name not in given],
         "unknown": [name for name in given if name not in expected],
@@ -191,6 +194,11 @@ def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], mes
             f"{name} {tuple(given[name].shape)} instead of {tuple(value.shape)}"
             for name, value in expected.items()
             if name in given and given[name].shape != value.shape
+        ],
+        "of another type": [
+            f"{name} {given[name].dtype} instead of {value.dtype}"
+            for name, value in expected.items()
+            if name in given and _kind(given[name]) != _kind(value)
         ],
     }
     found = [
@@ -200,3 +208,10 @@ def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], mes
     ]
     if found:
         raise ValueError(f"{message}; {'; '.join(found)}")
+
+
+def _kind(value: Tensor) -> str:
+    """Of a tensor's numbers, whatever their precision."""
+    if value.dtype == torch.bool:
+        return "truth values"
+    return "real numbers" if value.is_floating_point() else "whole numbers"
