@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.typed_config import one_line
+from i2v.utils.messages import shortened
 from i2v.utils.yaml_files import check_yaml
 
 # Where the classes are that such a config may build: parts of the network, which touch no files.
@@ -59,7 +60,7 @@ def check_untrusted(path: Path) -> None:
 
 
 def _refuse(path: Path, where: str, reason: str) -> NoReturn:
-    raise ValueError(f"the config {str(path)!r} comes with weights, and is not trusted: {where} {reason}")
+    raise ValueError(shortened(f"the config {str(path)!r} comes with weights, and is not trusted: {where} {reason}"))
 
 
 def _check(path: Path, value: Any, where: str) -> None:

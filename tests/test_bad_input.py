@@ -459,6 +459,14 @@ def test_checkpoint_of_another_model_says_which_names_differ(tiny_predictor, tmp
     assert "1 of another shape: maskmem_tpos_enc (4, 1, 1, 8) instead of (7, 1, 1, 8)" in message
 
 
+@pytest.mark.parametrize("value", [torch.zeros(1), torch.tensor(NAN), 3], ids=str)
+def test_very_long_names_of_parameters_are_shortened(value, tmp_path):
+    torch.save({"n" * 5_000_000: value, "b": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt.*nnnn \.\.\. ") as error:
+        build_tiny(tmp_path / "a.pt")
+    assert len(str(error.value)) < 3000
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from i2v.utils.files import atomic_write, require_regular_file
+from i2v.utils.messages import shortened
 from i2v.utils.torch_files import BombError, check_torch_file
 
 # Parts of a segment-anything style checkpoint (TinySAM, MobileSAM) and where they go.
@@ -102,16 +103,17 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds no weights: the dictionary is empty")
     for name, value in weights.items():
         if not isinstance(name, str):
-            raise ValueError(f"{path} holds no dictionary of weights: the name {name!r} in it is not text")
+            raise ValueError(f"{path} holds no dictionary of weights: the name {shortened(repr(name))} in it is not text")
+        shown = shortened(name)
         if not isinstance(value, Tensor):
             raise ValueError(
-                f"{path} holds no dictionary of weights, neither plain nor under the key 'model': {name!r} is a "
+                f"{path} holds no dictionary of weights, neither plain nor under the key 'model': {shown!r} is a "
                 f"{type(value).__name__}, not a tensor"
             )
         if flaw := _flaw(value):
-            raise ValueError(f"{path}: the tensor {name} {flaw}; it must be a plain one of finite real numbers")
+            raise ValueError(f"{path}: the tensor {shown} {flaw}; it must be a plain one of finite real numbers")
         if name.endswith("running_var") and bool((value.float() < 0).any()):  # its root is NaN
-            raise ValueError(f"{path}: the tensor {name} has a number below 0, and it is of variances")
+            raise ValueError(f"{path}: the tensor {shown} has a number below 0, and it is of variances")
     return weights
 
 
@@ -207,7 +209,7 @@ def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], mes
         if names
     ]
     if found:
-        raise ValueError(f"{message}; {'; '.join(found)}")
+        raise ValueError(shortened(f"{message}; {'; '.join(found)}"))
 
 
 def _kind(value: Tensor) -> str:
