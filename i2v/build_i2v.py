@@ -124,7 +124,8 @@ def load_config(
     Args:
         config_file: a packaged name ("i2v-infer", with or without ".yaml"), or the path of a YAML file. A path that does not
             exist, but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml), means that one, from any working
-            directory. Groups (model=...) are found beside the file, in `search_folders` and in the package.
+            directory. Groups (model=...) are found beside the file (and beside what it is a link
+            to), in `search_folders` and in the package.
         overrides: of Hydra, such as "model.memory_selector.mode=greedy".
         search_folders: where groups are found, too.
         trusted: False for a file that somebody else wrote, such as one that came along with weights: it may build classes of
@@ -140,16 +141,17 @@ def load_config(
         raise TypeError(f"config_file must be the name of a config or the path of a YAML file, not {config_file!r}")
     path = Path(config_file)
     if path.suffix == ".yaml" and path.is_file():
-        folder, name = path.resolve().parent, path.stem
+        # What is read is what a link leads to, whose name may be another one.
+        folder, name, beside = path.absolute().parent, path.stem, [path.resolve().parent]
     elif path.name.removesuffix(".yaml") in known_configs() and (
         len(path.parts) == 1 or path.parts[-3:-1] == CONFIG_DIR.parts[-2:]
     ):
-        folder, name = CONFIG_DIR, path.stem
+        folder, name, beside = CONFIG_DIR, path.stem, []
     else:
         raise ValueError(f"unknown config {str(config_file)!r}: neither a YAML file nor one of {', '.join(known_configs())}")
     if not trusted:
         check_untrusted(folder / path.name)
-    others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*search_folders, CONFIG_DIR)]
+    others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*beside, *search_folders, CONFIG_DIR)]
     searchpath = ", ".join(f"'{_CheckedFiles.scheme()}://{other}'" for other in others)
     overrides = [f"hydra.searchpath=[{searchpath}]", *map(_with_present_key, overrides)]
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.

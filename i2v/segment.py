@@ -180,12 +180,12 @@ def add_prompts(predictor: I2VVideoPredictor, state: VideoState, prompts: Prompt
 
 
 @contextmanager
-def _remedy(session: Path) -> Iterator[None]:
-    """Add to an error in what a run left what can be done."""
+def _remedy(damaged: Path) -> Iterator[None]:
+    """Add to an error in what a run left what can be done: remove the session, or what else cannot be gone on with."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{error}. Remove {session}, and --resume begins anew") from error
+        raise ValueError(f"{error}. Remove {damaged}, and --resume begins anew") from error
 
 
 class ResultWriter:
@@ -235,8 +235,9 @@ class ResultWriter:
         self.forget_progress()
 
     def _resume(self, settings: dict[str, Any]) -> None:
-        old, new = read_json(self._settings), json.loads(json.dumps(settings))
-        require_form(old, {"files": {str: [int]}}, str(self._settings))
+        with _remedy(self.folder):  # without the settings, its results are none to go on with
+            old, new = read_json(self._settings), json.loads(json.dumps(settings))
+            require_form(old, {"files": {str: [int]}}, str(self._settings))
         old_files, new_files = old.pop("files"), new.pop("files")
         if other := differences(old, new) or _changed_files(old_files, new_files):
             raise ValueError(
@@ -327,7 +328,8 @@ class ResultWriter:
         rate = self._frames.frames_per_second
         with VideoWriter(self._overlay, rate, self._frames.width, self._frames.height) as video:
             for frame in sorted(self._rles):
-                labels = read_labels(self._mask_path(frame)).astype(np.uint8)
+                with _remedy(self.session):  # the mask may be of a former run
+                    labels = read_labels(self._mask_path(frame)).astype(np.uint8)
                 drawn = [
                     DrawnPrompt(obj_id, prompt.points, prompt.box)
                     for (prompted, obj_id), prompt in self._prompts.items()
@@ -532,7 +534,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(args)
     except (OSError, ValueError, IndexError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
-        log.error("error: %s", message)
+        log.error("error: %s", one_line(str(message)))
         return 1
     except KeyboardInterrupt as interruption:
         log.info("interrupted")

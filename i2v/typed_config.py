@@ -21,6 +21,8 @@ from hydra.utils import instantiate
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from i2v.utils.messages import shortened
+
 _REQUIRED = object()
 _NUMBERS = {int: IntegerNode, float: FloatNode, bool: BooleanNode}
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
@@ -35,9 +37,9 @@ class ConfigError(ValueError):
 
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks, and without Hydra's list of folders and OmegaConf's name of its own class; the
-    error's type where it has no message."""
+    error's type where it has no message. A very long one is shortened."""
     message = re.sub(r"\nConfig search path:(.|\n)*|\n\s*object_type=.*", "", str(error))
-    return " ".join(message.split()) or type(error).__name__
+    return shortened(" ".join(message.split())) or type(error).__name__
 
 
 def section(hint: Any, config: DictConfig, *keys: str, default: Any = _REQUIRED) -> Any:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.typed_config import one_line
+from i2v.utils.messages import shortened
 from i2v.utils.yaml_files import check_yaml
 
 # Where the classes are that such a config may build: parts of the network, which touch no files.
@@ -22,6 +23,7 @@ _NETWORK = "i2v.modeling."
 # large, and of channels, pixels and all else.
 _FEW = re.compile("layers|depth|rounds|window|kernel")
 _MOST_OF_FEW, _MOST = 64, 4096
+_MOST_ITEMS = 64  # of a list: each of them may be a layer
 
 
 def check_untrusted(path: Path) -> None:
@@ -29,7 +31,7 @@ def check_untrusted(path: Path) -> None:
 
     It must be complete and plain: classes of `i2v.modeling` alone, no `defaults`, nothing of Hydra's (`hydra`, `@package`,
     `_partial_`, `_args_` ...), no interpolations (`${...}` can read environment variables), no checkpoint in another folder,
-    and no number of the model so large that building it would take all memory, or minutes.
+    and no number of the model so large, and no list so long, that building it would take all memory, or minutes.
 
     Args:
         path: of the YAML file.
@@ -58,13 +60,15 @@ def check_untrusted(path: Path) -> None:
 
 
 def _refuse(path: Path, where: str, reason: str) -> NoReturn:
-    raise ValueError(f"the config {str(path)!r} comes with weights, and is not trusted: {where} {reason}")
+    raise ValueError(shortened(f"the config {str(path)!r} comes with weights, and is not trusted: {where} {reason}"))
 
 
 def _check(path: Path, value: Any, where: str) -> None:
     """Check a value and all that is in it."""
     if isinstance(value, str) and "${" in value:
         _refuse(path, where, "has an interpolation (${...})")
+    if isinstance(value, list) and len(value) > _MOST_ITEMS:
+        _refuse(path, where, f"is a list of {len(value)} items: at most {_MOST_ITEMS} are allowed")
     most = _MOST_OF_FEW if _FEW.search(where) else _MOST
     if where.startswith("model.") and abs(_number(value)) > most:
         _refuse(path, where, f"is {value}: at most {most} is allowed")

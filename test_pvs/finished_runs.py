@@ -121,6 +121,8 @@ def read_run(folder: Path) -> FinishedRun:
     for name in settings.keys() & _OPTIONAL_SETTINGS:
         require_form(settings[name], (_OPTIONAL_SETTINGS[name], type(None)), f"{folder / SETTINGS}: {name!r}")
     require_form(results, _RESULTS, str(folder / RESULTS))
+    if results["dataset_videos"] < 0:
+        raise ValueError(f"{folder / RESULTS}: 'dataset_videos' is {results['dataset_videos']}, expected 0 or more")
     videos, failures = results["videos"], frozenset(results["failures"]) - results["videos"].keys()
     require_form(videos, {str: _VIDEO[protocol]}, f"{folder / RESULTS}: 'videos'")
     for name in videos:  # they are names of folders
@@ -180,9 +182,12 @@ def _after_all_frames(result: dict[str, Any], frames: int, path: Path) -> list[f
     """J&F of a video's objects in an interactive run, with all interacted frames.
 
     Raises:
-        ValueError: an object has none; the message names `path`, the file of the result.
+        ValueError: an object has none, or one that is not from 0 to 100; the message names `path`, the file of the result.
     """
     curves = [{point["frames"]: point["j_and_f"] for point in entry["curve"]} for entry in result["objects"]]
+    for number in (number for curve in curves for number in curve.values()):
+        if number < 0 or number > 100:
+            raise ValueError(f"{path}: an object's J&F ('j_and_f') is {number}, not from 0 to 100")
     if not all(math.isfinite(curve.get(frames, math.nan)) for curve in curves):
         raise ValueError(f"{path}: an object has no J&F with {frames} interacted frames")
     return [curve[frames] for curve in curves]

@@ -433,6 +433,8 @@ BOMBS = {
     "huge": ("a: 1\n" * 300_000, "more than 1048576 bytes"),
     "many values": ("a: [" + "1, " * 20_000 + "]", "more than 10000 values"),
     "long value": ("a: '" + "${b}" * 10_000 + "'", "more than 4000 characters"),
+    "hexadecimal": ("model:\n  image_size: 0x" + "f" * 3900, "line 2: the number 0xffffffff... has more than 1000 digits"),
+    "sexagesimal": ("a: -" + ":".join(["59"] * 1300), "line 1: the number -59:59:59:... has more than 1000 digits"),
     "not UTF-8": (b"\xff\xfe\x00", "is no YAML"),
     "no YAML": ("a: [1, 2", "is no YAML"),
     "tag of Python": ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
@@ -529,6 +531,9 @@ UNTRUSTED_CASES = [
     ),
     ("model.sam_mask_decoder.transformer.depth", 65, "model.sam_mask_decoder.transformer.depth is 65: at most 64 is"),
     ("model.image_size", 32_000_000, "model.image_size is 32000000: at most 4096 is allowed"),
+    ("model.image_encoder.high_res_channels", [8] * 2000, "model.image_encoder.high_res_channels is a list of 2000 items: at"),
+    ("model.image_encoder.levels", list(range(65)), "model.image_encoder.levels is a list of 65 items: at most 64 are allowed"),
+    ("predictor.others", [[0] * 65], "predictor.others.0 is a list of 65 items: at most 64 are allowed"),
     ("model.width", -(2**80), f"model.width is -{2**80}: at most 4096 is allowed"),
     ("model.memory_attention.hidden", 10_000, "model.memory_attention.hidden is 10000: at most 4096 is allowed"),
     ("model.image_encoder.trunk_image.mlp_ratio", 1e9, "model.image_encoder.trunk_image.mlp_ratio is 1000000000.0: at most"),
@@ -546,6 +551,13 @@ UNTRUSTED_CASES = [
     ("checkpoint", "", "checkpoint must be the name of a file"),
     ("checkpoint", 3, "checkpoint must be the name of a file"),
 ]
+
+
+def test_number_of_thousands_of_digits_that_came_along_with_weights(tmp_path: Path) -> None:
+    path = write(tmp_path / "config.yaml", own_config())
+    path.write_text(path.read_text().replace("image_size: 128", f"image_size: 0x{'f' * 3900}"))
+    with pytest.raises(ValueError, match=r"config\.yaml, line \d+: the number 0xffffffff\.\.\. has more than 1000 digits"):
+        build_i2v(path, device="cpu", trusted=False)
 
 
 @pytest.mark.parametrize(("key", "value", "message"), UNTRUSTED_CASES)
@@ -578,6 +590,30 @@ def test_config_that_came_along_builds_the_network(tmp_path: Path) -> None:
     assert config.predictor.precision == "bf16"
     assert OmegaConf.to_container(load_config(path)) == own_config()
     assert build_i2v(path, device="cpu", trusted=False).image_size == 128
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_config_that_is_a_link_is_read_where_it_leads_to(trusted: bool, tmp_path: Path) -> None:
+    """As in the cache of Hugging Face."""
+    for folder in ("blobs", "snapshot"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "blobs/abc123", own_config())
+    write(tmp_path / "blobs/config.yaml", {"model": "another one"})
+    path = tmp_path / "snapshot/config.yaml"
+    path.symlink_to("../blobs/abc123")
+    assert OmegaConf.to_container(load_config(path, trusted=trusted)) == own_config()
+    assert build_i2v(path, device="cpu", trusted=trusted).image_size == 128
+
+
+def test_parts_of_a_config_are_found_beside_its_link_and_beside_the_file(tmp_path: Path) -> None:
+    for folder in ("there/colours", "here/sizes"):
+        (tmp_path / folder).mkdir(parents=True)
+    write(tmp_path / "there/colours/blue.yaml", {"colour": "blue"})
+    write(tmp_path / "here/sizes/small.yaml", {"size": "small"})
+    write(tmp_path / "there/own.yaml", {"defaults": [{"colours": "blue"}, {"sizes": "small"}, "_self_"], "model": {}})
+    (tmp_path / "here/own.yaml").symlink_to("../there/own.yaml")
+    config = load_config(tmp_path / "here/own.yaml")
+    assert (config.colours.colour, config.sizes.size) == ("blue", "small")
 
 
 def test_own_file_may_name_own_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shutil
+import struct
+import time
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -342,6 +346,81 @@ def test_checkpoint_truncated_anywhere_is_named(tmp_path):
             read_checkpoint(path)
 
 
+def nested_twice(levels: int) -> bytes:
+    """The pickle of a dictionary whose key is a tuple of twice a tuple of twice ..."""
+    doubled = b"".join(b"h%c\x86q%c" % (level, level + 1) for level in range(levels))
+    return b"\x80\x02})q\x00" + doubled + b"K\x01s."
+
+
+# Pickles that are small, and what is said of them.
+PICKLE_BOMBS = {
+    "hash": (nested_twice(60), "holds the same values again and again"),
+    "text": (
+        b"\x80\x02}U\x01a]q\x00" + b"]q\x01(h\x00h\x00e" + b"]q\x00(h\x01h\x01e]q\x01(h\x00h\x00e" * 30 + b"s.",
+        "holds the same",
+    ),
+    "deep": (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", "is nested more than 100 deep"),
+    "filled afterwards": (b"\x80\x02}U\x01a]q\x00]q\x01(h\x00h\x00eh\x00h\x01as.", "holds what is changed after it was used"),
+}
+
+
+def rewritten(path: Path, compression: int, pickled: bytes | None = None) -> None:
+    """Write a checkpoint's records anew, compressed or with another pickle among them."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, pickled if pickled and name.endswith("data.pkl") else content)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("bomb", PICKLE_BOMBS)
+def test_checkpoint_that_is_a_bomb_is_refused_at_once(bomb, zipped, tmp_path):
+    path, (content, message) = tmp_path / "bomb.pt", PICKLE_BOMBS[bomb]
+    torch.save({"a": torch.zeros(3)}, path)
+    if zipped:
+        rewritten(path, zipfile.ZIP_STORED, content)
+    else:
+        path.write_bytes(content)
+    started = time.process_time()
+    with pytest.raises(ValueError, match=rf"bomb\.pt was refused: it {message}"):
+        read_checkpoint(path)
+    assert time.process_time() - started < 2
+
+
+def test_compressed_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "bomb.pt"
+    torch.save({"a": torch.zeros(2**20)}, path)
+    rewritten(path, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"bomb\.pt was refused: it is compressed inside"):
+        read_checkpoint(path)
+
+
+def test_checkpoint_whose_records_share_its_bytes_is_refused(tmp_path):
+    path = tmp_path / "bomb.pt"
+    torch.save({name: torch.zeros(2**10) for name in "ab"}, path)
+    with zipfile.ZipFile(path) as archive:
+        directory = archive.start_dir
+    data = bytearray(path.read_bytes())
+    # In the directory, the second record's place becomes the first one's, and both are as large as the file.
+    entries = [data.index(b"bomb/data/%d" % number, directory) - 46 for number in (0, 1)]
+    data[entries[1] + 42 : entries[1] + 46] = data[entries[0] + 42 : entries[0] + 46]
+    for entry in entries:
+        data[entry + 20 : entry + 28] = struct.pack("<II", len(data), len(data))
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"bomb\.pt was refused: it has records that are larger than the file"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_checkpoints_that_repeat_a_little_are_read(zipped, tmp_path):
+    weights, betas = {f"a{i}": torch.full((2,), i) for i in range(200)}, (0.9, 0.999)
+    optimizer = {"state": {i: {"step": torch.tensor(1.0)} for i in range(200)}, "groups": [{"betas": betas}] * 200}
+    content = {"model": weights, "best": weights, "optimizer": optimizer, ("a", 1): 2}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    torch.testing.assert_close(read_checkpoint(tmp_path / "a.pt"), content)
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
@@ -358,8 +437,11 @@ def test_file_that_is_no_checkpoint(checkpoint, message, tmp_path):
 
 
 def test_missing_checkpoint(tmp_path):
-    for path in (tmp_path / "none.pt", tmp_path):
-        with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+    with pytest.raises(FileNotFoundError, match=r"no such checkpoint: .*none\.pt"):
+        build_tiny(tmp_path / "none.pt")
+    os.mkfifo(tmp_path / "pipe.pt")
+    for path, kind in ((tmp_path, "a folder"), (tmp_path / "pipe.pt", "a named pipe")):
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))} is {kind}, not a file"):
             build_tiny(path)
 
 
@@ -375,6 +457,41 @@ def test_checkpoint_of_another_model_says_which_names_differ(tiny_predictor, tmp
     assert "1 missing: no_obj_ptr" in message
     assert "1 unknown: image_encoder.other" in message
     assert "1 of another shape: maskmem_tpos_enc (4, 1, 1, 8) instead of (7, 1, 1, 8)" in message
+
+
+@pytest.mark.parametrize("value", [torch.zeros(1), torch.tensor(NAN), 3], ids=str)
+def test_very_long_names_of_parameters_are_shortened(value, tmp_path):
+    torch.save({"n" * 5_000_000: value, "b": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"a\.pt.*nnnn \.\.\. ") as error:
+        build_tiny(tmp_path / "a.pt")
+    assert len(str(error.value)) < 3000
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("no_obj_ptr", lambda value: value.bool(), "1 of another type: {} torch.bool instead of torch.float32"),
+        ("no_obj_ptr", lambda value: value.long(), "1 of another type: {} torch.int64 instead of torch.float32"),
+        ("num_batches_tracked", lambda value: value - 5.5, "1 of another type: {} torch.float32 instead of torch.int64"),
+        ("running_var", lambda value: -value - 1, "the tensor {} has a number below 0"),
+    ],
+)
+def test_checkpoint_with_numbers_of_another_kind_names_them(name, change, message, tiny_predictor, tmp_path):
+    weights = tiny_predictor.model.state_dict()
+    name = next(other for other in weights if other.endswith(name))
+    save_checkpoint(tmp_path / "a.pt", weights | {name: change(weights[name])})
+    with pytest.raises(ValueError, match=rf"a\.pt.*{re.escape(message.format(name))}"):
+        build_tiny(tmp_path / "a.pt")
+
+
+def test_weights_whose_results_are_not_finite(make_tiny_predictor, tiny_video):
+    predictor = make_tiny_predictor()
+    for parameter in predictor.model.parameters():
+        parameter.data.fill_(1e30)
+    state = predictor.init_state(tiny_video)
+    with pytest.raises(ValueError, match="results are not finite numbers: its weights are broken"):
+        predictor.add_new_points_or_box(state, 0, 1, points=[[16, 24]], labels=[1])
+    assert state.obj_ids == []
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_prompts_are_parsed():
         ([*POINT, "--config", "nonsense"], ["nonsense", "i2v-infer"]),
         *(
             ([*POINT, "--device", device], ["--device is cuda, cuda:NUMBER, mps or cpu", device])
-            for device in ("nonsense", "cuda:77", "777", "meta", "lazy", "hpu", "9" * 20, "9" * 5000, "")
+            for device in ("nonsense", "cuda:77", "777", "meta", "lazy", "hpu", "9" * 20, "9" * 1900, "")
         ),
     ],
 )
@@ -592,6 +592,41 @@ def test_resume_without_some_results(damage, named, check_damaged, tmp_path):
     (tmp_path / "out" / ".session.pt").unlink()  # as the error says
     assert main(run) == 0
     check_results(tmp_path / "out", list(range(12)))
+
+
+def test_resume_with_a_truncated_mask(stopped_run, png_folder, caplog, tmp_path):
+    output = Path(shutil.copytree(stopped_run, tmp_path / "out"))
+    (output / "masks" / "00002.png").write_bytes(b"")
+    run = [str(png_folder), *RUN, "--output", str(output), "--resume"]
+    check_error(
+        caplog, run, "masks/00002.png is not a readable image", f"Remove {output}/.session.pt, and --resume begins anew"
+    )
+    (output / ".session.pt").unlink()  # as the error says
+    assert main(run) == 0
+    check_results(output, list(range(12)))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("[]", "is a list, expected an object"), ("", "JSONDecodeError"), (None, "is a folder, not a file")]
+)
+def test_resume_with_damaged_settings(content, said, stopped_run, png_folder, caplog, tmp_path):
+    output = Path(shutil.copytree(stopped_run, tmp_path / "out"))
+    (output / ".settings.json").unlink()
+    if content is None:
+        (output / ".settings.json").mkdir()
+    else:
+        (output / ".settings.json").write_text(content)
+    run = [str(png_folder), *RUN, "--output", str(output), "--resume"]
+    check_error(caplog, run, f"{output}/.settings.json", said, f"Remove {output}, and --resume begins anew")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_resume_with_a_session_that_is_no_file(make, check_damaged):
+    def damage(output: Path) -> None:
+        (output / ".session.pt").unlink()
+        make(output / ".session.pt")
+
+    check_damaged(damage, "out/.session.pt is a ", ", not a file")
 
 
 def first_tracked(content: dict) -> dict:

@@ -311,8 +311,9 @@ class IteratorFrames(Frames):
             self._store(next(self._iterator))
         except StopIteration:
             self.num_frames = self._read
-        except Exception as error:
-            self._error = error
+        except BaseException as error:  # also KeyboardInterrupt: a generator is at its end after it
+            # What is no Exception is not raised twice: it would stop a program that went on.
+            self._error = error if isinstance(error, Exception) else ValueError(f"{self.name} was interrupted: open it anew")
             raise
 
     def _store(self, frame: Any) -> None:

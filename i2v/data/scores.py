@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ def score_cells(rows: Sequence[tuple[str, str, float, float, float]], decimals: 
         rows: video, object, and J&F, J and F in percent; of the mean, the object is empty or `ALL_FRAMES`.
         decimals: of the scores.
     """
+    rows = [(_marked(video), *rest) for video, *rest in rows]
     width = max(len(video) for video, *_ in rows)
     cells = [[f"{'sequence':<{width}}", f"{'obj':>3}", *(f"{name:>{decimals + 4}}" for name in ("J&F", "J", "F"))]]
     for video, obj, *scores in rows:
@@ -31,7 +31,8 @@ def score_cells(rows: Sequence[tuple[str, str, float, float, float]], decimals: 
 
 
 def format_scores(rows: Sequence[tuple[str, str, float, float, float]], decimals: int) -> str:
-    """The cells of `score_cells` as CSV; names with commas, quotes or line breaks in them are quoted."""
+    """The cells of `score_cells` as CSV; names with commas, quotes or line breaks in them are quoted, and
+    those with spaces at their ends twice."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(score_cells(rows, decimals))
     return table.getvalue()
@@ -41,7 +42,8 @@ def read_j_and_f(path: Path) -> dict[str, list[float]]:
     """J&F in percent of the objects of each video.
 
     Raises:
-        ValueError: the table cannot be read, or is of all frames, the first and the last one included.
+        ValueError: the table cannot be read, has a score that is not from 0 to 100, or is of all frames, the first and the last
+            one included.
     """
     scores: defaultdict[str, list[float]] = defaultdict(list)
     with named_errors(path):
@@ -49,20 +51,31 @@ def read_j_and_f(path: Path) -> dict[str, list[float]]:
     with named_errors(path), path.open(newline="", encoding="utf-8") as file:
         lines = csv.reader(file, skipinitialspace=True)
         try:
-            rows = [[cell.strip(" ") for cell in line] for line in lines]
+            rows = [(lines.line_num, [cell.strip(" ") for cell in line]) for line in lines]
         except csv.Error as error:
             raise ValueError(f"line {lines.line_num}: {error}") from error
         if not rows:
             raise ValueError("it is empty")
-        header, *rows = rows
-        if missing := [name for name in ("sequence", "obj", "J&F") if name not in header]:
-            raise ValueError(f"it has no column {', '.join(missing)}")
-        for row in rows:
-            cells = dict(zip(header, row, strict=True))
-            if cells["obj"] == ALL_FRAMES:
-                raise ValueError("the first and the last frame are scored, too: run semi_eval.sh without this option")
-            if not math.isfinite(score := float(cells["J&F"])):
-                raise ValueError(f"the J&F of {cells['sequence']} is {score}")
+        (_, header), *rows = rows
+        if wrong := [name for name in ("sequence", "obj", "J&F") if header.count(name) != 1]:
+            raise ValueError(f"it has no column {', '.join(wrong)}, or several of this name")
+        for number, row in rows:
+            with named_errors(f"line {number}"):
+                cells = dict(zip(header, row, strict=True))
+                if cells["obj"] == ALL_FRAMES:
+                    raise ValueError("the first and the last frame are scored, too: run semi_eval.sh without this option")
+                score, video = float(cells["J&F"]), _unmarked(cells["sequence"])
+                if not 0 <= score <= 100:
+                    raise ValueError(f"the J&F of {video} is {score}, not from 0 to 100")
             if cells["obj"]:  # the mean of all has none
-                scores[cells["sequence"]].append(score)
+                scores[video].append(score)
     return scores
+
+
+def _marked(name: str) -> str:
+    """A name whose ends can be told from the padding: between quotes, if it has spaces there, or such quotes itself."""
+    return f'"{name}"' if name != name.strip(" ") or name.startswith('"') else name
+
+
+def _unmarked(cell: str) -> str:
+    return cell[1:-1] if cell.startswith('"') else cell

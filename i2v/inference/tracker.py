@@ -87,6 +87,9 @@ class Tracker:
 
         A frame that was tracked before is conditioned on the memory, unless corrections do without; any other one is not.
         Points start from the mask that the object has in the frame, if there is one.
+
+        Raises:
+            ValueError: the network's results are not finite.
         """
         former = obj.bank.get(frame)
         reverse = former is not None and former.reverse
@@ -109,7 +112,13 @@ class Tracker:
             prediction = self._decode(
                 self.model.decode, conditioned, memory_prompts, 1, points, labels, previous, high_res_features=high_res
             )
-        return self._outputs(state, prediction, prompted=True, reverse=reverse)[0]
+        output = self._outputs(state, prediction, prompted=True, reverse=reverse)[0]
+        # Here, and not in every frame: a GPU would be waited for.
+        if not all(bool(x.isfinite().all()) for x in (output.mask_logits, output.score, output.pointer)):
+            raise ValueError(
+                "the network's results are not finite numbers: its weights are broken, or too large for its precision"
+            )
+        return output
 
     def track(self, state: VideoState, objects: Sequence[TrackedObject], frame: int, reverse: bool) -> None:
         """Predict objects in a frame from what they remember, and store the results. Objects that remember alike are one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from i2v.utils.files import atomic_write
+from i2v.utils.files import atomic_write, require_regular_file
+from i2v.utils.messages import shortened
+from i2v.utils.torch_files import BombError, check_torch_file
 
 # Parts of a segment-anything style checkpoint (TinySAM, MobileSAM) and where they go.
 _IMAGE_SEGMENTER_PREFIXES = {
@@ -34,7 +37,7 @@ _FLAWS: dict[str, Callable[[Tensor], bool]] = {
 # What torch.load raises at a file that is not what it should be.
 _UNREADABLE = (
     *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError),
-    *(MemoryError, struct.error),
+    *(MemoryError, struct.error, zipfile.BadZipFile),
 )
 
 
@@ -43,20 +46,25 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is truncated or not a checkpoint, holds no dictionary, or holds code (it is not run).
+        ValueError: it is no file, truncated or not a checkpoint, holds no dictionary, or holds code (it is not run), or would
+            unpack to far more than its size.
     """
     if not str(path):
         raise FileNotFoundError("no such checkpoint: its name is empty")
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no such checkpoint: {path}")
+    require_regular_file(path)
     try:
+        check_torch_file(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused: it is not a checkpoint of plain tensors. A file with other Python objects in it can run code "
             "when it is loaded; ask its author for the weights alone"
         ) from error
+    except BombError as error:
+        raise ValueError(f"{path} was refused: it {error}. Ask its author for what torch.save writes of the weights") from error
     except _UNREADABLE as error:
         message = " ".join(str(error).split())
         raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {message}") from error
@@ -87,7 +95,7 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         ValueError: they are no such dictionary, or a tensor is not a plain one (it is sparse, quantized, of complex numbers,
-            without numbers), or has NaN or infinity in it. The message names the file and the parameter.
+            without numbers), or has NaN or infinity in it, or a variance below 0. The message names the file and the parameter.
     """
     if not isinstance(weights, dict):
         raise ValueError(f"{path} holds no dictionary of weights, but a {type(weights).__name__}")
@@ -95,14 +103,17 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} holds no weights: the dictionary is empty")
     for name, value in weights.items():
         if not isinstance(name, str):
-            raise ValueError(f"{path} holds no dictionary of weights: the name {name!r} in it is not text")
+            raise ValueError(f"{path} holds no dictionary of weights: the name {shortened(repr(name))} in it is not text")
+        shown = shortened(name)
         if not isinstance(value, Tensor):
             raise ValueError(
-                f"{path} holds no dictionary of weights, neither plain nor under the key 'model': {name!r} is a "
+                f"{path} holds no dictionary of weights, neither plain nor under the key 'model': {shown!r} is a "
                 f"{type(value).__name__}, not a tensor"
             )
         if flaw := _flaw(value):
-            raise ValueError(f"{path}: the tensor {name} {flaw}; it must be a plain one of finite real numbers")
+            raise ValueError(f"{path}: the tensor {shown} {flaw}; it must be a plain one of finite real numbers")
+        if name.endswith("running_var") and bool((value.float() < 0).any()):  # its root is NaN
+            raise ValueError(f"{path}: the tensor {shown} has a number below 0, and it is of variances")
     return weights
 
 
@@ -115,7 +126,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a checkpoint of this very model.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; also if names or shapes differ, and which.
+        FileNotFoundError, ValueError: see `read_checkpoint`; also if names, shapes or types differ, and which.
     """
     weights = read_weights(path)
     check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this config's model")
@@ -172,12 +183,12 @@ def save_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
         try:
             torch.save(dict(checkpoint), temporary)
         except RuntimeError as error:  # PyTorch's writer makes one of a full disk
-            message = " ".join(str(error).split())
-            raise OSError(f"cannot write {path}, a former one stays; is the disk full? {message}") from error
+            former = ", the former one stays" if Path(path).exists() else ""
+            raise OSError(f"cannot write {path}{former}: is the disk full, or are files limited in size?") from error
 
 
 def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], message: str) -> None:
-    """Raise a ValueError that says which names or shapes differ."""
+    """Raise a ValueError that says which names, shapes or kinds of numbers differ. Numbers may be of another precision."""
     differences = {
         "missing": [name for name in expected if name not in given],
         "unknown": [name for name in given if name not in expected],
@@ -186,6 +197,11 @@ def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], mes
             for name, value in expected.items()
             if name in given and given[name].shape != value.shape
         ],
+        "of another type": [
+            f"{name} {given[name].dtype} instead of {value.dtype}"
+            for name, value in expected.items()
+            if name in given and _kind(given[name]) != _kind(value)
+        ],
     }
     found = [
         f"{len(names)} {kind}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
@@ -193,4 +209,11 @@ def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], mes
         if names
     ]
     if found:
-        raise ValueError(f"{message}; {'; '.join(found)}")
+        raise ValueError(shortened(f"{message}; {'; '.join(found)}"))
+
+
+def _kind(value: Tensor) -> str:
+    """Of a tensor's numbers, whatever their precision."""
+    if value.dtype == torch.bool:
+        return "truth values"
+    return "real numbers" if value.is_floating_point() else "whole numbers"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from i2v.data.images import kind_of
+from i2v.utils.messages import shortened
 from i2v.utils.processes import WorkerDiedError
 
 log = logging.getLogger(__name__)
@@ -49,10 +50,11 @@ def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable
 
 
 def one_line(error: BaseException | str) -> str:
-    """What an error or a message says, in one line; of an error that the system raised the file and the reason."""
+    """What an error or a message says, in one line that is not too long; of an error that the system raised the file and the
+    reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}".replace("\n", " ")
-    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    text = shortened("; ".join(line.strip() for line in str(error).splitlines() if line.strip()))
     return f"out of memory: {text}".rstrip(": ") if isinstance(error, MemoryError) else text or type(error).__name__
 
 

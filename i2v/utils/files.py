@@ -77,10 +77,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """For a block that writes a file: the system's error for a full disk says nothing of what was written."""
+    """For a block that writes a file: the system's errors for a full disk and the like say nothing of what was written."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or str(path) in str(error):
+        full = "the disk is full"
+        reasons = {errno.ENOSPC: full, errno.EDQUOT: full, errno.EFBIG: "it is larger than files may be here (ulimit -f)"}
+        if error.errno not in reasons or str(path) in str(error):
             raise
-        raise OSError(f"cannot write {path}: the disk is full") from error
+        raise OSError(f"cannot write {path}: {reasons[error.errno]}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,8 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 50
 MAX_NODES = 10_000
 MAX_TEXT = 4_000  # characters of one value; OmegaConf takes half a second to parse as many as an interpolation
+MAX_DIGITS = 1_000  # of a whole number; Python does not write down those of some thousands
+_DIGITS = re.compile(r"[-+]?(0[box])?[\da-fA-F_:]+")
 # The one in C, where PyYAML has it, is many times faster.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -57,6 +60,9 @@ def _check_events(path: Path, text: str) -> None:
         elif isinstance(event, yaml.ScalarEvent):
             if len(event.value) > MAX_TEXT:
                 raise ValueError(f"{path} is no config: a value in it has more than {MAX_TEXT} characters")
+            if len(event.value) > MAX_DIGITS and _DIGITS.fullmatch(event.value):
+                place = f"{path}, line {event.start_mark.line + 1}"
+                raise ValueError(f"{place}: the number {event.value[:10]}... has more than {MAX_DIGITS} digits")
             nodes += 1
             if event.anchor is not None:
                 sizes[event.anchor] = (1, 0)

@@ -224,6 +224,20 @@ def test_bad_frame_of_an_iterator_stays_bad(bad, tiny_predictor, tiny_video):
     assert 6 not in state.objects[1].bank
 
 
+@pytest.mark.parametrize("error", [RuntimeError("camera gone"), KeyboardInterrupt(), SystemExit("bye")])
+def test_an_iterator_that_fails_does_not_end_there(error, tiny_video):
+    def camera():
+        yield tiny_video[0]
+        raise error
+
+    frames = IteratorFrames(camera())
+    with pytest.raises(type(error)):
+        frames.count()
+    with pytest.raises((RuntimeError, ValueError), match=r"camera gone|iterator .* was interrupted: open it anew"):
+        frames.count()
+    assert frames.has(0)
+
+
 def test_an_image_that_takes_the_place_of_another_one_of_the_same_time(tmp_path):
     for name, value in (("0.bmp", 10), ("1.bmp", 20), ("other.bmp", 30)):
         grey(value).save(tmp_path / name)

@@ -19,7 +19,30 @@ def test_plain_names_are_not_quoted() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bear", "a,b", 'a "b"', '"', "a\nb", "\n", "a;b|c", "Global score", "'", "ä,\N{SNOWMAN}", "x" * 300]
+    "name",
+    [
+        "bear",
+        "a,b",
+        'a "b"',
+        '"',
+        "a\nb",
+        "\n",
+        "a;b|c",
+        "Global score",
+        "'",
+        "ä,\N{SNOWMAN}",
+        "x" * 300,
+        "b ",
+        " b",
+        " ",
+        "  a  ",
+        '"a"',
+        '" a "',
+        '"a',
+        'a"',
+        ' "',
+        "\tb\t",
+    ],
 )
 def test_names_survive(name: str, tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
@@ -34,7 +57,10 @@ def test_names_survive(name: str, tmp_path: Path) -> None:
         ("nonsense\n1\n", "it has no column sequence, obj, J&F"),
         ("sequence,obj,J&F\na,001\n", "ValueError"),
         ("sequence,obj,J&F\na,001,x\n", "could not convert string to float: 'x'"),
-        ("sequence,obj,J&F\na,001,nan\n", "the J&F of a is nan"),
+        ("sequence,obj,J&F\na,001,nan\n", "line 2.*the J&F of a is nan, not from 0 to 100"),
+        ("sequence,obj,J&F\na,001,1\na,002,-50\n", "line 3.*the J&F of a is -50.0, not from 0 to 100"),
+        ("sequence,obj,J&F\na,001,1e308\n", "line 2.*the J&F of a is 1e.308, not from 0 to 100"),
+        ("sequence,sequence,obj,J&F\na,b,001,1\n", "it has no column sequence, or several of this name"),
         (f"sequence,obj,J&F\nGlobal score,{ALL_FRAMES},1\n", "the first and the last frame are scored, too"),
         ("sequence,obj,J&F\n" + "a" * 200_000, "field larger than field limit"),
         ("\x00", "it has no column"),

@@ -229,6 +229,21 @@ def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCap
     assert f"{tmp_path / 'none'} is not a finished run" in refused(tmp_path, caplog, [tmp_path / "none"])
 
 
+@pytest.mark.parametrize("score", [-50, 100.5, 1e308])
+def test_scores_that_are_none(score: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run", "online", {"one": [[40, score, 50]]})
+    assert f"{run}/results.json: an object's J&F ('j_and_f') is {score}, not from" in refused(tmp_path, caplog, [run])
+    run = write_run(tmp_path / "other", "semi_supervised", {"one": [score]})
+    message = refused(tmp_path, caplog, [run])
+    assert f"{run}/masks/results.csv is unreadable or not as it should be: ValueError: line 3" in message
+    assert "the J&F of one is" in message
+
+
+def test_a_number_of_videos_that_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run", "semi_supervised", {"one": [40]}, left_out=-4)
+    assert f"{run}/results.json: 'dataset_videos' is -3, expected 0 or more" in refused(tmp_path, caplog, [run])
+
+
 def test_the_same_run_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = (write_run(tmp_path / name, "online", {"one": [[40]]}) for name in "ab")
     assert f"{first} and {second} have the same settings" in refused(tmp_path, caplog, [first, second])

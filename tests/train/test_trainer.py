@@ -290,7 +290,7 @@ def test_full_disk(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before_step(trainer, 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1])))
     try:
-        with pytest.raises(OSError, match=r"cannot write .*last\.pt, a former one stays; is the disk full"):
+        with pytest.raises(OSError, match=r"cannot write .*last\.pt, the former one stays: is the disk full"):
             trainer.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -23,6 +23,7 @@ from i2v.utils.processes import WorkerDiedError
         (MemoryError(), 1, "error: out of memory"),
         (WorkerDiedError("a worker died"), 1, "error: a worker died"),
         (ValueError(), 1, "error: ValueError"),
+        pytest.param(ValueError("a.txt: " + "b" * 5_000_000), 1, f"error: a.txt: {'b' * 993} ... {'b' * 1000}", id="long"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
