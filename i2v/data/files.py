@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ _CLOCKS = (24, 60)
 # Dates that begin with the day or the month, and numbers below zero: natural order has them wrong.
 _DAY_FIRST = re.compile(r"(?<![0-9])[0-9]{1,2}[-._ ][0-9]{1,2}[-._ ](?:19|20)[0-9]{2}(?![0-9])")
 _MINUS = re.compile(r"(?:^|[ _.,=])-[0-9]")
+# The same dates without separators, perhaps with a time right behind them: year-month-day has no month 19 or 20.
+_COMPACT_DATE = re.compile(r"(?<![0-9])([0-9]{2})([0-9]{2})((?:19|20)[0-9]{2})(?:[0-9]{4}|[0-9]{6})?(?![0-9])")
+# Dates with years of two digits, where nothing but text comes before them.
+_SHORT_DATES = (
+    re.compile(r"^[^0-9]*([0-9]{1,2})[-._ ]([0-9]{1,2})[-._ ]([0-9]{2})(?![0-9])"),
+    re.compile(r"^[^0-9]*([0-9]{2})([0-9]{2})([0-9]{2})(?:[0-9]{6})?(?![0-9])"),
+)
 # What json, Pillow, NumPy and look-ups in their results raise at a file that is not what it should be.
 _MALFORMED = (
     OSError,
@@ -271,7 +279,7 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
     texts = {tuple(part.casefold() for part in _parts(name)[::2]) for name in names}
     dates = {date for name in names for date in _DAY_FIRST.findall(name)}
     negative = len({tuple(text.removesuffix("-") for text in parts) for parts in texts}) < len(texts)  # t-1, t0
-    if negative or len(dates) > 1 or any(map(_MINUS.search, names)):
+    if negative or len(dates) > 1 or any(map(_MINUS.search, names)) or _contradict_dates(names):
         raise _unclear_order(ordered, range(len(ordered)))
     columns = _separate_columns(names)
     if contradicting := [column for column, clock in columns if not clock and _counts(column) and not _rises(column)]:
@@ -379,6 +387,40 @@ def _around(name: str, number: int) -> tuple[str, str, str]:
 def _touch_alike(texts: Sequence[str], end: int) -> bool:
     characters = {text[end] if text else "" for text in texts}
     return len(set(texts)) == 1 or (len(characters) == 1 and not characters.pop().isalpha())
+
+
+def _contradict_dates(names: Sequence[str]) -> bool:
+    """Whether names, which are in natural order, may hold compact or short dates of another order, the day or the month first.
+
+    Where the year has two digits, a reading must keep within two years, and year-month-day has precedence.
+    """
+    if any(_dates_fall(names, _COMPACT_DATE, form) for form in ("%d.%m.%Y", "%m.%d.%Y")):
+        return True
+    return any(
+        _dates_fall(names, pattern, "%d.%m.%y", 1) and _dates(names, pattern, "%y.%m.%d", 1) is None for pattern in _SHORT_DATES
+    )
+
+
+def _dates_fall(names: Sequence[str], pattern: re.Pattern[str], form: str, max_years: int | None = None) -> bool:
+    """Whether the dates in all names, see `_dates`, are in another order than the names."""
+    dates = _dates(names, pattern, form, max_years) or []
+    keys = [
+        (natural_key(name[: found.start(1)]), date, natural_key(name[found.end(3) :]))
+        for name, date in zip(names, dates, strict=False)
+        if (found := pattern.search(name))
+    ]
+    return keys != sorted(keys)
+
+
+def _dates(names: Sequence[str], pattern: re.Pattern[str], form: str, max_years: int | None = None) -> list[date] | None:
+    """The dates in all names; None where one has none, or where they are more than `max_years` years apart."""
+    try:
+        # A name without date has no groups.
+        dates = [datetime.strptime(".".join(pattern.search(name).groups()), form).date() for name in names]  # type: ignore[union-attr]
+    except (AttributeError, ValueError):
+        return None
+    years = [date.year for date in dates]
+    return dates if max_years is None or max(years) - min(years) <= max_years else None
 
 
 def _longest(frames: Sequence[str]) -> str | None:
