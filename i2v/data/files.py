@@ -11,6 +11,7 @@ import os
 import re
 import struct
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 _FOREIGN = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "$recycle.bin"}
 # Of two or three names, a number that goes up by more than this need not count frames.
 _MAX_STEP = 10
+_DECIMAL = re.compile(r"(?<![0-9.,])([0-9]+)[.,]([0-9]+)(?![.,]?[0-9])")
 # Where clocks begin anew.
 _CLOCKS = (24, 60)
 # Dates that begin with the day or the month, and numbers below zero: natural order has them wrong.
@@ -293,6 +295,8 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
             raise _unclear_order(ordered, (others or _columns(names))[-1])
     elif (decimals := [_as_decimals(name) for name in names]) != sorted(decimals):
         raise _unclear_order(ordered, decimals)
+    if (times := _time_stamps(names)) and not _rises(times) and not any(_rises(column) for column, _ in columns):
+        raise _unclear_order(ordered, times)
     return ordered
 
 
@@ -317,6 +321,26 @@ def gaps(names: Sequence[str]) -> list[str]:
     if not steps or steps.count(min(steps)) < len(steps) / 2:
         return []
     return [name for name, step in zip(names, steps, strict=False) if step > min(steps)]
+
+
+def restarts(names: Sequence[str]) -> list[str]:
+    """What comes before the number that counts the frames, where it takes the same values again behind each of several such
+    beginnings, as if the videos of several cameras were in one folder; otherwise nothing.
+
+    Args:
+        names: without suffix, in the order of the video.
+    """
+    if len({_parts(name)[::2] for name in names}) > 1:
+        return []
+    columns = _separate_columns(names)
+    place = max((place for place, (column, _) in enumerate(columns) if len(set(column)) > 1), default=None)
+    if place is None or columns[place][1]:  # a clock
+        return []
+    numbers = defaultdict(set)
+    for name, number in zip(names, columns[place][0], strict=True):
+        numbers["".join(_parts(name)[: 2 * place + 1])].add(number)
+    again = set.intersection(*numbers.values())
+    return list(numbers) if len(numbers) > 1 and len(again) > 1 else []
 
 
 def match_frames(names: Sequence[str], frames: Sequence[str]) -> dict[str, int]:
@@ -440,13 +464,24 @@ def _as_decimals(name: str) -> list[tuple[int, str]]:
     ]
 
 
+def _time_stamps(names: Sequence[str]) -> list[tuple[int, str]]:
+    """The number with a point or a comma in all names, if it is another one in each and no time of day (12.30); otherwise
+    nothing."""
+    found = [_DECIMAL.findall(name) for name in names]
+    if {len(numbers) for numbers in found} != {1}:
+        return []
+    stamps = [(int(whole), decimals) for ((whole, decimals),) in found]
+    are_times = all(whole < _CLOCKS[0] and len(decimals) == 2 and int(decimals) < _CLOCKS[1] for whole, decimals in stamps)
+    return stamps if len(set(stamps)) == len(stamps) and not are_times else []
+
+
 def _evenness(column: Sequence[int]) -> float:
     """The share of the most frequent step."""
     steps = [after - before for before, after in pairwise(column)]
     return max(map(steps.count, set(steps)), default=1) / max(len(steps), 1)
 
 
-def _rises(column: Sequence[int]) -> bool:
+def _rises(column: Sequence[Any]) -> bool:
     return all(before < after for before, after in pairwise(column))
 
 

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import gaps, in_frame_order, listed, scan, warn_once
+from i2v.data.files import gaps, in_frame_order, listed, restarts, scan, warn_once
 from i2v.data.images import (
     IMAGE_SUFFIXES,
     ValueRange,
@@ -518,6 +518,11 @@ def frame_paths(folder: Path) -> list[Path]:
     if after := gaps([path.stem for path in paths]):
         plural = "s" if len(after) > 1 else ""
         warn_once(f"{folder}: the numbers have {len(after)} gap{plural}, after {listed(after)}; the video goes on there")
+    if starts := restarts([path.stem for path in paths]):
+        warn_once(
+            f"{folder}: the numbers begin again, the same after {' and after '.join(starts[:2])}: these may be several videos "
+            "in one folder, which are read as one"
+        )
     return paths
 
 

@@ -34,6 +34,8 @@ _HIDING = ("vp8", "vp9", "av1", "libvpx", "libdav1d", "libaom")
 _LAST_FRAMES = 4
 # Backward reading decodes this many frames at once, as far as they fit into memory.
 _CHUNK = 16
+# So many bytes of a GIF may be zeros that follow its end.
+_GIF_END = 2**16
 # A file whose pictures and sound both end before this share of the duration in its header is worth a warning.
 _WHOLE = 0.95
 
@@ -297,6 +299,8 @@ def _frames_of(
     # Time stamps of what should be shown: some decoders leave out what is damaged without a word.
     waiting: set[int] = set()
     has_hidden_frames = stream.codec_context.name.startswith(_HIDING)
+    # AVI numbers packets only, which are not in the order of the frames then.
+    has_no_times = stream.container.format.name == "avi" and stream.codec_context.has_b_frames
     while True:
         try:
             packet = next(packets, None)
@@ -305,7 +309,7 @@ def _frames_of(
             read += 1
             if packet.is_corrupt:
                 damaged = read
-            if packet.pts is not None and packet.size and not packet.is_discard and not has_hidden_frames:
+            if packet.pts is not None and packet.size and not packet.is_discard and not (has_hidden_frames or has_no_times):
                 waiting.add(packet.pts)
             for frame in packet.decode():
                 if frame.pts is not None and waiting:
@@ -327,9 +331,18 @@ def _frames_of(
     whole = decoded if spoilt is None or spoilt < decoded - _LAST_FRAMES else spoilt
     # The decoder's threads report what they found some packets later.
     ends_damaged = damaged is not None and read - damaged <= stream.codec_context.thread_count + 1
-    if path is not None and (ends_damaged or whole < decoded):
+    is_cut_gif = path is not None and stream.container.format.name == "gif" and not _ends_as_gif(Path(path))
+    if path is not None and (ends_damaged or whole < decoded or is_cut_gif):
         cut = f", or cut it to what is there (ffmpeg -i {Path(path).name} -frames:v {whole} fixed.mp4)" if whole else ""
-        raise ValueError(f"{path} is truncated: it ends in a decoding error, after {whole} frames. Repair it{cut}")
+        how = "its end is missing" if is_cut_gif else "it ends in a decoding error"
+        raise ValueError(f"{path} is truncated: {how}, after {whole} frames. Repair it{cut}")
+
+
+def _ends_as_gif(path: Path) -> bool:
+    """Whether a GIF file has its last byte, which only zeros may follow. The decoder does not say where it is missing."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _GIF_END, 0))
+        return file.read().rstrip(b"\0").endswith(b";")
 
 
 def _scan(path: Path) -> tuple[list[int | None], float]:

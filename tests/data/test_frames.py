@@ -81,6 +81,11 @@ def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
         (["9f3a_0000.jpg", "c10b_0001.jpg", "7d2e_0002.jpg"], "7d2e_0002.jpg, 9f3a_0000.jpg", "9f3a_0000.jpg, c10b_0001.jpg"),
         (["9f3a_0000.jpg", "7d2e_0002.jpg", "4a91_0003.jpg"], "4a91_0003.jpg, 7d2e_0002.jpg", "9f3a_0000.jpg, 7d2e_0002.jpg"),
         (["4th_0001.png", "3rd_0002.png", "2nd_0003.png"], "2nd_0003.png, 3rd_0002.png", "4th_0001.png, 3rd_0002.png"),
+        (
+            ["0_1700000000.1.png", "1_1700000000.2.png", "0_1700000001.1.png", "1_1700000001.2.png"],
+            "0_1700000000.1.png, 0_1700000001.1.png",
+            "0_1700000000.1.png, 1_1700000000.2.png",
+        ),
         (["0,25.png", "0,5.png"], "0,5.png, 0,25.png", "0,25.png, 0,5.png"),
     ],
 )
@@ -124,6 +129,30 @@ def test_orders_that_are_not_clear(tmp_path, names, message):
         grey(0).save(tmp_path / name)
     with pytest.raises(ValueError, match=message):
         ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "starts"),
+    [
+        (["cam1_0001", "cam1_0002", "cam2_0001", "cam2_0002"], "cam1_ and after cam2_"),
+        (["image_02_0000", "image_02_0001", "image_03_0000", "image_03_0001"], "image_02_ and after image_03_"),
+        (["1_1700000000", "1_1700000001", "2_1700000000", "2_1700000001"], "1_ and after 2_"),
+        (["1_07_left", "1_08_left", "2_07_left", "2_08_left", "3_07_left", "3_08_left"], "1_ and after 2_"),
+        (["12-30-00", "12-30-20", "12-30-40", "12-31-00", "12-31-20", "12-31-40"], None),
+        (["2024-01-15_23.40", "2024-01-15_23.50", "2024-01-16_00.00", "2024-01-16_00.10"], None),
+        ([f"{i // 30}.{i % 30 * 33333:06d}" for i in range(90)], None),
+        (["take1_1", "take1_2", "take2_3", "take2_4"], None),
+        (["f_0001_0.93", "f_0002_0.87", "f_0003_0.91"], None),
+    ],
+)
+def test_numbers_that_begin_again_may_be_several_videos(tmp_path, names, starts, caplog):
+    for name in names:
+        grey(0).save(tmp_path / f"{name}.png")
+    assert [path.stem for path in ImageFolder(tmp_path).paths] == names
+    found = [record.getMessage() for record in caplog.records if "begin again" in record.getMessage()]
+    assert bool(found) == (starts is not None)
+    if found:
+        assert found[0].startswith(f"{tmp_path}: the numbers begin again, the same after {starts}: these may be several videos")
 
 
 def test_gaps_are_those_of_the_counter_not_of_a_clock():

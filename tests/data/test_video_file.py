@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from i2v.data import frames as frames_module
 from i2v.data import video_file
@@ -154,6 +155,35 @@ def test_truncated_video(share, tmp_path):
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=r"cut\.mp4 is truncated"):
         VideoFile(path)
+
+
+def test_truncated_gif(tmp_path, caplog):
+    whole, cut = tmp_path / "whole.gif", tmp_path / "cut.gif"
+    images = [Image.fromarray(picture(i)) for i in range(4)]
+    images[0].save(whole, save_all=True, append_images=images[1:])
+    data = whole.read_bytes()
+    for end in (b"", bytes(100)):
+        whole.write_bytes(data + end)
+        assert VideoFile(whole).num_frames == 4
+    assert not caplog.records
+    for share in (len(data) - 1, len(data) * 7 // 8, len(data) // 2):
+        cut.write_bytes(data[:share])
+        with pytest.raises(ValueError, match=r"cut\.gif is truncated: .*, after \d frames"):
+            VideoFile(cut)
+
+
+def test_avi_with_bidirectional_frames_is_whole(tmp_path, caplog):
+    def moving(number: int) -> np.ndarray:
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[10:20, 2 * number : 2 * number + 4] = 255
+        return image
+
+    path = write(tmp_path / "a.avi", show=moving)
+    frames = VideoFile(path)
+    assert not caplog.records
+    places = [int(np.flatnonzero(frames[i][15, :, 0] > 128)[0]) for i in range(frames.count())]
+    assert places == pytest.approx(range(0, 2 * NUM_FRAMES, 2), abs=1)
+    np.testing.assert_array_equal(read_frames(path, [3, NUM_FRAMES - 1]), [frames[3], frames[NUM_FRAMES - 1]])
 
 
 def noise(number: int) -> np.ndarray:
