@@ -338,6 +338,13 @@ def test_live_frames_are_copies(tiny_video):
 IMAGE = np.zeros((8, 16, 3), np.uint8)
 
 
+def objects(*frames: object) -> np.ndarray:
+    """An array of objects, which need not be of one shape."""
+    array = np.empty(len(frames), object)
+    array[:] = frames
+    return array
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -349,6 +356,10 @@ IMAGE = np.zeros((8, 16, 3), np.uint8)
         (np.zeros((2, 3, 8, 16), np.uint8), r"frame 0 .*uint8 array \(3, 8, 16\)"),
         ([IMAGE, "1.png"], "frame 1 .*str"),
         ([IMAGE, IMAGE, IMAGE[:4]], "frame 2 .*16x4 .* 16x8"),
+        (objects(IMAGE, IMAGE, IMAGE[:4]), "frame 2 .*16x4 .* 16x8"),
+        (objects(IMAGE, "1.png"), "frame 1 .*str"),
+        (np.ma.array(np.zeros((2, 8, 16, 3), np.uint8)), r"frame 0 is a masked array"),
+        ([IMAGE, np.ma.array(IMAGE)], r"frame 1 is a masked array.*filled"),
     ],
 )
 def test_bad_arrays(frames, message):
