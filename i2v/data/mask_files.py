@@ -88,7 +88,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
     """
     void = check_void(void)
     if isinstance(source, Image.Image):
-        return _labels_of(_decoded(source), source.format in _LOSSY, "the mask", void)
+        return _labels_of(decoded(source), source.format in _LOSSY, "the mask", void)
     try:
         with open_image(source) as image:
             image.load()
@@ -97,7 +97,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
         raise FileNotFoundError(f"no such mask: {source}") from error
 
 
-def _decoded(image: Image.Image) -> Image.Image:
+def decoded(image: Image.Image) -> Image.Image:
     """A copy of an image that is given as a mask, upright; see `open_image` for what is refused."""
     if (count := num_pictures(image)) > 1:
         raise ValueError(f"the mask is an image file with {count} pictures: give one of them, as a copy()")
