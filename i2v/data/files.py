@@ -42,6 +42,13 @@ _SHORT_DATES = (
     re.compile(r"^[^0-9]*([0-9]{1,2})[-._ ]([0-9]{1,2})[-._ ]([0-9]{2})(?![0-9])"),
     re.compile(r"^[^0-9]*([0-9]{2})([0-9]{2})([0-9]{2})(?:[0-9]{6})?(?![0-9])"),
 )
+_RENAME = "Rename the files, or give the images themselves, in a list in their order"
+# How files begin that are often given for others.
+_CONTENTS = {
+    "an image": re.compile(rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|II\*\0|MM\0\*|BM....\0{4}|....ftyp(?:hei|mif|avif)", re.DOTALL),
+    "a video": re.compile(rb"....(?:ftyp|moov|mdat|wide)|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL),
+    "a playlist": re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:#EXTM3U|ffconcat|file\s|v=0\s|\[playlist|(?:<\?xml.*)?<MPD)", re.DOTALL),
+}
 # What json, Pillow, NumPy and look-ups in their results raise at a file that is not what it should be.
 _MALFORMED = (
     OSError,
@@ -87,10 +94,10 @@ def warn_once(message: str) -> None:
     log.warning("%s", message)
 
 
-def listed(items: Sequence[Any], shown: int = 5) -> str:
-    """A list for a message, cut off where it is long."""
-    more = f", ... ({len(items)} in all)" if len(items) > shown else ""
-    return ", ".join(map(str, items[:shown])) + more
+def listed(items: Sequence[Any], shown: int = 5, first: int = 0) -> str:
+    """A list for a message, from the item `first` on, cut off where it is long."""
+    more = f", ... ({len(items)} in all)" if len(items) > first + shown else ""
+    return "..., " * (first > 0) + ", ".join(map(str, items[first : first + shown])) + more
 
 
 def is_foreign(name: str) -> bool:
@@ -227,13 +234,25 @@ def read_text(path: Path) -> str:
         raise FileNotFoundError(f"no such file list: {path}")
     require_regular_file(path)
     data = path.read_bytes()
-    if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path} is not a text file in UTF-8, nor in UTF-16 with a byte order mark")
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8 or UTF-16: {error}") from error
+    if "\0" in text:  # UTF-32, too, begins with the mark of UTF-16
+        raise ValueError(f"{path} is not a text file in UTF-8, nor in UTF-16 with a byte order mark: save it as UTF-8")
+    return text
+
+
+def content_of(path: Path) -> str | None:
+    """What a file holds by its first bytes, whatever its suffix: "an image", "a video" or "a playlist"; None if it is not
+    known, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError:
+        return None
+    return next((content for content, pattern in _CONTENTS.items() if pattern.match(head)), None)
 
 
 def read_list(path: Path) -> list[str]:
@@ -263,7 +282,7 @@ def natural_key(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def in_frame_order(paths: Sequence[Path]) -> list[Path]:
-    """The frames of a video in the natural order of their names (`natural_key`, without suffix).
+    """The frames of a video in the natural order of their names (`natural_key`, without suffix). A single one may have any.
 
     Raises:
         ValueError: a name has no number, two names differ in leading zeros or suffix alone, the order of the names is not
@@ -273,8 +292,8 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
     ordered = sorted(paths, key=lambda path: natural_key(path.stem))
     names = [path.stem for path in ordered]
     numberless = [path for path in ordered if len(_parts(path.stem)) == 1]
-    if numberless:
-        raise ValueError(f"{numberless[0]} has no number in its name, so that its place in the video is unknown")
+    if numberless and len(paths) > 1:
+        raise ValueError(f"{numberless[0]} has no number in its name, so that its place in the video is unknown. {_RENAME}")
     for path, other in pairwise(ordered):
         if natural_key(path.stem) == natural_key(other.stem):
             raise ValueError(f"{path} and {other.name} differ in leading zeros or suffix alone: which comes first is not clear")
@@ -507,14 +526,19 @@ def _counts_on(column: Sequence[int], cycle: int) -> bool:
 
 
 def _unclear_order(ordered: Sequence[Path], column: Sequence[Any]) -> ValueError:
-    by_name = listed([path.name for path in ordered])
-    by_number = listed([ordered[i].name for i in sorted(range(len(ordered)), key=lambda i: column[i])])
+    by_name = [path.name for path in ordered]
+    by_number = [ordered[i].name for i in sorted(range(len(ordered)), key=lambda i: column[i])]
     if by_name == by_number:
+        texts = [_parts(path.stem)[::2] for path in ordered]
+        usual = max(texts, key=texts.count)
+        odd = [name for name, text in zip(by_name, texts, strict=True) if text != usual]
+        unlike = f"; named unlike most are {listed(odd)}" if 0 < 2 * len(odd) < len(texts) else ""
         return ValueError(
-            f"no number in the names of the frames in {ordered[0].parent} counts them ({by_name}), so that their order is not "
-            "clear. Rename the files, or give the images themselves, in a list in their order"
+            f"no number in the names of the frames in {ordered[0].parent} counts them ({listed(by_name)}){unlike}, so that "
+            f"their order is not clear. {_RENAME}"
         )
+    first = max(next(i for i, (one, other) in enumerate(zip(by_name, by_number, strict=True)) if one != other) - 1, 0)
     return ValueError(
-        f"the order of the frames in {ordered[0].parent} is not clear: by name it is {by_name}; by the number that counts "
-        f"them {by_number}. Rename the files, or give the images themselves, in a list in their order"
+        f"the order of the frames in {ordered[0].parent} is not clear: by name it is {listed(by_name, first=first)}; by the "
+        f"number that counts them {listed(by_number, first=first)}. {_RENAME}"
     )

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from i2v.data.files import warn_once
+from i2v.data.files import content_of, warn_once
 from i2v.utils.files import require_regular_file
 
 # The kinds of image files that are read, with their suffixes in small letters.
@@ -73,6 +73,8 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no such file: {path}") from error
     except UnidentifiedImageError as error:
+        if content_of(Path(path)) == "a video":
+            raise ValueError(f"{path} is not an image but a video: give it a suffix that says so, such as .mp4") from error
         what = _unread_tiff(Path(path)) or "is not a readable image, it may be corrupt or truncated"
         raise ValueError(f"{path} {what}") from error
     except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:

@@ -197,12 +197,35 @@ def test_pngs_beside_jpegs_are_masks(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "named"),
-    [(["a.jpg"], "a.jpg"), (["1.jpg", "frame_01.jpg"], "frame_01.jpg"), (["1.jpg", "0001.jpg"], "0001.jpg")],
+    [
+        (["a.jpg", "b.jpg"], r"a\.jpg has no number .*Rename the files, or give .* a list"),
+        (["1.jpg", "frame_01.jpg"], "frame_01.jpg"),
+        (["1.jpg", "0001.jpg"], "0001.jpg"),
+    ],
 )
 def test_folder_without_a_clear_order(tmp_path, names, named):
     for name in names:
         grey(0).save(tmp_path / name)
     with pytest.raises(ValueError, match=named):
+        ImageFolder(tmp_path)
+
+
+def test_a_single_frame_needs_no_number(tmp_path):
+    grey(10).save(tmp_path / "x.png")
+    assert values(ImageFolder(tmp_path)) == [10]
+
+
+def test_names_that_are_unlike_the_others_are_shown(tmp_path):
+    for name in (*(f"{i:03d}" for i in range(12)), "005_1"):
+        grey(0).save(tmp_path / f"{name}.jpg")
+    with pytest.raises(ValueError, match=r"named unlike most are 005_1\.jpg, so that"):
+        ImageFolder(tmp_path)
+
+
+def test_orders_are_shown_from_where_they_differ(tmp_path):
+    for name in ("1.10", "1.25", "1.40", "1.55", "1.70", "1.85", "2.5", "2.25"):
+        grey(0).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match=r"name it is \.\.\., 1\.85\.png, 2\.5\.png, .* them \.\.\., 1\.85\.png, 2\.25\.png"):
         ImageFolder(tmp_path)
 
 

@@ -592,9 +592,10 @@ def test_lists_in_all_readers(encoding, tmp_path):
 
 def test_list_that_is_no_text(tmp_path):
     write_video(tmp_path, [LABELS] * 3)
-    (tmp_path / "list.txt").write_bytes(b"\xffvideo")
-    with pytest.raises(ValueError, match=r"list\.txt is not a text file in UTF-8 or UTF-16"):
-        train_masks(tmp_path, file_list=tmp_path / "list.txt")
+    for content in (b"\xffvideo", b"vi\0deo", "video".encode("utf-32"), "\ufeffvideo".encode("utf-32-be")):
+        (tmp_path / "list.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"list\.txt is not a text file in UTF-8"):
+            train_masks(tmp_path, file_list=tmp_path / "list.txt")
 
 
 def test_capital_suffixes_and_json_with_a_byte_order_mark(tmp_path):
