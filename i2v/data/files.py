@@ -14,7 +14,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -290,9 +290,11 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
             day, or on numbers below zero.
     """
     ordered = sorted(paths, key=lambda path: natural_key(path.stem))
+    if len(ordered) == 1:
+        return ordered
     names = [path.stem for path in ordered]
     numberless = [path for path in ordered if len(_parts(path.stem)) == 1]
-    if numberless and len(paths) > 1:
+    if numberless:
         raise ValueError(f"{numberless[0]} has no number in its name, so that its place in the video is unknown. {_RENAME}")
     for path, other in pairwise(ordered):
         if natural_key(path.stem) == natural_key(other.stem):
@@ -435,35 +437,29 @@ def _touch_alike(texts: Sequence[str], end: int) -> bool:
 def _contradict_dates(names: Sequence[str]) -> bool:
     """Whether names, which are in natural order, may hold compact or short dates of another order, the day or the month first.
 
-    Where the year has two digits, a reading must keep within two years, and year-month-day has precedence.
+    Years of two digits must not be further apart than one, and are taken to come first where they may.
     """
-    if any(_dates_fall(names, _COMPACT_DATE, form) for form in ("%d.%m.%Y", "%m.%d.%Y")):
-        return True
-    return any(
-        _dates_fall(names, pattern, "%d.%m.%y", 1) and _dates(names, pattern, "%y.%m.%d", 1) is None for pattern in _SHORT_DATES
-    )
+    readings = [_by_date(names, _COMPACT_DATE, form) for form in ("%d.%m.%Y", "%m.%d.%Y")]
+    for pattern in _SHORT_DATES:
+        if not _by_date(names, pattern, "%y.%m.%d", max_years=1):
+            readings.append(_by_date(names, pattern, "%d.%m.%y", max_years=1))
+    return any(keys != sorted(keys) for keys in readings)
 
 
-def _dates_fall(names: Sequence[str], pattern: re.Pattern[str], form: str, max_years: int | None = None) -> bool:
-    """Whether the dates in all names, see `_dates`, are in another order than the names."""
-    dates = _dates(names, pattern, form, max_years) or []
-    keys = [
-        (natural_key(name[: found.start(1)]), date, natural_key(name[found.end(3) :]))
-        for name, date in zip(names, dates, strict=False)
-        if (found := pattern.search(name))
-    ]
-    return keys != sorted(keys)
-
-
-def _dates(names: Sequence[str], pattern: re.Pattern[str], form: str, max_years: int | None = None) -> list[date] | None:
-    """The dates in all names; None where one has none, or where they are more than `max_years` years apart."""
+def _by_date(names: Sequence[str], pattern: re.Pattern[str], form: str, max_years: int | None = None) -> list[Any]:
+    """Keys that sort names by the dates in them; nothing where one has none, or where they are more than `max_years` apart."""
+    found = [match for name in names if (match := pattern.search(name))]
+    if len(found) < len(names):
+        return []
     try:
-        # A name without date has no groups.
-        dates = [datetime.strptime(".".join(pattern.search(name).groups()), form).date() for name in names]  # type: ignore[union-attr]
-    except (AttributeError, ValueError):
-        return None
+        dates = [datetime.strptime(".".join(match.groups()), form) for match in found]
+    except ValueError:
+        return []
     years = [date.year for date in dates]
-    return dates if max_years is None or max(years) - min(years) <= max_years else None
+    if max_years is not None and max(years) - min(years) > max_years:
+        return []
+    texts = [(match.string[: match.start(1)], match.string[match.end(3) :]) for match in found]
+    return [(natural_key(before), date, natural_key(after)) for (before, after), date in zip(texts, dates, strict=True)]
 
 
 def _longest(frames: Sequence[str]) -> str | None:

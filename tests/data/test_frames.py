@@ -210,8 +210,9 @@ def test_folder_without_a_clear_order(tmp_path, names, named):
         ImageFolder(tmp_path)
 
 
-def test_a_single_frame_needs_no_number(tmp_path):
-    grey(10).save(tmp_path / "x.png")
+@pytest.mark.parametrize("name", ["x", "x-1", "1"])
+def test_a_single_frame_needs_no_number(name, tmp_path):
+    grey(10).save(tmp_path / f"{name}.png")
     assert values(ImageFolder(tmp_path)) == [10]
 
 
