@@ -223,6 +223,33 @@ def test_arrays_as_they_come():
         assert make_points_prompt(points, [1], None, (64, 48), 64).points.tolist() == [pytest.approx([3, 5 * 64 / 48])]
 
 
+def test_all_points_are_padding():
+    padding = [[7, 5], [0, 0]], [-1, -1]
+    assert make_points_prompt(*padding, [1, 2, 3, 4], (64, 48), 64).labels.tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"all points are padding, as their label is -1"):
+        make_points_prompt(*padding, None, (64, 48), 64)
+
+
+def test_pil_images_of_floats_are_shares(tmp_path):
+    image = Image.fromarray(np.where(MASK, 0.6, 0.4).astype(np.float32))
+    assert image.mode == "F"
+    np.testing.assert_array_equal(check_mask(image, (64, 48)), MASK)
+    image.save(tmp_path / "a.tif")
+    with Image.open(tmp_path / "a.tif") as opened:
+        np.testing.assert_array_equal(check_mask(opened, (64, 48)), MASK)
+    with pytest.raises(ValueError, match="negative values, as logits have"):
+        check_mask(Image.fromarray(np.where(MASK, 3, -3).astype(np.float32)), (64, 48))
+
+
+@pytest.mark.filterwarnings("error")
+def test_several_masks_in_a_list():
+    with pytest.raises(ValueError, match=r"the mask has shape \(2, 48, 64\)"):
+        check_mask([MASK, MASK], (64, 48))
+    with pytest.raises(TypeError, match=r"a mask is an array"):
+        check_mask([MASK, MASK[:3]], (64, 48))
+    assert make_points_prompt([np.array([3, 5])], [1], None, (64, 48), 64).labels.tolist() == [1]
+
+
 def test_label_images_hold_objects_1_to_255():
     with pytest.raises(ValueError, match=r"objects 1 to 255, not \[300\]"):
         masks_to_labels(np.ones((1, 2, 2)), [300])

@@ -11,8 +11,10 @@ import os
 import re
 import struct
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,26 @@ log = logging.getLogger(__name__)
 _FOREIGN = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "$recycle.bin"}
 # Of two or three names, a number that goes up by more than this need not count frames.
 _MAX_STEP = 10
+_DECIMAL = re.compile(r"(?<![0-9.,])([0-9]+)[.,]([0-9]+)(?![.,]?[0-9])")
 # Where clocks begin anew.
 _CLOCKS = (24, 60)
 # Dates that begin with the day or the month, and numbers below zero: natural order has them wrong.
 _DAY_FIRST = re.compile(r"(?<![0-9])[0-9]{1,2}[-._ ][0-9]{1,2}[-._ ](?:19|20)[0-9]{2}(?![0-9])")
 _MINUS = re.compile(r"(?:^|[ _.,=])-[0-9]")
+# The same dates without separators, perhaps with a time right behind them: year-month-day has no month 19 or 20.
+_COMPACT_DATE = re.compile(r"(?<![0-9])([0-9]{2})([0-9]{2})((?:19|20)[0-9]{2})(?:[0-9]{4}|[0-9]{6})?(?![0-9])")
+# Dates with years of two digits, where nothing but text comes before them.
+_SHORT_DATES = (
+    re.compile(r"^[^0-9]*([0-9]{1,2})[-._ ]([0-9]{1,2})[-._ ]([0-9]{2})(?![0-9])"),
+    re.compile(r"^[^0-9]*([0-9]{2})([0-9]{2})([0-9]{2})(?:[0-9]{6})?(?![0-9])"),
+)
+_RENAME = "Rename the files, or give the images themselves, in a list in their order"
+# How files begin that are often given for others.
+_CONTENTS = {
+    "an image": re.compile(rb"\xff\xd8\xff|\x89PNG|RIFF....WEBP|II\*\0|MM\0\*|BM....\0{4}|....ftyp(?:hei|mif|avif)", re.DOTALL),
+    "a video": re.compile(rb"....(?:ftyp|moov|mdat|wide)|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL),
+    "a playlist": re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:#EXTM3U|ffconcat|file\s|v=0\s|\[playlist|(?:<\?xml.*)?<MPD)", re.DOTALL),
+}
 # What json, Pillow, NumPy and look-ups in their results raise at a file that is not what it should be.
 _MALFORMED = (
     OSError,
@@ -77,10 +94,10 @@ def warn_once(message: str) -> None:
     log.warning("%s", message)
 
 
-def listed(items: Sequence[Any], shown: int = 5) -> str:
-    """A list for a message, cut off where it is long."""
-    more = f", ... ({len(items)} in all)" if len(items) > shown else ""
-    return ", ".join(map(str, items[:shown])) + more
+def listed(items: Sequence[Any], shown: int = 5, first: int = 0) -> str:
+    """A list for a message, from the item `first` on, cut off where it is long."""
+    more = f", ... ({len(items)} in all)" if len(items) > first + shown else ""
+    return "..., " * (first > 0) + ", ".join(map(str, items[first : first + shown])) + more
 
 
 def is_foreign(name: str) -> bool:
@@ -217,13 +234,25 @@ def read_text(path: Path) -> str:
         raise FileNotFoundError(f"no such file list: {path}")
     require_regular_file(path)
     data = path.read_bytes()
-    if b"\0" in data and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path} is not a text file in UTF-8, nor in UTF-16 with a byte order mark")
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8 or UTF-16: {error}") from error
+    if "\0" in text:  # UTF-32, too, begins with the mark of UTF-16
+        raise ValueError(f"{path} is not a text file in UTF-8, nor in UTF-16 with a byte order mark: save it as UTF-8")
+    return text
+
+
+def content_of(path: Path) -> str | None:
+    """What a file holds by its first bytes, whatever its suffix: "an image", "a video" or "a playlist"; None if it is not
+    known, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError:
+        return None
+    return next((content for content, pattern in _CONTENTS.items() if pattern.match(head)), None)
 
 
 def read_list(path: Path) -> list[str]:
@@ -253,7 +282,7 @@ def natural_key(name: str) -> tuple[tuple[int, str], ...]:
 
 
 def in_frame_order(paths: Sequence[Path]) -> list[Path]:
-    """The frames of a video in the natural order of their names (`natural_key`, without suffix).
+    """The frames of a video in the natural order of their names (`natural_key`, without suffix). A single one may have any.
 
     Raises:
         ValueError: a name has no number, two names differ in leading zeros or suffix alone, the order of the names is not
@@ -261,17 +290,19 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
             day, or on numbers below zero.
     """
     ordered = sorted(paths, key=lambda path: natural_key(path.stem))
+    if len(ordered) == 1:
+        return ordered
     names = [path.stem for path in ordered]
     numberless = [path for path in ordered if len(_parts(path.stem)) == 1]
     if numberless:
-        raise ValueError(f"{numberless[0]} has no number in its name, so that its place in the video is unknown")
+        raise ValueError(f"{numberless[0]} has no number in its name, so that its place in the video is unknown. {_RENAME}")
     for path, other in pairwise(ordered):
         if natural_key(path.stem) == natural_key(other.stem):
             raise ValueError(f"{path} and {other.name} differ in leading zeros or suffix alone: which comes first is not clear")
     texts = {tuple(part.casefold() for part in _parts(name)[::2]) for name in names}
     dates = {date for name in names for date in _DAY_FIRST.findall(name)}
     negative = len({tuple(text.removesuffix("-") for text in parts) for parts in texts}) < len(texts)  # t-1, t0
-    if negative or len(dates) > 1 or any(map(_MINUS.search, names)):
+    if negative or len(dates) > 1 or any(map(_MINUS.search, names)) or _contradict_dates(names):
         raise _unclear_order(ordered, range(len(ordered)))
     columns = _separate_columns(names)
     if contradicting := [column for column, clock in columns if not clock and _counts(column) and not _rises(column)]:
@@ -285,6 +316,8 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
             raise _unclear_order(ordered, (others or _columns(names))[-1])
     elif (decimals := [_as_decimals(name) for name in names]) != sorted(decimals):
         raise _unclear_order(ordered, decimals)
+    if (times := _time_stamps(names)) and not _rises(times) and not any(_rises(column) for column, _ in columns):
+        raise _unclear_order(ordered, times)
     return ordered
 
 
@@ -309,6 +342,26 @@ def gaps(names: Sequence[str]) -> list[str]:
     if not steps or steps.count(min(steps)) < len(steps) / 2:
         return []
     return [name for name, step in zip(names, steps, strict=False) if step > min(steps)]
+
+
+def restarts(names: Sequence[str]) -> list[str]:
+    """What comes before the number that counts the frames, where it takes the same values again behind each of several such
+    beginnings, as if the videos of several cameras were in one folder; otherwise nothing.
+
+    Args:
+        names: without suffix, in the order of the video.
+    """
+    if len({_parts(name)[::2] for name in names}) > 1:
+        return []
+    columns = _separate_columns(names)
+    place = max((place for place, (column, _) in enumerate(columns) if len(set(column)) > 1), default=None)
+    if place is None or columns[place][1]:  # a clock
+        return []
+    numbers = defaultdict(set)
+    for name, number in zip(names, columns[place][0], strict=True):
+        numbers["".join(_parts(name)[: 2 * place + 1])].add(number)
+    again = set.intersection(*numbers.values())
+    return list(numbers) if len(numbers) > 1 and len(again) > 1 else []
 
 
 def match_frames(names: Sequence[str], frames: Sequence[str]) -> dict[str, int]:
@@ -381,6 +434,34 @@ def _touch_alike(texts: Sequence[str], end: int) -> bool:
     return len(set(texts)) == 1 or (len(characters) == 1 and not characters.pop().isalpha())
 
 
+def _contradict_dates(names: Sequence[str]) -> bool:
+    """Whether names, which are in natural order, may hold compact or short dates of another order, the day or the month first.
+
+    Years of two digits must not be further apart than one, and are taken to come first where they may.
+    """
+    readings = [_by_date(names, _COMPACT_DATE, form) for form in ("%d.%m.%Y", "%m.%d.%Y")]
+    for pattern in _SHORT_DATES:
+        if not _by_date(names, pattern, "%y.%m.%d", max_years=1):
+            readings.append(_by_date(names, pattern, "%d.%m.%y", max_years=1))
+    return any(keys != sorted(keys) for keys in readings)
+
+
+def _by_date(names: Sequence[str], pattern: re.Pattern[str], form: str, max_years: int | None = None) -> list[Any]:
+    """Keys that sort names by the dates in them; nothing where one has none, or where they are more than `max_years` apart."""
+    found = [match for name in names if (match := pattern.search(name))]
+    if len(found) < len(names):
+        return []
+    try:
+        dates = [datetime.strptime(".".join(match.groups()), form) for match in found]
+    except ValueError:
+        return []
+    years = [date.year for date in dates]
+    if max_years is not None and max(years) - min(years) > max_years:
+        return []
+    texts = [(match.string[: match.start(1)], match.string[match.end(3) :]) for match in found]
+    return [(natural_key(before), date, natural_key(after)) for (before, after), date in zip(texts, dates, strict=True)]
+
+
 def _longest(frames: Sequence[str]) -> str | None:
     """The longest of several names; None if there is none, or more than one."""
     length = max(map(len, frames), default=0)
@@ -398,13 +479,24 @@ def _as_decimals(name: str) -> list[tuple[int, str]]:
     ]
 
 
+def _time_stamps(names: Sequence[str]) -> list[tuple[int, str]]:
+    """The number with a point or a comma in all names, if it is another one in each and no time of day (12.30); otherwise
+    nothing."""
+    found = [_DECIMAL.findall(name) for name in names]
+    if {len(numbers) for numbers in found} != {1}:
+        return []
+    stamps = [(int(whole), decimals) for ((whole, decimals),) in found]
+    are_times = all(whole < _CLOCKS[0] and len(decimals) == 2 and int(decimals) < _CLOCKS[1] for whole, decimals in stamps)
+    return stamps if len(set(stamps)) == len(stamps) and not are_times else []
+
+
 def _evenness(column: Sequence[int]) -> float:
     """The share of the most frequent step."""
     steps = [after - before for before, after in pairwise(column)]
     return max(map(steps.count, set(steps)), default=1) / max(len(steps), 1)
 
 
-def _rises(column: Sequence[int]) -> bool:
+def _rises(column: Sequence[Any]) -> bool:
     return all(before < after for before, after in pairwise(column))
 
 
@@ -430,14 +522,19 @@ def _counts_on(column: Sequence[int], cycle: int) -> bool:
 
 
 def _unclear_order(ordered: Sequence[Path], column: Sequence[Any]) -> ValueError:
-    by_name = listed([path.name for path in ordered])
-    by_number = listed([ordered[i].name for i in sorted(range(len(ordered)), key=lambda i: column[i])])
+    by_name = [path.name for path in ordered]
+    by_number = [ordered[i].name for i in sorted(range(len(ordered)), key=lambda i: column[i])]
     if by_name == by_number:
+        texts = [_parts(path.stem)[::2] for path in ordered]
+        usual = max(texts, key=texts.count)
+        odd = [name for name, text in zip(by_name, texts, strict=True) if text != usual]
+        unlike = f"; named unlike most are {listed(odd)}" if 0 < 2 * len(odd) < len(texts) else ""
         return ValueError(
-            f"no number in the names of the frames in {ordered[0].parent} counts them ({by_name}), so that their order is not "
-            "clear. Rename the files, or give the images themselves, in a list in their order"
+            f"no number in the names of the frames in {ordered[0].parent} counts them ({listed(by_name)}){unlike}, so that "
+            f"their order is not clear. {_RENAME}"
         )
+    first = max(next(i for i, (one, other) in enumerate(zip(by_name, by_number, strict=True)) if one != other) - 1, 0)
     return ValueError(
-        f"the order of the frames in {ordered[0].parent} is not clear: by name it is {by_name}; by the number that counts "
-        f"them {by_number}. Rename the files, or give the images themselves, in a list in their order"
+        f"the order of the frames in {ordered[0].parent} is not clear: by name it is {listed(by_name, first=first)}; by the "
+        f"number that counts them {listed(by_number, first=first)}. {_RENAME}"
     )

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import gaps, in_frame_order, listed, scan, warn_once
+from i2v.data.files import gaps, in_frame_order, listed, restarts, scan, warn_once
 from i2v.data.images import (
     IMAGE_SUFFIXES,
     ValueRange,
@@ -158,6 +158,8 @@ class ArrayFrames(Frames):
         self.name = "the array of frames"
         if len(frames) == 0:
             raise ValueError("the array of frames is empty")
+        if isinstance(frames, np.ndarray) and frames.dtype == object:
+            frames = list(frames)
         self._frames = frames
         self._value_range = value_range
         self.num_frames = len(frames)
@@ -519,6 +521,11 @@ def frame_paths(folder: Path) -> list[Path]:
     if after := gaps([path.stem for path in paths]):
         plural = "s" if len(after) > 1 else ""
         warn_once(f"{folder}: the numbers have {len(after)} gap{plural}, after {listed(after)}; the video goes on there")
+    if starts := restarts([path.stem for path in paths]):
+        warn_once(
+            f"{folder}: the numbers begin again, the same after {' and after '.join(starts[:2])}: these may be several videos "
+            "in one folder, which are read as one"
+        )
     return paths
 
 
@@ -533,12 +540,14 @@ def _as_rgb(frame: Any, index: int, value_range: tuple[float, float] | None) -> 
             return to_rgb(frame, value_range)
         except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises at a damaged file
             raise ValueError(f"frame {index}: {error}") from error
+    if isinstance(frame, np.ma.MaskedArray):
+        raise ValueError(f"frame {index} is a masked array, whose masked pixels have no colour: give its filled(...)")
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         what = f"{frame.dtype} array {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise ValueError(f"frame {index} must be a uint8 RGB array (H, W, 3) or a PIL image, got {what}")
     if not frame.size:
         raise ValueError(f"frame {index} has no pixels: its shape is {frame.shape}")
-    warn_of_unused(value_range)
+    warn_of_unused(value_range, "the images in memory")
     return frame
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from i2v.data.files import warn_once
+from i2v.data.files import content_of, warn_once
 from i2v.utils.files import require_regular_file
 
 # The kinds of image files that are read, with their suffixes in small letters.
@@ -73,6 +73,8 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no such file: {path}") from error
     except UnidentifiedImageError as error:
+        if content_of(Path(path)) == "a video":
+            raise ValueError(f"{path} is not an image but a video: give it a suffix that says so, such as .mp4") from error
         what = _unread_tiff(Path(path)) or "is not a readable image, it may be corrupt or truncated"
         raise ValueError(f"{path} {what}") from error
     except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
@@ -123,7 +125,7 @@ def read_rgb(path: str | Path, value_range: tuple[float, float] | None = None) -
         if not has_more_bits:
             image.load()
         try:
-            pixels = to_rgb(image, value_range)
+            pixels = to_rgb(image, value_range, str(Path(path).parent))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         if value_range is None and has_more_bits and int(pixels.max()) - int(pixels.min()) < _FEW_GREYS:
@@ -134,13 +136,16 @@ def read_rgb(path: str | Path, value_range: tuple[float, float] | None = None) -
         return pixels
 
 
-def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -> np.ndarray:
+def to_rgb(
+    image: Image.Image, value_range: tuple[float, float] | None = None, source: str = "the images in memory"
+) -> np.ndarray:
     """An image of any mode as 8-bit RGB, turned upright as its EXIF data say. Transparency is ignored.
 
     Args:
         image: of any size and mode.
         value_range: the values that become 0 and 255, for images of more than 8 bits; by default the range of their type: 0 to
             65535 for whole numbers, and 0 to 1 for floats. The other way round where a TIFF says that white is zero.
+        source: the folder of the image, or what else a warning is to name.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -150,7 +155,7 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
     """
     values = deep_values(image)
     if values is None:
-        warn_of_unused(value_range)
+        warn_of_unused(value_range, source)
         image = upright(image)
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     pixels = _to_bytes(values, value_range)
@@ -160,10 +165,10 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
-def warn_of_unused(value_range: ValueRange) -> None:
-    """Say that a value range has no effect on an image of 8 bits, if there is one."""
+def warn_of_unused(value_range: ValueRange, source: Path | str) -> None:
+    """Say that a value range has no effect on the images of 8 bits in `source`, if there is a range."""
     if value_range is not None:
-        warn_once("value_range is for images of more than 8 bits; those of 8 bits stay as they are")
+        warn_once(f"{source}: value_range is for images of more than 8 bits; those of 8 bits stay as they are")
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -182,8 +187,10 @@ def deep_values(image: Image.Image) -> np.ndarray | None:
     if not has_deep_colours(image):
         return None
     if not image.tile or image.fp is None:
+        file = getattr(image, "filename", "")
         warn_once(
-            "an image of 16 bits per channel was decoded by Pillow, which keeps 8: give its path, or the image as it was opened"
+            f"{Path(file).parent if file else 'the images in memory'}: an image of 16 bits per channel was decoded by Pillow, "
+            "which keeps 8: give its path, or the image as it was opened"
         )
         return None
     place = image.fp.tell()
@@ -270,10 +277,10 @@ def check_value_range(value_range: ValueRange) -> ValueRange:
 
 
 def value_bounds(images: Sequence[Path]) -> tuple[float, float] | None:
-    """The smallest and the largest value in all images together, as `value_range`; None if none is of more than 8 bits.
+    """The smallest and the largest value in all images of a folder, as `value_range`; None if none is of more than 8 bits.
 
     Raises:
-        ValueError: see `open_image`.
+        ValueError: see `open_image`; or values that are not finite.
     """
     bounds = []
     for path in images:
@@ -281,11 +288,16 @@ def value_bounds(images: Sequence[Path]) -> tuple[float, float] | None:
             values = deep_values(image)
             if values is not None:
                 bounds.append((float(values.min()), float(values.max())))
+                if not np.isfinite(bounds[-1]).all():
+                    raise ValueError(f"{path}: it has values that are not finite numbers")
     if not bounds:
-        warn_of_unused("data")
+        warn_of_unused("data", images[0].parent)
         return None
     lows, highs = zip(*bounds, strict=True)
-    return min(lows), max(highs)
+    low, high = min(lows), max(highs)
+    if low == high:
+        warn_once(f"{images[0].parent}: its images of more than 8 bits have the value {low:g} everywhere, which becomes black")
+    return low, high
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -341,8 +353,8 @@ def _png_has_exif(path: Path) -> bool:
 
 
 def _to_bytes(values: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
-    least, largest = values.min(), values.max()
-    if not np.isfinite(largest - least):
+    least, largest = float(values.min()), float(values.max())
+    if not math.isfinite(largest - least):
         raise ValueError("it has values that are not finite numbers")
     if value_range is None:
         value_range = (0, 1) if values.dtype.kind == "f" else (0, 65535)
@@ -352,5 +364,7 @@ def _to_bytes(values: np.ndarray, value_range: tuple[float, float] | None) -> np
                 "those that are to be black and white (value_range)"
             )
     low, high = value_range
-    scaled = (values.astype(np.float32) - low) * (255 / max(high - low, np.finfo(np.float32).tiny))
+    # Floats of 32 bits hold whole numbers of 16.
+    exact = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    scaled = (exact - low) * (255 / max(high - low, 1e-30))  # which is no overflow where all values are equal
     return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)

@@ -62,7 +62,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
     - A palette image holds labels: the indices of its colours. Of colours in a palette that are transparent, only the first
       one may be; otherwise it is read as an image with transparency. Where all its colours are greys, the first one is not
       black, and black is among them, a program chose the palette, and what is bright is a mask. Greys with smooth edges are
-      one, too.
+      one, too. A warning says where black is not the first colour of another palette.
     - Where an image is partly transparent, the opaque part is the mask; if it is painted in a few colours, these count.
     - A grey image holds labels: its values. One that was compressed with loss or has smooth edges is a mask; it is
       thresholded at half of its largest value, with a warning. Several objects with smooth edges are an error. 0 and white in
@@ -88,7 +88,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
     """
     void = check_void(void)
     if isinstance(source, Image.Image):
-        return _labels_of(_decoded(source), source.format in _LOSSY, "the mask", void)
+        return _labels_of(decoded(source), source.format in _LOSSY, "the mask", void)
     try:
         with open_image(source) as image:
             image.load()
@@ -97,7 +97,7 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
         raise FileNotFoundError(f"no such mask: {source}") from error
 
 
-def _decoded(image: Image.Image) -> Image.Image:
+def decoded(image: Image.Image) -> Image.Image:
     """A copy of an image that is given as a mask, upright; see `open_image` for what is refused."""
     if (count := num_pictures(image)) > 1:
         raise ValueError(f"the mask is an image file with {count} pictures: give one of them, as a copy()")
@@ -302,6 +302,12 @@ def _of_palette(image: Image.Image, name: str, void: int | None) -> Image.Image:
     levels = np.unique(colours[used, 0])
     if not starts_dark and greys.all() and (levels[0] <= dark or len(np.unique(colours)) <= 2):
         return _of_brightness(image, name)
+    black = [label for label in image.info[Found.LABELS] if label < len(colours) and (colours[label] <= dark).all()]
+    if black and not starts_dark:  # a program may have chosen the palette
+        warn_once(
+            f"{_any_mask_like(name)} has a palette that does not begin with black, and black is label {listed(black)}: its "
+            "values count, not its colours, so that 0 is the background"
+        )
     image = _without(image, void, name)
     if starts_dark and greys[used].all() and len(levels) > 2:
         shown = image.convert("L")

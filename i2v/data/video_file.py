@@ -14,8 +14,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 
-from i2v.data.files import walk
+from i2v.data.files import content_of, walk
 from i2v.data.frames import MAX_BYTES, ForkSafeLock, Frames, UnchangedFiles
 from i2v.data.images import kind_of
 from i2v.utils.files import require_regular_file
@@ -34,6 +35,8 @@ _HIDING = ("vp8", "vp9", "av1", "libvpx", "libdav1d", "libaom")
 _LAST_FRAMES = 4
 # Backward reading decodes this many frames at once, as far as they fit into memory.
 _CHUNK = 16
+# So many bytes of a GIF may be zeros that follow its end.
+_GIF_END = 2**16
 # A file whose pictures and sound both end before this share of the duration in its header is worth a warning.
 _WHOLE = 0.95
 
@@ -241,19 +244,28 @@ def _open(path: str | Path, threads: int = 0) -> av.container.InputContainer:
     if not Path(path).exists():
         raise FileNotFoundError(f"no such video: {path}")
     require_regular_file(path)
+    content = content_of(Path(path))
     if kind_of(Path(path)) is not None:
+        if content == "a video":
+            raise ValueError(f"{path} has the suffix of an image, but is a video: give it one that says so, such as .mp4")
         raise ValueError(f"{path} is an image, not a video: give its folder, or a list of images")
     try:
         # A relative "12:30.mp4" would be an address of the protocol "12".
         container = av.open(str(Path(path).absolute()), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"})
     except av.FFmpegError as error:
+        if content == "an image":
+            raise ValueError(
+                f"{path} is not a video but an image: correct its suffix, and give its folder, or a list of images"
+            ) from error
+        if content == "a playlist":
+            raise ValueError(f"{path} is not a video but a playlist, which is not read: give the video itself") from error
         raise ValueError(
             f"{path} is not a video that FFmpeg can open (nor a folder of images): {error.strerror}. If it is an MP4, it may "
             "be cut off: without its end it has no index"
         ) from error
-    if not container.streams.video:
+    if not container.streams.video or container.streams.video[0].codec_context is None:
         container.close()
-        raise ValueError(f"{path} has no pictures in it, it is not a video")
+        raise ValueError(f"{path} has no pictures in it: it is not a video, or it was cut off within its index")
     codec = container.streams.video[0].codec_context
     codec.thread_type = "AUTO"
     codec.thread_count = threads
@@ -297,6 +309,8 @@ def _frames_of(
     # Time stamps of what should be shown: some decoders leave out what is damaged without a word.
     waiting: set[int] = set()
     has_hidden_frames = stream.codec_context.name.startswith(_HIDING)
+    # AVI numbers packets only, which are not in the order of the frames then.
+    has_no_times = stream.container.format.name == "avi" and stream.codec_context.has_b_frames
     while True:
         try:
             packet = next(packets, None)
@@ -305,7 +319,7 @@ def _frames_of(
             read += 1
             if packet.is_corrupt:
                 damaged = read
-            if packet.pts is not None and packet.size and not packet.is_discard and not has_hidden_frames:
+            if packet.pts is not None and packet.size and not packet.is_discard and not (has_hidden_frames or has_no_times):
                 waiting.add(packet.pts)
             for frame in packet.decode():
                 if frame.pts is not None and waiting:
@@ -327,9 +341,30 @@ def _frames_of(
     whole = decoded if spoilt is None or spoilt < decoded - _LAST_FRAMES else spoilt
     # The decoder's threads report what they found some packets later.
     ends_damaged = damaged is not None and read - damaged <= stream.codec_context.thread_count + 1
-    if path is not None and (ends_damaged or whole < decoded):
+    is_cut_gif = path is not None and stream.container.format.name == "gif" and not _ends_as_gif(Path(path))
+    if path is not None and (ends_damaged or whole < decoded or is_cut_gif):
         cut = f", or cut it to what is there (ffmpeg -i {Path(path).name} -frames:v {whole} fixed.mp4)" if whole else ""
-        raise ValueError(f"{path} is truncated: it ends in a decoding error, after {whole} frames. Repair it{cut}")
+        how = "its end is missing" if is_cut_gif else "it ends in a decoding error"
+        raise ValueError(f"{path} is truncated: {how}, after {whole} frames. Repair it{cut}")
+
+
+def _ends_as_gif(path: Path) -> bool:
+    """Whether a GIF file has its last byte, which only zeros may follow. The decoder does not say where it is missing."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _GIF_END, 0))
+        return file.read().rstrip(b"\0").endswith(b";")
+
+
+def _warn_of_what_is_not_followed(path: Path, container: av.container.InputContainer) -> None:
+    """Say that there are further videos in a file, or that its pixels are not square."""
+    first, *others = container.streams.video
+    if num_others := sum(not stream.disposition & Disposition.attached_pic for stream in others):
+        log.warning("%s holds %d video streams: only the first one is read", path, 1 + num_others)
+    aspect = first.sample_aspect_ratio
+    if aspect and aspect != 1:
+        log.warning(
+            "%s: its pixels are to be shown %s times as wide as high, and are read as they are stored, as squares", path, aspect
+        )
 
 
 def _scan(path: Path) -> tuple[list[int | None], float]:
@@ -346,13 +381,27 @@ def _scan(path: Path) -> tuple[list[int | None], float]:
                 if packet.stream is stream:
                     yield packet
 
+        _warn_of_what_is_not_followed(path, container)
         damage: list[int] = []
+        resized: list[int] = []
+        size = None  # of the first frame
         timestamps: list[int | None] = []
         spoilt: list[int] = []
         for frame in _frames_of(packets(), stream, path, damage.append):
             if frame.is_corrupt:
                 spoilt.append(len(timestamps))
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                resized.append(len(timestamps))
             timestamps.append(frame.pts)
+        if resized:
+            log.warning(
+                "%s: %d of its frames, first frame %d, are of another size than the first: they are scaled to its %dx%d pixels",
+                path,
+                len(resized),
+                resized[0],
+                *(size or ()),
+            )
         if spoilt:
             log.warning(
                 "%s: %d of its frames are damaged, first frame %d: their pictures may be wrong", path, len(spoilt), spoilt[0]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from i2v.data.mask_files import MAX_LABEL, read_mask
+from i2v.data.mask_files import MAX_LABEL, decoded, read_mask
 from i2v.inference.state import Prompt
 from i2v.modeling.sam_i2v import resize_masks
 
@@ -47,6 +47,8 @@ def make_points_prompt(
     kinds = _floats([] if labels is None else labels, "labels", "(N,)").reshape(-1)
     if len(xy) != len(kinds):
         raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
+    if box is None and len(kinds) and (kinds == -1).all():
+        raise ValueError("all points are padding, as their label is -1: give one with the label 1 or 0, or a box")
     xy, kinds = xy[kinds != -1], kinds[kinds != -1]
     corners = (kinds == 2) | (kinds == 3)
     if corners.any():
@@ -98,7 +100,7 @@ def check_mask(mask: Any, frame_size: tuple[int, int], resize: bool = True) -> T
             that cannot be read.
     """
     if isinstance(mask, Image.Image):
-        mask = read_mask(mask)
+        mask = np.asarray(decoded(mask)) if mask.mode == "F" else read_mask(mask)  # floats are shares, as those of arrays
     try:
         values = torch.as_tensor(_in_memory_order(mask), device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
@@ -169,4 +171,6 @@ def _floats(values: Any, name: str, shape: str) -> Tensor:
 
 def _in_memory_order(values: Any) -> Any:
     """A copy of an array that PyTorch takes: not mirrored, not read-only, and in the machine's byte order."""
+    if isinstance(values, (list, tuple)) and any(isinstance(value, np.ndarray) for value in values):
+        values = np.array(values)  # PyTorch warns that it is slow at that
     return np.array(values, values.dtype.newbyteorder("="), order="C") if isinstance(values, np.ndarray) else values

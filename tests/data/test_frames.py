@@ -45,6 +45,14 @@ def values(frames) -> list[int]:
         ["15-01-2024_9.png", "15-01-2024_10.png", "15-01-2024_11.png"],
         ["f_0001_jpg.rf.9f31.jpg", "f_0007_jpg.rf.72a2.jpg", "f_0030_jpg.rf.1b05.jpg"],
         ["1305031102.966666.png", "1305031103.000000.png", "1305031103.033333.png"],
+        ["20231231_235959.png", "20240101_000000.png", "20240101_000001.png"],
+        ["23.12.30.png", "23.12.31.png", "24.01.01.png"],
+        ["231231235959.png", "240101000000.png", "240101000001.png"],
+        ["10-10-23.png", "10-11-05.png", "14-02-05.png"],
+        ["2024-01-15_10-10-05.png", "2024-01-15_13-09-05.png", "2024-01-15_14-01-05.png"],
+        ["01011899.png", "01011900.png", "01011901.png"],
+        ["01012098.png", "01012099.png", "01012100.png"],
+        ["30122023_1.png", "31122023_1.png", "31122023_2.png"],
     ],
 )
 def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
@@ -73,6 +81,11 @@ def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
         (["9f3a_0000.jpg", "c10b_0001.jpg", "7d2e_0002.jpg"], "7d2e_0002.jpg, 9f3a_0000.jpg", "9f3a_0000.jpg, c10b_0001.jpg"),
         (["9f3a_0000.jpg", "7d2e_0002.jpg", "4a91_0003.jpg"], "4a91_0003.jpg, 7d2e_0002.jpg", "9f3a_0000.jpg, 7d2e_0002.jpg"),
         (["4th_0001.png", "3rd_0002.png", "2nd_0003.png"], "2nd_0003.png, 3rd_0002.png", "4th_0001.png, 3rd_0002.png"),
+        (
+            ["0_1700000000.1.png", "1_1700000000.2.png", "0_1700000001.1.png", "1_1700000001.2.png"],
+            "0_1700000000.1.png, 0_1700000001.1.png",
+            "0_1700000000.1.png, 1_1700000000.2.png",
+        ),
         (["0,25.png", "0,5.png"], "0,5.png, 0,25.png", "0,25.png, 0,5.png"),
     ],
 )
@@ -100,6 +113,14 @@ def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
         (["f_-2.png", "f_-1.png"], r"no number in the names .*counts them \(f_-1\.png, f_-2\.png\)"),
         (["31-01-2024_1.png", "01-02-2024_1.png"], r"no number in the names .*counts them \(01-02-2024_1\.png, 31-"),
         (["31-Dec-2023 9.png", "31-Dec-2023 10.png", "1-Jan-2024 0.png"], r"no number in the names .*counts them \(1-Jan"),
+        (["31122023_235959.png", "01012024_000000.png"], r"no number .*\(01012024_000000\.png, 31"),
+        (["VID_31122023_235959.png", "VID_01012024_000000.png"], r"no number .*\(VID_01012024"),
+        (["31122023235959.png", "01012024000000.png"], r"no number .*\(01012024000000"),
+        (["31012024.png", "01022024.png", "02022024.png"], r"no number .*\(01022024"),
+        (["12312023.png", "01012024.png"], r"no number .*\(01012024"),
+        (["30.12.23.png", "31.12.23.png", "01.01.24.png"], r"no number .*\(01\.01\.24"),
+        (["30_12_23.png", "31_12_23.png", "1_1_24.png"], r"no number .*\(1_1_24"),
+        (["IMG_311223_235959.png", "IMG_010124_000000.png"], r"no number .*\(IMG_010124"),
         (["f1a.png", "f1b.png", "f2a.png"], r"no number in the names .*counts them \(f1a\.png, f1b\.png, f2a\.png\)"),
     ],
 )
@@ -108,6 +129,30 @@ def test_orders_that_are_not_clear(tmp_path, names, message):
         grey(0).save(tmp_path / name)
     with pytest.raises(ValueError, match=message):
         ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "starts"),
+    [
+        (["cam1_0001", "cam1_0002", "cam2_0001", "cam2_0002"], "cam1_ and after cam2_"),
+        (["image_02_0000", "image_02_0001", "image_03_0000", "image_03_0001"], "image_02_ and after image_03_"),
+        (["1_1700000000", "1_1700000001", "2_1700000000", "2_1700000001"], "1_ and after 2_"),
+        (["1_07_left", "1_08_left", "2_07_left", "2_08_left", "3_07_left", "3_08_left"], "1_ and after 2_"),
+        (["12-30-00", "12-30-20", "12-30-40", "12-31-00", "12-31-20", "12-31-40"], None),
+        (["2024-01-15_23.40", "2024-01-15_23.50", "2024-01-16_00.00", "2024-01-16_00.10"], None),
+        ([f"{i // 30}.{i % 30 * 33333:06d}" for i in range(90)], None),
+        (["take1_1", "take1_2", "take2_3", "take2_4"], None),
+        (["f_0001_0.93", "f_0002_0.87", "f_0003_0.91"], None),
+    ],
+)
+def test_numbers_that_begin_again_may_be_several_videos(tmp_path, names, starts, caplog):
+    for name in names:
+        grey(0).save(tmp_path / f"{name}.png")
+    assert [path.stem for path in ImageFolder(tmp_path).paths] == names
+    found = [record.getMessage() for record in caplog.records if "begin again" in record.getMessage()]
+    assert bool(found) == (starts is not None)
+    if found:
+        assert found[0].startswith(f"{tmp_path}: the numbers begin again, the same after {starts}: these may be several videos")
 
 
 def test_gaps_are_those_of_the_counter_not_of_a_clock():
@@ -152,12 +197,36 @@ def test_pngs_beside_jpegs_are_masks(tmp_path):
 
 @pytest.mark.parametrize(
     ("names", "named"),
-    [(["a.jpg"], "a.jpg"), (["1.jpg", "frame_01.jpg"], "frame_01.jpg"), (["1.jpg", "0001.jpg"], "0001.jpg")],
+    [
+        (["a.jpg", "b.jpg"], r"a\.jpg has no number .*Rename the files, or give .* a list"),
+        (["1.jpg", "frame_01.jpg"], "frame_01.jpg"),
+        (["1.jpg", "0001.jpg"], "0001.jpg"),
+    ],
 )
 def test_folder_without_a_clear_order(tmp_path, names, named):
     for name in names:
         grey(0).save(tmp_path / name)
     with pytest.raises(ValueError, match=named):
+        ImageFolder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x", "x-1", "1"])
+def test_a_single_frame_needs_no_number(name, tmp_path):
+    grey(10).save(tmp_path / f"{name}.png")
+    assert values(ImageFolder(tmp_path)) == [10]
+
+
+def test_names_that_are_unlike_the_others_are_shown(tmp_path):
+    for name in (*(f"{i:03d}" for i in range(12)), "005_1"):
+        grey(0).save(tmp_path / f"{name}.jpg")
+    with pytest.raises(ValueError, match=r"named unlike most are 005_1\.jpg, so that"):
+        ImageFolder(tmp_path)
+
+
+def test_orders_are_shown_from_where_they_differ(tmp_path):
+    for name in ("1.10", "1.25", "1.40", "1.55", "1.70", "1.85", "2.5", "2.25"):
+        grey(0).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match=r"name it is \.\.\., 1\.85\.png, 2\.5\.png, .* them \.\.\., 1\.85\.png, 2\.25\.png"):
         ImageFolder(tmp_path)
 
 
@@ -307,6 +376,13 @@ def test_live_frames_are_copies(tiny_video):
 IMAGE = np.zeros((8, 16, 3), np.uint8)
 
 
+def objects(*frames: object) -> np.ndarray:
+    """An array of objects, which need not be of one shape."""
+    array = np.empty(len(frames), object)
+    array[:] = frames
+    return array
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
@@ -318,6 +394,10 @@ IMAGE = np.zeros((8, 16, 3), np.uint8)
         (np.zeros((2, 3, 8, 16), np.uint8), r"frame 0 .*uint8 array \(3, 8, 16\)"),
         ([IMAGE, "1.png"], "frame 1 .*str"),
         ([IMAGE, IMAGE, IMAGE[:4]], "frame 2 .*16x4 .* 16x8"),
+        (objects(IMAGE, IMAGE, IMAGE[:4]), "frame 2 .*16x4 .* 16x8"),
+        (objects(IMAGE, "1.png"), "frame 1 .*str"),
+        (np.ma.array(np.zeros((2, 8, 16, 3), np.uint8)), r"frame 0 is a masked array"),
+        ([IMAGE, np.ma.array(IMAGE)], r"frame 1 is a masked array.*filled"),
     ],
 )
 def test_bad_arrays(frames, message):

@@ -124,16 +124,19 @@ def test_object_folders_with_huge_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "txt", "m3u8"])
-@pytest.mark.parametrize("kind", ["ffconcat", "HLS"])
+@pytest.mark.parametrize("kind", ["ffconcat", "concat", "HLS", "DASH", "SDP"])
 def test_playlists_open_no_other_file(kind, suffix, tmp_path, make_video, tiny_video):
     make_video(tmp_path / "secret.mp4", tiny_video)
     text = {
         "ffconcat": "ffconcat version 1.0\nfile secret.mp4\n",
+        "concat": "file 'secret.mp4'\n",
+        "DASH": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>secret.mp4</BaseURL></MPD>',
+        "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
         "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\nsecret.mp4\n#EXT-X-ENDLIST\n",
     }[kind]
     path = tmp_path / f"list.{suffix}"
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"list\.{suffix} is not a video"):
+    with pytest.raises(ValueError, match=rf"list\.{suffix} is not a video but a playlist, which is not read"):
         VideoFile(path)
 
 

@@ -360,6 +360,45 @@ def test_value_range_is_used_or_refused_or_said_to_be_unused(tmp_path, make_vide
         assert "value_range is for images of more than 8 bits" in caplog.text
 
 
+def test_each_folder_with_a_range_that_is_not_used_is_named(tmp_path, caplog):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, "0.png", "1.png")
+        for value_range in ("data", (0, 4095)):
+            frames = open_frames(tmp_path / name, value_range)
+            assert [frames[i].shape for i in range(2)] == [(8, 16, 3)] * 2
+        assert caplog.text.count(f"{tmp_path / name}: value_range is for images of more than 8 bits") == 1
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("values", [np.full((6, 8), 700, np.uint16), np.full((6, 8), 0.25, np.float32)], ids=["whole", "float"])
+def test_range_of_data_of_one_value(values, tmp_path, caplog):
+    for t in range(2):
+        Image.fromarray(values).save(tmp_path / f"{t}.tif")
+    frames = open_frames(tmp_path, "data")
+    assert not frames[1].any()
+    assert f"{tmp_path}: its images of more than 8 bits have the value {values[0, 0]:g} everywhere" in caplog.text
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_values_of_32_bits(tmp_path):
+    image = Image.fromarray(np.int32([[-1, 2**30, 2**31 - 1]]))
+    with pytest.raises(ValueError, match=r"its values are -1 to 2\.14748e\+09, not in 0 to 65535"):
+        to_rgb(image)
+    assert to_rgb(image, (-1, 2**31 - 1))[0, :, 0].tolist() == [0, 128, 255]
+    image = Image.fromarray(2**30 + np.arange(256, dtype=np.int32).reshape(16, 16))
+    image.save(tmp_path / "0.tif")
+    assert open_frames(tmp_path, "data")[0][..., 0].ravel().tolist() == list(range(256))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_range_of_data_that_are_not_finite(tmp_path):
+    for t, value in enumerate((0.5, np.nan)):
+        Image.fromarray(np.full((6, 8), value, np.float32)).save(tmp_path / f"{t}.tif")
+    with pytest.raises(ValueError, match=r"1\.tif: it has values that are not finite"):
+        open_frames(tmp_path, "data")
+
+
 def test_value_range_of_an_array(tmp_path):
     Image.fromarray(np.full((6, 8), 819, np.uint16)).save(tmp_path / "0.png")
     assert open_frames(tmp_path, np.array([0, 4095]))[0][0, 0, 0] == 51

@@ -243,6 +243,24 @@ def test_a_palette_in_which_white_comes_first(tmp_path, caplog):
     assert caplog.text.count("what is bright is the object") == 1
 
 
+def test_a_palette_of_colours_in_which_black_is_a_label(tmp_path, caplog):
+    pixels = np.zeros((9, 12, 3), np.uint8)
+    pixels[1:4, 1:4], pixels[5:8, 6:11] = (200, 30, 30), (30, 200, 30)
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        image = Image.fromarray(pixels).quantize(3)
+        for name in ("0.png", "1.png"):
+            image.save(tmp_path / folder / name)
+            np.testing.assert_array_equal(read_labels(tmp_path / folder / name), image)
+    what = "a mask has a palette that does not begin with black, and black is label 2"
+    assert [f"{tmp_path / folder}: {what}" in caplog.text for folder in ("first", "second")] == [True, True]
+    assert caplog.text.count(what) == 2
+    caplog.clear()
+    save_label_image(tmp_path / "davis.png", np.asarray(image))
+    read_labels(tmp_path / "davis.png")
+    assert not caplog.records
+
+
 def test_labels_in_palettes_of_greys(tmp_path):
     for palette in ([0, 85, 170], [0, 255], [255, 0, 0], list(range(256)), list(range(255, -1, -1))):
         image = Image.fromarray(np.minimum(LABELS, len(palette) - 1))
@@ -574,9 +592,10 @@ def test_lists_in_all_readers(encoding, tmp_path):
 
 def test_list_that_is_no_text(tmp_path):
     write_video(tmp_path, [LABELS] * 3)
-    (tmp_path / "list.txt").write_bytes(b"\xffvideo")
-    with pytest.raises(ValueError, match=r"list\.txt is not a text file in UTF-8 or UTF-16"):
-        train_masks(tmp_path, file_list=tmp_path / "list.txt")
+    for content in (b"\xffvideo", b"vi\0deo", "video".encode("utf-32"), "\ufeffvideo".encode("utf-32-be")):
+        (tmp_path / "list.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"list\.txt is not a text file in UTF-8"):
+            train_masks(tmp_path, file_list=tmp_path / "list.txt")
 
 
 def test_capital_suffixes_and_json_with_a_byte_order_mark(tmp_path):

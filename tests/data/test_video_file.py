@@ -15,6 +15,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from i2v.data import frames as frames_module
 from i2v.data import video_file
@@ -154,6 +155,97 @@ def test_truncated_video(share, tmp_path):
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=r"cut\.mp4 is truncated"):
         VideoFile(path)
+
+
+def test_truncated_gif(tmp_path, caplog):
+    whole, cut = tmp_path / "whole.gif", tmp_path / "cut.gif"
+    images = [Image.fromarray(picture(i)) for i in range(4)]
+    images[0].save(whole, save_all=True, append_images=images[1:])
+    data = whole.read_bytes()
+    for end in (b"", bytes(100)):
+        whole.write_bytes(data + end)
+        assert VideoFile(whole).num_frames == 4
+    assert not caplog.records
+    for share in (len(data) - 1, len(data) * 7 // 8, len(data) // 2):
+        cut.write_bytes(data[:share])
+        with pytest.raises(ValueError, match=r"cut\.gif is truncated: .*, after \d frames"):
+            VideoFile(cut)
+
+
+def test_avi_with_bidirectional_frames_is_whole(tmp_path, caplog):
+    def moving(number: int) -> np.ndarray:
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[10:20, 2 * number : 2 * number + 4] = 255
+        return image
+
+    path = write(tmp_path / "a.avi", show=moving)
+    frames = VideoFile(path)
+    assert not caplog.records
+    places = [int(np.flatnonzero(frames[i][15, :, 0] > 128)[0]) for i in range(frames.count())]
+    assert places == pytest.approx(range(0, 2 * NUM_FRAMES, 2), abs=1)
+    np.testing.assert_array_equal(read_frames(path, [3, NUM_FRAMES - 1]), [frames[3], frames[NUM_FRAMES - 1]])
+
+
+def test_what_is_not_followed_is_said(tmp_path, caplog):
+    def say(path: Path, message: str) -> VideoFile:
+        caplog.clear()
+        frames = VideoFile(path)
+        assert f"{path.name}{message}" in caplog.text
+        assert len(caplog.records) == 1
+        return frames
+
+    small, large = write(tmp_path / "small.h264"), tmp_path / "large.h264"
+    with av.open(str(large), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, width=2 * WIDTH, height=2 * HEIGHT, pix_fmt="yuv420p")
+        container.mux(stream.encode(av.VideoFrame(2 * WIDTH, 2 * HEIGHT, "yuv420p")))
+        container.mux(stream.encode())
+    both = tmp_path / "both.h264"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    frames = say(both, ": 1 of its frames, first frame 60, are of another size than the first: they are scaled to its 128x32")
+    assert frames[NUM_FRAMES].shape == (HEIGHT, WIDTH, 3)
+    with av.open(str(tmp_path / "two.mp4"), "w") as container:
+        streams = [container.add_stream("libx264", rate=RATE, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p") for _ in range(2)]
+        for stream in streams:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(1), format="rgb24")))
+            container.mux(stream.encode())
+    say(tmp_path / "two.mp4", " holds 2 video streams: only the first one is read")
+    with av.open(str(tmp_path / "wide.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p")
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(1), format="rgb24")))
+        container.mux(stream.encode())
+    say(tmp_path / "wide.mp4", ": its pixels are to be shown 4/3 times as wide as high")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
+def test_an_image_that_is_named_like_a_video(kind, tmp_path):
+    Image.fromarray(noise(0)).save(tmp_path / "a.mp4", format=kind)
+    with pytest.raises(ValueError, match=r"a\.mp4 is not a video but an image: correct its suffix"):
+        open_frames(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
+def test_a_video_that_is_named_like_an_image(name, tmp_path):
+    write(tmp_path / name).rename(tmp_path / "0.jpg")
+    with pytest.raises(ValueError, match=r"0\.jpg has the suffix of an image, but is a video"):
+        open_frames(tmp_path / "0.jpg")
+    with pytest.raises(ValueError, match=r"0\.jpg is not an image but a video"):
+        open_frames(tmp_path)
+
+
+def test_a_video_that_is_cut_off_within_its_index(tmp_path):
+    path = write(tmp_path / "a.mov")
+    with av.open(str(path)) as old, av.open(str(tmp_path / "b.mov"), "w", options={"movflags": "+faststart"}) as new:
+        copied = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copied
+                new.mux(packet)
+    data = (tmp_path / "b.mov").read_bytes()
+    for end in (b"trak", b"minf", b"stsd", b"stsz"):
+        path.write_bytes(data[: data.index(end)])
+        with pytest.raises(ValueError, match=r"a\.mov .*cut off"):
+            VideoFile(path)
 
 
 def noise(number: int) -> np.ndarray:
