@@ -15,7 +15,7 @@ from torch import Tensor
 from i2v.data.frames import Frames, LiveFrames, check_bounds, open_frames
 from i2v.data.images import ValueRange
 from i2v.inference.features import FeatureStore, FrameLoader
-from i2v.inference.prompts import check_mask, make_points_prompt, resize_mask
+from i2v.inference.prompts import check_mask, check_number_of_points, make_points_prompt, resize_mask
 from i2v.inference.state import Prompt, TrackedObject, VideoState, in_session
 from i2v.inference.tracker import Tracker
 from i2v.modeling.sam_i2v import SAMI2V
@@ -185,7 +185,8 @@ class I2VVideoPredictor:
 
         Raises:
             ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not
-                finite or outside of the frame; other labels; a box without area, or with clear_old_points=False.
+                finite or outside of the frame; other labels; a box without area, or with clear_old_points=False; more than
+                10,000 points, with the old ones.
             IndexError: no such frame.
             TypeError: points, labels or box are no arrays of numbers, or frame_idx or obj_id no integer.
         """
@@ -197,6 +198,7 @@ class I2VVideoPredictor:
         obj = state.objects.get(obj_id) or TrackedObject(obj_id)
         old = obj.prompts.get(frame_idx)
         if not clear_old_points and old is not None and old.points is not None:
+            check_number_of_points(len(old.points) + len(prompt.points))
             prompt.points = torch.cat([old.points, prompt.points])
             prompt.labels = torch.cat([old.labels, prompt.labels])
         return self._prompt(state, obj, frame_idx, prompt)

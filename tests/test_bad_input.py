@@ -35,6 +35,12 @@ BAD_CALLS = {
     "label 2": ("points", {"points": [[1, 1], [2, 2]], "labels": [1, 2]}, ValueError, "labels .*2"),
     "label -2": ("points", {"points": [[1, 1]], "labels": [-2]}, ValueError, "labels .*-2"),
     "label 0.5": ("points", {"points": [[1, 1]], "labels": [0.5]}, ValueError, r"labels .*0\.5"),
+    "too many points": (
+        "points",
+        {"points": [[1, 1]] * 10_001, "labels": [1] * 10_001},
+        ValueError,
+        "10001 points: at most 10000",
+    ),
     "no labels": ("points", {"points": [[1, 1]]}, ValueError, "points need labels"),
     "no points": ("points", {"labels": [1], "box": [5, 5, 9, 9]}, ValueError, "labels need points"),
     "only labels": ("points", {"labels": [1]}, ValueError, "points .*labels"),
@@ -136,6 +142,16 @@ def test_bad_call_names_the_thing_and_loses_nothing(bad, tiny_predictor, tiny_vi
     torch.testing.assert_close(contents(state), before, rtol=0, atol=0)
     done += [masks.numpy() for _, _, masks in results]
     np.testing.assert_array_equal(done, undisturbed_masks)
+
+
+def test_old_points_count(tiny_predictor, tiny_video, monkeypatch):
+    monkeypatch.setattr("i2v.inference.prompts.MAX_POINTS", 3)
+    state = prompted_session(tiny_predictor, tiny_video)
+    two = {"points": [[16, 24], [17, 24]], "labels": [1, 1]}
+    with pytest.raises(ValueError, match="there are 4 points: at most 3 are allowed"):
+        tiny_predictor.add_new_points_or_box(state, 0, 1, **two, clear_old_points=False)
+    tiny_predictor.add_new_points_or_box(state, 0, 1, **two)
+    assert len(state.objects[1].prompts[0].points) == 2
 
 
 @pytest.mark.parametrize("thing", ["video.mp4", None, 3])

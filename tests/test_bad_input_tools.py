@@ -90,6 +90,18 @@ TABLE = [
     ("video_sheet", "{video} ''", 2, _EMPTY),
     ("video_sheet", "{video} {out}/a", 2, "expected the file of a picture, such as a.png"),
     ("video_sheet", "{video} {below}.png", 1, "{file} is a file, or below one"),
+    (
+        "video_sheet",
+        "{video} {out}/a.webp --count 4 --columns 2 --width 10000",
+        1,
+        "a.webp would have 20000x10000 pixels: at most 16383",
+    ),
+    (
+        "video_sheet",
+        "{video} {out}/a.png --count 8 --columns 4 --width 10000",
+        1,
+        "would have 40000x10000 pixels: at most 100000 a side",
+    ),
     ("video_sheet", "{video} {folder}/a.png --count 12", 1, "12 frames: there are 9 of them"),
     *(("video_sheet", f"{{video}} {{out}}/a.png --count {n}", 2, f"--count: {_FROM_1}") for n in ("0", "-1", "x", "2.5", "²")),
     *(("video_sheet", f"{{video}} {{out}}/a.png --columns {n}", 2, f"--columns: {_FROM_1}") for n in ("0", "-1", "x")),

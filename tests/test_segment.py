@@ -291,8 +291,8 @@ def test_prompts_are_parsed():
         ([*POINT, "--max-frames", "0"], ["--max-frames", "0"]),
         ([*POINT, "--config", "nonsense"], ["nonsense", "i2v-infer"]),
         *(
-            ([*POINT, "--device", device], ["--device is cuda, cuda:NUMBER, mps or cpu", device])
-            for device in ("nonsense", "cuda:77", "777", "meta", "lazy", "hpu", "9" * 20, "9" * 1900, "")
+            ([*POINT, "--device", device], ["--device is cuda, cuda:NUMBER, mps or cpu", device[:900]])
+            for device in ("nonsense", "cuda:77", "777", "meta", "lazy", "hpu", "9" * 20, "9" * 5000, "")
         ),
     ],
 )

@@ -14,7 +14,15 @@ import numpy as np
 from PIL import Image
 
 from i2v.data.video_file import VideoFile
-from i2v.utils.command_line import MAX_SIDE, command_line, given_text, make_room_for, picture_path, whole_number
+from i2v.utils.command_line import (
+    MAX_SIDE,
+    check_picture_size,
+    command_line,
+    given_text,
+    make_room_for,
+    picture_path,
+    whole_number,
+)
 from i2v.utils.files import atomic_write
 
 
@@ -30,9 +38,13 @@ def video_sheet(video: VideoFile, count: int, columns: int, width: int) -> np.nd
     if count % columns or not 0 < count <= video.count():
         raise ValueError(f"{count} frames: there are {video.count()} of them, and rows of {columns}")
     indices = np.linspace(0, video.count() - 1, count).round().astype(int).tolist()
-    size = (width, max(round(width * video.height / video.width), 1))
-    cells = [cv2.resize(video[index], size, interpolation=cv2.INTER_AREA) for index in indices]
+    cells = [cv2.resize(video[index], (width, cell_height(video, width)), interpolation=cv2.INTER_AREA) for index in indices]
     return np.concatenate([np.concatenate(cells[i : i + columns], axis=1) for i in range(0, count, columns)])
+
+
+def cell_height(video: VideoFile, width: int) -> int:
+    """Of a frame in the picture, in pixels."""
+    return max(round(width * video.height / video.width), 1)
 
 
 @command_line
@@ -45,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=whole_number(1, MAX_SIDE), default=320, help="of a frame in the picture, in pixels")
     args = parser.parse_args(arguments)
     make_room_for(args.output)
-    sheet = video_sheet(VideoFile(args.video), args.count, args.columns, args.width)
+    video, num_rows = VideoFile(args.video), -(-args.count // args.columns)
+    check_picture_size(args.output, args.columns * args.width, num_rows * cell_height(video, args.width))
+    sheet = video_sheet(video, args.count, args.columns, args.width)
     with atomic_write(args.output) as temporary:
         Image.fromarray(sheet).save(temporary)
 

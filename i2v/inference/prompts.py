@@ -17,6 +17,8 @@ from i2v.modeling.sam_i2v import resize_masks
 
 log = logging.getLogger(__name__)
 
+MAX_POINTS = 10_000  # of one prompt; the network's work grows with their number
+
 
 def make_points_prompt(
     points: Any, labels: Any, box: Any, frame_size: tuple[int, int], image_size: int, in_pixels: bool = True
@@ -33,7 +35,7 @@ def make_points_prompt(
     Raises:
         TypeError: points, labels or box are not arrays of numbers.
         ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not finite
-            or outside of the frame; other labels; two boxes, or a box without area.
+            or outside of the frame; other labels; too many points; two boxes, or a box without area.
     """
     limit = torch.tensor(frame_size, dtype=torch.float32) if in_pixels else torch.ones(2)
     if points is None and box is None:
@@ -44,6 +46,7 @@ def make_points_prompt(
     if xy.numel() and xy.shape[-1:] != (2,):
         raise ValueError(f"points must be pairs (x, y), got {xy.tolist()}")
     xy = xy.reshape(-1, 2)
+    check_number_of_points(len(xy))
     kinds = _floats([] if labels is None else labels, "labels", "(N,)").reshape(-1)
     if len(xy) != len(kinds):
         raise ValueError(f"there are {len(xy)} points and {len(kinds)} labels: one label for each point")
@@ -79,6 +82,12 @@ def make_points_prompt(
         xy = torch.cat([corners, xy])
         kinds = torch.cat([torch.tensor([2.0, 3.0]), kinds])
     return Prompt(points=xy / limit * image_size, labels=kinds.int())
+
+
+def check_number_of_points(number: int) -> None:
+    """Raise a ValueError if a prompt has too many points."""
+    if number > MAX_POINTS:
+        raise ValueError(f"there are {number} points: at most {MAX_POINTS} are allowed for an object in a frame")
 
 
 def check_mask(mask: Any, frame_size: tuple[int, int], resize: bool = True) -> Tensor:
