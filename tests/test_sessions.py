@@ -26,11 +26,12 @@ def camera(frame: np.ndarray, limit: int = 1000) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("frame", [-1, "-1"])
-def test_errors_do_not_read_an_endless_source(tiny_predictor, tiny_video, frame):
+def test_errors_do_not_read_an_endless_source(tiny_predictor, tiny_video, frame, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     state = tiny_predictor.init_state(camera(tiny_video[0]))
     with pytest.raises((IndexError, TypeError), match=r"frame -1 in the iterator.* frames 0 to 0 so far|integer, not '-1'"):
         tiny_predictor.add_new_points_or_box(state, frame, 1, points=[[16, 24]], labels=[1])
-    assert not list(Path(tempfile.gettempdir()).glob("i2v-frames-*/000001-*"))
+    assert not list(tmp_path.glob("i2v-frames-*/000001-*"))
 
 
 def test_an_iterator_that_failed_is_no_finished_video(tiny_predictor, tiny_video):
