@@ -1,6 +1,6 @@
 """The command line: segment objects in a video.
 
-python -m i2v.segment bunny.mp4 --checkpoint sam_i2v.pt --point 0,320,180 --output out
+python -m i2v.segment bunny.mp4 --checkpoint checkpoints/sam-i2v_32gpu.pt --point 0,320,180 --output out
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m test_pvs.interactive online davis2016 /data/DAVIS --clicks 3 --output results/online-3c
     python -m test_pvs.interactive offline davis2016 /data/DAVIS --clicks 3 --output results/offline-3c
 
-The Lite model by default; --config i2v-infer --checkpoint checkpoints/sam_i2v.pt for the published one.
+The Lite model by default; --config i2v-infer --checkpoint checkpoints/sam-i2v_32gpu.pt for the published one.
 test_pvs/interactive.sh is the same with variables. A run that was killed goes on where it was when it is started again.
 
 Every object is evaluated on its own, as in SAM 2's interactive evaluation, from the first annotated frame that shows it: it has

@@ -1,11 +1,15 @@
 #!/bin/sh
 # Semi-supervised benchmark, second half, J&F: DATASET=davis2016 DATA=/data/DAVIS OUT=results/3c sh test_pvs/semi_eval.sh
-# DATASET, DATA, OUT, VIDEOS, VOID: as for semi_infer.sh.
+# DATASET, DATA, OUT, VIDEOS, VOID, and INPUT where these are not set: as for semi_infer.sh.
 # Further arguments go to sav_dataset/sav_evaluator.py. The table is written to $OUT/masks/results.csv, too. If it is killed, the
 # table and the ground truth of an earlier evaluation stay; after an error the earlier table is $OUT/masks/results.old.csv.
 set -eu
-: "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
 project=$(cd "$(dirname "$0")/.." && pwd)
+if [ -z "${DATASET:-}${DATA:-}${OUT:-}" ]; then # as published
+  DATASET=sav DATA=$project/data/sav_test OUT=$project/output_semi/Semi_SAVTest_sam-i2v_32gpu_${INPUT:-3c}
+  [ -d "$DATA" ] || { echo "error: no such folder: $DATA: put SAV-Test there, or set DATASET, DATA and OUT" >&2; exit 2; }
+fi
+: "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 [ -d "$OUT/masks" ] || { echo "error: no such folder: $OUT/masks: run semi_infer.sh with this OUT first" >&2; exit 1; }
 [ -f "$OUT/results.json" ] ||

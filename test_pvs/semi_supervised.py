@@ -2,7 +2,7 @@
 
     python -m test_pvs.semi_supervised davis2016 /data/DAVIS --input 3c --output results/3c
 
-The Lite model by default; --config i2v-infer --checkpoint checkpoints/sam_i2v.pt for the published one.
+The Lite model by default; --config i2v-infer --checkpoint checkpoints/sam-i2v_32gpu.pt for the published one.
 test_pvs/semi_infer.sh is the same with variables; test_pvs/semi_eval.sh scores the masks. A run that was killed goes on where
 it was when it is started again.
 """

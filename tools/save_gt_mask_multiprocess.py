@@ -77,10 +77,14 @@ def save_mask_info(dataset: str, data: Path, name: str, path: Path) -> None:
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if something is wrong with a video."""
-    parser = argparse.ArgumentParser(description="Write a JSON per video that says where its objects are.")
-    parser.add_argument("dataset", choices=READERS, help="name of the data set")
-    parser.add_argument("data", type=given_path, help="its folder")
-    parser.add_argument("output", type=given_path, help="folder of the JSON files")
+    parser = argparse.ArgumentParser(
+        description="Write a JSON per video that says where its objects are. The published tool of this name writes files that "
+        "its benchmarks need; those of this project read the masks themselves."
+    )
+    parser.add_argument("dataset", nargs="?", choices=READERS, help="name of the data set (default: %(default)s)")
+    parser.add_argument("data", nargs="?", type=given_path, help="its folder (default: %(default)s)")
+    parser.add_argument("output", nargs="?", type=given_path, help="folder of the JSON files (default: %(default)s)")
+    parser.set_defaults(dataset="sav", data=Path("data/sav_test"), output=Path("mask_info"))
     parser.add_argument(
         "--workers", type=whole_number(1), metavar="N", help="processes (default: one per core, as far as the memory allows)"
     )

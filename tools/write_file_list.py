@@ -1,7 +1,8 @@
 """Writes the lists of samples that training uses, one name per line.
 
-    python tools/write_file_list.py sa1b path/to/SA-1B train/txt/sa1b_10k.txt
-    python tools/write_file_list.py sav path/to/sav_train train/txt/sav.txt
+    python tools/write_file_list.py sa1b data/sa1b_train_jpg train/txt/sa1b_10k_train_list.txt \\
+        --annotations data/sa1b_train_json
+    python tools/write_file_list.py sav data/sav_train_json train/txt/sav_train_list.txt
 
 A name is a path below the folder, without suffix. Images (.jpg) with a JSON file and videos with masklets are listed.
 """
@@ -38,16 +39,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("data", choices=DEFAULT_COUNT, help="what the folder holds")
     parser.add_argument("folder", type=given_path)
     parser.add_argument("output", type=given_path, help="the list to write")
+    parser.add_argument("--annotations", type=given_path, help="of sa1b: where the JSON files are, if not beside the images")
     parser.add_argument("--count", type=whole_number(1), help="draw so many (default: 10000 of sa1b, all of sav)")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of the drawing")
     parser.add_argument(
         "--masklets", choices=("manual", "auto", "both"), default="manual", help="of sav: what a video must have one of"
     )
     args = parser.parse_args(argv)
-    if not args.folder.is_dir():
-        parser.error(f"no such folder: {args.folder}")
+    annotations = args.annotations or args.folder
+    for folder in (args.folder, annotations):
+        if not folder.is_dir():
+            parser.error(f"no such folder: {folder}")
     if args.data == "sa1b":
-        found = find_names(args.folder, *IMAGE_SUFFIXES["JPEG"]) & find_names(args.folder, ".json")
+        found = find_names(args.folder, *IMAGE_SUFFIXES["JPEG"]) & find_names(annotations, ".json")
     else:
         kinds = [kind for kind in ("manual", "auto") if args.masklets in (kind, "both")]
         found = set().union(*(find_names(args.folder, f"_{kind}.json") for kind in kinds))

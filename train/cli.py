@@ -3,6 +3,7 @@
 python train/train.py -c i2v-train [KEY=VALUE ...]           # one process; torchrun starts several (train.sh)
 python train/train.py -c i2v-train --check                   # build all, read a batch of each data set, say what is missing
 python train/train.py -c i2v-train --slurm slurm.nodes=4     # submit the job to Slurm
+python train.py -c configs/i2v-train --use-cluster 0 --num-gpus 8 [--num-nodes 4]   # as the published code: train.sh or Slurm
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from i2v.build_i2v import load_config
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.typed_config import ConfigError, build, names_in, one_line, section
-from i2v.utils.command_line import EXPECTED_ERRORS
+from i2v.utils.command_line import EXPECTED_ERRORS, whole_number
 from train.dataset.mixture import (
     MixtureDataset,
     MixturePart,
@@ -62,7 +63,7 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ValueError: an unknown name, or a config that Hydra cannot compose.
     """
-    path = CONFIG_DIR / f"{name}.yaml"
+    path = CONFIG_DIR / f"{name.removeprefix('configs/')}.yaml"  # as SAM 2's and the published scripts name them
     if not path.is_file():
         path = Path(name)
         if path.suffix != ".yaml" or not path.is_file():
@@ -297,6 +298,22 @@ class SlurmTask:
         return submitit.helpers.DelayedSubmission(self)
 
 
+def start_as_published(args: argparse.Namespace) -> int:
+    """Do what --use-cluster, --num-gpus and --num-nodes ask for: submit to Slurm, or start train.sh, or the script for several
+    nodes, in place of this process.
+
+    Returns:
+        The exit status, of a submission.
+    """
+    nodes, gpus = args.num_nodes or 1, args.num_gpus
+    if args.use_cluster:
+        sizes = [f"slurm.nodes={nodes}"] + ([f"slurm.gpus_per_node={gpus}"] if gpus else [])
+        return main(["-c", args.config, "--slurm", *sizes, *args.overrides])
+    script = "train.sh" if nodes == 1 else "multi_node_train_4_nodes.sh"
+    environment = os.environ | {"NODES": str(nodes)} | ({"GPUS": str(gpus)} if gpus else {})
+    os.execvpe("sh", ["sh", str(ROOT / "train" / script), args.config, *args.overrides], environment)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(
@@ -310,6 +327,10 @@ def build_parser() -> argparse.ArgumentParser:
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="build all, read a batch of each data set, and train nothing")
     mode.add_argument("--slurm", action="store_true", help="submit to Slurm; see the config's part `slurm`")
+    published = parser.add_argument_group("arguments of SAM 2's and the published code")
+    published.add_argument("--use-cluster", type=int, choices=(0, 1), help="1: submit to Slurm; 0: start the processes here")
+    published.add_argument("--num-gpus", type=whole_number(1), help="per node (default: 8)")
+    published.add_argument("--num-nodes", type=whole_number(1), help="each is started by hand, or by Slurm (default: 1)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as trainer.epochs=1 or output=runs/mine")
     return parser
 
@@ -326,6 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
     args = build_parser().parse_intermixed_args(arguments)
     try:
+        if {args.use_cluster, args.num_gpus, args.num_nodes} != {None}:
+            return start_as_published(args)
         config = load_experiment(args.config, args.overrides)
         if args.slurm:
             submit([argument for argument in arguments if argument != "--slurm"], config)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
@@ -213,14 +213,32 @@ def check_inside(name: str, source: Path) -> str:
 
 
 def _listed_samples(file_list: Path, folder: Path, suffixes: Sequence[str]) -> list[str]:
+    """The samples that a list names. The published lists have names with their suffix (sa_1.jpg) and without sub-folder
+    (sav_000001 for sav_000/sav_000001), and are read, too."""
     names = [check_inside(name, file_list) for name in read_list(file_list)]
     if not names:
         raise ValueError(f"the file list {file_list} is empty")
-    missing = [name for name in names if find_file(folder / name, suffixes) is None]
+    found = {name: _listed_sample(name, folder, suffixes) for name in names}
+    if None in found.values() and any(suffixes):
+        below = defaultdict(list)  # by their last part; the whole folder is looked through only if it has to be
+        for sample in find_samples(folder, suffixes):
+            below[PurePosixPath(sample).name].append(sample)
+        for name in [name for name, sample in found.items() if sample is None and "/" not in name]:
+            several = below.get(name) or below.get(_without(PurePosixPath(name), suffixes) or name, [])
+            if len(several) > 1:
+                raise ValueError(f"{file_list} names {name}, which {folder} has more than once: {listed(several)}")
+            found[name] = next(iter(several), None)
+    missing = [name for name, sample in found.items() if sample is None]
     if missing:
         what = f"{missing[0]}{suffixes[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         raise FileNotFoundError(f"{folder} lacks {what} of the {len(names)} names in {file_list}")
-    return names
+    return [found[name] for name in names]
+
+
+def _listed_sample(name: str, folder: Path, suffixes: Sequence[str]) -> str | None:
+    """The sample of a name in a list, which may have its suffix; None if it is not in the folder."""
+    variants = (name, _without(PurePosixPath(name), suffixes))
+    return next((variant for variant in variants if variant and find_file(folder / variant, suffixes) is not None), None)
 
 
 def read_text(path: Path) -> str:

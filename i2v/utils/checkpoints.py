@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from i2v.utils.files import atomic_write, require_regular_file
 from i2v.utils.messages import shortened
+from i2v.utils.published_checkpoints import advice
 from i2v.utils.torch_files import BombError, check_torch_file
 
 # Parts of a segment-anything style checkpoint (TinySAM, MobileSAM) and where they go.
@@ -53,7 +54,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError("no such checkpoint: its name is empty")
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no such checkpoint: {path}")
+        raise FileNotFoundError(f"no such checkpoint: {path}{advice(path)}")
     require_regular_file(path)
     try:
         check_torch_file(path)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
+from i2v.utils.files import sha256
 from test_pvs.systems.checked import CheckedSystem
 from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
 
@@ -93,13 +93,7 @@ def _weights(settings: SystemSettings) -> str | Path | None:
 
 def _sha256(path: str | Path | None) -> str | None:
     """Of a file's content; None for what is no file, such as a config's name."""
-    if path is None or not Path(path).is_file():
-        return None
-    digest = hashlib.sha256()  # hashlib.file_digest came with Python 3.11
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256(Path(path)) if path is not None and Path(path).is_file() else None
 
 
 def build_system(settings: SystemSettings) -> VideoSystem:

@@ -734,6 +734,16 @@ def test_scripts_say_which_variable_is_missing(tmp_path: Path) -> None:
         assert "DATA:" in done.stderr
 
 
+def test_scripts_without_variables_are_the_published_test(tmp_path: Path) -> None:
+    if (PROJECT / "data/sav_test").exists():
+        pytest.skip("SAV-Test is here: it would be run")
+    for script in ("semi_infer.sh", "semi_eval.sh"):
+        done = run_script(script, tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert f"no such folder: {PROJECT}/data/sav_test: put SAV-Test there, or set DATASET, DATA and OUT" in done.stderr
+
+
 def test_weights_are_needed(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run(data, output, "--system", "sam-i2v", "--config", str(TINY_CONFIG)) == 1
     assert "without weights" in caplog.text

@@ -99,7 +99,7 @@ def test_values_of_the_paper(paper: DictConfig) -> None:
     assert (paper.trainer.epochs, paper.trainer.precision) == (10, "bf16")
     assert paper.initial_weights.path == "checkpoints/tinysam.pth"
     assert get_class(paper.data.parts.sa1b.dataset._target_).__name__ == "SA1B"
-    assert Path(paper.data.parts.sa1b.dataset.file_list).name == "sa1b_10k.txt"
+    assert Path(paper.data.parts.sa1b.dataset.file_list).name == "sa1b_10k_train_list.txt"
     assert get_class(paper.data.parts.sav.dataset._target_).__name__ == "SAV"
     assert (paper.data.parts.sa1b.batch_size, paper.data.parts.sav.batch_size) == (8, 1)
     assert paper.data.parts.sav.dataset.num_frames == 8

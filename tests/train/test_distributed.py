@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -14,6 +15,7 @@ import torch
 from i2v.data.mask_files import read_labels, save_label_image
 from i2v.utils.checkpoints import read_checkpoint
 from tests.train.helpers import PROJECT, TINY_TRAINING, difference, finish, same, start
+from train import cli
 
 RUN = "tests.train.distributed_run"
 TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node", "2", "-m", RUN)
@@ -84,6 +86,36 @@ def test_script_for_one_node(clips: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert process.returncode == 0, printed
     checkpoint = read_checkpoint(tmp_path / "last.pt")
     assert (checkpoint["step"], checkpoint["world_size"]) == (4, 2)
+
+
+def test_script_says_once_what_is_missing(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUS", "8")
+    process = start("sh", "train/train.sh", *training(clips / "nowhere", tmp_path))
+    printed = finish(process)
+    assert process.returncode == 1
+    assert printed.count("no such folder") == 1
+    assert "Traceback" not in printed and "torchrun" not in printed
+
+
+def test_published_arguments_start_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(os, "execvpe", lambda file, arguments, environment: started.append((arguments[1:], environment)))
+    cli.main(["-c", "configs/i2v-train", "--use-cluster", "0", "--num-gpus", "4"])
+    cli.main(["-c", "configs/i2v-train", "--num-nodes", "4", "trainer.epochs=1"])
+    (one, environment), (several, of_several) = started
+    assert one == [str(PROJECT / "train/train.sh"), "configs/i2v-train"]
+    assert environment["GPUS"] == "4"
+    assert several == [str(PROJECT / "train/multi_node_train_4_nodes.sh"), "configs/i2v-train", "trainer.epochs=1"]
+    assert of_several["NODES"] == "4"
+
+
+def test_published_arguments_submit_to_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted = []
+    monkeypatch.setattr(cli, "submit", lambda arguments, config: submitted.append((arguments, config)))
+    assert cli.main(["-c", "configs/i2v-train", "--use-cluster", "1", "--num-gpus", "4", "--num-nodes", "2"]) == 0
+    ((arguments, config),) = submitted
+    assert arguments == ["-c", "configs/i2v-train", "slurm.nodes=2", "slurm.gpus_per_node=4"]
+    assert (config.slurm.nodes, config.slurm.gpus_per_node) == (2, 4)
 
 
 def test_script_for_several_nodes(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

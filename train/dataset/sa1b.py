@@ -9,7 +9,7 @@ import torch
 
 from i2v.data.files import expected_file, find_samples
 from i2v.data.images import IMAGE_SUFFIXES, read_rgb
-from i2v.data.instances import instance_file, read_instances
+from i2v.data.instances import read_instances
 from i2v.data.rle import decode_mask, rle_area
 from train.dataset.sample import ClipDataset, RawClip, draw_objects, require_any, require_positive, sample_errors, stack_frames
 
@@ -20,22 +20,30 @@ class SA1B(ClipDataset):
     """Images as clips of one frame: NAME.jpg with NAME.json ({"annotations": [{"segmentation": COCO RLE}, ...]}).
 
     Args:
-        folder: of both, sub-folders such as sa_000000 included.
+        folder: of the images, sub-folders such as sa_000000 included.
         file_list: names such as sa_000000/sa_1, one per line; None for all images.
         max_objects: of an image, drawn at random.
+        annotations: folder of the JSON files, laid out alike; None if they lie beside the images.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list, or a number below 1; the message
             names it.
     """
 
-    def __init__(self, folder: str | Path, file_list: str | Path | None = None, max_objects: int = 3) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        file_list: str | Path | None = None,
+        max_objects: int = 3,
+        annotations: str | Path | None = None,
+    ) -> None:
         require_positive(max_objects=max_objects)
         self.folder = Path(folder)
+        self.annotations = self.folder if annotations is None else Path(annotations)
         self.name = str(folder)
         self.max_objects = max_objects
         self.names = find_samples(self.folder, _SUFFIXES, file_list)
-        require_any(map(instance_file, map(self._image, self.names)), folder, "no JSON file to any of the images")
+        require_any(map(self._json_file, self.names), self.annotations, "no JSON file to any of the images")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -43,7 +51,7 @@ class SA1B(ClipDataset):
     def load(self, index: int, rng: np.random.Generator) -> RawClip:
         name = self.names[index]
         image_path = self._image(name)
-        path = instance_file(image_path)
+        path = self._json_file(name)
         with sample_errors(image_path):
             image = read_rgb(image_path)
         with sample_errors(path):
@@ -53,6 +61,9 @@ class SA1B(ClipDataset):
                 raise ValueError("no objects")
             drawn = np.stack([decode_mask(masks[i], image.shape[:2]) for i in objects])
         return RawClip(f"{self.name}/{name}", stack_frames([image]), torch.from_numpy(drawn).unsqueeze(0))
+
+    def _json_file(self, name: str) -> Path:
+        return expected_file(self.annotations / name, (".json",))
 
     def _image(self, name: str) -> Path:
         return expected_file(self.folder / name, _SUFFIXES)

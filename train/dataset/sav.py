@@ -56,7 +56,7 @@ class SAV(ClipDataset):
         if self.frames is None:
             require_any(map(self._video, self.names), annotations, "no MP4 file to any of the JSON files")
         else:
-            folders = (self.frames / name for name in self.names)
+            folders = map(self._frames_folder, self.names)
             images = (path for folder in folders if folder.is_dir() for path in entries(folder) if kind_of(path))
             require_any(images, frames, "no extracted frames (NAME/00000.jpg) of any of the videos")
 
@@ -95,7 +95,13 @@ class SAV(ClipDataset):
         if self.frames is None:
             with sample_errors(self._video(name)):
                 return read_frames(self._video(name), indices)
-        return [self._read_image(self.frames / name / f"{index:05d}") for index in indices]
+        return [self._read_image(self._frames_folder(name) / f"{index:05d}") for index in indices]
+
+    def _frames_folder(self, name: str) -> Path:
+        """The folder of a video's frames, which need not lie in the same sub-folders as the JSON files."""
+        folder = self.frames / name
+        flat = self.frames / Path(name).name
+        return flat if flat.is_dir() and not folder.is_dir() else folder
 
     @staticmethod
     def _read_image(stem: Path) -> np.ndarray:

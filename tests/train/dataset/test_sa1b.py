@@ -78,6 +78,30 @@ def test_file_list(folder: Path, tmp_path: Path) -> None:
     assert SA1B(folder).names == ["sa_000000/sa_1", "sa_000001/sa_2"]
 
 
+def test_published_lists_have_suffixes_and_no_sub_folders(folder: Path, tmp_path: Path) -> None:
+    names = tmp_path / "list.txt"
+    names.write_text("sa_2.jpg\nsa_000000/sa_1.jpg\nsa_1\n")
+    assert SA1B(folder, names).names == ["sa_000001/sa_2", "sa_000000/sa_1", "sa_000000/sa_1"]
+    names.write_text("sa_2.jpg\nsa_7.jpg\n")
+    with pytest.raises(FileNotFoundError, match=r"lacks sa_7\.jpg.* of the 2 names in .*list\.txt"):
+        SA1B(folder, names)
+    (folder / "sa_000000/sa_2.jpg").write_bytes((folder / "sa_000001/sa_2.jpg").read_bytes())
+    names.write_text("sa_2.jpg\n")
+    with pytest.raises(ValueError, match=r"names sa_2\.jpg, which .* has more than once: sa_000000/sa_2, sa_000001/sa_2"):
+        SA1B(folder, names)
+
+
+def test_images_and_json_files_in_two_folders(folder: Path, tmp_path: Path) -> None:
+    expected = SA1B(folder).load(1, np.random.default_rng(0)).masks
+    for path in list(folder.glob("*/*.json")):
+        target = tmp_path / "json" / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    assert torch.equal(SA1B(folder, annotations=tmp_path / "json").load(1, np.random.default_rng(0)).masks, expected)
+    with pytest.raises(ValueError, match="has no JSON"):
+        SA1B(folder, annotations=tmp_path / "nowhere")
+
+
 def test_wrong_folders_and_lists(folder: Path, tmp_path: Path) -> None:
     names = tmp_path / "list.txt"
     (tmp_path / "empty").mkdir()

@@ -104,6 +104,21 @@ def test_one_kind_of_masklets_is_enough_for_both(folder: Path, frames: Path) -> 
         SAV(folder, frames, masklets="auto")
 
 
+def test_published_lists_leave_out_sub_folders_and_frames_may_lie_flat(folder: Path, frames: Path, tmp_path: Path) -> None:
+    expected = SAV(folder, frames, num_frames=3)
+    name = expected.names[0]
+    names = tmp_path / "list.txt"
+    names.write_text(f"{Path(name).name}\n")
+    (folder / "more/deep").mkdir(parents=True)
+    for path in list(folder.glob(f"{name}_*.json")):
+        path.rename(folder / "more/deep" / path.name)
+    if "/" in name:
+        (frames / name).rename(frames / Path(name).name)
+    dataset = SAV(folder, frames, names, num_frames=3)
+    assert dataset.names == [f"more/deep/{Path(name).name}"]
+    assert dataset.load(0, np.random.default_rng(0)).masks.shape[0] == 3
+
+
 def test_wrong_folders(folder: Path, frames: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty has no \*_manual\.json"):

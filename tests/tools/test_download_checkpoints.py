@@ -1,0 +1,62 @@
+"""tools/download_checkpoints.py, without a network."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import ModuleType
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from i2v.utils.checkpoints import read_checkpoint
+
+
+@pytest.fixture
+def tool(load_tool) -> ModuleType:
+    return load_tool("download_checkpoints")
+
+
+def test_what_can_be_fetched_is_fetched_once(tool, tmp_path: Path, monkeypatch, capsys) -> None:
+    fetched = []
+
+    def download(url: str, path: str) -> None:
+        fetched.append(url)
+        Path(path).write_bytes(b"weights")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        assert tool.main(["--output", str(tmp_path)]) == 0
+    assert fetched == ["https://huggingface.co/xinghaochen/tinysam/resolve/main/tinysam.pth"]
+    printed = capsys.readouterr().out
+    assert f"tinysam.pth: SHA-256 {hashlib.sha256(b'weights').hexdigest()}" in printed
+    for name in ("sam-i2v_8gpu.pt", "sam-i2v_32gpu.pt"):
+        assert f"{name}: no program can fetch it. Download it from https://drive.google.com" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["tinysam.pth"]
+
+
+def test_no_network(tool, tmp_path: Path, monkeypatch, caplog) -> None:
+    def download(url: str, path: str) -> None:
+        Path(path).write_bytes(b"a part")
+        raise URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    assert tool.main(["tinysam.pth", "--output", str(tmp_path)]) == 1
+    assert "no route" in caplog.text and "download it by hand from https://huggingface.co/xinghaochen/tinysam" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_names(tool, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        tool.main(["sam.pt", "--output", str(tmp_path)])
+    assert "unknown checkpoint 'sam.pt'; there are sam-i2v_8gpu.pt" in capsys.readouterr().err
+
+
+def test_a_missing_checkpoint_says_where_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"32gpu\.pt; download it from https://drive\.google\.com"):
+        read_checkpoint(tmp_path / "sam-i2v_32gpu.pt")
+    with pytest.raises(FileNotFoundError, match=r"python tools/download_checkpoints\.py fetches it from https://hugg"):
+        read_checkpoint(tmp_path / "tinysam.pth")
+    with pytest.raises(FileNotFoundError, match=r"other\.pt$"):
+        read_checkpoint(tmp_path / "other.pt")
