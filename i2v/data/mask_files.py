@@ -247,7 +247,9 @@ def _labels_of(image: Image.Image, lossy: bool, name: str, void: int | None) -> 
     if image.mode == "P" and _only_background_is_transparent(image):
         return _of_palette(image, name, void)
     if image.mode == "1":
-        return _without(image.convert("L"), void, name)
+        image = image.convert("L")
+        image.info[Found.LABELS] = [MASK_VALUE] if image.getbbox() else []  # there is nothing else to look for
+        return _without(image, void, name)
     if image.mode in ("L", "I") or image.mode.startswith("I;16"):
         return _of_grey(image, lossy, name, void)
     if has_deep_colours(image):

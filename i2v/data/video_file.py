@@ -371,13 +371,13 @@ def _scan(path: Path) -> tuple[list[int | None], float]:
     """The time stamps of all frames in the order of the video, in units of the file, and the frames per second."""
     with _open(path) as container:
         stream = container.streams.video[0]
-        ends = 0.0  # of everything in the file, in seconds
+        ends: dict[int, int] = {}  # of the streams by their numbers, in units of each
 
         def packets() -> Iterator[av.Packet]:
-            nonlocal ends
             for packet in container.demux():
                 if packet.pts is not None:
-                    ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                    index = packet.stream.index
+                    ends[index] = max(ends.get(index, 0), packet.pts + (packet.duration or 0))
                 if packet.stream is stream:
                     yield packet
 
@@ -416,12 +416,13 @@ def _scan(path: Path) -> tuple[list[int | None], float]:
         if not timestamps:
             raise ValueError(f"{path}: not a single frame of it can be decoded")
         promised = (container.duration or 0) / av.time_base
-        if ends < _WHOLE * promised:
+        end = max((float(last * container.streams[index].time_base) for index, last in ends.items()), default=0.0)
+        if end < _WHOLE * promised:
             log.warning(
                 "%s: its header promises %.1f seconds, its %d frames and its sound end after %.1f: it may have been cut off",
                 path,
                 promised,
                 len(timestamps),
-                ends,
+                end,
             )
         return timestamps, float(stream.average_rate or stream.guessed_rate or Frames.frames_per_second)
