@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
@@ -36,11 +37,11 @@ from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
-from i2v.utils.command_line import given_path, label, one_line, whole_number
+from i2v.utils.command_line import given_path, label, make_room_for, one_line, whole_number
 from i2v.utils.files import atomic_write, full_disk_named, require_regular_file
 from i2v.utils.json_form import differences, require_form
 from i2v.utils.masks import masks_to_labels
-from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
+from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_grid, draw_overlay
 
 log = logging.getLogger("i2v.segment")
 
@@ -455,7 +456,7 @@ def build_parser() -> argparse.ArgumentParser:
         help='what becomes black and white in frames of more than 8 bits, or "data" for the smallest and largest value in '
         "them; by default the range of their type",
     )
-    parser.add_argument("--output", metavar="DIR", type=given_path, required=True, help="a new folder for the results")
+    parser.add_argument("--output", metavar="DIR", type=given_path, help="a new folder for the results")
     parser.add_argument("--resume", action="store_true", help="go on with what a run that was stopped left in --output")
     parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
     parser.add_argument("--precision", choices=list(PRECISIONS), help="of the matrix products; by default the config's")
@@ -464,6 +465,9 @@ def build_parser() -> argparse.ArgumentParser:
     direction.add_argument("--both", action="store_true", help="track forward, then backward")
     parser.add_argument("--max-frames", type=int, help="track at most this many frames in a direction")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="of the memory selection, and of --untrained weights")
+    grid = parser.add_argument_group("to find coordinates")
+    grid.add_argument("--grid", action="store_true", help="write a frame with a grid of its pixels' coordinates, and end")
+    grid.add_argument("--frame", type=whole_number(0), default=0, metavar="N", help="which frame (default: 0)")
     return parser
 
 
@@ -529,9 +533,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # So that a job that is stopped by its system leaves what one leaves that is stopped by Ctrl-C.
     signal.signal(signal.SIGTERM, _terminate)
-    args = build_parser().parse_args(_with_negative_ranges(sys.argv[1:] if arguments is None else arguments))
+    parser = build_parser()
+    args = parser.parse_args(_with_negative_ranges(sys.argv[1:] if arguments is None else arguments))
+    if args.output is None and not args.grid:
+        parser.error("the following arguments are required: --output")
     try:
-        return _run(args)
+        return write_grid(args) if args.grid else _run(args)
     except (OSError, ValueError, IndexError, KeyError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         log.error("error: %s", one_line(str(message)))
@@ -539,6 +546,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interruption:
         log.info("interrupted")
         return _status(interruption)
+
+
+def write_grid(args: argparse.Namespace) -> int:
+    """Write a frame with the coordinates of its pixels, as VIDEO-FRAME-grid.png in --output, by default the working directory.
+    Returns the exit status."""
+    frames = open_frames(args.video, args.value_range)
+    if not frames.has(args.frame):
+        raise frames.no_frame(args.frame)
+    path = (args.output or Path()) / f"{Path(args.video).stem}-{args.frame:05d}-grid.png"
+    make_room_for(path)
+    with atomic_write(path) as temporary:
+        Image.fromarray(draw_grid(frames[args.frame])).save(temporary, format="PNG")
+    log.info("frame %d, %dx%d pixels, is drawn with a grid in %s", args.frame, *frames.size, path)
+    return 0
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from i2v import build_i2v_video_predictor, segment
+from i2v.data.frames import open_frames
 from i2v.data.mask_files import save_label_image
 from i2v.inference.tracker import Tracker
 from i2v.segment import ResultWriter, Tracking, main, parse_prompts
@@ -677,3 +678,32 @@ def test_error_in_a_process(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == "error: no such video file or folder of frames: no-such-video"
+
+
+def test_a_frame_with_a_grid(
+    png_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(png_folder), "--grid", "--frame", "3"]) == 0
+    (path,) = tmp_path.glob("*-00003-grid.png")
+    frame = open_frames(png_folder)[3]
+    image = np.asarray(Image.open(path))
+    factor = image.shape[0] // frame.shape[0]
+    assert image.shape == (factor * frame.shape[0], factor * frame.shape[1], 3)
+    # Between the lines, the pixels are those of the frame; on a line, half-way to white. Numbers are at the border.
+    assert factor > 4
+    x, y = 33, 27
+    corner = image[y * factor, x * factor]
+    np.testing.assert_allclose(corner, frame[y, x], atol=1)
+    lined = 30
+    np.testing.assert_allclose(image[y * factor, lined * factor + factor // 2], frame[y, lined] / 2 + 127.5, atol=1)
+    assert main([str(png_folder), "--grid", "--frame", "99"]) == 1
+    assert "99" in caplog.records[-1].getMessage()
+    assert main([str(png_folder), "--grid", "--output", str(tmp_path / "new")]) == 0
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_the_output_is_needed_without_a_grid(png_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(png_folder), *POINT])
+    assert "required: --output" in capsys.readouterr().err

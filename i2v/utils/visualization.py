@@ -14,6 +14,9 @@ from i2v.data.mask_files import davis_palette
 from i2v.data.video_file import count_frames
 from i2v.utils.files import atomic_write
 
+# Of a drawn grid: its longer side at least and the distances between its lines, in pixels, and lines along a side at most.
+_GRID_SIDE, _GRID_STEPS, _GRID_LINES = 640, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), 16
+
 
 @dataclass(frozen=True)
 class DrawnPrompt:
@@ -52,6 +55,35 @@ def draw_overlay(frame: np.ndarray, labels: np.ndarray, prompts: Sequence[DrawnP
             centre = (round(x), round(y))
             cv2.circle(image, centre, radius + 2, (255, 255, 255), -1)
             cv2.circle(image, centre, radius, (0, 200, 0) if positive else (220, 0, 0), -1)
+    return image
+
+
+def draw_grid(frame: np.ndarray) -> np.ndarray:
+    """Draw lines over a frame, with their pixel coordinates at its upper and left border. A small frame is enlarged by a whole
+    factor, so that the numbers can be read; they are those of the frame as it is.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    factor = max(1, -(-_GRID_SIDE // max(frame.shape[:2])))
+    image = frame.repeat(factor, axis=0).repeat(factor, axis=1)
+    step = next((step for step in _GRID_STEPS if max(frame.shape[:2]) <= step * _GRID_LINES), _GRID_STEPS[-1])
+    lines = image.copy()
+    numbers = []
+    for axis, side in enumerate(frame.shape[1::-1]):  # x, then y
+        for place in range(0, side, step):
+            middle = place * factor + factor // 2
+            ends = ((middle, 0), (middle, image.shape[0])) if axis == 0 else ((0, middle), (image.shape[1], middle))
+            cv2.line(lines, *ends, (255, 255, 255), 1)
+            if place:
+                numbers.append((str(place), (middle + 2, 12) if axis == 0 else (2, middle - 2)))
+    image = cv2.addWeighted(image, 0.5, lines, 0.5, 0)
+    for text, origin in numbers:
+        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
     return image
 
 
