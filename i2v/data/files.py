@@ -178,13 +178,14 @@ def find_samples(folder: str | Path, suffixes: Sequence[str], file_list: str | P
         raise NotADirectoryError(f"{folder} is not a folder")
     if file_list is not None:
         return _listed_samples(Path(file_list), folder, suffixes)
-    if any(suffixes):
-        found = {name for path in walk(folder) if (name := _without(path.relative_to(folder), suffixes)) is not None}
-    else:
-        found = {path.name for path in subfolders(folder)}
+    found = _all_samples(folder, suffixes) if any(suffixes) else {path.name for path in subfolders(folder)}
     if not found:
         raise ValueError(f"{folder} has no {' or '.join(f'*{suffix}' for suffix in suffixes) if any(suffixes) else 'folders'}")
     return sorted(found)
+
+
+def _all_samples(folder: Path, suffixes: Sequence[str]) -> set[str]:
+    return {name for path in walk(folder) if (name := _without(path.relative_to(folder), suffixes)) is not None}
 
 
 def _without(path: Path, suffixes: Sequence[str]) -> str | None:
@@ -221,7 +222,7 @@ def _listed_samples(file_list: Path, folder: Path, suffixes: Sequence[str]) -> l
     found = {name: _listed_sample(name, folder, suffixes) for name in names}
     if None in found.values() and any(suffixes):
         below = defaultdict(list)  # by their last part; the whole folder is looked through only if it has to be
-        for sample in find_samples(folder, suffixes):
+        for sample in sorted(_all_samples(folder, suffixes)):
             below[PurePosixPath(sample).name].append(sample)
         for name in [name for name, sample in found.items() if sample is None and "/" not in name]:
             several = below.get(name) or below.get(_without(PurePosixPath(name), suffixes) or name, [])

@@ -108,7 +108,9 @@ def build_and_run(config: str, overrides: list[str]) -> None:
 
 @torch.inference_mode()
 def test_high_resolution_features_and_drawn_prompts_reach_the_masks() -> None:
-    model = build_i2v(TINY_LITE, device="cpu")
+    with torch.random.fork_rng(devices=[]):  # with some weights, a level changes the masks by next to nothing
+        torch.manual_seed(0)
+        model = build_i2v(TINY_LITE, device="cpu")
     model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(10)  # the object is in the frame
     generator = torch.Generator().manual_seed(0)
     features, high_res = model.image_encoder.encode_clip(torch.randn(1, 1, 3, 128, 128, generator=generator))
