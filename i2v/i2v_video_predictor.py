@@ -43,8 +43,9 @@ class I2VVideoPredictor:
         correct_with_memory: clicks in a tracked frame look at the memory, as published; False starts from the tracked mask
             alone, as a click on a photograph does.
         non_overlap_masks: of objects that overlap, only the one with the largest logit has a pixel, as SAM 2 can.
-        clear_non_cond_mem_around_input: a prompt makes its object forget the frames around it that were tracked, as SAM 2 can:
-            they may show what the prompt corrects. Their masks are gone until they are tracked again.
+        clear_non_cond_mem_around_input: when tracking begins, an object forgets the tracked frames around those that were
+            prompted since the last time, as SAM 2 can: they may show what the prompt corrects. Their masks are gone until they
+            are tracked again.
         precision: "fp32", "bf16" or "fp16", of all but the decoder. None for that of the `torch.autocast` that a call is made
             in; without one, bf16 on a GPU that has it, or else fp32.
     """
@@ -275,6 +276,7 @@ class I2VVideoPredictor:
         if start_frame_idx is None:
             start_frame_idx = max(prompted) if reverse else min(prompted)
         start_frame_idx = self._check_frame(state, start_frame_idx)
+        self._forget_around_prompts(state)
         return self._propagate(state, start_frame_idx, max_frame_num_to_track, -1 if reverse else 1)
 
     @in_session
@@ -297,6 +299,7 @@ class I2VVideoPredictor:
         state = inference_state
         if not isinstance(state.frames, LiveFrames):
             raise ValueError("track_frame is for live video: start the session with init_state() without a video")
+        self._forget_around_prompts(state)
         frame_idx = state.frames.append(frame)
         result = self._result(state, frame_idx, reverse=False)
         selector = self.model.memory_selector
@@ -382,6 +385,14 @@ class I2VVideoPredictor:
             yield result
             frame_idx += step
 
+    def _forget_around_prompts(self, state: VideoState) -> None:
+        selector = self.model.memory_selector
+        reach = (selector.num_tracked + 1) * selector.temporal_stride  # SAM 2's
+        for obj in state.objects.values():
+            for frame_idx in obj.newly_prompted if self._clear_non_cond_mem_around_input else ():
+                obj.bank.forget_tracked_around(frame_idx, reach)
+            obj.newly_prompted.clear()
+
     def _result(self, state: VideoState, frame_idx: int, reverse: bool) -> tuple[int, list[int], Tensor]:
         """Track all objects that are not prompted in the frame, and return the masks of all."""
         objects = [o for o in state.objects.values() if o.bank.conditioning and frame_idx not in o.prompts]
@@ -396,8 +407,7 @@ class I2VVideoPredictor:
         output.given = None if given is None else given.to(state.storage_device)
         conditions = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
         obj.bank.store(frame_idx, output, conditions)
-        if self._clear_non_cond_mem_around_input:
-            obj.bank.forget_tracked_around(frame_idx, self.model.memory_selector.reach)
+        obj.newly_prompted.add(frame_idx)
         obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large
         state.objects[obj.obj_id] = obj
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)

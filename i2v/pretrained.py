@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from i2v.build_i2v import build_i2v_video_predictor, load_config
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.utils.checkpoints import save_checkpoint
-from i2v.utils.command_line import make_output_folder
+from i2v.utils.command_line import make_output_folder, one_line
 from i2v.utils.files import atomic_write
 
 CONFIG_NAME, WEIGHTS_NAME = "config.yaml", "model.pt"
 _WEIGHTS = (".pt", ".pth")
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\w[\w.-]*/[\w.-]+(?<!\.pt)(?<!\.pth)(?<!\.yaml)")
 
 
 def from_pretrained(source: str | os.PathLike[str], **options: Any) -> I2VVideoPredictor:
@@ -76,7 +76,10 @@ def _download(repository: str) -> Path:
             f"{repository!r} is no folder or file here; to get it from Hugging Face: pip install huggingface_hub"
         ) from error
     patterns = [CONFIG_NAME, *(f"*{suffix}" for suffix in _WEIGHTS)]
-    return Path(snapshot_download(repository, allow_patterns=patterns))
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except (OSError, ValueError) as error:  # there is no such repository, it is not public, or there is no network
+        raise FileNotFoundError(f"cannot get {repository!r} from Hugging Face: {one_line(error)}") from error
 
 
 def _weights(folder: Path) -> Path:

@@ -186,7 +186,7 @@ def _remedy(damaged: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{error}. Remove {damaged}, and --resume begins anew") from error
+        raise ValueError(f"{error}. Remove {damaged}, and --resume starts over") from error
 
 
 class ResultWriter:
@@ -456,7 +456,7 @@ def build_parser() -> argparse.ArgumentParser:
         help='what becomes black and white in frames of more than 8 bits, or "data" for the smallest and largest value in '
         "them; by default the range of their type",
     )
-    parser.add_argument("--output", metavar="DIR", type=given_path, help="a new folder for the results")
+    parser.add_argument("--output", metavar="DIR", type=given_path, help="a new folder for the results; needed, but for --grid")
     parser.add_argument("--resume", action="store_true", help="go on with what a run that was stopped left in --output")
     parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
     parser.add_argument("--precision", choices=list(PRECISIONS), help="of the matrix products; by default the config's")
@@ -554,7 +554,7 @@ def write_grid(args: argparse.Namespace) -> int:
     frames = open_frames(args.video, args.value_range)
     if not frames.has(args.frame):
         raise frames.no_frame(args.frame)
-    path = (args.output or Path()) / f"{Path(args.video).stem}-{args.frame:05d}-grid.png"
+    path = (args.output or Path()) / f"{Path(args.video).resolve().stem}-{args.frame:05d}-grid.png"
     make_room_for(path)
     with atomic_write(path) as temporary:
         Image.fromarray(draw_grid(frames[args.frame])).save(temporary, format="PNG")

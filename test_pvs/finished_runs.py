@@ -76,7 +76,9 @@ class FinishedRun:
     def system(self) -> str:
         """The system, and all settings that are not the usual ones."""
         unusual = []
-        for name, value in self.settings.items():
+        # Runs that do not say which errors were clicked on are older than the choice.
+        former = {} if "correct" in self.settings else {"correct": "largest"}
+        for name, value in (former | self.settings).items():
             if name not in _ELSEWHERE and value not in (None, [], _USUAL.get(name)):
                 text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
                 unusual.append(text if name in ("config", "checkpoint") else f"{name}={text}")

@@ -5,7 +5,7 @@
 # table and the ground truth of an earlier evaluation stay; after an error the earlier table is $OUT/masks/results.old.csv.
 set -eu
 project=$(cd "$(dirname "$0")/.." && pwd)
-if [ -z "${DATASET:-}${DATA:-}${OUT:-}" ]; then # as published
+if [ -z "${DATASET:-}${DATA:-}${OUT:-}${SYSTEM:-}${CONFIG:-}${CKPT:-}" ]; then # as published
   DATASET=sav DATA=$project/data/sav_test OUT=$project/output_semi/Semi_SAVTest_sam-i2v_32gpu_${INPUT:-3c}
   [ -d "$DATA" ] || { echo "error: no such folder: $DATA: put SAV-Test there, or set DATASET, DATA and OUT" >&2; exit 2; }
 fi

@@ -6,13 +6,13 @@
 #   CONFIG=i2v-infer CKPT=checkpoints/sam-i2v_32gpu.pt for the published weights, by default the Lite model.
 # DEVICES: cuda:0,cuda:1; cuda (all); cpu:2 (two workers); by default all GPUs, or the CPU.
 # VIDEOS: only these, names with spaces between them. VOID: the label, such as 255, of pixels that belong to no object.
-# Without DATASET, DATA and OUT it is the published test: SAV-Test in data/sav_test, checkpoints/sam-i2v_32gpu.pt.
+# Without DATASET, DATA, OUT, SYSTEM, CONFIG and CKPT it is the published test: SAV-Test in data/sav_test, checkpoints/sam-i2v_32gpu.pt.
 # Further arguments go to python -m test_pvs.semi_supervised. Started again after a kill, it goes on where it was.
 set -eu
 project=$(cd "$(dirname "$0")/.." && pwd)
-if [ -z "${DATASET:-}${DATA:-}${OUT:-}" ]; then # as published
+if [ -z "${DATASET:-}${DATA:-}${OUT:-}${SYSTEM:-}${CONFIG:-}${CKPT:-}" ]; then # as published
   DATASET=sav DATA=$project/data/sav_test OUT=$project/output_semi/Semi_SAVTest_sam-i2v_32gpu_${INPUT:-3c}
-  CONFIG=${CONFIG:-i2v-infer} CKPT=${CKPT:-$project/checkpoints/sam-i2v_32gpu.pt}
+  CONFIG=i2v-infer CKPT=$project/checkpoints/sam-i2v_32gpu.pt
   [ -d "$DATA" ] || { echo "error: no such folder: $DATA: put SAV-Test there, or set DATASET, DATA and OUT" >&2; exit 2; }
 fi
 : "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"

@@ -54,7 +54,8 @@ def test_a_repository(
         (snapshot / name).symlink_to(blobs / str(number))
     asked = []
 
-    def snapshot_download(repository: str, allow_patterns: list[str]) -> str:
+    def snapshot_download(repository: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert ignore_patterns == ["*/*"]
         asked.append((repository, allow_patterns))
         return str(snapshot)
 
@@ -79,6 +80,9 @@ def test_a_repository_without_the_package(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_missing(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="'no/such/folder' is no folder, no file, and no name of a repository"):
         I2VVideoPredictor.from_pretrained("no/such/folder")
+    for path in ("checkpoints/none.pt", "./model", "../model"):  # no names of repositories
+        with pytest.raises(FileNotFoundError, match="is no folder, no file"):
+            I2VVideoPredictor.from_pretrained(path)
     (exported / "model.pt").rename(exported / "other.pt")
     with pytest.raises(FileNotFoundError, match=r"no such checkpoint: .*model\.pt"):
         I2VVideoPredictor.from_pretrained(exported)

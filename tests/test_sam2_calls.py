@@ -138,14 +138,17 @@ def test_a_prompt_clears_the_memory_around_it(make_tiny_predictor, tiny_video):
         predictor = make_tiny_predictor("model.memory_selector.mode=consecutive", *options)
         state, _ = overlapping(predictor, tiny_video)
         list(predictor.propagate_in_video(state))
-        predictor.add_new_points_or_box(state, 3, 0, points=[[20, 20]], labels=[1])
+        for point in ([20, 20], [24, 20]):  # the second one still sees the memory
+            predictor.add_new_points_or_box(state, 3, 0, points=[point], labels=[1], clear_old_points=False)
+            assert sorted(state.objects[0].bank) == list(range(len(tiny_video)))
+        list(predictor.propagate_in_video(state, start_frame_idx=3, max_frame_num_to_track=0))
         return [sorted(state.objects[obj_id].bank) for obj_id in (0, 1)]
 
     everything = list(range(len(tiny_video)))
     assert len(everything) > 10
     assert remembered() == [everything, everything]
-    # Six frames are remembered at most; those of the other object stay.
-    cleared = [0, 3, *everything[10:]]
+    # As in SAM 2, as many frames as are remembered, and one; those of the other object stay.
+    cleared = [0, 3, *everything[11:]]
     assert remembered("++model.clear_non_cond_mem_around_input=true") == [cleared, everything]
 
 

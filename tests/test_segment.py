@@ -547,7 +547,7 @@ def check_damaged(stopped_run, png_folder, caplog, monkeypatch, tmp_path):
         run = [str(png_folder), *RUN, "--output", str(output), "--resume"]
         with monkeypatch.context() as patch:
             patch.setattr(Tracker, "track", lambda *args: pytest.fail("work was done"))
-            check_error(caplog, run, *named, f"Remove {output}/.session.pt, and --resume begins anew")
+            check_error(caplog, run, *named, f"Remove {output}/.session.pt, and --resume starts over")
         return run
 
     return check
@@ -600,7 +600,7 @@ def test_resume_with_a_truncated_mask(stopped_run, png_folder, caplog, tmp_path)
     (output / "masks" / "00002.png").write_bytes(b"")
     run = [str(png_folder), *RUN, "--output", str(output), "--resume"]
     check_error(
-        caplog, run, "masks/00002.png is not a readable image", f"Remove {output}/.session.pt, and --resume begins anew"
+        caplog, run, "masks/00002.png is not a readable image", f"Remove {output}/.session.pt, and --resume starts over"
     )
     (output / ".session.pt").unlink()  # as the error says
     assert main(run) == 0
@@ -618,7 +618,7 @@ def test_resume_with_damaged_settings(content, said, stopped_run, png_folder, ca
     else:
         (output / ".settings.json").write_text(content)
     run = [str(png_folder), *RUN, "--output", str(output), "--resume"]
-    check_error(caplog, run, f"{output}/.settings.json", said, f"Remove {output}, and --resume begins anew")
+    check_error(caplog, run, f"{output}/.settings.json", said, f"Remove {output}, and --resume starts over")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])

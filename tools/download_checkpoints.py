@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from i2v.utils.checkpoints import read_checkpoint
 from i2v.utils.command_line import command_line, given_path, make_output_folder
 from i2v.utils.files import atomic_write, sha256
 from i2v.utils.published_checkpoints import FILES, PAGES
@@ -25,7 +27,7 @@ from i2v.utils.published_checkpoints import FILES, PAGES
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PAGES)}; by default all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(PAGES)} (default: all)")
     default = Path(__file__).resolve().parents[1] / "checkpoints"
     parser.add_argument("--output", type=given_path, default=default, help="folder (default: checkpoints)")
     args = parser.parse_args(arguments)
@@ -39,12 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             try:
                 with atomic_write(path) as temporary:
                     torch.hub.download_url_to_file(FILES[name], str(temporary))
-            except OSError as error:  # URLError and HTTPError are
+                    read_checkpoint(temporary)  # a connection that ends early is no error to PyTorch
+            except (OSError, ValueError, HTTPException) as error:
                 failed.append(f"{FILES[name]}: {error}; download it by hand from {PAGES[name]} to {path}")
         if path.exists():
             print(f"{path}: SHA-256 {sha256(path)}")
         elif name not in FILES:
-            print(f"{path}: no program can fetch it. Download it from {PAGES[name]}")
+            print(f"{path}: it cannot be downloaded automatically. Download it by hand from {PAGES[name]}")
     if failed:
         raise OSError("\n".join(failed))
 

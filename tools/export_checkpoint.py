@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("source", type=given_path, help="a checkpoint of a training")
     parser.add_argument("target", type=given_path, help="the file to write, or with --config the folder")
     parser.add_argument("--config", type=given_text, help="of the model: write a folder with it and the weights")
-    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
+    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="overrides for the config")
     args = parser.parse_args(arguments)
     if args.config is None:
         make_room_for(args.target)

@@ -81,14 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Write a JSON per video that says where its objects are. The published tool of this name writes files that "
         "its benchmarks need; those of this project read the masks themselves."
     )
-    parser.add_argument("dataset", nargs="?", choices=READERS, help="name of the data set (default: %(default)s)")
-    parser.add_argument("data", nargs="?", type=given_path, help="its folder (default: %(default)s)")
-    parser.add_argument("output", nargs="?", type=given_path, help="folder of the JSON files (default: %(default)s)")
-    parser.set_defaults(dataset="sav", data=Path("data/sav_test"), output=Path("mask_info"))
+    parser.add_argument("dataset", nargs="?", choices=READERS, help="name of the data set (default: sav)")
+    parser.add_argument("data", nargs="?", type=given_path, help="its folder (default: data/sav_test)")
+    parser.add_argument("output", nargs="?", type=given_path, help="folder of the JSON files (default: mask_info)")
     parser.add_argument(
         "--workers", type=whole_number(1), metavar="N", help="processes (default: one per core, as far as the memory allows)"
     )
     args = parser.parse_args(argv)
+    if args.dataset is None:
+        project = Path(__file__).resolve().parents[1]
+        args.dataset, args.data, args.output = "sav", project / "data/sav_test", project / "mask_info"
+    elif args.output is None:
+        parser.error("give the data set, its folder and the output, or none of them")
     try:
         names = [video.name for video in read_dataset(args.dataset, args.data)]
     except (OSError, ValueError) as error:

@@ -306,12 +306,13 @@ def start_as_published(args: argparse.Namespace) -> int:
         The exit status, of a submission.
     """
     nodes, gpus = args.num_nodes or 1, args.num_gpus
+    config = str(Path(args.config).resolve()) if Path(args.config).is_file() else args.config  # the scripts go to the project
     if args.use_cluster:
         sizes = [f"slurm.nodes={nodes}"] + ([f"slurm.gpus_per_node={gpus}"] if gpus else [])
-        return main(["-c", args.config, "--slurm", *sizes, *args.overrides])
+        return main(["-c", config, "--slurm", *sizes, *args.overrides])
     script = "train.sh" if nodes == 1 else "multi_node_train_4_nodes.sh"
-    environment = os.environ | {"NODES": str(nodes)} | ({"GPUS": str(gpus)} if gpus else {})
-    os.execvpe("sh", ["sh", str(ROOT / "train" / script), args.config, *args.overrides], environment)
+    environment = os.environ | {"NODES": str(nodes), "PYTHON": sys.executable} | ({"GPUS": str(gpus)} if gpus else {})
+    os.execvpe("sh", ["sh", str(ROOT / "train" / script), config, *args.overrides], environment)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -345,9 +346,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     first = int(os.environ.get("RANK", 0)) == 0  # the others would say the same
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
-    args = build_parser().parse_intermixed_args(arguments)
+    parser = build_parser()
+    args = parser.parse_intermixed_args(arguments)
+    published = {args.use_cluster, args.num_gpus, args.num_nodes} != {None}
+    if published and (args.check or args.slurm):
+        parser.error("--use-cluster, --num-gpus and --num-nodes start a training: give them without --check and --slurm")
     try:
-        if {args.use_cluster, args.num_gpus, args.num_nodes} != {None}:
+        if published:
             return start_as_published(args)
         config = load_experiment(args.config, args.overrides)
         if args.slurm:

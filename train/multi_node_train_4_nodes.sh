@@ -5,9 +5,10 @@
 set -eu
 cd "$(dirname "$0")/.."
 : "${MASTER_ADDR:?set it to the host name of one of the nodes, the same on all of them}"
+python=${PYTHON:-python}
 config=${1:-i2v-train}
 [ $# -gt 0 ] && shift
-"${PYTHON:-python}" train/train.py -c "$config" --check "$@"
-exec torchrun --nnodes "${NODES:-4}" --nproc-per-node "${GPUS:-8}" \
+"$python" train/train.py -c "$config" --check "$@"
+exec "$python" -m torch.distributed.run --nnodes "${NODES:-4}" --nproc-per-node "${GPUS:-8}" \
   --rdzv-backend c10d --rdzv-endpoint "$MASTER_ADDR:${MASTER_PORT:-29500}" --rdzv-id "${JOB_ID:-sam-i2v}" \
   train/train.py -c "$config" "$@"

@@ -33,8 +33,8 @@ _DECIMAL = re.compile(r"(?<![0-9.,])([0-9]+)[.,]([0-9]+)(?![.,]?[0-9])")
 # Where clocks begin anew.
 _CLOCKS = (24, 60)
 # Dates that begin with the day or the month, and numbers below zero: natural order has them wrong.
-_DAY_FIRST = re.compile(r"(?<![0-9])[0-9]{1,2}[-._ ][0-9]{1,2}[-._ ](?:19|20)[0-9]{2}(?![0-9])")
-_MINUS = re.compile(r"(?:^|[ _.,=])-[0-9]")
+_DAY_FIRST = re.compile(r"(?<![0-9])([0-9]{1,2}[-._ ][0-9]{1,2})[-._ ](?:19|20)[0-9]{2}(?![0-9])")
+_MINUS = re.compile(r"(?:^|[ _.,=])-[0-9]+")
 # The same dates without separators, perhaps with a time right behind them: year-month-day has no month 19 or 20.
 _COMPACT_DATE = re.compile(r"(?<![0-9])([0-9]{2})([0-9]{2})((?:19|20)[0-9]{2})(?:[0-9]{4}|[0-9]{6})?(?![0-9])")
 # Dates with years of two digits, where nothing but text comes before them.
@@ -319,9 +319,10 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
         if natural_key(path.stem) == natural_key(other.stem):
             raise ValueError(f"{path} and {other.name} differ in leading zeros or suffix alone: which comes first is not clear")
     texts = {tuple(part.casefold() for part in _parts(name)[::2]) for name in names}
-    dates = {date for name in names for date in _DAY_FIRST.findall(name)}
+    days = {day for name in names for day in _DAY_FIRST.findall(name)}  # of one day, years are in order
+    below_zero = {tuple(_MINUS.findall(name)) for name in names}  # one that all have, as in an id, is no number
     negative = len({tuple(text.removesuffix("-") for text in parts) for parts in texts}) < len(texts)  # t-1, t0
-    if negative or len(dates) > 1 or any(map(_MINUS.search, names)) or _contradict_dates(names):
+    if negative or len(days) > 1 or len(below_zero) > 1 or _contradict_dates(names):
         raise _unclear_order(ordered, range(len(ordered)))
     columns = _separate_columns(names)
     if contradicting := [column for column, clock in columns if not clock and _counts(column) and not _rises(column)]:

@@ -349,10 +349,11 @@ def _frames_of(
 
 
 def _ends_as_gif(path: Path) -> bool:
-    """Whether a GIF file has its last byte, which only zeros may follow. The decoder does not say where it is missing."""
+    """Whether a GIF file has its last byte, which zeros and white space may follow. The decoder does not say where it is
+    missing."""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - _GIF_END, 0))
-        return file.read().rstrip(b"\0").endswith(b";")
+        return file.read().rstrip(b"\0\r\n\t ").endswith(b";")
 
 
 def _warn_of_what_is_not_followed(path: Path, container: av.container.InputContainer) -> None:

@@ -32,11 +32,16 @@ class Prompt:
 
 @dataclass
 class TrackedObject:
-    """One object: its prompts by frame, and what it remembers."""
+    """One object: its prompts by frame, and what it remembers.
+
+    Attributes:
+        newly_prompted: frames that were prompted since objects were tracked.
+    """
 
     obj_id: int
     prompts: dict[int, Prompt] = field(default_factory=dict)
     bank: MemoryBank = field(default_factory=MemoryBank)
+    newly_prompted: set[int] = field(default_factory=set)
 
     def forget_tracked(self, before: int) -> None:
         """Forget all about the tracked frames before a frame, also if they were corrected."""

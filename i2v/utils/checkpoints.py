@@ -114,7 +114,7 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
         if flaw := _flaw(value):
             raise ValueError(f"{path}: the tensor {shown} {flaw}; it must be a plain one of finite real numbers")
         if name.endswith("running_var") and bool((value.float() < 0).any()):  # its root is NaN
-            raise ValueError(f"{path}: the tensor {shown} has a number below 0, and it is of variances")
+            raise ValueError(f"{path}: the tensor {shown} has negative values, but holds variances")
     return weights
 
 

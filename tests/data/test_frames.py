@@ -53,6 +53,8 @@ def values(frames) -> list[int]:
         ["01011899.png", "01011900.png", "01011901.png"],
         ["01012098.png", "01012099.png", "01012100.png"],
         ["30122023_1.png", "31122023_1.png", "31122023_2.png"],
+        ["scene_01_02_1998.png", "scene_01_02_1999.png", "scene_01_02_2000.png"],  # no dates: the year alone counts
+        ["-5abcXYZ_000000.png", "-5abcXYZ_000001.png", "-5abcXYZ_000002.png"],  # an id
     ],
 )
 def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):

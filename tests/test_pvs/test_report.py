@@ -35,6 +35,7 @@ def write_run(
     """
     own = {"input": "3c"} if protocol == "semi_supervised" else {"clicks": 3, "frames": 8}
     usual = {"seed": None, "system": "static-mask", "config": None, "checkpoint": None, "precision": None, "overrides": []}
+    usual["correct"] = "deepest"
     settings = {"protocol": protocol, **own, **usual, "dataset": "mose", "data": "/data/mose", **settings}
     results: dict[str, Any] = {name: {"prompts": [{"frame": 0}]} for name in videos}
     if protocol != "semi_supervised":

@@ -10,7 +10,7 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from i2v.utils.checkpoints import read_checkpoint
+from i2v.utils.checkpoints import read_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -23,16 +23,16 @@ def test_what_can_be_fetched_is_fetched_once(tool, tmp_path: Path, monkeypatch, 
 
     def download(url: str, path: str) -> None:
         fetched.append(url)
-        Path(path).write_bytes(b"weights")
+        save_checkpoint(path, {"model": {"a": torch.zeros(2)}})
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     for _ in range(2):
         assert tool.main(["--output", str(tmp_path)]) == 0
     assert fetched == ["https://huggingface.co/xinghaochen/tinysam/resolve/main/tinysam.pth"]
     printed = capsys.readouterr().out
-    assert f"tinysam.pth: SHA-256 {hashlib.sha256(b'weights').hexdigest()}" in printed
+    assert f"tinysam.pth: SHA-256 {hashlib.sha256((tmp_path / 'tinysam.pth').read_bytes()).hexdigest()}" in printed
     for name in ("sam-i2v_8gpu.pt", "sam-i2v_32gpu.pt"):
-        assert f"{name}: no program can fetch it. Download it from https://drive.google.com" in printed
+        assert f"{name}: it cannot be downloaded automatically. Download it by hand from https://drive.google.com" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["tinysam.pth"]
 
 
@@ -44,6 +44,13 @@ def test_no_network(tool, tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     assert tool.main(["tinysam.pth", "--output", str(tmp_path)]) == 1
     assert "no route" in caplog.text and "download it by hand from https://huggingface.co/xinghaochen/tinysam" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_connection_that_ends_early(tool, tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path: Path(path).write_bytes(b"PK\x03\x04 a part"))
+    assert tool.main(["tinysam.pth", "--output", str(tmp_path)]) == 1
+    assert "is not a readable checkpoint" in caplog.text
     assert not list(tmp_path.iterdir())
 
 

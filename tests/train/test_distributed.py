@@ -104,9 +104,16 @@ def test_published_arguments_start_the_scripts(monkeypatch: pytest.MonkeyPatch) 
     cli.main(["-c", "configs/i2v-train", "--num-nodes", "4", "trainer.epochs=1"])
     (one, environment), (several, of_several) = started
     assert one == [str(PROJECT / "train/train.sh"), "configs/i2v-train"]
-    assert environment["GPUS"] == "4"
+    assert environment["GPUS"] == "4" and environment["PYTHON"] == sys.executable
     assert several == [str(PROJECT / "train/multi_node_train_4_nodes.sh"), "configs/i2v-train", "trainer.epochs=1"]
     assert of_several["NODES"] == "4"
+
+
+@pytest.mark.parametrize("option", ["--check", "--slurm"])
+def test_published_arguments_start_a_training(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["-c", "i2v-train", option, "--num-gpus", "1"])
+    assert "give them without --check and --slurm" in capsys.readouterr().err
 
 
 def test_published_arguments_submit_to_slurm(monkeypatch: pytest.MonkeyPatch) -> None:

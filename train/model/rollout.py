@@ -176,7 +176,11 @@ class ClipRollout(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         selector = model.memory_selector
         self.memory_selector = MemorySelector(
-            "consecutive", selector.num_global, selector.num_local, max_pointers=selector.max_pointers
+            "consecutive",
+            selector.num_global,
+            selector.num_local,
+            max_pointers=selector.max_pointers,
+            max_cond_frames_in_attn=selector.max_cond_frames_in_attn,
         )
 
     def forward(

@@ -98,7 +98,9 @@ class MemorySelector:
         if memory_temporal_stride_for_eval < 1:
             raise ValueError(f"memory_temporal_stride_for_eval must be at least 1, not {memory_temporal_stride_for_eval}")
         if memory_temporal_stride_for_eval > 1 and mode != "consecutive":
-            raise ValueError(f"memory_temporal_stride_for_eval is for the mode 'consecutive': the mode {mode!r} has pools")
+            raise ValueError(
+                f"memory_temporal_stride_for_eval is for the mode 'consecutive', not {mode!r}: set mode=consecutive"
+            )
         self.mode = mode
         self.num_global = num_global
         self.num_local = num_local
