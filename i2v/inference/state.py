@@ -41,7 +41,7 @@ class TrackedObject:
     obj_id: int
     prompts: dict[int, Prompt] = field(default_factory=dict)
     bank: MemoryBank = field(default_factory=MemoryBank)
-    newly_prompted: set[int] = field(default_factory=set)
+    newly_prompted: list[int] = field(default_factory=list)
 
     def forget_tracked(self, before: int) -> None:
         """Forget all about the tracked frames before a frame, also if they were corrected."""
