@@ -124,8 +124,8 @@ def load_config(
     Args:
         config_file: a packaged name ("i2v-infer", with or without ".yaml"), or the path of a YAML file. A path that does not
             exist, but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml), means that one, from any working
-            directory. Groups (model=...) are found beside the file (and beside what it is a link
-            to), in `search_folders` and in the package.
+            directory. Groups (model=...) are found beside the file (and beside what it is a link to), in `search_folders` and
+            in the package.
         overrides: of Hydra, such as "model.memory_selector.mode=greedy".
         search_folders: where groups are found, too.
         trusted: False for a file that somebody else wrote, such as one that came along with weights: it may build classes of

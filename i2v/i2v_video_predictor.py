@@ -389,7 +389,7 @@ class I2VVideoPredictor:
         selector = self.model.memory_selector
         reach = (selector.num_tracked + 1) * selector.temporal_stride  # SAM 2's
         for obj in state.objects.values():
-            for frame_idx in obj.newly_prompted if self._clear_non_cond_mem_around_input else ():
+            for frame_idx in obj.newly_prompted:
                 obj.bank.forget_tracked_around(frame_idx, reach)
             obj.newly_prompted.clear()
 
@@ -407,7 +407,8 @@ class I2VVideoPredictor:
         output.given = None if given is None else given.to(state.storage_device)
         conditions = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
         obj.bank.store(frame_idx, output, conditions)
-        obj.newly_prompted.append(frame_idx)
+        if self._clear_non_cond_mem_around_input:
+            obj.newly_prompted.append(frame_idx)
         obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large
         state.objects[obj.obj_id] = obj
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)

@@ -55,10 +55,12 @@ def write_pretrained(folder: Path, weights: dict[str, Any], config: str | Path, 
     Args:
         folder: is made if it is not there.
         weights: of the network, by name.
-        config, overrides: see `i2v.build_i2v.load_config`.
+        config: see `i2v.build_i2v.load_config`.
+        overrides: of the config, see there.
 
     Raises:
-        ValueError: see `load_config`. OSError: a file cannot be written.
+        ValueError: see `load_config`.
+        OSError: a file cannot be written.
     """
     composed = OmegaConf.to_container(load_config(config, overrides), resolve=True)
     parts = {name: composed[name] for name in ("model", "predictor") if name in composed}

@@ -456,7 +456,9 @@ def build_parser() -> argparse.ArgumentParser:
         help='what becomes black and white in frames of more than 8 bits, or "data" for the smallest and largest value in '
         "them; by default the range of their type",
     )
-    parser.add_argument("--output", metavar="DIR", type=given_path, help="a new folder for the results; needed, but for --grid")
+    parser.add_argument(
+        "--output", metavar="DIR", type=given_path, help="a new folder for the results (required except with --grid)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with what a run that was stopped left in --output")
     parser.add_argument("--device", help="cuda, mps or cpu; by default the first that there is")
     parser.add_argument("--precision", choices=list(PRECISIONS), help="of the matrix products; by default the config's")

@@ -110,7 +110,7 @@ def first_click(mask: np.ndarray, rng: np.random.Generator | None = None) -> tup
     if not len(y):
         raise ValueError("there is no object to click on: the mask is empty")
     if rng is not None:
-        return _inside(mask, rng)
+        return _inside(depth(mask), rng)
     nearest = np.argmin((x - x.mean()) ** 2 + (y - y.mean()) ** 2)
     return int(x[nearest]), int(y[nearest])
 
@@ -126,7 +126,8 @@ def correction_click(
     both kinds have as many pixels. Beyond the frame nothing is wrong, so that its border counts as the errors' border.
 
     Args:
-        ground_truth, prediction: (H, W) bool.
+        ground_truth: (H, W) bool.
+        prediction: (H, W) bool.
         rng: to draw a pixel well inside the errors instead.
         correct: `DEEPEST`, the rule of the published code and of SAM 2, or `LARGEST`.
 
@@ -143,11 +144,13 @@ def correction_click(
     missed, mistaken = ground_truth & ~prediction, prediction & ~ground_truth
     if correct == LARGEST:
         missed, mistaken = largest_component(missed), largest_component(mistaken)
+    missed_depth, mistaken_depth = depth(missed), depth(mistaken)
+    if correct == LARGEST:
         positive = np.count_nonzero(missed) >= np.count_nonzero(mistaken)
     else:
-        positive = depth(missed).max() > depth(mistaken).max()
-    region, label = (missed, FOREGROUND) if positive else (mistaken, BACKGROUND)
-    return (*_inside(region, rng), label) if region.any() else None
+        positive = missed_depth.max() > mistaken_depth.max()
+    depths, label = (missed_depth, FOREGROUND) if positive else (mistaken_depth, BACKGROUND)
+    return (*_inside(depths, rng), label) if depths.any() else None
 
 
 def box_around(mask: np.ndarray, edges: str = OUTER) -> tuple[int, int, int, int]:
@@ -169,9 +172,8 @@ def box_around(mask: np.ndarray, edges: str = OUTER) -> tuple[int, int, int, int
     return x, y, x + width, y + height
 
 
-def _inside(region: np.ndarray, rng: np.random.Generator | None) -> tuple[int, int]:
-    """The pixel (x, y) farthest from the border of a region (H, W) bool, or one that is drawn among the deep ones."""
-    depths = depth(region)
+def _inside(depths: np.ndarray, rng: np.random.Generator | None) -> tuple[int, int]:
+    """The deepest pixel (x, y) of a region by its `depth` (H, W), or one that is drawn among the deep ones."""
     chosen = depths.argmax() if rng is None else rng.choice(np.flatnonzero(depths >= _DRAWN_DEPTH * depths.max()))
-    y, x = np.unravel_index(chosen, region.shape)
+    y, x = np.unravel_index(chosen, depths.shape)
     return int(x), int(y)

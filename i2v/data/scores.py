@@ -31,8 +31,8 @@ def score_cells(rows: Sequence[tuple[str, str, float, float, float]], decimals: 
 
 
 def format_scores(rows: Sequence[tuple[str, str, float, float, float]], decimals: int) -> str:
-    """The cells of `score_cells` as CSV; names with commas, quotes or line breaks in them are quoted, and
-    those with spaces at their ends twice."""
+    """The cells of `score_cells` as CSV; names with commas, quotes or line breaks in them are quoted, and those
+    with spaces at their ends twice."""
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(score_cells(rows, decimals))
     return table.getvalue()

@@ -35,7 +35,7 @@ class TrackedObject:
     """One object: its prompts by frame, and what it remembers.
 
     Attributes:
-        newly_prompted: frames that were prompted since objects were tracked.
+        newly_prompted: frames that were prompted since objects were tracked, around which memories are to be cleared.
     """
 
     obj_id: int

@@ -142,16 +142,22 @@ def test_video_is_turned_and_mirrored_as_it_says(matrix, expected, tmp_path):
     assert (frames.height, frames.width) == frames[5].shape[:2]
 
 
-@pytest.mark.parametrize("share", [0.5, 0.8])
-def test_truncated_video(share, tmp_path):
-    path = write(tmp_path / "cut.mp4", movflags="+faststart")
-    with av.open(str(path)) as old, av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "+faststart"}) as new:
+def with_index_in_front(path: Path) -> bytes:
+    """The content of a video file of the same packets whose index comes before them, so that it can be cut off behind it."""
+    target = path.with_stem("fast")
+    with av.open(str(path)) as old, av.open(str(target), "w", options={"movflags": "+faststart"}) as new:
         copied = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(old.streams.video[0]):
             if packet.dts is not None:
                 packet.stream = copied
                 new.mux(packet)
-    data = (tmp_path / "fast.mp4").read_bytes()
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_truncated_video(share, tmp_path):
+    path = write(tmp_path / "cut.mp4", movflags="+faststart")
+    data = with_index_in_front(path)
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(ValueError, match=r"cut\.mp4 is truncated"):
         VideoFile(path)
@@ -235,13 +241,7 @@ def test_a_video_that_is_named_like_an_image(name, tmp_path):
 
 def test_a_video_that_is_cut_off_within_its_index(tmp_path):
     path = write(tmp_path / "a.mov")
-    with av.open(str(path)) as old, av.open(str(tmp_path / "b.mov"), "w", options={"movflags": "+faststart"}) as new:
-        copied = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(old.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = copied
-                new.mux(packet)
-    data = (tmp_path / "b.mov").read_bytes()
+    data = with_index_in_front(path)
     for end in (b"trak", b"minf", b"stsd", b"stsz"):
         path.write_bytes(data[: data.index(end)])
         with pytest.raises(ValueError, match=r"a\.mov .*cut off"):
