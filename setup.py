@@ -21,7 +21,6 @@ setup(
         "torchvision>=0.20",
         "hydra-core>=1.3.2",
         "omegaconf>=2.3",
-        "iopath>=0.1.10",
         "numpy>=1.26",
         "pillow>=11",
         "tqdm>=4.66",

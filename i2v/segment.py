@@ -1,6 +1,6 @@
 """The command line: segment objects in a video.
 
-python -m i2v.segment bunny.mp4 --checkpoint checkpoints/sam-i2v_32gpu.pt --point 0,320,180 --output out
+python -m i2v.segment video.mp4 --point 0,320,180 --output result
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from i2v.data.frames import Frames, ImageFolder, open_frames
 from i2v.data.images import ValueRange
 from i2v.data.mask_files import labels_in, open_labels, read_labels, save_label_image
 from i2v.data.rle import check_mask_size, mask_to_rle, run_lengths
+from i2v.data.video_file import VideoFile
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.session_file import load_session, save_session
@@ -326,9 +327,11 @@ class ResultWriter:
         if not self._rles:
             return
         self._write_json()
-        rate = self._frames.frames_per_second
-        with VideoWriter(self._overlay, rate, self._frames.width, self._frames.height) as video:
-            for frame in sorted(self._rles):
+        frames = self._frames
+        tracked = sorted(self._rles)
+        sound = (frames, tracked[0]) if isinstance(frames, VideoFile) else None
+        with VideoWriter(self._overlay, frames.frames_per_second, frames.width, frames.height, sound) as video:
+            for frame in tracked:
                 with _remedy(self.session):  # the mask may be of a former run
                     labels = read_labels(self._mask_path(frame)).astype(np.uint8)
                 drawn = [

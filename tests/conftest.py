@@ -76,21 +76,21 @@ def outcome(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
     return run
 
 
+def seeded_predictor(*overrides: str, apply_postprocessing: bool = True, config: Path = TINY_CONFIG) -> I2VVideoPredictor:
+    """A new predictor of tests/configs/tiny.yaml, or another config, on the CPU, always with the same weights."""
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights
+        predictor = build_i2v_video_predictor(
+            config, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=apply_postprocessing
+        )
+    state = predictor.model.state_dict()
+    predictor.model.load_state_dict({name: fixed_weight(name, value) for name, value in state.items()})
+    return predictor
+
+
 @pytest.fixture(scope="session")
 def make_tiny_predictor() -> Callable[..., I2VVideoPredictor]:
-    """A function: Hydra overrides -> a new predictor of tests/configs/tiny.yaml, or another config, on the CPU, always with the
-    same weights."""
-
-    def make(*overrides: str, apply_postprocessing: bool = True, config: Path = TINY_CONFIG) -> I2VVideoPredictor:
-        with torch.random.fork_rng(devices=[]):  # building draws initial weights
-            predictor = build_i2v_video_predictor(
-                config, device="cpu", hydra_overrides_extra=overrides, apply_postprocessing=apply_postprocessing
-            )
-        state = predictor.model.state_dict()
-        predictor.model.load_state_dict({name: fixed_weight(name, value) for name, value in state.items()})
-        return predictor
-
-    return make
+    """The function `seeded_predictor`."""
+    return seeded_predictor
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""The network and the predictor against the published model (fixtures in ../shared/reference)."""
+"""The network and the predictor against the published model (fixtures in ../shared/reference).
+
+The tolerances are those of docs/numbers.md. `test_tiny_parity.py` needs no fixtures of ../shared.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,13 @@ from i2v.modeling.position_encoding import axial_rotation, sine_encoding_2d
 from i2v.utils.checkpoints import load_image_segmenter, load_weights, save_checkpoint
 
 REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+# Of the largest value of a component's output.
+COMPONENT_TOLERANCE = 2e-5
+# Of the deviation of a frame's low-resolution logits.
+LOGIT_TOLERANCE = 1e-3
+SCORE_TOLERANCE = 2e-4
+LEAST_IOU = 0.9998
+LEAST_BF16_IOU = 0.98
 pytestmark = pytest.mark.skipif(not REFERENCE.exists(), reason="needs the parity fixtures in ../shared/reference")
 
 
@@ -137,7 +147,7 @@ def test_components(predictor, seeded) -> None:
         reference = torch.from_numpy(expected[name])
         assert actual[name].shape == reference.shape, name
         error = (actual[name] - reference).abs().max() / reference.abs().max()
-        assert error < 1e-3, f"{name}: {error:.1e}"
+        assert error < COMPONENT_TOLERANCE, f"{name}: {error:.1e}"
 
 
 def prompt_mask(predictor, state) -> None:
@@ -178,12 +188,13 @@ def test_clips(prompt, predictor) -> None:
         output = state.objects[1].bank[frame]
         logits = expected["low_res_logits"][i, 0]
         error = np.abs(output.mask_logits.numpy() - logits).max() / logits.std()
-        assert error < 0.01, f"frame {frame}: logits differ by {error:.1e} of their deviation"
-        assert abs(output.score.item() - expected["object_score_logits"][i].item()) < 0.01, f"frame {frame}"
+        assert error < LOGIT_TOLERANCE, f"frame {frame}: logits differ by {error:.1e} of their deviation"
+        error = abs(output.score.item() - expected["object_score_logits"][i].item())
+        assert error < SCORE_TOLERANCE, f"frame {frame}: scores differ by {error:.1e}"
         np.testing.assert_allclose(output.pointer, expected["obj_ptr"][i, 0], atol=1e-3)
         np.testing.assert_allclose(np.broadcast_to(output.ious, 3), expected["ious"][i, 0], atol=1e-3)
         iou = mask_iou((masks > 0).numpy(), published[i])
-        assert iou >= 0.999, f"frame {frame}: IoU {iou:.4f}"
+        assert iou >= LEAST_IOU, f"frame {frame}: IoU {iou:.4f}"
     assert i == len(frames) - 1
 
 
@@ -195,4 +206,4 @@ def test_bfloat16_is_close_to_the_published_masks(weights) -> None:
     prompt_click(predictor, state)
     expected = expected_masks("click")
     for frame, _, masks in predictor.propagate_in_video(state, max_frame_num_to_track=1):
-        assert mask_iou((masks > 0).numpy(), expected[frame]) >= 0.98, f"frame {frame}"
+        assert mask_iou((masks > 0).numpy(), expected[frame]) >= LEAST_BF16_IOU, f"frame {frame}"

@@ -9,6 +9,7 @@ import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class VideoFile(Frames):
         self.path = Path(path)
         self.name = str(path)
         self._unchanged = UnchangedFiles([self.path])
-        self._timestamps, self.frames_per_second = _scan(self.path)
+        self._timestamps, self._time_base, self.frames_per_second = _scan(self.path)
         self.num_frames = len(self._timestamps)
         # Frames are known by their time stamps; where some have none, or two the same, the file is read from its start.
         self._indices = {timestamp: index for index, timestamp in enumerate(self._timestamps)}
@@ -94,6 +95,11 @@ class VideoFile(Frames):
                 self._decoded = iter(())
                 self._container.close()
 
+    def seconds(self, index: int) -> Fraction | None:
+        """When a frame is shown, by the file's clock; None if the file does not say."""
+        timestamp = self._timestamps[index]
+        return None if timestamp is None else timestamp * self._time_base
+
     def __reduce__(self) -> tuple[type[VideoFile], tuple[Path]]:
         return VideoFile, (self.path,)
 
@@ -122,7 +128,7 @@ class VideoFile(Frames):
     def _rewind(self) -> None:
         """Make the first frame the next one to decode."""
         self._process = os.getpid()
-        self._container = _open(self.path)
+        self._container = open_container(self.path)
         self._decoded: Iterator[av.VideoFrame] = _decode(self._container)
         self._position = 0
 
@@ -174,7 +180,7 @@ def iterate_frames(
         ValueError: it is not a video; or, at its end, it is truncated.
     """
     size = None
-    with _open(path, threads) as container:
+    with open_container(path, threads) as container:
         for index, frame in enumerate(_decode(container, path)):
             if wanted(index):
                 picture = to_picture(frame, size)
@@ -240,7 +246,17 @@ def to_picture(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.
     return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def _open(path: str | Path, threads: int = 0) -> av.container.InputContainer:
+def open_container(path: str | Path, threads: int = 0) -> av.container.InputContainer:
+    """Open a video file for PyAV.
+
+    Args:
+        path: of the file.
+        threads: that decode its pictures; 0 for one per core.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not a video.
+    """
     if not Path(path).exists():
         raise FileNotFoundError(f"no such video: {path}")
     require_regular_file(path)
@@ -368,9 +384,10 @@ def _warn_of_what_is_not_followed(path: Path, container: av.container.InputConta
         )
 
 
-def _scan(path: Path) -> tuple[list[int | None], float]:
-    """The time stamps of all frames in the order of the video, in units of the file, and the frames per second."""
-    with _open(path) as container:
+def _scan(path: Path) -> tuple[list[int | None], Fraction, float]:
+    """The time stamps of all frames in the order of the video, in units of the file, these units in seconds, and the frames per
+    second."""
+    with open_container(path) as container:
         stream = container.streams.video[0]
         # The last step of decoding changes nothing but the pictures, which nobody looks at here, and takes a fifth of the time.
         stream.codec_context.options = {"skip_loop_filter": "all"}
@@ -428,4 +445,5 @@ def _scan(path: Path) -> tuple[list[int | None], float]:
                 len(timestamps),
                 end,
             )
-        return timestamps, float(stream.average_rate or stream.guessed_rate or Frames.frames_per_second)
+        rate = float(stream.average_rate or stream.guessed_rate or Frames.frames_per_second)
+        return timestamps, stream.time_base, rate

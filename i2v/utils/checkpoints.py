@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +160,25 @@ def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(weights, strict=False)
 
 
-def load_matching_weights(model: nn.Module, path: str | Path) -> None:
+def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence[str] = ("",)) -> None:
     """Load what a checkpoint of a smaller or larger variant of this model has in common with it; the rest stays as it is.
 
+    Args:
+        model: the network.
+        path: of the checkpoint.
+        prefixes: only parameters and buffers whose names begin with one of these are loaded.
+
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; also if nothing matches, or a name has another shape.
+        FileNotFoundError, ValueError: see `read_checkpoint`; also if nothing matches one of the prefixes, or a name has another
+            shape.
     """
     own = model.state_dict()
-    weights = {name: value for name, value in read_weights(path).items() if name in own}
-    if not weights:
-        raise ValueError(f"{path} has not one weight of this model")
+    stored = {name: value for name, value in read_weights(path).items() if name in own}
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in stored):
+            which = f" whose names begin with {prefix}" if prefix else ""
+            raise ValueError(f"{path} contains no weights of this model{which}")
+    weights = {name: value for name, value in stored.items() if name.startswith(tuple(prefixes))}
     check_names({name: own[name] for name in weights}, weights, f"{path} is not a checkpoint of a variant of this model")
     model.load_state_dict(weights, strict=False)
 

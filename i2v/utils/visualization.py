@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 
 from i2v.data.mask_files import davis_palette
-from i2v.data.video_file import count_frames
+from i2v.data.sound import copy_sound
+from i2v.data.video_file import VideoFile, count_frames
 from i2v.utils.files import atomic_write
+
+log = logging.getLogger(__name__)
 
 # Of a drawn grid: its longer side at least and the distances between its lines, in pixels, and lines along a side at most.
 _GRID_SIDE, _GRID_STEPS, _GRID_LINES = 640, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), 16
@@ -91,15 +96,31 @@ class VideoWriter:
     """Writes RGB frames to an MP4 file that browsers play (VP9, which OpenCV's wheels bring along), atomically: the file
     appears when the block ends and all frames can be read from it. Use as a context manager.
 
+    Args:
+        path: of the file.
+        frames_per_second: at which it is played.
+        width: of the frames, in pixels.
+        height: of the frames, in pixels.
+        sound: the video file whose sound is copied, and the index of its frame that comes first here. A warning is logged if
+            MP4 cannot hold sound of its kind.
+
     Raises:
         OSError: OpenCV cannot write such a video here, or it could not be written whole.
     """
 
-    def __init__(self, path: str | Path, frames_per_second: float, width: int, height: int) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        frames_per_second: float,
+        width: int,
+        height: int,
+        sound: tuple[VideoFile, int] | None = None,
+    ) -> None:
         self._file = atomic_write(path)
         self._padding = (0, height % 2, 0, width % 2)  # the codec halves the resolution of colours: it needs even sides
         self._arguments = (frames_per_second, (width + width % 2, height + height % 2))
         self._path = path
+        self._sound = sound
         self._count = 0
 
     def __enter__(self) -> VideoWriter:
@@ -122,11 +143,28 @@ class VideoWriter:
         try:
             if error[0] is None:
                 self._require_whole()
+                if self._sound is not None:
+                    self._add_sound(*self._sound)
         except OSError as failure:
             error = (type(failure), failure, None)
             raise
         finally:
             self._file.__exit__(*error)
+
+    def _add_sound(self, source: VideoFile, first: int) -> None:
+        name = Path(self._path).name
+        silent = self._temporary.with_name(f"{self._temporary.name.removesuffix(name)}silent.{name}")
+        self._temporary.replace(silent)
+        try:
+            if copy_sound(source, first, silent, self._temporary):
+                self._require_whole()
+            else:
+                silent.replace(self._temporary)
+        except (av.FFmpegError, ValueError) as error:
+            log.warning("%s has no sound: that of %s cannot be copied (%s)", self._path, source.name, error)
+            silent.replace(self._temporary)
+        finally:
+            silent.unlink(missing_ok=True)
 
     def _require_whole(self) -> None:
         """OpenCV says nothing of a disk that is full."""

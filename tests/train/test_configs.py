@@ -115,3 +115,15 @@ def test_activation_checkpointing_reaches_the_modules(paper: DictConfig) -> None
         with torch.device("meta"):
             model = instantiate(paper.model)
         assert model.image_encoder.trunk_image.layers[0].checkpointing == checkpointing
+
+
+def test_ablation_starts_from_the_image_segmenter_alone() -> None:
+    """All rows of the ablation train what makes a video segmenter of it from the start."""
+    with torch.device("meta"):
+        model = build(load_experiment("i2v-lite-video", []), "model")
+    prefixes = tuple(load_experiment("i2v-lite-ablation", []).initial_weights.prefixes)
+    untrained = {name.split(".")[0] for name in model.state_dict() if not name.startswith(prefixes)}
+    assert {"memory_attention", "memory_encoder", "memory_prompt_generator", "image_encoder"} <= untrained
+    assert not any(name.startswith("image_encoder.trunk_video") for name in model.state_dict() if name.startswith(prefixes))
+    for prefix in prefixes:
+        assert any(name.startswith(prefix) for name in model.state_dict()), prefix

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from i2v import build_i2v
-from i2v.utils.checkpoints import load_image_segmenter, load_weights, read_checkpoint, save_checkpoint
+from i2v.utils.checkpoints import (
+    load_image_segmenter,
+    load_matching_weights,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+)
 
 
 @pytest.fixture
@@ -123,3 +129,18 @@ def test_published_names_of_tinysam_leave_none_over(shared, tmp_path):
     load_image_segmenter(model, tmp_path / "tinysam.pt")
     zeros = [name for name, value in model.image_encoder.trunk_image.state_dict().items() if not value.any()]
     assert len(zeros) == len(model.image_encoder.trunk_image.state_dict())
+
+
+def test_only_weights_with_the_prefixes_are_loaded(model, weights, tmp_path):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    save_checkpoint(tmp_path / "a.pt", weights)
+    load_matching_weights(model, tmp_path / "a.pt", ["sam_mask_decoder", "image_encoder.trunk_image"])
+    for name, value in model.state_dict().items():
+        is_wanted = name.startswith(("sam_mask_decoder", "image_encoder.trunk_image"))
+        assert torch.equal(value, (weights if is_wanted else before)[name]), name
+
+
+def test_prefix_without_weights_is_named(model, weights, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", weights)
+    with pytest.raises(ValueError, match=r"a\.pt contains no weights of this model whose names begin with sam_decoder"):
+        load_matching_weights(model, tmp_path / "a.pt", ["sam_mask_decoder", "sam_decoder"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,13 +25,18 @@ def from_image_segmenter(model: SAMI2V, path: str | Path) -> None:
     load_image_segmenter(model, path)
 
 
-def from_checkpoint(model: SAMI2V, path: str | Path) -> None:
+def from_checkpoint(model: SAMI2V, path: str | Path, prefixes: Sequence[str] = ("",)) -> None:
     """All that a checkpoint of an earlier stage has in common with the network, for instance a network without TFI.
+
+    Args:
+        model: the network.
+        path: of the checkpoint.
+        prefixes: only parameters and buffers whose names begin with one of these are loaded; the rest is untrained.
 
     Raises:
         FileNotFoundError, ValueError: see `load_matching_weights`.
     """
-    load_matching_weights(model, path)
+    load_matching_weights(model, path, prefixes)
 
 
 def from_imagenet(model: SAMI2V) -> None:

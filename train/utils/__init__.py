@@ -1,1 +1,1 @@
-"""What the trainer needs around the network: processes, logs, validation."""
+"""What the trainer needs around the network: processes, logs, seeds, signals."""

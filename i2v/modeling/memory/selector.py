@@ -65,7 +65,8 @@ class MemorySelector:
         num_global, num_local: frames drawn from each pool. Their sum is the number of tracked frames remembered.
         global_reach, local_reach: the pools are the frames at a distance of [1, local_reach] and
             [local_reach + 1, global_reach].
-        max_pointers: object pointers used in the mode "consecutive", SAM 2's rule.
+        max_pointers: object pointers used in the mode "consecutive", SAM 2's rule; in every mode, how far back a tracked
+            frame's outputs are kept, in frames, if that is more than `reach`.
         max_cond_frames_in_attn: conditioning frames that are always remembered; -1 for all, or at least 2. As in SAM 2 these
             are the nearest one before, the nearest one at or after the current frame, and the nearest of the rest. The others
             count as tracked frames.

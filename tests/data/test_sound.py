@@ -1,0 +1,106 @@
+"""The sound of an overlay."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from i2v.data.video_file import VideoFile
+from i2v.utils.visualization import VideoWriter
+
+RATE = 48000  # samples per second
+PACKETS = {"aac": 1024, "mp3": 1152, "pcm_mulaw": 1024}  # samples
+
+
+@pytest.fixture(scope="module")
+def film(tiny_video):
+    """A function: path, audio codec -> a video of 12 frames at 10 per second, whose sound begins at frame 6."""
+
+    def make(path: Path, codec: str | None, delay: float = 0) -> VideoFile:
+        with av.open(str(path), "w") as container:
+            video = container.add_stream("mpeg4", rate=10)
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            audio = container.add_stream(codec, rate=RATE, layout="mono") if codec else None  # before the first packet
+            for i, picture in enumerate(tiny_video):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = i + round(10 * delay)
+                container.mux(video.encode(frame))
+            container.mux(video.encode())
+            if audio is not None:
+                time = np.arange(int(1.2 * RATE)) / RATE
+                samples = (0.5 * np.sin(2 * np.pi * 440 * time) * (time >= 0.6)).astype(np.float32)
+                step = PACKETS[codec]
+                for begin in range(0, len(samples), step):
+                    frame = av.AudioFrame.from_ndarray(samples[None, begin : begin + step], format="fltp", layout="mono")
+                    frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+                    frame.pts = begin + round(RATE * delay)
+                    container.mux(audio.encode(frame))
+                container.mux(audio.encode())
+        return VideoFile(path)
+
+    return make
+
+
+def write(path: Path, source: VideoFile, first: int, count: int) -> None:
+    with VideoWriter(path, source.frames_per_second, source.width, source.height, sound=(source, first)) as video:
+        for i in range(first, first + count):
+            video.write(source[i])
+
+
+def loudness(path: Path) -> np.ndarray | None:
+    """Of each tenth of a second, the largest value of its samples; None without sound."""
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return None
+        heard = {}
+        for frame in container.decode(audio=0):
+            for i, sample in enumerate(np.atleast_2d(frame.to_ndarray())[0]):
+                tenth = int((frame.time + i / RATE) * 10)
+                heard[tenth] = max(heard.get(tenth, 0.0), abs(float(sample)))
+    return np.array([heard.get(tenth, 0.0) for tenth in range(max(heard) + 1)])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "delay"),
+    [(".mp4", "aac", 0), (".mp4", "aac", 0.5), (".mkv", "aac", 0), (".mkv", "aac", 0.5), (".avi", "mp3", 0)],
+)
+@pytest.mark.parametrize(("first", "count"), [(0, 12), (4, 8), (4, 5)])
+def test_sound_is_that_of_the_frames(first, count, suffix, codec, delay, film, tmp_path) -> None:
+    write(tmp_path / "overlay.mp4", film(tmp_path / f"film{suffix}", codec, delay), first, count)
+    heard = loudness(tmp_path / "overlay.mp4")
+    # A packet is up to 0.03 seconds long, and the codec smears the start of a tone.
+    assert abs(len(heard) - count) <= 2
+    begin = 6 - first
+    assert_allclose(heard[: begin - 1], 0, atol=0.1)
+    assert (heard[begin + 1 : count - 1] > 0.3).all()
+    assert VideoFile(tmp_path / "overlay.mp4").num_frames == count
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"film{suffix}", "overlay.mp4"]
+
+
+def test_video_without_sound(film, tmp_path, caplog) -> None:
+    write(tmp_path / "overlay.mp4", film(tmp_path / "film.mp4", None), 0, 12)
+    assert loudness(tmp_path / "overlay.mp4") is None
+    assert not caplog.messages
+
+
+def test_sound_that_mp4_cannot_hold(film, tmp_path, caplog) -> None:
+    write(tmp_path / "overlay.mp4", film(tmp_path / "film.avi", "pcm_mulaw"), 0, 12)
+    assert loudness(tmp_path / "overlay.mp4") is None
+    assert VideoFile(tmp_path / "overlay.mp4").num_frames == 12
+    assert "overlay.mp4 has no sound: that of" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.avi", "overlay.mp4"]
+
+
+def test_overlay_of_a_run_has_sound(film, tmp_path) -> None:
+    from i2v.segment import main
+
+    film(tmp_path / "film.mp4", "aac").close()
+    arguments = ["--point", "4,20,24", "--max-frames", "3", "--output", str(tmp_path / "out"), "--untrained"]
+    config = str(Path(__file__).parents[1] / "configs" / "tiny.yaml")
+    assert main([str(tmp_path / "film.mp4"), "--config", config, *arguments]) == 0
+    assert loudness(tmp_path / "out" / "overlay.mp4") is not None
