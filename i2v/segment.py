@@ -329,7 +329,7 @@ class ResultWriter:
         self._write_json()
         frames = self._frames
         tracked = sorted(self._rles)
-        sound = (frames, tracked[0]) if isinstance(frames, VideoFile) else None
+        sound = (frames, tracked) if isinstance(frames, VideoFile) else None
         with VideoWriter(self._overlay, frames.frames_per_second, frames.width, frames.height, sound) as video:
             for frame in tracked:
                 with _remedy(self.session):  # the mask may be of a former run

@@ -169,9 +169,11 @@ def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence
         prefixes: only parameters and buffers whose names begin with one of these are loaded.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; also if nothing matches one of the prefixes, or a name has another
-            shape.
+        FileNotFoundError, ValueError: see `read_checkpoint`; also if `prefixes` is no list, or empty, if nothing matches one of
+            them, or a name has another shape.
     """
+    if isinstance(prefixes, str) or not prefixes:
+        raise ValueError(f"prefixes must be a list of the beginnings of names, not {prefixes!r}")
     own = model.state_dict()
     stored = {name: value for name, value in read_weights(path).items() if name in own}
     for prefix in prefixes:

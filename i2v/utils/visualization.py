@@ -101,8 +101,8 @@ class VideoWriter:
         frames_per_second: at which it is played.
         width: of the frames, in pixels.
         height: of the frames, in pixels.
-        sound: the video file whose sound is copied, and the index of its frame that comes first here. A warning is logged if
-            MP4 cannot hold sound of its kind.
+        sound: the video file whose sound is copied, and the indices of its frames that are written. A warning is logged if it
+            cannot be copied.
 
     Raises:
         OSError: OpenCV cannot write such a video here, or it could not be written whole.
@@ -114,7 +114,7 @@ class VideoWriter:
         frames_per_second: float,
         width: int,
         height: int,
-        sound: tuple[VideoFile, int] | None = None,
+        sound: tuple[VideoFile, Sequence[int]] | None = None,
     ) -> None:
         self._file = atomic_write(path)
         self._padding = (0, height % 2, 0, width % 2)  # the codec halves the resolution of colours: it needs even sides
@@ -145,26 +145,23 @@ class VideoWriter:
                 self._require_whole()
                 if self._sound is not None:
                     self._add_sound(*self._sound)
-        except OSError as failure:
-            error = (type(failure), failure, None)
+        except BaseException as failure:
+            error = (type(failure), failure, failure.__traceback__)
             raise
         finally:
             self._file.__exit__(*error)
 
-    def _add_sound(self, source: VideoFile, first: int) -> None:
+    def _add_sound(self, source: VideoFile, indices: Sequence[int]) -> None:
+        """What is there is replaced by a file that is whole, or stays."""
         name = Path(self._path).name
-        silent = self._temporary.with_name(f"{self._temporary.name.removesuffix(name)}silent.{name}")
-        self._temporary.replace(silent)
+        audible = self._temporary.with_name(f"{self._temporary.name.removesuffix(name)}audible.{name}")
         try:
-            if copy_sound(source, first, silent, self._temporary):
-                self._require_whole()
-            else:
-                silent.replace(self._temporary)
-        except (av.FFmpegError, ValueError) as error:
-            log.warning("%s has no sound: that of %s cannot be copied (%s)", self._path, source.name, error)
-            silent.replace(self._temporary)
+            if copy_sound(source, indices, self._arguments[0], self._temporary, audible):
+                audible.replace(self._temporary)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            log.warning("%s has no sound: that of %s cannot be copied: %s", self._path, source.name, error)
         finally:
-            silent.unlink(missing_ok=True)
+            audible.unlink(missing_ok=True)
 
     def _require_whole(self) -> None:
         """OpenCV says nothing of a disk that is full."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from i2v.data.video_file import VideoFile
+from i2v.segment import main
 from i2v.utils.visualization import VideoWriter
+from tests.conftest import PROJECT
 
 RATE = 48000  # samples per second
 PACKETS = {"aac": 1024, "mp3": 1152, "pcm_mulaw": 1024}  # samples
@@ -19,16 +22,17 @@ PACKETS = {"aac": 1024, "mp3": 1152, "pcm_mulaw": 1024}  # samples
 
 @pytest.fixture(scope="module")
 def film(tiny_video):
-    """A function: path, audio codec -> a video of 12 frames at 10 per second, whose sound begins at frame 6."""
+    """A function: path, audio codec, when all begins, in seconds, and the times of its frames, in tenths of a second -> a video
+    whose tone begins after 0.6 seconds."""
 
-    def make(path: Path, codec: str | None, delay: float = 0) -> VideoFile:
+    def make(path: Path, codec: str | None, delay: float = 0, times: Sequence[int] = range(12)) -> VideoFile:
         with av.open(str(path), "w") as container:
             video = container.add_stream("mpeg4", rate=10)
             video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
             audio = container.add_stream(codec, rate=RATE, layout="mono") if codec else None  # before the first packet
-            for i, picture in enumerate(tiny_video):
+            for time, picture in zip(times, tiny_video, strict=False):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                frame.pts = i + round(10 * delay)
+                frame.pts = time + round(10 * delay)
                 container.mux(video.encode(frame))
             container.mux(video.encode())
             if audio is not None:
@@ -46,9 +50,9 @@ def film(tiny_video):
     return make
 
 
-def write(path: Path, source: VideoFile, first: int, count: int) -> None:
-    with VideoWriter(path, source.frames_per_second, source.width, source.height, sound=(source, first)) as video:
-        for i in range(first, first + count):
+def write(path: Path, source: VideoFile, frames: Sequence[int]) -> None:
+    with VideoWriter(path, source.frames_per_second, source.width, source.height, sound=(source, frames)) as video:
+        for i in frames:
             video.write(source[i])
 
 
@@ -71,7 +75,7 @@ def loudness(path: Path) -> np.ndarray | None:
 )
 @pytest.mark.parametrize(("first", "count"), [(0, 12), (4, 8), (4, 5)])
 def test_sound_is_that_of_the_frames(first, count, suffix, codec, delay, film, tmp_path) -> None:
-    write(tmp_path / "overlay.mp4", film(tmp_path / f"film{suffix}", codec, delay), first, count)
+    write(tmp_path / "overlay.mp4", film(tmp_path / f"film{suffix}", codec, delay), range(first, first + count))
     heard = loudness(tmp_path / "overlay.mp4")
     # A packet is up to 0.03 seconds long, and the codec smears the start of a tone.
     assert abs(len(heard) - count) <= 2
@@ -83,24 +87,57 @@ def test_sound_is_that_of_the_frames(first, count, suffix, codec, delay, film, t
 
 
 def test_video_without_sound(film, tmp_path, caplog) -> None:
-    write(tmp_path / "overlay.mp4", film(tmp_path / "film.mp4", None), 0, 12)
+    write(tmp_path / "overlay.mp4", film(tmp_path / "film.mp4", None), range(12))
     assert loudness(tmp_path / "overlay.mp4") is None
     assert not caplog.messages
 
 
 def test_sound_that_mp4_cannot_hold(film, tmp_path, caplog) -> None:
-    write(tmp_path / "overlay.mp4", film(tmp_path / "film.avi", "pcm_mulaw"), 0, 12)
+    write(tmp_path / "overlay.mp4", film(tmp_path / "film.avi", "pcm_mulaw"), range(12))
     assert loudness(tmp_path / "overlay.mp4") is None
     assert VideoFile(tmp_path / "overlay.mp4").num_frames == 12
     assert "overlay.mp4 has no sound: that of" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.avi", "overlay.mp4"]
 
 
-def test_overlay_of_a_run_has_sound(film, tmp_path) -> None:
-    from i2v.segment import main
+@pytest.mark.parametrize(
+    ("times", "frames"),
+    [(range(12), [0, 1, 2, 8, 9, 10]), ([0, 1, 2, 3, 8, 9, 10, 11], range(8))],
+    ids=["frames left out", "no constant rate"],
+)
+def test_sound_that_would_not_fit(times, frames, film, tmp_path, caplog) -> None:
+    write(tmp_path / "overlay.mp4", film(tmp_path / "film.mp4", "aac", times=times), frames)
+    assert loudness(tmp_path / "overlay.mp4") is None
+    assert VideoFile(tmp_path / "overlay.mp4").num_frames == len(frames)
+    assert "its frames do not follow each other at a constant rate, or some between them were not tracked" in caplog.text
 
+
+def test_video_that_is_gone_meanwhile(film, tmp_path, caplog) -> None:
+    source = film(tmp_path / "film.mp4", "aac")
+    with VideoWriter(tmp_path / "overlay.mp4", 10, 64, 48, sound=(source, range(3))) as video:
+        for i in range(3):
+            video.write(source[i])
+        (tmp_path / "film.mp4").unlink()
+    assert VideoFile(tmp_path / "overlay.mp4").num_frames == 3
+    assert "overlay.mp4 has no sound: that of" in caplog.text
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_stopped_while_sound_is_copied(error, film, tmp_path, monkeypatch) -> None:
+    def fail(*arguments: object) -> bool:
+        Path(arguments[-1]).write_bytes(b"a part of it")
+        raise error
+
+    monkeypatch.setattr("i2v.utils.visualization.copy_sound", fail)
+    with pytest.raises(error):
+        write(tmp_path / "overlay.mp4", film(tmp_path / "film.mp4", "aac"), range(12))
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_overlay_of_a_run_has_the_sound_of_its_frames(film, tmp_path) -> None:
     film(tmp_path / "film.mp4", "aac").close()
-    arguments = ["--point", "4,20,24", "--max-frames", "3", "--output", str(tmp_path / "out"), "--untrained"]
-    config = str(Path(__file__).parents[1] / "configs" / "tiny.yaml")
+    arguments = ["--point", "4,20,24", "--max-frames", "6", "--output", str(tmp_path / "out"), "--untrained"]
+    config = str(PROJECT / "tests" / "configs" / "tiny.yaml")
     assert main([str(tmp_path / "film.mp4"), "--config", config, *arguments]) == 0
-    assert loudness(tmp_path / "out" / "overlay.mp4") is not None
+    heard = loudness(tmp_path / "out" / "overlay.mp4")
+    assert heard[0] < 0.1 and (heard[3:5] > 0.3).all()

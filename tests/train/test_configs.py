@@ -118,9 +118,9 @@ def test_activation_checkpointing_reaches_the_modules(paper: DictConfig) -> None
 
 
 def test_ablation_starts_from_the_image_segmenter_alone() -> None:
-    """All rows of the ablation train what makes a video segmenter of it from the start."""
+    """What makes a video segmenter of it is trained from the start."""
     with torch.device("meta"):
-        model = build(load_experiment("i2v-lite-video", []), "model")
+        model = build(load_experiment("i2v-lite-ablation", []), "model")
     prefixes = tuple(load_experiment("i2v-lite-ablation", []).initial_weights.prefixes)
     untrained = {name.split(".")[0] for name in model.state_dict() if not name.startswith(prefixes)}
     assert {"memory_attention", "memory_encoder", "memory_prompt_generator", "image_encoder"} <= untrained

@@ -17,8 +17,8 @@ class ImageEncoder(nn.Module):
     needs each part once per frame, and training and inference use the same two calls.
 
     Args:
-        trunk_image: maps (B, 3, H, W) to a list of maps, the last of the features' width; its `depth_groups()` are the
-            layers that the training's layer decay tells apart.
+        trunk_image: maps (B, 3, H, W) to a list of maps, the last of the features' width. It has `channels`, of
+            all maps, and `depth_groups()`, the layers that the training's layer decay tells apart.
         trunk_video: the TFI, or None to use the trunk's last map alone (the ablation without TFI).
         levels: which maps of the trunk the TFI uses.
         high_res_levels: which maps of the trunk help the mask decoder to draw fine masks, from coarse to fine; none as
