@@ -8,6 +8,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 .PHONY: demo test train-lite lint clean
 
 $(VENV)/installed: setup.py
+	@echo "Setting up $(VENV): about 3 minutes, most of them for PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,16 @@ __all__ = ["I2VVideoPredictor", "build_i2v", "build_i2v_video_predictor"]
 
 def __getattr__(name: str) -> Any:
     # Imported when asked for: who reads masks, such as each process of the evaluator, need not wait for PyTorch.
+    if name == "__version__":
+        return importlib.metadata.version("sam-i2v")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "i2v.i2v_video_predictor" if name == "I2VVideoPredictor" else "i2v.build_i2v"
     return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "__version__"})
 
 
 class _Package(ModuleType):

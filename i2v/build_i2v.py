@@ -32,6 +32,8 @@ from i2v.utils.yaml_files import check_yaml
 log = logging.getLogger(__name__)
 
 CONFIG_DIR = Path(__file__).parent / "configs"
+# Of a clone: what training is configured with.
+EXPERIMENT_DIR = CONFIG_DIR.parents[1] / "configs"
 # Of the command lines; its weights come along.
 DEFAULT_CONFIG = "i2v-lite"
 # Of a network whose config is not trusted; SAM's largest image encoder has 632 million.
@@ -114,9 +116,7 @@ class _CheckedFiles(FileConfigSource):
             raise ValueError(f"{path}: {error}") from error
 
 
-def load_config(
-    config_file: str | Path, overrides: Sequence[str] = (), search_folders: Sequence[Path] = (), trusted: bool = True
-) -> DictConfig:
+def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted: bool = True) -> DictConfig:
     """Compose a config.
 
     A config is code: it names the classes that are built of it, and those can be any that Python finds.
@@ -124,12 +124,11 @@ def load_config(
     Args:
         config_file: a packaged name ("i2v-infer", with or without ".yaml"), or the path of a YAML file. A path that does not
             exist, but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml), means that one, from any working
-            directory. Groups (model=...) are found beside the file (and beside what it is a link to), in `search_folders` and
-            in the package.
+            directory. Groups (model=...) are found beside the file (and beside what it is a link to), in the package and, in a
+            clone, among the experiments in configs/.
         overrides: of Hydra, such as "model.memory_selector.mode=greedy".
-        search_folders: where groups are found, too.
         trusted: False for a file that somebody else wrote, such as one that came along with weights: it may build classes of
-            this project's network only, and stands for itself; see `check_untrusted`.
+            this project's network only, and stands for itself; see `check_untrusted`. Packaged configs are always trusted.
 
     Raises:
         TypeError: config_file is no name or path, or overrides are no list of strings.
@@ -149,9 +148,10 @@ def load_config(
         folder, name, beside = CONFIG_DIR, path.stem, []
     else:
         raise ValueError(f"unknown config {str(config_file)!r}: neither a YAML file nor one of {', '.join(known_configs())}")
-    if not trusted:
+    if not trusted and folder != CONFIG_DIR:
         check_untrusted(folder / path.name)
-    others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*beside, *search_folders, CONFIG_DIR)]
+    experiments = [EXPERIMENT_DIR] if EXPERIMENT_DIR.is_dir() else []
+    others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*beside, *experiments, CONFIG_DIR)]
     searchpath = ", ".join(f"'{_CheckedFiles.scheme()}://{other}'" for other in others)
     overrides = [f"hydra.searchpath=[{searchpath}]", *map(_with_present_key, overrides)]
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.

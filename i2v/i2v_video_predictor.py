@@ -92,6 +92,10 @@ class I2VVideoPredictor:
         """Holes of up to this many cells of the low-resolution mask are filled."""
         return self._tracker.fill_hole_area
 
+    @fill_hole_area.setter
+    def fill_hole_area(self, value: int) -> None:
+        self._tracker.fill_hole_area = value
+
     def to(self, device: str | int | torch.device) -> I2VVideoPredictor:
         """Move the network; sessions that were started before are not moved. Returns the predictor."""
         self.model.to(device)

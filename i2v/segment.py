@@ -229,6 +229,11 @@ class ResultWriter:
             return
         former = [*self.masks.glob("*"), *(path for path in (self._overlay, self._json) if path.exists())]
         if former:
+            if resume:
+                raise FileExistsError(
+                    f"{folder} has the results of a run that is finished ({former[0].name}), so there is nothing to "
+                    "resume. To run it again, choose another --output, or remove them"
+                )
             ways = f"{'go on with --resume, ' if self._settings.exists() else ''}choose another --output, or remove them"
             raise FileExistsError(f"{folder} has results in it ({former[0].name}): {ways}")
         if folder.exists() and not folder.is_dir():

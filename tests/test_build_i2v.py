@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+import i2v
 from i2v import I2VVideoPredictor, build_i2v, build_i2v_video_predictor
 from i2v.build_i2v import CONFIG_DIR, default_device, known_configs, load_config
 from i2v.utils.checkpoints import save_checkpoint
@@ -40,6 +42,21 @@ def test_own_config_uses_the_package_wherever_that_lies(name, tmp_path, monkeypa
     package = Path(shutil.copytree(CONFIG_DIR, tmp_path / name))
     monkeypatch.setitem(load_config.__globals__, "CONFIG_DIR", package)
     assert load_config(TINY_CONFIG).model.image_size == 128
+
+
+def test_own_config_builds_on_the_experiments_of_the_clone(tmp_path):
+    (tmp_path / "mine.yaml").write_text("defaults: [base/lite@_here_, _self_]\noutput: runs/mine\n")
+    assert build_i2v(tmp_path / "mine.yaml", device="meta").image_size == 384
+
+
+def test_packaged_config_is_trusted():
+    assert load_config("i2v-lite", trusted=False).model.image_size == 384
+    assert load_config(CONFIG_DIR / "i2v-lite.yaml", trusted=False).model.image_size == 384
+
+
+def test_names_of_the_package():
+    assert {"build_i2v", "build_i2v_video_predictor", "I2VVideoPredictor", "__version__"} <= set(dir(i2v))
+    assert re.fullmatch(r"\d+\.\d+\.\d+", i2v.__version__)
 
 
 @pytest.mark.parametrize("place", ["package/checkpoints", "checkpoints"])

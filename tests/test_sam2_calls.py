@@ -65,6 +65,10 @@ def test_a_predictor_is_used_like_a_module(make_tiny_predictor):
     predictor = make_tiny_predictor("predictor.fill_hole_area=3")
     assert predictor.to("cpu") is predictor and predictor.eval() is predictor
     assert predictor.fill_hole_area == 3
+    predictor.fill_hole_area = 0
+    assert predictor.fill_hole_area == 0
+    with pytest.raises(ValueError, match="fill_hole_area must be 0 or more cells, got -1"):
+        predictor.fill_hole_area = -1
     assert predictor.state_dict().keys() == predictor.model.state_dict().keys()
 
 

@@ -339,6 +339,8 @@ def test_results_of_another_run_are_not_overwritten(caplog, png_folder, tmp_path
     assert main(run) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     check_error(caplog, [*run, "--seed", "5"], str(tmp_path / "out"))
+    caplog.clear()
+    check_error(caplog, [*run, "--resume"], str(tmp_path / "out"), "of a run that is finished", "nothing to resume")
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
     shutil.rmtree(tmp_path / "out" / "masks")
     caplog.clear()

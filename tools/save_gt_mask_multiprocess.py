@@ -110,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 failures.append(f"{futures[future]}: {one_line(error)}")
     for failure in sorted(failures):
         print(failure, file=sys.stderr)
-    print(f"{len(names)} videos, {len(names) - len(todo)} of them were finished, {len(failures)} failed")
+    done = len(todo) - len(failures)
+    print(f"{done} of {len(names)} videos done now, {len(names) - len(todo)} before, {len(failures)} failed")
     return 1 if failures else 0
 
 

@@ -68,7 +68,7 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
         path = Path(name)
         if path.suffix != ".yaml" or not path.is_file():
             raise ValueError(f"unknown config {name!r}: neither a YAML file nor one of {', '.join(known_experiments())}")
-    config = load_config(path, overrides, [CONFIG_DIR])
+    config = load_config(path, overrides)
     with open_dict(config):
         for parts in (OmegaConf.select(config, "data.parts"), config.get("validation")):
             if isinstance(parts, DictConfig):

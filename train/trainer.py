@@ -210,6 +210,8 @@ class Trainer:
             if stop:
                 self._save("last")
                 log.info("stopped after step %d of %d; the same command goes on", self.step, self.num_steps)
+            else:
+                log.info("finished after %d steps: the weights are in %s", self.num_steps, self.output / "last.pt")
             received = self.processes.gather([self._stop_request.made])  # nobody ends while the first process writes
             return next((kind for kind in received if kind is not None), None) if stop else None
 
@@ -518,8 +520,8 @@ def _dead_readers_named() -> Iterator[None]:
     """PyTorch's error, which comes at any time, says nothing of the settings."""
     try:
         yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the last two where it dies while it hands over a batch
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
         raise worker_died("trainer.workers") from error
 

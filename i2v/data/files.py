@@ -173,7 +173,8 @@ def find_samples(folder: str | Path, suffixes: Sequence[str], file_list: str | P
     """
     folder = Path(folder)
     if not folder.exists():
-        raise FileNotFoundError(f"no such folder: {folder}")
+        no_list = f", and no such file list: {file_list}" if file_list is not None and not Path(file_list).exists() else ""
+        raise FileNotFoundError(f"no such folder: {folder}{no_list}")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder")
     if file_list is not None:

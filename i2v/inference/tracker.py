@@ -69,13 +69,22 @@ class Tracker:
             log.warning("fp16 is many times slower than fp32 on a CPU: use bf16")
         if precision == "bf16" and self.device.type == "cpu" and not has_fast_bf16():
             log.warning("bf16 is many times slower than fp32 on this CPU, which has no instructions for it: use fp32")
-        if fill_hole_area < 0:
-            raise ValueError(f"fill_hole_area must be 0 or more cells, got {fill_hole_area}")
         self.fill_hole_area = fill_hole_area
         self.binarize_prompted_masks = binarize_prompted_masks
         self.correct_with_memory = correct_with_memory
         self.non_overlap_masks = non_overlap_masks
         self.precision = precision
+
+    @property
+    def fill_hole_area(self) -> int:
+        """Holes of up to this many cells of a low-resolution mask are filled."""
+        return self._fill_hole_area
+
+    @fill_hole_area.setter
+    def fill_hole_area(self, cells: int) -> None:
+        if cells < 0:
+            raise ValueError(f"fill_hole_area must be 0 or more cells, got {cells}")
+        self._fill_hole_area = cells
 
     @property
     def device(self) -> torch.device:

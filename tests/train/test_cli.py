@@ -115,8 +115,10 @@ def test_check_lists_all_that_is_missing(
     problems = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     patterns = [
         r"missing or wrong in i2v-train: model and initial weights: initial_weights: no such checkpoint: .*/tinysam\.pth",
-        r"missing or wrong in i2v-train: data set sa1b: data\.parts\.sa1b\.dataset: no such folder: data/sa1b_train_jpg",
-        r"missing or wrong in i2v-train: data set sav: data\.parts\.sav\.dataset: no such folder: data/sav_train_json",
+        r"missing or wrong in i2v-train: data set sa1b: data\.parts\.sa1b\.dataset: no such folder: data/sa1b_train_jpg"
+        r", and no such file list: train/txt/sa1b_10k_train_list\.txt",
+        r"missing or wrong in i2v-train: data set sav: data\.parts\.sav\.dataset: no such folder: data/sav_train_json"
+        r", and no such file list: train/txt/sav_train_list\.txt",
         r"missing or wrong in i2v-train: validation val: validation\.val\.videos: no such folder: val/Annotations",
         r"missing or wrong in i2v-train: output folder: .*file/run",
         r"missing or wrong in i2v-train: trainer: unknown trainer\.precision 'half'",
