@@ -1,14 +1,14 @@
 #!/bin/sh
 # Makes every run of this folder's report, and the report: DATA=../shared/data RUNS=results sh docs/results/run.sh
 # Started again after a kill, it goes on where it was. Variables of the benchmarks (DEVICES, CKPT ...) are passed on.
-# REPORT: the report's folder, by default this one.
+# REPORT: the report's folder, by default this one. SYSTEMS: names with spaces between them, by default all four.
 set -eu
 cd "$(dirname "$0")/../.."
-shared=${DATA:-../shared/data} runs=${RUNS:-results}
+shared=${DATA:-../shared/data} runs=${RUNS:-results} systems=${SYSTEMS:-sam-i2v sam+optical-flow optical-flow static-mask}
 
 run() { # DATASET FOLDER
   export DATASET="$1" DATA="$shared/$2"
-  for SYSTEM in sam-i2v sam+optical-flow optical-flow static-mask; do
+  for SYSTEM in $systems; do
     export SYSTEM
     for INPUT in 1c 3c 5c bb gm; do
       export INPUT OUT="$runs/$2-semi-$INPUT-$SYSTEM"
@@ -25,5 +25,8 @@ run() { # DATASET FOLDER
 
 run davis2016 davis2016-dev
 run pumavos pumavos-chair
-"${PYTHON:-python}" -m test_pvs.report "$runs"/*-sam-i2v "$runs"/*-sam+optical-flow "$runs"/*-optical-flow "$runs"/*-static-mask \
+for system in $systems; do
+  set -- "$@" "$runs"/*-"$system"
+done
+"${PYTHON:-python}" -m test_pvs.report "$@" \
   --output "${REPORT:-docs/results}" --strips dog chair --strip-settings 3c gm
