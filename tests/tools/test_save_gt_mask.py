@@ -78,7 +78,7 @@ def test_a_bad_video_is_reported_and_done_when_it_can_be(
     finished = (tmp_path / "info/two.json").stat().st_mtime_ns
     mask.write_bytes(good)
     assert tool.main(["sav", str(data), str(tmp_path / "info"), "--workers", "1"]) == 0
-    assert "2 videos, 1 of them were finished, 0 failed" in capsys.readouterr().out
+    assert "1 of 2 videos done now, 1 before, 0 failed" in capsys.readouterr().out
     assert (tmp_path / "info/two.json").stat().st_mtime_ns == finished
     assert (tmp_path / "info/one.json").exists()
 
