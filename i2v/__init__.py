@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, "__version__"})
+    return [*__all__, "__version__"]
 
 
 class _Package(ModuleType):

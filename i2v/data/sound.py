@@ -12,7 +12,7 @@ import av
 
 from i2v.data.video_file import VideoFile, open_container
 
-# So far apart pictures and sound may be, in seconds, before it is noticed.
+# How far pictures and sound may drift apart before a viewer notices, in seconds.
 _TOLERANCE = 0.15
 
 
