@@ -44,4 +44,4 @@ test: lint
 	$(BIN)/python -m pytest
 
 clean:
-	rm -rf $(VENV) demo-result .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo-result .pytest_cache .ruff_cache .mypy_cache
