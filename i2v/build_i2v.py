@@ -74,9 +74,9 @@ def device_of_option(text: str | None) -> torch.device:
     Raises:
         ValueError: there is no such device, or nothing can be computed on it.
     """
-    is_number = text is not None and text.isdecimal() and len(text) < 19  # beyond, it is none
     try:
-        device = usable_device(int(text) if is_number else text)
+        # Longer numbers are not those of a GPU.
+        device = usable_device(int(text) if text is not None and text.isdecimal() and len(text) < 19 else text)
         if device.type == "meta":
             raise ValueError("nothing is computed on the device 'meta'")
     except ValueError as error:

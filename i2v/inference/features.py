@@ -178,7 +178,7 @@ class FeatureStore:
         self._loader = loader
         self._storage_device = storage_device
         self._features: RecentlyUsed[int, Tensor] = RecentlyUsed(capacity, self._encode)
-        self._stem_taps: RecentlyUsed[int, Tensor | None] = RecentlyUsed(encoder.window + 1, self._apply_stem)
+        self._stem_taps: RecentlyUsed[int, Tensor] = RecentlyUsed(encoder.window + 1, self._apply_stem)
         # Large, and needed only while a frame's masks are decoded.
         self._high_res: RecentlyUsed[int, list[Tensor]] = RecentlyUsed(2, self._high_res_features)
 
@@ -214,7 +214,7 @@ class FeatureStore:
     def _project(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [x.float().contiguous() for x in self._encoder.high_res_features(maps)]
 
-    def _apply_stem(self, index: int) -> Tensor | None:
+    def _apply_stem(self, index: int) -> Tensor:
         return self._encoder.stem_taps(self._image(index))
 
     def _image(self, index: int) -> Tensor:

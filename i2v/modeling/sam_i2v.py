@@ -1,7 +1,7 @@
 """SAM-I2V: the network. One class, for inference and for training.
 
-It knows tensors only: no videos, no files, no users. The steps, in the order in which a frame goes through them:
-`image_encoder` (features), `condition` (memory joins), `decode` or `use_mask` (mask and object pointer), `encode_memory`.
+It sees only tensors: no videos, no files, no users. A frame passes through these steps, in this order: `image_encoder`
+(features), `condition` (on the memory), `decode` or `use_mask` (mask and object pointer), `encode_memory`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,24 @@ from i2v.modeling.sam.prompt_encoder import PromptEncoder
 
 # The logit of every cell of the mask of an object that is not in the frame.
 NO_OBJECT_LOGIT = -1024.0
-# Masks enter the memory encoder, and mask prompts become logits, as mask * 20 - 10.
+# Masks enter the memory encoder, and mask prompts become logits, as mask * 20 - 10 (SAM 2).
 MASK_SCALE, MASK_BIAS = 20.0, -10.0
-# Logits of a former prediction that a click starts from are clamped to this, as in SAM 2.
+# Logits of an earlier prediction that a click refines are clamped to this, as in SAM 2.
 PREVIOUS_LOGIT_LIMIT = 32.0
 
 
 @dataclass
 class ObjectMemory:
-    """What B objects remember, N frames and P object pointers each.
+    """What B objects remember: N frames and P object pointers each.
 
     Attributes:
-        features: (B, N, memory_channels, h, w) from `encode_memory`. foreground: (B, N, h, w) bool, from `foreground`.
-        positions: (N,) integer temporal positions. repeats: (N,) how often each frame counts.
-        pointers: (B, P, embed_dim). distances: (P,) in time, relative. pointer_repeats: (P,).
+        features: (B, N, memory_channels, h, w) from `SAMI2V.encode_memory`.
+        foreground: (B, N, h, w) bool, from `SAMI2V.foreground`.
+        positions: (N,) int64, temporal position of each frame.
+        repeats: (N,) int64, how many times each frame counts.
+        pointers: (B, P, embed_dim) object pointers.
+        distances: (P,) float32, relative distance in time of each pointer.
+        pointer_repeats: (P,) int64, how many times each pointer counts.
     """
 
     features: Tensor
@@ -52,9 +56,9 @@ class ObjectMemory:
 
     @classmethod
     def of_plan(cls, plan: MemoryPlan, features: Tensor, foreground: Tensor, pointers: Tensor) -> ObjectMemory:
-        """The memories and pointers of a plan, in its order."""
+        """Combine a plan with its memories and pointers, which are given in the plan's order."""
 
-        def numbers(values: list[float], dtype: torch.dtype) -> Tensor:
+        def numbers(values: Sequence[float], dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=features.device)
 
         return cls(
@@ -73,9 +77,11 @@ class MaskPrediction:
     """Masks of B objects in one frame.
 
     Attributes:
-        masks: (B, 1, mask_size, mask_size) logits of the best mask, -1024 everywhere where the object is absent.
-        all_masks: (B, M, mask_size, mask_size) logits of all masks. ious: (B, M), their predicted IoUs.
-        pointers: (B, embed_dim) object pointers. object_score_logits: (B, 1), positive where the object is in the frame.
+        masks: (B, 1, mask_size, mask_size) logits of the best mask; -1024 everywhere if the object is absent.
+        all_masks: (B, M, mask_size, mask_size) logits of all masks.
+        ious: (B, M) predicted IoUs of all masks, in [0, 1].
+        pointers: (B, embed_dim) object pointers.
+        object_score_logits: (B, 1), positive if the object is in the frame.
     """
 
     masks: Tensor
@@ -89,12 +95,23 @@ class SAMI2V(nn.Module):
     """The SAM-I2V network.
 
     Args:
-        image_size: side of the input, in pixels. feature_stride: pixels per feature.
-        embed_dim: of the features and tokens. memory_channels: of the memories; divides `embed_dim`.
-        num_maskmem: number of temporal positions of memories (one for conditioning frames).
-        memory_prompt_generator: the MPG, or None (ablation).
-        dense_prompt_encoder: draws clicks, boxes and masks as maps; None as published.
-        max_points_for_multimask: up to this many points, several masks are decoded and the best is taken.
+        image_encoder: computes features of frames.
+        memory_attention: conditions features on memories.
+        memory_encoder: computes memories from features and masks.
+        memory_selector: chooses the frames that an object remembers.
+        sam_prompt_encoder: turns prompts into tokens.
+        sam_mask_decoder: decodes masks from features and tokens.
+        memory_prompt_generator: the MPG; None for the ablation without it.
+        dense_prompt_encoder: encodes clicks, boxes and masks as maps; the published model has none.
+        image_size: side of the input, in pixels.
+        feature_stride: pixels per feature; divides `image_size`.
+        embed_dim: number of channels of the features and tokens.
+        memory_channels: number of channels of the memories; divides `embed_dim`.
+        num_maskmem: number of temporal positions of memories, one of them for conditioning frames.
+        max_points_for_multimask: for at most this many points, several masks are decoded and the best is taken.
+
+    Raises:
+        ValueError: sizes that do not fit together.
     """
 
     def __init__(
@@ -154,25 +171,26 @@ class SAMI2V(nn.Module):
         self.obj_ptr_tpos_proj = nn.Linear(embed_dim, memory_channels)
         self.maskmem_tpos_enc = _parameter(num_maskmem, 1, 1, memory_channels)
         self.no_mem_embed = _parameter(1, 1, embed_dim)
-        # Not used (SAM 2 adds `no_mem_embed` to the features directly), but published checkpoints have it.
+        # Unused, as SAM 2 adds `no_mem_embed` to the features directly; kept frozen for checkpoint compatibility.
         self.no_mem_pos_enc = _parameter(1, 1, embed_dim).requires_grad_(False)
         self.no_obj_ptr = _parameter(1, embed_dim)
         self.no_obj_embed_spatial = _parameter(1, memory_channels)
 
     @property
     def mask_size(self) -> int:
-        """Side of the masks that are decoded, in cells."""
+        """Side of the decoded masks, in cells."""
         return self.sam_mask_decoder.upscaling * self.feature_size
 
     def condition(self, features: Tensor, memory: ObjectMemory | None, batch_size: int = 1) -> tuple[Tensor, Tensor | None]:
-        """Let a frame's features see what the objects remember.
+        """Condition a frame's features on what the objects remember.
 
         Args:
             features: (B, embed_dim, h, w), or (1, embed_dim, h, w) for objects of one frame.
-            memory: of B objects, or None where there is none. batch_size: B, where there is no memory.
+            memory: memory of B objects; None if they have none.
+            batch_size: B, if there is no memory.
 
         Returns:
-            Conditioned features (B or 1, embed_dim, h, w) and memory prompts (B, K, embed_dim), None without an MPG.
+            Conditioned features (B or 1, embed_dim, h, w), and memory prompts (B, K, embed_dim) or None without an MPG.
         """
         generator = self.memory_prompt_generator
         if memory is None:
@@ -203,12 +221,15 @@ class SAMI2V(nn.Module):
         """Decode the masks of B objects.
 
         Args:
-            conditioned, memory_prompts: from `condition`. batch_size: B.
-            points: (B, N, 2), (x, y) in pixels of the network's input. labels: (B, N) as in PromptEncoder.
-            mask_logits: (B, 1, H, W), a mask to start from, resized to the prompt encoders' sizes.
+            conditioned: (B or 1, embed_dim, h, w) features from `condition`.
+            memory_prompts: (B, K, embed_dim) from `condition`, or None.
+            batch_size: B.
+            points: (B, N, 2), (x, y) in pixels of the network's input; None for no points.
+            labels: (B, N) integers as in `PromptEncoder`.
+            mask_logits: (B, 1, H, W) of a mask to refine, resized to the size that the prompt encoders expect.
             multimask: decode several masks and take the best; by default for few points (`max_points_for_multimask`).
-            high_res_features: (B or 1, C_l, h_l, w_l) of the frame, from the image encoder, if it has any.
-            drawn_mask: (B, 1, H, W) logits of what `dense_prompt_encoder` draws; by default `mask_logits`.
+            high_res_features: (B or 1, C_l, h_l, w_l) of the frame per level, if the image encoder has any.
+            drawn_mask: (B, 1, H, W) logits for `dense_prompt_encoder`; by default `mask_logits`.
         """
         if multimask is None:
             multimask = points is None or points.shape[1] <= self.max_points_for_multimask
@@ -216,10 +237,12 @@ class SAMI2V(nn.Module):
         if points is None:  # SAM 2 gives the decoder a padding point then
             points = conditioned.new_zeros(batch_size, 1, 2, dtype=torch.float32)
             labels = torch.full((batch_size, 1), -1, dtype=torch.int32, device=conditioned.device)
-        tokens, dense = self.sam_prompt_encoder(points, labels, resize_masks(mask_logits, self.sam_prompt_encoder.mask_size))
+        mask = None if mask_logits is None else resize_masks(mask_logits, self.sam_prompt_encoder.mask_size)
+        tokens, dense = self.sam_prompt_encoder(points, labels, mask)
         if self.dense_prompt_encoder is not None and is_prompted:
             drawn_mask = mask_logits if drawn_mask is None else drawn_mask
-            drawn, levels = self.dense_prompt_encoder(points, labels, resize_masks(drawn_mask, self.mask_size))
+            mask = None if drawn_mask is None else resize_masks(drawn_mask, self.mask_size)
+            drawn, levels = self.dense_prompt_encoder(points, labels, mask)
             dense = dense + drawn
             high_res_features = [x + y for x, y in zip(high_res_features, levels, strict=True)]
         decoded = self.sam_mask_decoder(
@@ -242,14 +265,16 @@ class SAMI2V(nn.Module):
         )
 
     def use_mask(self, features: Tensor, masks: Tensor, high_res_features: Sequence[Tensor] = ()) -> MaskPrediction:
-        """Take given masks as the output, and read the object pointers off them.
+        """Take given masks as the output, and compute their object pointers.
 
         Args:
-            features: (B or 1, embed_dim, h, w), not conditioned on memory. masks: (B, 1, S, S) in [0, 1].
+            features: (B or 1, embed_dim, h, w), not conditioned on memory.
+            masks: (B, 1, S, S) float in [0, 1].
             high_res_features: as for `decode`.
         """
         batch_size = masks.shape[0]
-        memory_prompts = self.memory_prompt_generator and self.memory_prompt_generator.no_memory(batch_size)
+        generator = self.memory_prompt_generator
+        memory_prompts = None if generator is None else generator.no_memory(batch_size)
         low_res = resize_masks(masks.float() * MASK_SCALE + MASK_BIAS, self.mask_size)
         prediction = self.decode(
             features,
@@ -270,11 +295,12 @@ class SAMI2V(nn.Module):
         )
 
     def encode_memory(self, features: Tensor, mask_probabilities: Tensor, object_score_logits: Tensor) -> Tensor:
-        """Make the memories of B objects in one frame.
+        """Encode the memories of B objects in one frame.
 
         Args:
-            features: (B or 1, embed_dim, h, w), not conditioned on memory. mask_probabilities: (B, 1, S, S) in [0, 1].
-            object_score_logits: (B, 1).
+            features: (B or 1, embed_dim, h, w), not conditioned on memory.
+            mask_probabilities: (B, 1, S, S) in [0, 1].
+            object_score_logits: (B, 1), positive if the object is in the frame.
 
         Returns:
             (B, memory_channels, h, w).
@@ -284,19 +310,23 @@ class SAMI2V(nn.Module):
         return memory + (absent * self.no_obj_embed_spatial)[..., None, None]
 
     def upsample(self, mask_logits: Tensor) -> Tensor:
-        """Resize mask logits (B, 1, H, W) to the network's input: (B, 1, S, S)."""
+        """Resize mask logits (B, 1, H, W) to the size of the network's input, (B, 1, S, S)."""
         size = (self.image_size, self.image_size)
         return F.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False)
 
     def foreground(self, mask_logits: Tensor) -> Tensor:
-        """Where the MPG may look: mask logits (B, 1, H, W) -> (B, h, w) bool."""
+        """Return where the MPG may look, (B, h, w) bool, for mask logits (B, 1, H, W)."""
         size = (self.feature_size, self.feature_size)
         mask = F.interpolate(mask_logits.float().sigmoid(), size=size, mode="bilinear", align_corners=False)
         return mask[:, 0] >= 0.5
 
     def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Memories and pointers as one sequence: tokens and their position (B, S, memory_channels), foreground (B, S),
-        and log(repeats) (B, S) or None."""
+        """Join memories and pointers to one sequence of S tokens.
+
+        Returns:
+            Tokens (B, S, memory_channels), their position encodings (B, S, memory_channels), foreground (B, S) bool, and
+            log(repeats) (B, S), or None if all are 1.
+        """
         batch, frames, channels, height, width = memory.features.shape
         split = self.embed_dim // channels
         dtype = self.maskmem_tpos_enc.dtype
@@ -316,18 +346,18 @@ class SAMI2V(nn.Module):
                 memory.pointer_repeats.repeat_interleave(split),
             ]
         )
-        # Attending to n copies of a token is attending to it once with log n added to its score.
+        # Attending to n copies of a token equals attending to it once with log n added to its score.
         bias = repeats.to(dtype).log().expand(batch, -1) if bool((repeats > 1).any()) else None
         tokens = torch.cat([spatial, pointers], dim=1)
         return tokens, position.to(dtype).expand(batch, -1, -1), foreground, bias
 
 
 def _check_high_resolution(encoder: ImageEncoder, decoder: MaskDecoder, prompts: DensePromptEncoder | None) -> None:
-    """A ValueError where parts do not fit the levels of the decoder's upscaling."""
+    """Raise a ValueError if parts do not fit the levels of the decoder's upscaling."""
     given = [projection.out_channels for projection in encoder.high_res_projections]
     if given and given != decoder.level_channels:
         raise ValueError(
-            f"image_encoder.high_res_channels={given} must be those of the mask decoder's levels, {decoder.level_channels}"
+            f"image_encoder.high_res_channels={given} must equal those of the mask decoder's levels, {decoder.level_channels}"
         )
     if prompts is not None and (prompts.channels != decoder.level_channels or not given):
         raise ValueError(
@@ -336,15 +366,15 @@ def _check_high_resolution(encoder: ImageEncoder, decoder: MaskDecoder, prompts:
         )
 
 
-def resize_masks(masks: Tensor | None, size: int) -> Tensor | None:
-    """Masks (B, 1, H, W) at another size, (B, 1, size, size) float32; None stays None."""
-    if masks is None or masks.shape[-2:] == (size, size):
+def resize_masks(masks: Tensor, size: int) -> Tensor:
+    """Resize masks (B, 1, H, W) to (B, 1, size, size) float32."""
+    if masks.shape[-2:] == (size, size):
         return masks
     return F.interpolate(masks.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _parameter(*shape: int) -> nn.Parameter:
-    return nn.init.trunc_normal_(nn.Parameter(torch.zeros(shape)), std=0.02)
+    return nn.Parameter(nn.init.trunc_normal_(torch.zeros(shape), std=0.02))
 
 
 def _to_tokens(x: Tensor) -> Tensor:

@@ -89,14 +89,14 @@ class ImageEncoder(nn.Module):
         """Project maps from `trunk_maps` to what the mask decoder adds to its upscaled features, from coarse to fine."""
         return [project(maps[level]) for level, project in zip(self.high_res_levels, self.high_res_projections, strict=True)]
 
-    def stem_taps(self, images: Tensor) -> Tensor | None:
+    def stem_taps(self, images: Tensor) -> Tensor:
         """Compute what the TFI needs of every frame of a window, for normalised images (N, 3, S, S).
 
         Returns:
-            Tensor | None: (N, taps, channels, h, w); None without a TFI.
+            Tensor: (N, taps, channels, h, w); (N, 0) without a TFI.
         """
         if self.trunk_video is None:
-            return None
+            return images.new_zeros(len(images), 0)
         return self.trunk_video.stem_taps(images.contiguous(memory_format=torch.channels_last))
 
     def integrate(self, maps: Sequence[Tensor], stem_taps: Sequence[Tensor]) -> Tensor:
@@ -127,7 +127,7 @@ class ImageEncoder(nn.Module):
         frames = self.normalize(clip.flatten(0, 1))
         maps, taps = self.trunk_maps(frames), self.stem_taps(frames)
         windows = []
-        if taps is not None:
+        if self.trunk_video is not None:
             taps = taps.unflatten(0, clip.shape[:2])
             time = torch.arange(clip.shape[1], device=clip.device)
             first = (time - self.window + 1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""The Temporal Feature Integrator (SAM-I2V, section 3.2): recent motion joins the features of the image trunk."""
+"""The Temporal Feature Integrator (SAM-I2V, section 3.2): adds recent motion to the features of the image trunk."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.layers import LayerNorm2d, MapLayerNorm, QuickGELU, full_precision
 
+# Rounds of each temporal net.
+_NUM_ROUNDS = 3
+
 
 class TemporalNet(nn.Module):
-    """Rounds of x = QuickGELU(x + conv_t(QuickGELU(conv_s(norm(x))))) with a spatial and a temporal convolution."""
+    """Three rounds of x = QuickGELU(x + conv_t(QuickGELU(conv_s(norm(x))))) with a spatial and a temporal convolution."""
 
-    def __init__(self, channels: int, num_rounds: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.lns = nn.ModuleList(LayerNorm2d(channels) for _ in range(num_rounds))
+        self.lns = nn.ModuleList(LayerNorm2d(channels) for _ in range(_NUM_ROUNDS))
         self.temporal_net = nn.ModuleList(
             nn.Sequential(
                 OrderedDict(
@@ -29,21 +32,24 @@ class TemporalNet(nn.Module):
                     ]
                 )
             )
-            for i in range(num_rounds)
+            for i in range(_NUM_ROUNDS)
         )
         self.activation = QuickGELU()
 
     def forward(self, x: Tensor, num_slices: int) -> Tensor:
-        """
+        """Compute the last slices.
+
         Args:
-            x: (B, T, C, h, w), the slices of the window in order of time.
-            num_slices: how many of the last slices are wanted. A round looks one slice back and one ahead, so that only
-                one slice more per round has to be computed.
+            x: (B, T, C, h, w), the slices of the window in temporal order.
+            num_slices: number of last slices that are wanted. A round looks one slice back and one ahead, so only one more
+                slice per round has to be computed.
 
         Returns:
             (B, num_slices, C, h, w).
         """
-        for i, (norm, (spatial, activation, temporal)) in enumerate(zip(self.lns, self.temporal_net, strict=True)):
+        for i, (norm, block) in enumerate(zip(self.lns, self.temporal_net, strict=True)):
+            spatial, activation, temporal = block.children()
+            assert isinstance(spatial, nn.Conv3d) and isinstance(temporal, nn.Conv3d)
             wanted = num_slices + len(self.lns) - 1 - i
             x = x[:, -(wanted + 1) :]
             y = F.conv2d(norm(x.flatten(0, 1)), spatial.weight[:, :, 0], spatial.bias, padding=1)
@@ -53,8 +59,10 @@ class TemporalNet(nn.Module):
 
     @staticmethod
     def _convolve_time(x: Tensor, conv: nn.Conv3d, wanted: int) -> Tensor:
-        """The last `wanted` slices of the 3-tap convolution over time of x (B, T, C, h, w); zeros beyond the window's end,
-        and before its start where all of its slices are there."""
+        """Return the last `wanted` slices of the 3-tap convolution over time of x (B, T, C, h, w).
+
+        There are zeros after the last slice, and before the first one if x has all slices of the window.
+        """
         wanted = min(wanted, x.shape[1])
         x = F.pad(x, (0, 0, 0, 0, 0, 0, 1 if wanted == x.shape[1] else 0, 1))
         # Three taps of a 1x1 convolution are one 1x1 convolution of three slices side by side.
@@ -71,7 +79,7 @@ class Fuse(nn.Module):
         self.fuse = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), MapLayerNorm(out_channels), nn.GELU())
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        return self.fuse(torch.cat(maps, dim=1))
+        return self.fuse(torch.cat(list(maps), dim=1))
 
 
 class Integrate(nn.Module):
@@ -86,18 +94,19 @@ class Integrate(nn.Module):
 
 
 class TemporalFeatureIntegrator(nn.Module):
-    """Lets maps of the image trunk and a light temporal branch exchange information, level by level.
+    """Exchanges information between maps of the image trunk and a light temporal branch, level by level.
 
     Args:
-        in_channels: of the trunk's maps that are used, one level each.
-        out_channels: of the integrated features. temporal_channels: of the temporal branch.
-        window: number of frames that one feature sees: the frame itself and those before it.
-        patch_size: of the temporal stem, in pixels; the stride of the features.
+        in_channels: number of channels of each of the trunk's maps that are used, one per level.
+        out_channels: number of channels of the integrated features.
+        temporal_channels: number of channels of the temporal branch.
+        window: number of frames that one feature depends on: the frame itself and those before it.
+        patch_size: patch size of the temporal stem, in pixels; equal to the stride of the features.
         stem_kernel: length of the temporal stem in frames, odd.
         activation_checkpointing: recompute the temporal nets in the backward pass.
-        residual_scale: add the result to the trunk's last map, with a learned scale per channel that starts at this value: an
-            image segmenter that is upgraded to video starts with about the features that it was trained with, or exactly those
-            from 0. None, as published: the result replaces them.
+        residual_scale: add the result to the trunk's last map, times a learned scale per channel that starts at this value.
+            An image segmenter that is upgraded to video then starts with nearly the features it was trained with (with 0,
+            exactly those). None, as published, replaces them.
     """
 
     def __init__(
@@ -108,7 +117,6 @@ class TemporalFeatureIntegrator(nn.Module):
         window: int = 5,
         patch_size: int = 16,
         stem_kernel: int = 5,
-        num_rounds: int = 3,
         activation_checkpointing: bool = False,
         residual_scale: float | None = None,
     ) -> None:
@@ -128,12 +136,12 @@ class TemporalFeatureIntegrator(nn.Module):
             padding=(stem_kernel // 2, 0, 0),
         )
         self.input_linears = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in in_channels)
-        self.temporal_nets = nn.ModuleList(TemporalNet(temporal_channels, num_rounds) for _ in levels)
+        self.temporal_nets = nn.ModuleList(TemporalNet(temporal_channels) for _ in levels)
         self.integration2temporal_nets = nn.ModuleList(Fuse(both, temporal_channels) for _ in levels)
         self.temporal2integration_nets = nn.ModuleList(Fuse(both, out_channels) for _ in levels)
         self.integration_nets = nn.ModuleList(Integrate(out_channels) for _ in levels)
         self.apply(_init_weights)
-        # What the last level would tell the temporal branch reaches nothing, but published checkpoints have it.
+        # The last level's update of the temporal branch is unused; it is kept frozen for checkpoint compatibility.
         self.integration2temporal_nets[-1].requires_grad_(False)
         self.residual_scale = None if residual_scale is None else nn.Parameter(torch.full((out_channels,), residual_scale))
 
@@ -166,15 +174,15 @@ class TemporalFeatureIntegrator(nn.Module):
         size = x.shape[-2:]
         res = 0.0
         for level, net in enumerate(self.temporal_nets):
-            # How many slices the later levels can still see: each of their rounds looks one slice further back.
-            wanted = 1 + sum(len(later.lns) for later in self.temporal_nets[level + 1 :])
+            # The slices that later levels depend on: each of their rounds looks one slice further back.
+            wanted = 1 + _NUM_ROUNDS * (len(self.temporal_nets) - 1 - level)
             wanted = min(wanted, len(taps))
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(net, x, wanted, use_reentrant=False)
             else:
                 x = net(x, wanted)
-            # What every later part of the network sees: in bfloat16, rounding this sum over the levels alone costs 2 % of mask
-            # IoU with the parity weights.
+            # Everything after depends on this sum over the levels: with the random weights of the parity tests, rounding it to
+            # bfloat16 alone costs 2 % of mask IoU.
             with full_precision(x):
                 current = x[:, -1].float()
                 level_map = maps[level].float()
@@ -195,16 +203,18 @@ class TemporalFeatureIntegrator(nn.Module):
 
         It equals `self.temporal_stem` over the window, as test_tfi.py proves.
         """
-        kernel = taps[0].shape[1]
+        kernel, bias = taps[0].shape[1], self.temporal_stem.bias
+        assert bias is not None
         slices = []
         for t in range(len(taps)):
             frames = [(tap, t + tap - kernel // 2) for tap in range(kernel)]
             inside = [taps[frame][:, tap] for tap, frame in frames if 0 <= frame < len(taps)]
-            slices.append(sum(inside[1:], inside[0]) + self.temporal_stem.bias[:, None, None])
+            slices.append(sum(inside[1:], inside[0]) + bias[:, None, None])
         return torch.stack(slices, dim=1)
 
 
 def _init_weights(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

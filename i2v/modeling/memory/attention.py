@@ -1,4 +1,4 @@
-"""Memory attention: the features of the current frame look at the memories (SAM 2)."""
+"""Memory attention: the features of the current frame attend to the memories (SAM 2, section 4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from i2v.modeling.layers import Attention
 
 
 class MemoryAttentionLayer(nn.Module):
-    """Pre-norm self-attention, cross-attention to the memory, and a perceptron with ReLU."""
+    """Pre-norm self-attention, cross-attention to the memory, and an MLP with ReLU."""
 
     def __init__(self, embed_dim: int, memory_channels: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -37,7 +37,11 @@ class MemoryAttention(nn.Module):
     """A stack of memory attention layers.
 
     Args:
-        embed_dim: of the image features. memory_channels: of the memories. hidden: of the perceptrons.
+        embed_dim: number of channels of the image features.
+        memory_channels: number of channels of the memories.
+        hidden: number of channels between the two layers of each MLP.
+        num_layers: number of layers.
+        dropout: probability of dropout in training.
         activation_checkpointing: recompute the layers in the backward pass.
     """
 
@@ -66,11 +70,14 @@ class MemoryAttention(nn.Module):
         rotation: Tensor,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """
+        """Condition the current frame on the memories.
+
         Args:
-            features, position: (B, h*w, embed_dim), the current frame and its position encoding. A batch of 1 with a memory of
-                B objects is computed once as far as it is the same for all (up to the first cross-attention).
-            memory, memory_position: (B, S, memory_channels); frames first, each h*w tokens, then object pointers.
+            features: (B or 1, h*w, embed_dim), the current frame. With a batch of 1 and a memory of B objects, what is the
+                same for all objects (up to the first cross-attention) is computed once.
+            position: (1, h*w, embed_dim) position encoding of the current frame.
+            memory: (B, S, memory_channels); first the frames, h*w tokens each, then the object pointers.
+            memory_position: (B, S, memory_channels) position encoding of the memory.
             rotation: (h*w, embed_dim / 2, 2) from `axial_rotation`.
             bias: (B, S) added to the attention's scores, or None.
 
@@ -78,7 +85,7 @@ class MemoryAttention(nn.Module):
             (B, h*w, embed_dim).
         """
         keys = memory + memory_position
-        x = features + 0.1 * position
+        x = features + 0.1 * position  # SAM 2 weakens the position encoding by this factor
         for layer in self.layers:
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, keys, memory, rotation, bias, use_reentrant=False)

@@ -1,4 +1,4 @@
-"""SAM 2's mask decoder with room for memory prompts (SAM-I2V)."""
+"""SAM 2's mask decoder (SAM 2, section 4), extended by memory prompts (SAM-I2V, section 3.4)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,36 @@ from i2v.modeling.sam.transformer import TwoWayTransformer
 
 
 class DecodedMasks(NamedTuple):
-    """What the decoder returns; M is 3 for several masks per prompt, else 1."""
+    """What the decoder returns.
 
-    masks: Tensor  # (B, M, upscaling * h, upscaling * w) logits
-    ious: Tensor  # (B, M) predicted, in [0, 1]
-    tokens: Tensor  # (B, M, embed_dim), of each mask
-    object_score_logits: Tensor  # (B, 1), positive where the object is in the frame
+    Attributes:
+        masks: (B, M, upscaling * h, upscaling * w) logits; M is `num_multimask_outputs` for several masks, else 1.
+        ious: (B, M) predicted IoUs, in [0, 1].
+        tokens: (B, M, embed_dim) output token of each mask.
+        object_score_logits: (B, 1), positive if the object is in the frame.
+    """
+
+    masks: Tensor
+    ious: Tensor
+    tokens: Tensor
+    object_score_logits: Tensor
 
 
 class MaskDecoder(nn.Module):
     """Decodes masks from features and prompt tokens.
 
     Args:
-        embed_dim: of the features. num_multimask_outputs: masks for an ambiguous prompt.
+        transformer: lets tokens and image attend to each other.
+        embed_dim: number of channels of the features.
+        num_multimask_outputs: number of masks for an ambiguous prompt.
         upscaling: cells of a mask per feature, in each direction: 4, as published, or 8.
-        dynamic_multimask_via_stability: where one mask is asked for and it is unstable, take the best of the several (only in
-            evaluation). A mask is unstable if the IoU of it thresholded at +delta and at -delta is below `stability_thresh`.
+        iou_head_hidden: number of channels between the layers of the MLP that predicts IoUs.
+        dynamic_multimask_via_stability: in evaluation, replace an unstable single mask with the best of the several masks.
+        stability_delta: a mask's stability is the IoU of its logits thresholded at +stability_delta and at -stability_delta.
+        stability_thresh: a mask is unstable if its stability is below this, in [0, 1].
+
+    Raises:
+        ValueError: another upscaling.
     """
 
     def __init__(
@@ -78,13 +92,17 @@ class MaskDecoder(nn.Module):
         multimask: bool,
         high_res_features: Sequence[Tensor] = (),
     ) -> DecodedMasks:
-        """
+        """Decode the masks of B objects.
+
         Args:
-            features: (B, embed_dim, h, w). position: (1, embed_dim, h, w). prompt_tokens: (B, N, embed_dim).
-            dense_prompt: (B, embed_dim, h, w). memory_prompts: (B, K, embed_dim) from the MPG, or None without one.
-            multimask: whether to return several masks.
-            high_res_features: (B or 1, level_channels[l], h_l, w_l) per level of the upscaling, from coarse to fine, which are
-                added there; or none.
+            features: (B or 1, embed_dim, h, w) features of the frame.
+            position: (1, embed_dim, h, w) position encoding of the frame.
+            prompt_tokens: (B, N, embed_dim) from the prompt encoder.
+            dense_prompt: (B, embed_dim, h, w) from the prompt encoder, added to the features.
+            memory_prompts: (B, K, embed_dim) from the MPG, or None without one.
+            multimask: return several masks.
+            high_res_features: (B or 1, level_channels[l], h_l, w_l) added at each level of the upscaling, from coarse to fine;
+                or none.
         """
         batch = prompt_tokens.shape[0]
         own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
@@ -110,7 +128,7 @@ class MaskDecoder(nn.Module):
         several = DecodedMasks(masks[:, 1:], ious[:, 1:], mask_tokens[:, 1:], object_score_logits.float())
         if multimask:
             return several
-        # The token of the single mask is kept in any case, as in SAM 2: it becomes the object pointer.
+        # The token of the single mask is always kept, as in SAM 2: it becomes the object pointer.
         single = DecodedMasks(masks[:, :1], ious[:, :1], mask_tokens[:, :1], object_score_logits.float())
         if self.training or not self.dynamic_multimask_via_stability:
             return single
@@ -130,7 +148,7 @@ class MaskDecoder(nn.Module):
         return x
 
     def _stability(self, masks: Tensor) -> Tensor:
-        """IoU of masks (B, M, H, W) thresholded at +delta and -delta, (B, M); 1 where both are empty."""
+        """Return the stability (B, M) of masks (B, M, H, W); 1 if they are empty at both thresholds."""
         inner = (masks > self.stability_delta).flatten(2).sum(-1).float()
         outer = (masks > -self.stability_delta).flatten(2).sum(-1).float()
         return torch.where(outer > 0, inner / outer, 1.0)

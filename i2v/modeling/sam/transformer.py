@@ -8,7 +8,7 @@ from i2v.modeling.layers import MLP, Attention
 
 
 class TwoWayAttentionBlock(nn.Module):
-    """Self-attention of the tokens, tokens to image, perceptron, image to tokens."""
+    """Self-attention of the tokens, attention from tokens to image, an MLP, and attention from image to tokens."""
 
     def __init__(self, embed_dim: int, num_heads: int, hidden: int, downsample_rate: int, skip_first_layer_pe: bool) -> None:
         super().__init__()
@@ -37,7 +37,15 @@ class TwoWayAttentionBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """SAM's decoder transformer."""
+    """The transformer of SAM's mask decoder (Segment Anything, appendix A).
+
+    Args:
+        depth: number of blocks.
+        embed_dim: number of channels of tokens and image.
+        num_heads: number of attention heads.
+        hidden: number of channels between the two layers of each MLP.
+        downsample_rate: cross-attention works on embed_dim / downsample_rate channels.
+    """
 
     def __init__(
         self, depth: int = 2, embed_dim: int = 256, num_heads: int = 8, hidden: int = 2048, downsample_rate: int = 2
@@ -51,9 +59,12 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(embed_dim)
 
     def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """
+        """Let tokens and image attend to each other.
+
         Args:
-            image: (B, h*w, C). image_pe: (1, h*w, C). tokens: (B, N, C).
+            image: (B, h*w, C) features.
+            image_pe: (1, h*w, C) their position encoding.
+            tokens: (B, N, C) tokens, which are their own position encoding.
 
         Returns:
             Tokens (B, N, C) and image (B, h*w, C).
