@@ -160,7 +160,10 @@ TRAINING_CASES = [
         ("trainer.stop_after_minutes", value, f"trainer.stop_after_minutes must be above 0, not {value}")
         for value in (0.0, -1.0)
     ),
-    ("activation_checkpointing", "x", "activation_checkpointing must be true or false, not 'x'"),
+    ("activation_checkpointing", "x", "activation_checkpointing must be a list, not 'x'"),
+    ("activation_checkpointing", [True], "activation_checkpointing[0] must be text, not true"),
+    ("activation_checkpointing", ["MBConvs"], "'MBConvs' is neither a module, nor a class of modules, nor one of the steps"),
+    ("activation_checkpointing", ["MBConvs"], "did you mean MBConv?"),
     ("validation", None, "validation must be a mapping, not null"),
     *(
         (
@@ -371,8 +374,10 @@ def test_misspelt_key_of_an_experiment(
 ) -> None:
     if "--check" not in mode:
         monkeypatch.setattr("train.cli.build_model", lambda _: pytest.fail("work has begun"))
-    validation = "{_target_: train.validation.ClipValidation, dataset: {_target_: train.dataset.vos_folder.VOSFolder, "
-    validation += f"frames: {clips}/JPEGImages, annotations: {clips}/Annotations}}, image_size: 64, num_samples: 1, prompt: box}}"
+    folders = f"frames: {clips}/JPEGImages, annotations: {clips}/Annotations"
+    dataset = f"{{_target_: train.dataset.vos_folder.VOSFolder, {folders}}}"
+    settings = f"dataset: {dataset}, image_size: 64, num_samples: 1, prompt: box"
+    validation = f"{{_target_: train.validation.ClipValidation, {settings}}}"
     weights = "{_target_: train.model.initial_weights.from_checkpoint, path: a.pt}"
     overrides = [f"+validation.val={validation}", f"initial_weights={weights}", f"++{key}=7"]
     assert train(["-c", str(TINY_TRAINING), f"folder={clips}", *overrides, *mode]) == 1

@@ -36,6 +36,7 @@ from train.dataset.mixture import (
     collate,
 )
 from train.dataset.sample import ClipDataset
+from train.model.activation_checkpointing import recompute_activations
 from train.model.rollout import ClipRollout, PromptSampling
 from train.optimizer import OptimizerSettings
 from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
@@ -175,6 +176,11 @@ def seed_of(config: DictConfig) -> int:
     return seed
 
 
+def recomputed_in(config: DictConfig) -> Sequence[str]:
+    """The names of what is computed again in the backward pass; see `recompute_activations`."""
+    return section(Sequence[str], config, "activation_checkpointing", default=[])
+
+
 def output_of(config: DictConfig) -> Path:
     """The folder of checkpoints and logs."""
     output: str = section(str, config, "output")
@@ -230,10 +236,12 @@ def build_settings(config: DictConfig) -> TrainerSettings:
 
 def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
     """Everything that a training needs."""
-    checkpointing = section(bool, config, "activation_checkpointing", default=False)
+    rollout = ClipRollout(build_model(config), build(config, "prompts", kind=PromptSampling))
+    loss = build(config, "loss", kind=Callable)
+    recompute_activations(rollout, loss, recomputed_in(config))
     return Trainer(
-        rollout=ClipRollout(build_model(config), build(config, "prompts", kind=PromptSampling), checkpointing),
-        loss=build(config, "loss", kind=Callable),
+        rollout=rollout,
+        loss=loss,
         data=build_data(config, processes),
         optimizer=build(config, "optimizer", kind=OptimizerSettings),
         settings=build_settings(config),

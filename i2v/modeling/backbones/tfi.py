@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.layers import LayerNorm2d, MapLayerNorm, QuickGELU, full_precision
 
@@ -94,7 +93,6 @@ class TemporalFeatureIntegrator(nn.Module):
         window: number of frames that one feature sees: the frame itself and those before it.
         patch_size: of the temporal stem, in pixels; the stride of the features.
         stem_kernel: length of the temporal stem in frames, odd.
-        activation_checkpointing: recompute the temporal nets in the backward pass.
         residual_scale: add the result to the trunk's last map, with a learned scale per channel that starts at this value: an
             image segmenter that is upgraded to video starts with about the features that it was trained with, or exactly those
             from 0. None, as published: the result replaces them.
@@ -109,14 +107,12 @@ class TemporalFeatureIntegrator(nn.Module):
         patch_size: int = 16,
         stem_kernel: int = 5,
         num_rounds: int = 3,
-        activation_checkpointing: bool = False,
         residual_scale: float | None = None,
     ) -> None:
         super().__init__()
         levels = range(len(in_channels))
         both = out_channels + temporal_channels
         self.window = window
-        self.activation_checkpointing = activation_checkpointing
         self.temporal_stem = nn.Conv3d(
             3,
             temporal_channels,
@@ -165,10 +161,7 @@ class TemporalFeatureIntegrator(nn.Module):
             # How many slices the later levels can still see: each of their rounds looks one slice further back.
             wanted = 1 + sum(len(later.lns) for later in self.temporal_nets[level + 1 :])
             wanted = min(wanted, len(products))
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(net, x, wanted, use_reentrant=False)
-            else:
-                x = net(x, wanted)
+            x = net(x, wanted)
             # What every later part of the network sees: in bfloat16, rounding this sum over the levels alone costs 2 % of mask
             # IoU with the parity weights.
             with full_precision(x):

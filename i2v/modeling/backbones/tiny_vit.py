@@ -8,7 +8,6 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.layers import Conv2dBN, LayerNorm2d, full_precision
 
@@ -118,21 +117,14 @@ class TinyViTBlock(nn.Module):
 class Stage(nn.Module):
     """Blocks of one resolution and the downsampling after them."""
 
-    def __init__(self, blocks: Sequence[nn.Module], downsample: PatchMerging | None, checkpointing: bool) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], downsample: PatchMerging | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
-        self.checkpointing = checkpointing
-        if checkpointing:
-            # A block is run twice in a step, with the same statistics: two such updates are one with the former momentum.
-            for module in self.blocks.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.momentum = 1 - (1 - module.momentum) ** 0.5
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            recompute = self.checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = block(x)
         return x if self.downsample is None else self.downsample(x)
 
 
@@ -142,7 +134,6 @@ class TinyViT(nn.Module):
     Args:
         out_channels: of the neck. embed_dims, depths, num_heads, window_sizes: per stage.
         strides: of the downsamplings between the stages; (2, 2, 1) ends at 1/16 of the image.
-        activation_checkpointing: recompute the blocks in the backward pass instead of storing their activations.
 
     Attributes:
         channels: of the five maps that `forward` returns.
@@ -159,7 +150,6 @@ class TinyViT(nn.Module):
         mlp_ratio: float = 4.0,
         mbconv_expand_ratio: float = 4.0,
         num_classes: int = 1000,
-        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbedding(embed_dims[0])
@@ -171,7 +161,7 @@ class TinyViT(nn.Module):
                 blocks = [TinyViTBlock(dim, num_heads[i], window_sizes[i], mlp_ratio) for _ in range(depths[i])]
             last = i == len(embed_dims) - 1
             downsample = None if last else PatchMerging(dim, embed_dims[i + 1], strides[i])
-            self.layers.append(Stage(blocks, downsample, activation_checkpointing))
+            self.layers.append(Stage(blocks, downsample))
         # The ImageNet head is not used, but published checkpoints have it.
         self.norm_head = nn.LayerNorm(embed_dims[-1]).requires_grad_(False)
         self.head = nn.Linear(embed_dims[-1], num_classes).requires_grad_(False)
