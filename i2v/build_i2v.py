@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,21 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.former_configs import update_config, update_override
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.sam_i2v import SAMI2V
-from i2v.typed_config import ConfigError, build, one_line, section, typed_arguments
+from i2v.typed_config import (
+    ConfigError,
+    build,
+    one_line,
+    referenced_names,
+    reject_unknown_sections,
+    section,
+    typed_arguments,
+)
 from i2v.untrusted_config import check_untrusted
 from i2v.utils.checkpoints import load_weights
 from i2v.utils.yaml_files import check_yaml
@@ -89,6 +98,11 @@ def known_configs() -> list[str]:
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
 
 
+# Names that the files of the config being composed refer to. A file may replace the only value that refers to a variable of the
+# file it builds on, so that the composed config alone does not tell which of its keys are variables.
+_variables: ContextVar[set[str]] = ContextVar("_variables")
+
+
 class _CheckedFiles(FileConfigSource):
     """Hydra's source of the files in a folder, which are checked before they are read."""
 
@@ -100,9 +114,11 @@ class _CheckedFiles(FileConfigSource):
         path = Path(self.path, self._normalize_file_name(config_path))
         check_yaml(path)
         try:
-            return super().load_config(config_path)
+            result = super().load_config(config_path)
         except ValueError as error:  # a value that Python cannot make, such as !!int x
             raise ValueError(f"{path}: {error}") from error
+        _variables.get().update(referenced_names(OmegaConf.to_container(result.config)))
+        return result
 
 
 def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted: bool = True) -> DictConfig:
@@ -121,8 +137,9 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
 
     Raises:
         TypeError: config_file is no name or path, or overrides are no list of strings.
-        ValueError: an unknown name (the known ones are listed), a file that is too large or nested too deeply, or a config or
-            override that Hydra cannot compose. If not trusted, also a config that asks for more.
+        ValueError: an unknown name (the known ones are listed), a file that is too large or nested too deeply, a config or
+            override that Hydra cannot compose, or a top-level key that is unknown. If not trusted, also a config that asks for
+            more.
     """
     check_overrides(overrides)
     if not isinstance(config_file, (str, os.PathLike)):
@@ -146,6 +163,8 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
+    variables: set[str] = set()
+    token = _variables.set(variables)
     try:
         Plugins.instance().register(_CheckedFiles)
         # As hydra.initialize_config_dir does, which knows no other sources than its own.
@@ -156,6 +175,12 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
         raise ValueError(f"cannot compose the config {str(config_file)!r}: {one_line(error)}") from error
     finally:
         GlobalHydra.instance().hydra = theirs
+        _variables.reset(token)
+    variables.update(referenced_names(OmegaConf.to_container(config)))
+    try:
+        reject_unknown_sections(config, variables)
+    except ConfigError as error:
+        raise ValueError(f"the config {str(config_file)!r}: {error}") from error
     if "model" not in config:
         raise ValueError(f"the config {str(config_file)!r} has no part 'model'")
     try:
@@ -234,6 +259,7 @@ def build_i2v(
     """
     config = _load(config_file, hydra_overrides_extra, apply_postprocessing, trusted, unused)
     with _naming(config_file):
+        predictor_settings(config)
         return _build_model(config, ckpt_path, device, mode, trusted)
 
 
@@ -265,13 +291,22 @@ def build_i2v_video_predictor(
     """
     config = _load(config_file, hydra_overrides_extra, apply_postprocessing, trusted, unused)
     with _naming(config_file):
-        settings = section(dict[str, Any], config, "predictor", default={})
-        settings = typed_arguments(I2VVideoPredictor, settings, "predictor", given=1)
+        settings = predictor_settings(config)
         model = _build_model(config, ckpt_path, device, mode, trusted)
         try:
             return I2VVideoPredictor(model, **settings)
         except ValueError as error:
             raise ConfigError(f"predictor: {error}") from error
+
+
+def predictor_settings(config: DictConfig) -> dict[str, Any]:
+    """The arguments of the predictor in a config, besides the network.
+
+    Raises:
+        ConfigError: one is unknown or of the wrong type.
+    """
+    settings = section(dict[str, Any], config, "predictor", default={})
+    return typed_arguments(I2VVideoPredictor, settings, "predictor", given=1)
 
 
 def _load(

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.layers import LayerNorm2d, MapLayerNorm, QuickGELU, full_precision
 
@@ -103,7 +102,6 @@ class TemporalFeatureIntegrator(nn.Module):
         window: number of frames that one feature depends on: the frame itself and those before it.
         patch_size: patch size of the temporal stem, in pixels; equal to the stride of the features.
         stem_kernel: length of the temporal stem in frames, odd.
-        activation_checkpointing: recompute the temporal nets in the backward pass.
         residual_scale: add the result to the trunk's last map, times a learned scale per channel that starts at this value.
             An image segmenter that is upgraded to video then starts with nearly the features it was trained with (with 0,
             exactly those). None, as published, replaces them.
@@ -117,7 +115,6 @@ class TemporalFeatureIntegrator(nn.Module):
         window: int = 5,
         patch_size: int = 16,
         stem_kernel: int = 5,
-        activation_checkpointing: bool = False,
         residual_scale: float | None = None,
     ) -> None:
         super().__init__()
@@ -127,7 +124,6 @@ class TemporalFeatureIntegrator(nn.Module):
         self.out_channels = out_channels
         self.window = window
         self.patch_size = patch_size
-        self.activation_checkpointing = activation_checkpointing
         self.temporal_stem = nn.Conv3d(
             3,
             temporal_channels,
@@ -177,10 +173,7 @@ class TemporalFeatureIntegrator(nn.Module):
             # The slices that later levels depend on: each of their rounds looks one slice further back.
             wanted = 1 + _NUM_ROUNDS * (len(self.temporal_nets) - 1 - level)
             wanted = min(wanted, len(taps))
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(net, x, wanted, use_reentrant=False)
-            else:
-                x = net(x, wanted)
+            x = net(x, wanted)
             # Everything after depends on this sum over the levels: with the random weights of the parity tests, rounding it to
             # bfloat16 alone costs 2 % of mask IoU.
             with full_precision(x):

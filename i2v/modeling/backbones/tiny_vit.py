@@ -9,7 +9,6 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.layers import Conv2dBN, LayerNorm2d, full_precision
@@ -121,21 +120,14 @@ class TinyViTBlock(nn.Module):
 class Stage(nn.Module):
     """Blocks of one resolution and the downsampling after them."""
 
-    def __init__(self, blocks: Sequence[nn.Module], downsample: PatchMerging | None, checkpointing: bool) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], downsample: PatchMerging | None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
-        self.checkpointing = checkpointing
-        if checkpointing:
-            # A block is run twice in a step, with the same statistics: two such updates are one with the former momentum.
-            for module in self.blocks.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.momentum = 1 - (1 - module.momentum) ** 0.5
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            recompute = self.checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = block(x)
         return x if self.downsample is None else self.downsample(x)
 
 
@@ -149,7 +141,6 @@ class TinyViT(Trunk):
         num_heads: number of attention heads of each stage; the first stage has no attention.
         window_sizes: side of the attention windows of each stage, in cells.
         strides: strides of the downsamplings between the stages; (2, 2, 1) ends at 1/16 of the image.
-        activation_checkpointing: recompute the blocks in the backward pass instead of storing their activations.
     """
 
     def __init__(
@@ -160,7 +151,6 @@ class TinyViT(Trunk):
         num_heads: Sequence[int] = (2, 4, 5, 10),
         window_sizes: Sequence[int] = (7, 7, 14, 7),
         strides: Sequence[int] = (2, 2, 1),
-        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbedding(embed_dims[0])
@@ -173,7 +163,7 @@ class TinyViT(Trunk):
                 blocks = [TinyViTBlock(dim, num_heads[i], window_sizes[i]) for _ in range(depths[i])]
             last = i == len(embed_dims) - 1
             downsample = None if last else PatchMerging(dim, embed_dims[i + 1], strides[i])
-            self.layers.append(Stage(blocks, downsample, activation_checkpointing))
+            self.layers.append(Stage(blocks, downsample))
         # The ImageNet head is unused; it is kept frozen for checkpoint compatibility.
         self.norm_head = nn.LayerNorm(embed_dims[-1]).requires_grad_(False)
         self.head = nn.Linear(embed_dims[-1], 1000).requires_grad_(False)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.layers import Attention
 
@@ -42,7 +40,6 @@ class MemoryAttention(nn.Module):
         hidden: number of channels between the two layers of each MLP.
         num_layers: number of layers.
         dropout: probability of dropout in training.
-        activation_checkpointing: recompute the layers in the backward pass.
     """
 
     def __init__(
@@ -52,14 +49,12 @@ class MemoryAttention(nn.Module):
         hidden: int = 512,
         num_layers: int = 4,
         dropout: float = 0.1,
-        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             MemoryAttentionLayer(embed_dim, memory_channels, hidden, dropout) for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(embed_dim)
-        self.activation_checkpointing = activation_checkpointing
 
     def forward(
         self,
@@ -87,8 +82,5 @@ class MemoryAttention(nn.Module):
         keys = memory + memory_position
         x = features + 0.1 * position  # SAM 2 weakens the position encoding by this factor
         for layer in self.layers:
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, keys, memory, rotation, bias, use_reentrant=False)
-            else:
-                x = layer(x, keys, memory, rotation, bias)
+            x = layer(x, keys, memory, rotation, bias)
         return self.norm(x)
