@@ -21,9 +21,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-if not __package__:  # started as a file: Python then looks for modules in its folder, not in the project's
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
 from i2v.data.files import subfolders
 from i2v.data.images import upright_size
@@ -31,8 +28,8 @@ from i2v.data.mask_files import labels_in, mask_paths, open_labels, require_one_
 from i2v.data.scores import ALL_FRAMES, format_scores, score_cells
 from i2v.utils.command_line import command_line, given_path, label, make_room_for, whole_number
 from i2v.utils.files import atomic_write
+from i2v.utils.jf import JF, ObjectScores, tolerance_in_pixels
 from i2v.utils.processes import default_workers, worker_pool
-from sav_dataset.jf import JF, ObjectScores, tolerance_in_pixels
 
 log = logging.getLogger("sav_dataset.sav_evaluator")
 

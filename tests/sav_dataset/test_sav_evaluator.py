@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 from PIL import Image
 
 from i2v.data.mask_files import davis_palette
-from sav_dataset.jf import jf_scores
+from i2v.utils.jf import jf_scores
 from sav_dataset.sav_evaluator import VideoResult, evaluate, main
+from tests.sav_dataset import oracle
 
 PROJECT = Path(__file__).parents[2]
 NUM_FRAMES = 6

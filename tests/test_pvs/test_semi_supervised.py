@@ -20,7 +20,7 @@ import torch
 
 from i2v import I2VVideoPredictor
 from i2v.data.mask_files import read_mask, save_label_image
-from sav_dataset.jf import jf_scores
+from i2v.utils.jf import jf_scores
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import INNER, box_around, correction_click, first_click
