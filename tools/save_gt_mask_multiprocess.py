@@ -24,6 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+# The only tool that needs a package that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.utils.command_line import command_line, given_path, make_output_folder, one_line, whole_number
