@@ -87,7 +87,7 @@ class Frames(ABC):
     def close(self) -> None:  # noqa: B027 # most sources hold nothing
         """Give back threads, files and memory. The frames cannot be used any more, unless they are in memory anyway."""
 
-    def no_frame(self, index: int) -> IndexError:
+    def missing_frame_error(self, index: int) -> IndexError:
         """The error that says that there is no frame `index`."""
         return IndexError(f"no frame {index} in {self.name}: it has frames {self.extent()}")
 
