@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import entries, listed, natural_key, subfolders
+from i2v.data.files import entries, listed, subfolders
+from i2v.data.frame_order import natural_key
 from i2v.data.mask_files import MASK_VALUE, MAX_LABEL, Found, labels_in, mask_paths, open_labels, read_mask, same_colour
 from i2v.data.rle import decode_mask
 from i2v.utils.files import read_each

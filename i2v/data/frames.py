@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import gaps, in_frame_order, listed, restarts, scan, warn_once
+from i2v.data.files import listed, scan, warn_once
+from i2v.data.frame_order import gaps, in_frame_order, restarts
 from i2v.data.images import (
     IMAGE_SUFFIXES,
     ValueRange,
@@ -482,7 +483,7 @@ def check_bounds(value_range: ValueRange) -> tuple[float, float] | None:
 
 
 def frame_paths(folder: Path) -> list[Path]:
-    """The images of a folder that are the frames of a video, in their order (`i2v.data.files.in_frame_order`).
+    """The images of a folder that are the frames of a video, in their order (`i2v.data.frame_order.in_frame_order`).
 
     A warning says which images are left out, and after which ones numbers are missing.
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import entries, listed, natural_key, warn_once
+from i2v.data.files import entries, listed, warn_once
+from i2v.data.frame_order import natural_key
 from i2v.data.images import chosen_kind, has_deep_colours, kind_of, num_pictures, open_image, upright
 from i2v.utils.files import atomic_write
 from i2v.utils.numbers import whole_number
