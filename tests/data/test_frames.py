@@ -228,7 +228,7 @@ def test_names_that_are_unlike_the_others_are_shown(tmp_path):
 def test_orders_are_shown_from_where_they_differ(tmp_path):
     for name in ("1.10", "1.25", "1.40", "1.55", "1.70", "1.85", "2.5", "2.25"):
         grey(0).save(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match=r"name it is \.\.\., 1\.85\.png, 2\.5\.png, .* them it is \.\.\., 1\.85\.png, 2\.25\.png"):
+    with pytest.raises(ValueError, match=r"is \.\.\., 1\.85\.png, 2\.5\.png, .* them it is \.\.\., 1\.85\.png, 2\.25\.png"):
         ImageFolder(tmp_path)
 
 

@@ -180,7 +180,7 @@ def colour(path: Path) -> None:
 FRAME_PROBLEMS = {
     Path.unlink: ("frame", "is missing"),
     damage: ("unreadable frame", "not a readable image"),
-    colour: ("unreadable frame", "image in colour"),
+    colour: ("unreadable frame", "colour image"),
     shrink: ("frame of another size", "is 30x20 pixels, the ground truth 60x40"),
 }
 
@@ -353,7 +353,7 @@ def test_bad_roots(tmp_path: Path) -> None:
     shutil.rmtree(gt_root)
     for name in ("1", "01"):
         write_palette(gt_root / "first" / name, TRUE)
-    with pytest.raises(ValueError, match="two folders of one number"):
+    with pytest.raises(ValueError, match="two folders of the same number"):
         evaluate(gt_root, pred_root)
     shutil.rmtree(gt_root)
     write_palette(gt_root / "short", TRUE[:2])
