@@ -151,10 +151,10 @@ def test_numbers_that_begin_again_may_be_several_videos(tmp_path, names, starts,
     for name in names:
         grey(0).save(tmp_path / f"{name}.png")
     assert [path.stem for path in ImageFolder(tmp_path).paths] == names
-    found = [record.getMessage() for record in caplog.records if "begin again" in record.getMessage()]
+    found = [record.getMessage() for record in caplog.records if "numbering restarts" in record.getMessage()]
     assert bool(found) == (starts is not None)
     if found:
-        assert found[0].startswith(f"{tmp_path}: the numbers begin again, the same after {starts}: these may be several videos")
+        assert found[0].startswith(f"{tmp_path}: the numbering restarts, the same after {starts}: these may be several videos")
 
 
 def test_gaps_are_those_of_the_counter_not_of_a_clock():
@@ -304,7 +304,7 @@ def test_an_iterator_that_fails_does_not_end_there(error, tiny_video):
     frames = IteratorFrames(camera())
     with pytest.raises(type(error)):
         frames.count()
-    with pytest.raises((RuntimeError, ValueError), match=r"camera gone|iterator .* was interrupted: open it anew"):
+    with pytest.raises((RuntimeError, ValueError), match=r"camera gone|iterator .* was interrupted: open it again"):
         frames.count()
     assert frames.has(0)
 

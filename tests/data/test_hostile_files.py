@@ -136,7 +136,7 @@ def test_playlists_open_no_other_file(kind, suffix, tmp_path, make_video, tiny_v
     }[kind]
     path = tmp_path / f"list.{suffix}"
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"list\.{suffix} is not a video but a playlist, which is not read"):
+    with pytest.raises(ValueError, match=rf"list\.{suffix} is not a video but a playlist, which is not supported"):
         VideoFile(path)
 
 
