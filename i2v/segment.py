@@ -161,7 +161,7 @@ def check_prompts(frames: Frames, prompts: Prompts) -> None:
     """Raise a ValueError or IndexError for what the predictor would refuse, before there is one."""
     for (frame, _), prompt in prompts.items():
         if not frames.has(frame):
-            raise frames.no_frame(frame)
+            raise frames.missing_frame_error(frame)
         if prompt.mask is not None:
             try:
                 check_mask(prompt.mask, frames.size, resize=False)  # it is a file of another video, rather than one to resize
@@ -563,7 +563,7 @@ def write_grid(args: argparse.Namespace) -> int:
     Returns the exit status."""
     frames = open_frames(args.video, args.value_range)
     if not frames.has(args.frame):
-        raise frames.no_frame(args.frame)
+        raise frames.missing_frame_error(args.frame)
     path = (args.output or Path()) / f"{Path(args.video).resolve().stem}-{args.frame:05d}-grid.png"
     make_room_for(path)
     with atomic_write(path) as temporary:

@@ -26,16 +26,15 @@ from i2v.data.files import (
     check_inside,
     entries,
     find_samples,
-    gaps,
     is_foreign,
     listed,
-    match_frames,
     named_errors,
     read_json,
     read_list,
     subfolders,
     walk,
 )
+from i2v.data.frame_order import gaps, match_frames
 from i2v.data.frames import ImageFolder
 from i2v.data.mask_files import MAX_LABEL, check_void
 from i2v.data.masklets import ANNOTATION_STRIDE

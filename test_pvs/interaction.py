@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from i2v.data.rle import mask_to_rle, rle_to_mask
-from sav_dataset.jf import ObjectScores, region_similarity
+from i2v.utils.jf import ObjectScores, region_similarity
 from test_pvs.clicks import Click, LoggedUser, SimulatedUser
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.prompting import click_object, mask_iou

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sav_dataset.jf import region_similarity
+from i2v.utils.jf import region_similarity
 from test_pvs.clicks import Click, SimulatedUser
 from test_pvs.systems import VideoSession
 

@@ -295,7 +295,7 @@ def test_video_that_ends_early_without_an_error_is_worth_a_warning(tiny_predicto
     path = make_video(tmp_path / "vp9.mkv", tiny_video)
     cut_at(0.6)(path)
     assert 0 < tiny_predictor.init_state(path).num_frames < 12
-    assert re.search(r"vp9\.mkv: its header promises 1\.2 seconds, its [1-9] frames .*cut off", caplog.text)
+    assert re.search(r"vp9\.mkv: its header promises 1\.2 seconds, but its [1-9] frames .*truncated", caplog.text)
 
 
 def test_mp4_that_lost_its_end_cannot_be_opened(tiny_predictor, tiny_video, tmp_path, make_video):

@@ -92,7 +92,7 @@ def test_masks_of_several_types(tiny_predictor, tiny_video):
             tiny_predictor.add_new_mask(state, 0, 1, bad)
     two = np.zeros((48, 64, 3), np.uint8)
     two[:10], two[20:] = (255, 0, 0), (0, 255, 0)
-    with pytest.raises(ValueError, match="the mask is an image in colour"):
+    with pytest.raises(ValueError, match="the mask is a colour image"):
         tiny_predictor.add_new_mask(state, 0, 1, Image.fromarray(two))
 
 

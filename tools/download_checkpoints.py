@@ -15,8 +15,6 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from i2v.utils.checkpoints import read_checkpoint
 from i2v.utils.command_line import command_line, given_path, make_output_folder
 from i2v.utils.files import atomic_write, sha256

@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures import as_completed
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
 from i2v.data.video_file import find_videos, iterate_frames
-from i2v.utils.command_line import command_line, given_path, make_output_folder, one_line, whole_number
+from i2v.utils.command_line import command_line, given_path, make_output_folder, whole_number
 from i2v.utils.files import whole_folder
-from i2v.utils.processes import default_workers, worker_pool
+from i2v.utils.jobs import run_jobs
+from i2v.utils.processes import default_workers
 
 # Bytes of a process that extracts a video: 110 MB were measured with frames of 1080p, 205 MB with 4K.
 _WORKER_MEMORY = 400 * 10**6
@@ -74,18 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     make_output_folder(args.output)
     print(f"{len(videos)} videos, {len(videos) - len(open_videos)} of them are finished")
 
-    failures = []
-    with worker_pool(args.workers or default_workers(_WORKER_MEMORY), "--workers") as pool:
-        futures = {pool.submit(extract_frames, video, folders[video], args.every, args.quality): video for video in open_videos}
-        for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
-            try:
-                future.result()
-            except (ValueError, OSError, cv2.error) as error:
-                failures.append(f"{futures[future]}: {one_line(error)}")
-    for failure in sorted(failures):
-        print(failure, file=sys.stderr)
-    print(f"{len(open_videos) - len(failures)} videos extracted, {len(failures)} failed")
-    return 1 if failures else 0
+    jobs = {video: (video, folders[video], args.every, args.quality) for video in open_videos}
+    num_failed = run_jobs(extract_frames, jobs, args.workers or default_workers(_WORKER_MEMORY))
+    print(f"{len(open_videos) - num_failed} videos extracted, {num_failed} failed")
+    return 1 if num_failed else 0
 
 
 if __name__ == "__main__":

@@ -200,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.bsds500:
         wanted["bsds500"] = lambda folder: convert_bsds500(args.bsds500, folder)
     if args.coco:
-        wanted["coco-mini"] = lambda folder: convert_coco(*args.coco, folder, args.coco_photographs)
+        annotations, images = args.coco
+        wanted["coco-mini"] = lambda folder: convert_coco(annotations, images, folder, args.coco_photographs)
     if args.davis:
         wanted["davis2016-train"] = lambda folder: convert_davis(args.davis, folder, args.height)
     make_output_folder(args.output)

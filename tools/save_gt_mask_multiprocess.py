@@ -18,17 +18,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+# The only tool that needs a package that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from i2v.utils.command_line import command_line, given_path, make_output_folder, one_line, whole_number
+from i2v.utils.command_line import command_line, given_path, make_output_folder, whole_number
 from i2v.utils.files import atomic_write
-from i2v.utils.processes import default_workers, worker_pool
+from i2v.utils.jobs import run_jobs
+from i2v.utils.processes import default_workers
 from test_pvs.clicks import INNER, box_around
 from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
 
@@ -100,19 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     make_output_folder(args.output)
     paths = {name: args.output / f"{name}.json" for name in names}
     todo = [name for name in names if not paths[name].exists()]
-    failures = []
-    with worker_pool(args.workers or default_workers(_WORKER_MEMORY), "--workers") as pool:
-        futures = {pool.submit(save_mask_info, args.dataset, args.data, name, paths[name]): name for name in todo}
-        for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
-            try:
-                future.result()
-            except (ValueError, OSError) as error:
-                failures.append(f"{futures[future]}: {one_line(error)}")
-    for failure in sorted(failures):
-        print(failure, file=sys.stderr)
-    done = len(todo) - len(failures)
-    print(f"{done} of {len(names)} videos done now, {len(names) - len(todo)} before, {len(failures)} failed")
-    return 1 if failures else 0
+    jobs = {name: (args.dataset, args.data, name, paths[name]) for name in todo}
+    num_failed = run_jobs(save_mask_info, jobs, args.workers or default_workers(_WORKER_MEMORY))
+    done = len(todo) - num_failed
+    print(f"{done} of {len(names)} videos done now, {len(names) - len(todo)} before, {num_failed} failed")
+    return 1 if num_failed else 0
 
 
 if __name__ == "__main__":

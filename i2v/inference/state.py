@@ -164,7 +164,7 @@ class NetworkInputs(Sequence[Tensor]):
             if index < 0:
                 index += loader.count()  # nothing else needs the end, which an iterator may not have
             if not loader.has(index):
-                raise self._state.frames.no_frame(index)
+                raise self._state.frames.missing_frame_error(index)
             return loader.load(index)[0]
 
 

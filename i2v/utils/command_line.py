@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from i2v.data.images import MAX_PIXELS, kind_of
+from i2v.data.images import kind_of
 from i2v.utils.messages import shortened
 from i2v.utils.processes import WorkerDiedError
 
@@ -22,8 +22,6 @@ EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError, WorkerDiedErro
 
 # Of a picture, in pixels.
 MAX_SIDE = 10_000
-# Of a picture of several, in pixels: by its format, and of the others.
-_LONGEST, _LONGEST_OTHER = {"WebP": 16_383, "JPEG": 65_500}, 100_000
 
 
 def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
@@ -106,15 +104,6 @@ def picture_path(text: str) -> Path:
     if kind_of(path) is None:
         raise argparse.ArgumentTypeError(f"expected the file of a picture, such as {path.stem}.png, got {text!r}")
     return path
-
-
-def check_picture_size(path: Path, width: int, height: int) -> None:
-    """Raise a ValueError if a picture would be too large for the format of its file, or for the memory."""
-    longest = _LONGEST.get(kind_of(path) or "", _LONGEST_OTHER)
-    if max(width, height) > longest or width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{path} would have {width}x{height} pixels: at most {longest} a side are possible there, and {MAX_PIXELS:,} in all"
-        )
 
 
 def make_output_folder(path: Path) -> None:

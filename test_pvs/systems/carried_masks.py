@@ -45,7 +45,7 @@ class CarriedMaskSession(VideoSession):
     ) -> np.ndarray:
         obj = whole_number(obj, "an object id")
         if not 0 <= frame < self._frames.count():
-            raise self._frames.no_frame(frame)
+            raise self._frames.missing_frame_error(frame)
         if mask is None:
             tracked = self._results.get((frame, obj))
             before = np.zeros(self._frames.size[::-1], bool) if tracked is None else rle_to_mask(tracked)

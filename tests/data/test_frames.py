@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.data.files import gaps, match_frames
+from i2v.data.frame_order import gaps, match_frames
 from i2v.data.frames import ImageFolder, IteratorFrames, LiveFrames, open_frames
 from i2v.data.video_file import VideoFile
 
@@ -110,11 +110,11 @@ def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["0.05.png", "0.5.png"], r"0\.05\.png and 0\.5\.png differ in leading zeros or suffix alone"),
-        (["t-1.png", "t0.png", "t1.png"], r"no number in the names .*counts them \(t0\.png, t1\.png, t-1\.png\)"),
-        (["f_-2.png", "f_-1.png"], r"no number in the names .*counts them \(f_-1\.png, f_-2\.png\)"),
-        (["31-01-2024_1.png", "01-02-2024_1.png"], r"no number in the names .*counts them \(01-02-2024_1\.png, 31-"),
-        (["31-Dec-2023 9.png", "31-Dec-2023 10.png", "1-Jan-2024 0.png"], r"no number in the names .*counts them \(1-Jan"),
+        (["0.05.png", "0.5.png"], r"0\.05\.png and 0\.5\.png differ only in leading zeros or suffix"),
+        (["t-1.png", "t0.png", "t1.png"], r"no number in their names counts them \(t0\.png, t1\.png, t-1\.png\)"),
+        (["f_-2.png", "f_-1.png"], r"no number in their names counts them \(f_-1\.png, f_-2\.png\)"),
+        (["31-01-2024_1.png", "01-02-2024_1.png"], r"no number in their names counts them \(01-02-2024_1\.png, 31-"),
+        (["31-Dec-2023 9.png", "31-Dec-2023 10.png", "1-Jan-2024 0.png"], r"no number in their names counts them \(1-Jan"),
         (["31122023_235959.png", "01012024_000000.png"], r"no number .*\(01012024_000000\.png, 31"),
         (["VID_31122023_235959.png", "VID_01012024_000000.png"], r"no number .*\(VID_01012024"),
         (["31122023235959.png", "01012024000000.png"], r"no number .*\(01012024000000"),
@@ -123,7 +123,7 @@ def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
         (["30.12.23.png", "31.12.23.png", "01.01.24.png"], r"no number .*\(01\.01\.24"),
         (["30_12_23.png", "31_12_23.png", "1_1_24.png"], r"no number .*\(1_1_24"),
         (["IMG_311223_235959.png", "IMG_010124_000000.png"], r"no number .*\(IMG_010124"),
-        (["f1a.png", "f1b.png", "f2a.png"], r"no number in the names .*counts them \(f1a\.png, f1b\.png, f2a\.png\)"),
+        (["f1a.png", "f1b.png", "f2a.png"], r"no number in their names counts them \(f1a\.png, f1b\.png, f2a\.png\)"),
     ],
 )
 def test_orders_that_are_not_clear(tmp_path, names, message):
@@ -151,10 +151,10 @@ def test_numbers_that_begin_again_may_be_several_videos(tmp_path, names, starts,
     for name in names:
         grey(0).save(tmp_path / f"{name}.png")
     assert [path.stem for path in ImageFolder(tmp_path).paths] == names
-    found = [record.getMessage() for record in caplog.records if "begin again" in record.getMessage()]
+    found = [record.getMessage() for record in caplog.records if "numbering restarts" in record.getMessage()]
     assert bool(found) == (starts is not None)
     if found:
-        assert found[0].startswith(f"{tmp_path}: the numbers begin again, the same after {starts}: these may be several videos")
+        assert found[0].startswith(f"{tmp_path}: the numbering restarts, the same after {starts}: these may be several videos")
 
 
 def test_gaps_are_those_of_the_counter_not_of_a_clock():
@@ -200,7 +200,7 @@ def test_pngs_beside_jpegs_are_masks(tmp_path):
 @pytest.mark.parametrize(
     ("names", "named"),
     [
-        (["a.jpg", "b.jpg"], r"a\.jpg has no number .*Rename the files, or give .* a list"),
+        (["a.jpg", "b.jpg"], r"a\.jpg has no number .*Rename the files, or pass .* a list"),
         (["1.jpg", "frame_01.jpg"], "frame_01.jpg"),
         (["1.jpg", "0001.jpg"], "0001.jpg"),
     ],
@@ -221,14 +221,14 @@ def test_a_single_frame_needs_no_number(name, tmp_path):
 def test_names_that_are_unlike_the_others_are_shown(tmp_path):
     for name in (*(f"{i:03d}" for i in range(12)), "005_1"):
         grey(0).save(tmp_path / f"{name}.jpg")
-    with pytest.raises(ValueError, match=r"named unlike most are 005_1\.jpg, so that"):
+    with pytest.raises(ValueError, match=r"unlike most are 005_1\.jpg\. Rename"):
         ImageFolder(tmp_path)
 
 
 def test_orders_are_shown_from_where_they_differ(tmp_path):
     for name in ("1.10", "1.25", "1.40", "1.55", "1.70", "1.85", "2.5", "2.25"):
         grey(0).save(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match=r"name it is \.\.\., 1\.85\.png, 2\.5\.png, .* them \.\.\., 1\.85\.png, 2\.25\.png"):
+    with pytest.raises(ValueError, match=r"is \.\.\., 1\.85\.png, 2\.5\.png, .* them it is \.\.\., 1\.85\.png, 2\.25\.png"):
         ImageFolder(tmp_path)
 
 
@@ -304,7 +304,7 @@ def test_an_iterator_that_fails_does_not_end_there(error, tiny_video):
     frames = IteratorFrames(camera())
     with pytest.raises(type(error)):
         frames.count()
-    with pytest.raises((RuntimeError, ValueError), match=r"camera gone|iterator .* was interrupted: open it anew"):
+    with pytest.raises((RuntimeError, ValueError), match=r"camera gone|iterator .* was interrupted: open it again"):
         frames.count()
     assert frames.has(0)
 

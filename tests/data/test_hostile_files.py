@@ -119,7 +119,7 @@ def test_a_bomb_among_training_samples_is_a_bad_sample(tmp_path):
 def test_object_folders_with_huge_numbers(tmp_path):
     (tmp_path / "2147483648").mkdir()
     Image.new("1", (8, 8), 1).save(tmp_path / "2147483648/00000.png")
-    with pytest.raises(ValueError, match="at most 65535, and nothing like 2147483648"):
+    with pytest.raises(ValueError, match=r"\(at most 65535\), but it has 2147483648"):
         _ = open_annotations(tmp_path).objects
 
 
@@ -136,7 +136,7 @@ def test_playlists_open_no_other_file(kind, suffix, tmp_path, make_video, tiny_v
     }[kind]
     path = tmp_path / f"list.{suffix}"
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"list\.{suffix} is not a video but a playlist, which is not read"):
+    with pytest.raises(ValueError, match=rf"list\.{suffix} is not a video but a playlist, which is not supported"):
         VideoFile(path)
 
 

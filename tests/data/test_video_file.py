@@ -207,7 +207,7 @@ def test_what_is_not_followed_is_said(tmp_path, caplog):
         container.mux(stream.encode())
     both = tmp_path / "both.h264"
     both.write_bytes(small.read_bytes() + large.read_bytes())
-    frames = say(both, ": 1 of its frames, first frame 60, are of another size than the first: they are scaled to its 128x32")
+    frames = say(both, ": 1 of its frames, first frame 60, differ in size from the first one: they are scaled to 128x32")
     assert frames[NUM_FRAMES].shape == (HEIGHT, WIDTH, 3)
     with av.open(str(tmp_path / "two.mp4"), "w") as container:
         streams = [container.add_stream("libx264", rate=RATE, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p") for _ in range(2)]
@@ -220,7 +220,7 @@ def test_what_is_not_followed_is_said(tmp_path, caplog):
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(1), format="rgb24")))
         container.mux(stream.encode())
-    say(tmp_path / "wide.mp4", ": its pixels are to be shown 4/3 times as wide as high")
+    say(tmp_path / "wide.mp4", ": its pixels should be shown 4/3 times as wide as high")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
@@ -233,7 +233,7 @@ def test_an_image_that_is_named_like_a_video(kind, tmp_path):
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
 def test_a_video_that_is_named_like_an_image(name, tmp_path):
     write(tmp_path / name).rename(tmp_path / "0.jpg")
-    with pytest.raises(ValueError, match=r"0\.jpg has the suffix of an image, but is a video"):
+    with pytest.raises(ValueError, match=r"0\.jpg has the suffix of an image but is a video"):
         open_frames(tmp_path / "0.jpg")
     with pytest.raises(ValueError, match=r"0\.jpg is not an image but a video"):
         open_frames(tmp_path)
@@ -244,7 +244,7 @@ def test_a_video_that_is_cut_off_within_its_index(tmp_path):
     data = with_index_in_front(path)
     for end in (b"trak", b"minf", b"stsd", b"stsz"):
         path.write_bytes(data[: data.index(end)])
-        with pytest.raises(ValueError, match=r"a\.mov .*cut off"):
+        with pytest.raises(ValueError, match=r"a\.mov .*truncated"):
             VideoFile(path)
 
 
@@ -368,7 +368,7 @@ def test_damage_within_a_video_is_said(fill, tmp_path, caplog):
             file.write(fill * size)
     assert VideoFile(path).num_frames < NUM_FRAMES
     assert "a.mp4 is damaged in " in caplog.text
-    with pytest.raises(ValueError, match=r"a\.mp4 is damaged after \d+ frames, so that those after it have other numbers"):
+    with pytest.raises(ValueError, match=r"a\.mp4 is damaged after \d+ frames, so later frames would have wrong numbers"):
         read_frames(path, [10, 50])
     assert number_in(read_frames(path, [10])[0]) == 10  # before the damage all is well
 

@@ -1,5 +1,7 @@
-"""J, F and the SA-V evaluator, straight from their definitions: on whole frames, without a trick. `sav_dataset` must agree with
-it, and tools/benchmark_jf.py measures how much faster that is."""
+"""J, F and the SA-V evaluator, straight from their definitions: on whole frames, without optimisations.
+
+`i2v.utils.jf` and `sav_dataset` must agree with it; benchmark_jf.py measures how much faster they are.
+"""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 from PIL import Image
 
 from i2v.data.mask_files import davis_palette
-from sav_dataset.jf import jf_scores
+from i2v.utils.jf import jf_scores
 from sav_dataset.sav_evaluator import VideoResult, evaluate, main
+from tests.sav_dataset import oracle
 
 PROJECT = Path(__file__).parents[2]
 NUM_FRAMES = 6
@@ -180,7 +180,7 @@ def colour(path: Path) -> None:
 FRAME_PROBLEMS = {
     Path.unlink: ("frame", "is missing"),
     damage: ("unreadable frame", "not a readable image"),
-    colour: ("unreadable frame", "image in colour"),
+    colour: ("unreadable frame", "colour image"),
     shrink: ("frame of another size", "is 30x20 pixels, the ground truth 60x40"),
 }
 
@@ -211,7 +211,7 @@ def test_ground_truth_of_another_size_is_named_itself(tmp_path: Path, write: Cal
     roots = make_roots(tmp_path, write)
     path = next((roots[0] / "first").rglob("00003.png"))
     shrink(path)
-    with pytest.raises(ValueError, match=re.escape(f"{path} is 30x20 pixels, most of the ground truth of this video 60x40")):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is 30x20 pixels, but most of this video's ground truth is 60x40")):
         evaluate(*roots)
 
 
@@ -259,7 +259,7 @@ def test_missing_video(tmp_path: Path, write: Callable[[Path, np.ndarray], None]
 def test_predictions_in_the_other_layout_are_an_error(tmp_path: Path, true: Callable, found: Callable) -> None:
     true(tmp_path / "gt/video", TRUE)
     found(tmp_path / "pred/video", FOUND)
-    with pytest.raises(ValueError, match=r"pred.video has .*, but .*gt.video .*: give both in one layout"):
+    with pytest.raises(ValueError, match=r"pred.video has .*, but .*gt.video .*: use the same layout for both"):
         evaluate(tmp_path / "gt", tmp_path / "pred")
 
 
@@ -353,7 +353,7 @@ def test_bad_roots(tmp_path: Path) -> None:
     shutil.rmtree(gt_root)
     for name in ("1", "01"):
         write_palette(gt_root / "first" / name, TRUE)
-    with pytest.raises(ValueError, match="two folders of one number"):
+    with pytest.raises(ValueError, match="two folders of the same number"):
         evaluate(gt_root, pred_root)
     shutil.rmtree(gt_root)
     write_palette(gt_root / "short", TRUE[:2])
@@ -382,7 +382,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pyt
         path.unlink()
     assert main([*arguments, "-q"]) == 0
     assert capsys.readouterr().out == ""
-    assert "8 predictions are missing or not usable (frame: 8)" in caplog.text
+    assert "8 predictions are missing or unusable (frame: 8)" in caplog.text
     assert main([*arguments, "--strict"]) == 1
     assert "error: " in caplog.text
     assert main([*arguments, "--do_not_skip_first_and_last_frame"]) == 0

@@ -147,7 +147,7 @@ def test_other_json(tmp_path: Path, text: str) -> None:
         *(("video_width", value, f"video_width must be an integer, not {value!r}") for value in ("4", True, None)),
         *(("video_width", value, f"video_width must be at least 1, not {value}") for value in (0, -64)),
         ("video_width", 10**7, "video_height and video_width are 48 and 10000000, more than 100000000 pixels"),
-        ("masklet_id", [3, 3], "masklet_id has 3 several times"),
+        ("masklet_id", [3, 3], "masklet_id has 3 more than once"),
         ("masklet_id", [3, 3.5], "a masklet_id must be an integer, not 3.5"),
     ],
 )

@@ -173,10 +173,15 @@ DAMAGES = {
     "truncated frame": ("mose", "JPEGImages/one/00003.jpg", break_image, "00003.jpg is not a readable image"),
     "frame of another size": ("mose", "JPEGImages/one/00003.jpg", write_small, "00003.jpg is 30x20"),
     "truncated mask": ("sav", "Annotations_6fps/one/001/00004.png", break_image, "00004.png is not a readable image"),
-    "label images in colour": ("esd", "training/one/Mask", write_in_other_colours, "is an image in colour"),
+    "label images in colour": ("esd", "training/one/Mask", write_in_other_colours, "is a colour image"),
     "truncated label image": ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
-    "mask of another size": ("pumavos", "Annotations/one/00004.png", write_small, "00004.png is 30x20 pixels, the video 64x48"),
-    "stray file": ("sav", "Annotations_6fps/one/001", lambda path: path.rename(path.with_name("dog")), "nothing like dog"),
+    "mask of another size": (
+        "pumavos",
+        "Annotations/one/00004.png",
+        write_small,
+        "is 30x20 pixels, but the video is 64x48",
+    ),
+    "stray file": ("sav", "Annotations_6fps/one/001", lambda path: path.rename(path.with_name("dog")), "but it has dog"),
 }
 
 

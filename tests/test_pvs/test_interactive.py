@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from i2v.data.mask_files import read_mask
-from sav_dataset.jf import boundary_accuracy, region_similarity
+from i2v.utils.jf import boundary_accuracy, region_similarity
 from test_pvs import interactive
 from test_pvs.clicks import correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset

@@ -14,7 +14,7 @@ import torch
 
 from i2v import I2VVideoPredictor
 from i2v.data.frames import ImageFolder
-from sav_dataset.jf import region_similarity
+from i2v.utils.jf import region_similarity
 from test_pvs.datasets import read_dataset
 from test_pvs.interactive import offline, online
 from test_pvs.systems import SystemSettings, VideoSystem, build_system

@@ -20,7 +20,7 @@ import torch
 
 from i2v import I2VVideoPredictor
 from i2v.data.mask_files import read_mask, save_label_image
-from sav_dataset.jf import jf_scores
+from i2v.utils.jf import jf_scores
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import INNER, box_around, correction_click, first_click
@@ -690,7 +690,7 @@ def test_the_report_has_the_scores_of_the_last_evaluation(tmp_path: Path) -> Non
     # The table says nothing of frames that are usually left out, and nothing at all after an error.
     done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--do_not_skip_first_and_last_frame", **where)
     assert done.returncode == 0, done.stderr
-    with pytest.raises(ValueError, match="the first and the last frame are scored, too"):
+    with pytest.raises(ValueError, match="the first and last frame are scored too"):
         read_run(tmp_path / "gm")
     (tmp_path / "gm/masks/one/001/00004.png").unlink()
     assert run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", **where).returncode == 1

@@ -17,7 +17,7 @@ from PIL import Image
 
 from i2v import I2VVideoPredictor
 from i2v.inference.state import VideoState
-from sav_dataset.jf import region_similarity
+from i2v.utils.jf import region_similarity
 from test_pvs.systems import (
     SAMI2V,
     OpticalFlow,

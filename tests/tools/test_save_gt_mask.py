@@ -67,13 +67,13 @@ def test_as_a_command_from_anywhere(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_video_is_reported_and_done_when_it_can_be(
-    tool: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tool: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     mask = data / "Annotations_6fps/one/000/00004.png"
     good = mask.read_bytes()
     mask.write_bytes(good[:40])
     assert tool.main(["sav", str(data), str(tmp_path / "info"), "--workers", "1"]) == 1
-    assert "000/00004.png" in capsys.readouterr().err
+    assert "000/00004.png" in caplog.text
     assert [path.name for path in (tmp_path / "info").iterdir()] == ["two.json"]
     finished = (tmp_path / "info/two.json").stat().st_mtime_ns
     mask.write_bytes(good)

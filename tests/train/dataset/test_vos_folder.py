@@ -134,7 +134,7 @@ def test_bad_masks(folder: Path) -> None:
     with pytest.raises(SampleError, match=str(path)):
         load(folder, num_frames=NUM_FRAMES)
     Image.new("L", (33, 24), 1).save(path)
-    with pytest.raises(SampleError, match=f"{path} is 33x24 pixels, the video 32x24"):
+    with pytest.raises(SampleError, match=f"{path} is 33x24 pixels, but the video is 32x24"):
         load(folder, num_frames=NUM_FRAMES)
 
 

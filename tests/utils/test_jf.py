@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import oracle
 import pytest
 
-from sav_dataset.jf import ObjectScores, boundary_accuracy, jf_scores, region_similarity, tolerance_in_pixels
+from i2v.utils.jf import ObjectScores, boundary_accuracy, jf_scores, region_similarity, tolerance_in_pixels
+from tests.sav_dataset import oracle
 
 SIZES = [(40, 56), (97, 61), (1, 1), (1, 30), (30, 1), (30, 2), (200, 260)]
 
