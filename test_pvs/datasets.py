@@ -12,11 +12,11 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -43,6 +43,7 @@ from i2v.utils.command_line import command_line, given_path, given_text, label, 
 from i2v.utils.files import whole_folder
 from i2v.utils.json_form import require_form
 from i2v.utils.numbers import whole_number
+from test_pvs.user_functions import find_function
 
 log = logging.getLogger("test_pvs.datasets")
 
@@ -289,7 +290,30 @@ def read_esd(root: Path) -> list[EvaluationVideo]:
     return videos
 
 
-READERS: dict[str, Callable[[Path], list[EvaluationVideo]]] = {
+class DatasetReader(Protocol):
+    """Reads a data set: the contract of the functions in `READERS` and of user-defined ones ("package.module:function").
+
+    A reader lists the videos; it should not open images or masks, because `EvaluationVideo` reads those when they are used.
+
+    - Names of videos are unique, and each is the name of a folder: masks are saved in OUTPUT/masks/NAME.
+    - `EvaluationVideo.annotations` is one of the classes in `i2v.data.annotations` (`LabelImages`, `ObjectFolders`,
+      `RunLengths`), or another subclass of `Annotations`. `read_dataset` sets its `void`.
+    - Videos can be pickled, since worker processes receive them.
+
+    Args:
+        root: folder of the data set, as given on the command line; it exists.
+
+    Returns:
+        All videos with ground truth, in the order in which they are evaluated; at least one.
+
+    Raises:
+        ValueError, OSError: the folder does not have the layout of this data set; the message names the folder or file.
+    """
+
+    def __call__(self, root: Path, /) -> list[EvaluationVideo]: ...
+
+
+READERS: dict[str, DatasetReader] = {
     "sav": read_sav,
     "davis2016": read_davis2016,
     "davis2017": read_davis2017,
@@ -300,25 +324,56 @@ READERS: dict[str, Callable[[Path], list[EvaluationVideo]]] = {
     "youtubevos": read_folders,
 }
 
+DATASET_HELP = f"{', '.join(READERS)}, or package.module:function"
 
-def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void: int | None = None) -> list[EvaluationVideo]:
-    """The videos of a data set. Little is read: what is wrong with a video shows when it is used, or in `check`.
 
-    Args:
-        dataset: one of `READERS`.
-        root: its folder.
-        names: of the videos; all of them by default.
-        void: the label, such as 255, of pixels that belong to no object; none by default. JSON files have none.
+def check_dataset_name(name: str) -> str:
+    """Return the name of a data set, if it is in `READERS` or may be that of a user-defined reader.
 
     Raises:
-        ValueError: an unknown data set or video, or a folder of another layout. NotADirectoryError: no such folder.
+        ValueError: it is neither.
     """
-    if dataset not in READERS:
-        raise ValueError(f"unknown data set {dataset!r}: the known ones are {', '.join(READERS)}")
+    if name not in READERS and ":" not in name:
+        known = ", ".join(READERS)
+        raise ValueError(f"unknown data set {name!r}: give {known}, or package.module:function for another one")
+    return name
+
+
+def dataset_name(text: str) -> str:
+    """Parse the name of a data set: the type of an argument of a command line."""
+    try:
+        return check_dataset_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def find_reader(dataset: str) -> DatasetReader:
+    """Find the reader of a data set; see `read_dataset`."""
+    return READERS.get(check_dataset_name(dataset)) or find_function(dataset)
+
+
+def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void: int | None = None) -> list[EvaluationVideo]:
+    """List the videos of a data set. Their files are read only when they are used, or by `check`.
+
+    Args:
+        dataset: a name in `READERS`, or "package.module:function", a `DatasetReader`.
+        root: folder of the data set.
+        names: names of the videos; by default all.
+        void: label of pixels that belong to no object, such as 255; by default there is none. JSON files have none.
+
+    Raises:
+        ValueError: the data set or a video is unknown, the folder has another layout, or a user-defined reader returns
+            something other than a list of `EvaluationVideo`.
+        NotADirectoryError: there is no such folder.
+        ImportError: the module of a user-defined reader cannot be imported.
+    """
+    read = find_reader(dataset)
     root, void = Path(root), check_void(void)
     if not root.is_dir():
         raise NotADirectoryError(f"no such folder: {root}")
-    videos = READERS[dataset](root)
+    videos = read(root)
+    if not isinstance(videos, list) or not all(isinstance(video, EvaluationVideo) for video in videos):
+        raise ValueError(f"{dataset} must return a list of test_pvs.datasets.EvaluationVideo")
     if not videos:
         raise ValueError(f"{root} has no videos")
     if repeated := _repeated(video.name for video in videos):
@@ -451,7 +506,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 if something is wrong."""
     parser = argparse.ArgumentParser(description="Check a data set, or write its ground truth for the evaluator.")
     action = parser.add_mutually_exclusive_group(required=True)
-    names = f"NAME: {', '.join(READERS)}"
+    names = f"NAME: {DATASET_HELP}"
     action.add_argument("--check", nargs=2, type=given_text, metavar=("NAME", "PATH"), help=names)
     folders = ("NAME", "PATH", "OUT")
     action.add_argument("--export", nargs=3, type=given_text, metavar=folders, help="a folder per video and object")

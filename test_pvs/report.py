@@ -276,7 +276,7 @@ def _plain(text: str) -> str:
 
 def _file_name(text: str) -> str:
     """A text as the name of a file: a path in the settings of a run would lead out of the report's folder."""
-    return re.sub(r"[/\\\x00-\x1f]", "_", text)
+    return re.sub(r"[/\\:\x00-\x1f]", "_", text)
 
 
 def _write(path: Path, text: str) -> None:

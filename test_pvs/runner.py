@@ -42,7 +42,7 @@ from i2v.utils.files import atomic_write, whole_folder
 from i2v.utils.json_form import differences, require_form
 from i2v.utils.processes import children_end_at_errors, start_worker, worker_died
 from test_pvs.clicks import DEEPEST, LARGEST
-from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
+from test_pvs.datasets import DATASET_HELP, EvaluationVideo, dataset_name, read_dataset, videos_by_name
 from test_pvs.systems import SYSTEMS, SystemSettings, VideoSystem, build_system, recorded_settings
 
 log = logging.getLogger("test_pvs.runner")
@@ -352,8 +352,8 @@ def _failures(path: Path) -> dict[str, str]:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that all protocols have."""
-    parser.add_argument("dataset", choices=READERS, help="name of the data set")
-    parser.add_argument("data", type=given_path, help="its folder")
+    parser.add_argument("dataset", type=dataset_name, metavar="DATASET", help=DATASET_HELP)
+    parser.add_argument("data", type=given_path, metavar="DATA", help="folder of the data set")
     parser.add_argument("--output", type=given_path, required=True, help="folder of the results")
     add_system_arguments(parser)
     parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")

@@ -122,7 +122,7 @@ TABLE = [
     ("save_gt_mask_multiprocess", "davis2016 {folder} {out}", 2, "{folder} is not the folder of this data set"),
     ("save_gt_mask_multiprocess", "davis2016 {data} {below}", 1, "{below} is a file, or below one"),
     ("save_gt_mask_multiprocess", "davis2016 {data} ''", 2, _EMPTY),
-    ("save_gt_mask_multiprocess", "davis {data} {out}", 2, "invalid choice: 'davis'"),
+    ("save_gt_mask_multiprocess", "davis {data} {out}", 2, "unknown data set 'davis'"),
     ("save_gt_mask_multiprocess", "davis2016 {data} {out} --workers 0", 2, f"--workers: {_FROM_1}"),
     ("benchmark_jf", "--attempts 0", 2, f"--attempts: {_FROM_1}"),
     ("benchmark_jf", "--gt_root {gt}", 2, "give --gt_root and --pred_root or neither"),
@@ -221,9 +221,9 @@ TABLE = [
             ("magic", "unknown system 'magic'"),
             (":", "':' is not of the form package.module:function"),
             ("..:f", "'..:f' is not of the form package.module:function"),
-            ("json:nothing", "the module json has no nothing"),
-            ("json:__name__", "has no __name__ that can be called"),
-            ("no_such_module:f", "put the folder that it is in into PYTHONPATH"),
+            ("json:nothing", "the module json has no function nothing"),
+            ("json:__name__", "has no function __name__"),
+            ("no_such_module:f", "add the folder that contains it to PYTHONPATH"),
         )
     ),
     *(

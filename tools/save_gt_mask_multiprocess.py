@@ -30,7 +30,7 @@ from i2v.utils.command_line import command_line, given_path, make_output_folder,
 from i2v.utils.files import atomic_write
 from i2v.utils.processes import default_workers, worker_pool
 from test_pvs.clicks import INNER, box_around
-from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
+from test_pvs.datasets import DATASET_HELP, EvaluationVideo, dataset_name, read_dataset, videos_by_name
 
 # Bytes of a process that looks at a video: 545 MB were measured; a JSON with the annotations of all videos comes on top.
 _WORKER_MEMORY = 10**9
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Write a JSON per video that says where its objects are. The published tool of this name writes files that "
         "its benchmarks need; those of this project read the masks themselves."
     )
-    parser.add_argument("dataset", nargs="?", choices=READERS, help="name of the data set (default: sav)")
+    parser.add_argument("dataset", nargs="?", type=dataset_name, help=f"{DATASET_HELP} (default: sav)")
     parser.add_argument("data", nargs="?", type=given_path, help="its folder (default: data/sav_test)")
     parser.add_argument("output", nargs="?", type=given_path, help="folder of the JSON files (default: mask_info)")
     parser.add_argument(

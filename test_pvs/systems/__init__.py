@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.utils.files import sha256
 from test_pvs.systems.checked import CheckedSystem
-from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
+from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem
+from test_pvs.user_functions import find_function
 
 if TYPE_CHECKING:
     from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -88,23 +86,3 @@ class SystemSettings:
     device: str = "cpu"
     precision: str | None = None
     overrides: tuple[str, ...] = ()
-
-
-def find_function(name: str) -> Callable[..., Any]:
-    """One's own function, "package.module:function".
-
-    Raises:
-        ValueError: not of that form, or the module has none of that name. ImportError: no such module, or one that it imports.
-    """
-    module, _, function = name.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), function)):
-        raise ValueError(f"{name!r} is not of the form package.module:function")
-    try:
-        found = getattr(importlib.import_module(module), function, None)
-    except ModuleNotFoundError as error:
-        if f"{module}.".startswith(f"{error.name}."):
-            raise ImportError(f"{name}: {error}: put the folder that it is in into PYTHONPATH", name=error.name) from error
-        raise ImportError(f"{name}: {error}, which {module} needs", name=error.name) from error
-    if not callable(found):
-        raise ValueError(f"the module {module} has no {function} that can be called")
-    return found

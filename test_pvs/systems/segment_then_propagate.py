@@ -14,8 +14,9 @@ import numpy as np
 
 from i2v.build_i2v import DEFAULT_CONFIG
 from i2v.data.frames import ImageFolder
-from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
+from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem
 from test_pvs.systems.predictors import SAMI2V
+from test_pvs.user_functions import find_function
 
 # (image (H, W, 3) uint8 RGB, points, box, mask (H, W) bool that the object has, empty without) -> mask (H, W) bool
 Segmenter = Callable[[np.ndarray, Sequence[Point], Box | None, np.ndarray], np.ndarray]

@@ -431,3 +431,47 @@ def test_videos_that_lack_frames_or_masks_are_not_exported(tmp_path: Path, capsy
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
     assert datasets.main(["--export", "mose", str(data), str(tmp_path / "whole")]) == 0
+
+
+def test_user_defined_data_set_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(datasets.__file__).parent / "README.md").read_text()
+    code = re.search(r"```python\n(# mydata.py\n.*?)```", readme, re.DOTALL)
+    assert code
+    (tmp_path / "mydata.py").write_text(code[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    for number, name in enumerate(NAMES):
+        frames, labels = layouts.discs(number)
+        layouts.write_frames(tmp_path / "data" / name / "frames", frames)
+        layouts.write_labels(tmp_path / "data" / name / "masks", labels)
+    data, output = str(tmp_path / "data"), tmp_path / "out"
+    assert datasets.main(["--check", "mydata:read", data]) == 0
+    arguments = ["mydata:read", data, "--output", str(output), "--input", "gm", "--system", "static-mask", "--devices", "cpu:2"]
+    assert benchmark.main(arguments) == 0
+    assert json.loads((output / "settings.json").read_text())["dataset"] == "mydata:read"
+    assert sorted(path.name for path in (output / "masks").iterdir()) == sorted(NAMES)
+    assert datasets.main(["--export", "mydata:read", data, str(tmp_path / "truth")]) == 0
+    results = evaluate(tmp_path / "truth", output / "masks", strict=True)
+    assert [len(result.scores) for result in results] == [2, 2]
+    assert "2 videos, 0 problems" in capsys.readouterr().out
+
+
+def returns_names(root: Path) -> list[str]:
+    """A reader that returns something other than videos."""
+    return ["video"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("mine", ValueError, "unknown data set 'mine'.*package.module:function"),
+        ("no:such:form", ValueError, "not of the form package.module:function"),
+        ("no_such_module:read", ImportError, "PYTHONPATH"),
+        ("tests.test_pvs.layouts:nothing", ValueError, "has no function nothing"),
+        ("tests.test_pvs.test_datasets:returns_names", ValueError, "must return a list of .*EvaluationVideo"),
+    ],
+)
+def test_bad_user_defined_data_sets(name: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=message):
+        read_dataset(name, tmp_path)

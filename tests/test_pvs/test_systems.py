@@ -302,7 +302,7 @@ def test_systems_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(build_system(SystemSettings("tests.test_pvs.stubs:unusual")), VideoSystem)
     with pytest.raises(ValueError, match="static-mask"):
         build_system(SystemSettings("magic"))
-    with pytest.raises(ValueError, match="has no magic"):
+    with pytest.raises(ValueError, match="has no function magic"):
         build_system(SystemSettings("tests.test_pvs.stubs:magic"))
     with pytest.raises(ImportError, match=r"no_such_module.*PYTHONPATH"):
         build_system(SystemSettings("no_such_module:magic"))
