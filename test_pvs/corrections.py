@@ -20,7 +20,7 @@ import numpy as np
 from i2v.utils.command_line import command_line, whole_number
 from test_pvs.clicks import Click, SimulatedUser, correction_click
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.prompting import mask_iou
+from test_pvs.prompting import rounded_iou
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
 
@@ -44,12 +44,12 @@ def corrections(system: VideoSystem, video: EvaluationVideo, options: dict[str, 
     for obj, first in video.first_frames().items():
         truth = video.mask(first, obj)
         session = system.start(video.frames)
-        entry = {"object": obj, "frame": first, "given": mask_iou(truth, session.prompt(first, obj, mask=truth) > 0)}
+        entry = {"object": obj, "frame": first, "given": rounded_iou(truth, session.prompt(first, obj, mask=truth) > 0)}
         entry |= _correct(session, video, obj, first, options, user)
         session.reset()
         session.prompt(first, obj, mask=truth)
         x, y, label = correction_click(truth, np.zeros_like(truth))
-        entry["clicked_given"] = mask_iou(truth, session.prompt(first, obj, points=[(x, y, label)]) > 0)
+        entry["clicked_given"] = rounded_iou(truth, session.prompt(first, obj, points=[(x, y, label)]) > 0)
         entries.append(entry)
     return {"objects": entries}
 
@@ -72,13 +72,13 @@ def _correct(
         made.append(click)
         mask = session.prompt(frame, obj, points=[(c.x, c.y, c.label) for c in made]) > 0
         right = bool(mask[click.y, click.x] == truth[click.y, click.x])
-        clicks.append({"x": click.x, "y": click.y, "label": click.label, "iou": mask_iou(truth, mask), "right": right})
-    entry = {"clicks": clicks, "before": mask_iou(truth, tracked[frame]), "corrected": mask_iou(truth, mask)}
+        clicks.append({"x": click.x, "y": click.y, "label": click.label, "iou": rounded_iou(truth, mask), "right": right})
+    entry = {"clicks": clicks, "before": rounded_iou(truth, tracked[frame]), "corrected": rounded_iou(truth, mask)}
     following = [t for t in range(frame + 1, last + 1) if t in annotated]
     if following:
         again = {t: scores[obj] > 0 for t, scores in session.propagate(frame + 1, last)}
         for name, masks in (("after", tracked), ("after_corrected", again)):
-            entry[name] = round(float(np.mean([mask_iou(video.mask(t, obj), masks[t]) for t in following])), 6)
+            entry[name] = round(float(np.mean([rounded_iou(video.mask(t, obj), masks[t]) for t in following])), 6)
     return entry
 
 

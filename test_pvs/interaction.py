@@ -15,14 +15,14 @@ from i2v.data.rle import mask_to_rle, rle_to_mask
 from sav_dataset.jf import ObjectScores, region_similarity
 from test_pvs.clicks import Click, LoggedUser, SimulatedUser
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.prompting import click_object, mask_iou
+from test_pvs.prompting import click_object, rounded_iou
 from test_pvs.systems import VideoSession
 
 # Which of an object's annotated frames are scored, from the first one that shows it on: all, as in SAM 2's interactive
 # evaluation, the prompted ones included. slice(1, -1) would leave out the first and the last, as SA-V's evaluator does.
 SCORED_FRAMES = slice(None)
 
-Masks = dict[int, dict[str, Any]]  # run-length encoded, by frame
+EncodedMasks = dict[int, dict[str, Any]]  # run-length encoded, by frame
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Target:
         """IoU of a mask (H, W) bool with the ground truth; 1 if both are empty."""
         return region_similarity(self.truth(frame), mask)
 
-    def scores(self, masks: Masks) -> dict[str, float]:
+    def scores(self, masks: EncodedMasks) -> dict[str, float]:
         """J&F, J and F in percent, averaged over the frames that are scored (`SCORED_FRAMES`).
 
         Args:
@@ -126,7 +126,7 @@ class Annotator(ABC):
         user, num_clicks = self._clicker()
         truth = target.truth(frame)
         clicked = click_object(session, truth, frame, target.obj, num_clicks, user, prediction, earlier)
-        iou = None if prediction is None else mask_iou(truth, prediction)
+        iou = None if prediction is None else rounded_iou(truth, prediction)
         return Interaction(frame, iou, clicked.entries(), [*earlier, *clicked.clicks], mask_to_rle(clicked.mask))
 
     @abstractmethod

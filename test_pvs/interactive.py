@@ -31,7 +31,7 @@ from i2v.utils.command_line import command_line, fraction, whole_number
 from i2v.utils.json_form import require_form
 from test_pvs.clicks import SimulatedUser
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.interaction import Annotator, Interaction, LoggedAnnotator, Masks, SimulatedAnnotator, Target
+from test_pvs.interaction import Annotator, EncodedMasks, Interaction, LoggedAnnotator, SimulatedAnnotator, Target
 from test_pvs.prompting import click_again
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
@@ -44,7 +44,7 @@ CLICKS_AGAIN, MASKS_AGAIN = "clicks", "masks"
 Scores = dict[str, float]
 # (system, target, options, maker of annotators) -> masks and interactions of the longest run, scores by interacted frames
 _Protocol = Callable[
-    [VideoSystem, Target, dict[str, Any], Callable[[], Annotator]], tuple[Masks, list[Interaction], dict[int, Scores]]
+    [VideoSystem, Target, dict[str, Any], Callable[[], Annotator]], tuple[EncodedMasks, list[Interaction], dict[int, Scores]]
 ]
 
 
@@ -153,7 +153,7 @@ def _evaluate(
     targets = _targets(video)
     entries = []
     for obj in video.objects:
-        masks: Masks = {}
+        masks: EncodedMasks = {}
         if obj in targets:
             target = targets[obj]
             masks, interactions, curve = protocol(system, target, options, partial(annotator, obj))
@@ -191,7 +191,7 @@ def _targets(video: EvaluationVideo) -> dict[int, Target]:
 
 def _online(
     system: VideoSystem, target: Target, options: dict[str, Any], annotator: Callable[[], Annotator]
-) -> tuple[Masks, list[Interaction], dict[int, Scores]]:
+) -> tuple[EncodedMasks, list[Interaction], dict[int, Scores]]:
     most = options["frames"]
     curve: dict[int, Scores] = {}
     for limit in range(1, most + 1) if options["curve"] else [most]:
@@ -203,9 +203,11 @@ def _online(
     return masks, interactions, curve
 
 
-def _one_pass(session: VideoSession, target: Target, annotator: Annotator, limit: int) -> tuple[Masks, list[Interaction]]:
+def _one_pass(
+    session: VideoSession, target: Target, annotator: Annotator, limit: int
+) -> tuple[EncodedMasks, list[Interaction]]:
     """One pass with at most `limit` interacted frames."""
-    masks: Masks = {}
+    masks: EncodedMasks = {}
     interactions = [annotator.interact(session, target, target.first)]
     paused: int | None = target.first
     while paused is not None:
@@ -225,7 +227,7 @@ def _one_pass(session: VideoSession, target: Target, annotator: Annotator, limit
 
 def _offline(
     system: VideoSystem, target: Target, options: dict[str, Any], annotator: Callable[[], Annotator]
-) -> tuple[Masks, list[Interaction], dict[int, Scores]]:
+) -> tuple[EncodedMasks, list[Interaction], dict[int, Scores]]:
     most = options["frames"]
     session, user = system.start(target.video.frames), annotator()
     interactions = [user.interact(session, target, target.first)]

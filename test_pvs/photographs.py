@@ -27,7 +27,7 @@ from i2v.data.rle import decode_mask
 from i2v.utils.command_line import command_line, fraction, given_path, make_room_for, one_line, whole_number
 from i2v.utils.files import atomic_write
 from test_pvs.clicks import SimulatedUser, box_around
-from test_pvs.prompting import click_object, mask_iou
+from test_pvs.prompting import click_object, rounded_iou
 from test_pvs.runner import add_system_arguments, parse_devices, system_settings
 from test_pvs.systems import VideoSystem, build_system, recorded_settings
 
@@ -72,7 +72,7 @@ def segment(system: VideoSystem, path: Path, masks: Sequence[np.ndarray], num_cl
             ious = click_object(session, mask, 0, 0, num_clicks, user).ious
             ious += ious[-1:] * (num_clicks - len(ious))  # nothing was left to click on
             session.reset()
-            box = mask_iou(mask, session.prompt(0, 0, box=box_around(mask)) > 0)
+            box = rounded_iou(mask, session.prompt(0, 0, box=box_around(mask)) > 0)
             session.reset()
             entries.append({"clicks": ious, "box": box})
     return entries

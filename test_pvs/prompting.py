@@ -51,7 +51,7 @@ def click_object(
     while len(clicks) < num_clicks and (click := user.click(frame, obj, ground_truth, prediction)) is not None:
         clicks.append(click)
         prediction = session.prompt(frame, obj, points=as_points([*earlier, *clicks])) > 0
-        ious.append(mask_iou(ground_truth, prediction))
+        ious.append(rounded_iou(ground_truth, prediction))
     return Clicked(clicks, ious, prediction)
 
 
@@ -61,7 +61,7 @@ def click_again(session: VideoSession, clicks: Sequence[Click]) -> None:
         session.prompt(clicks[0].frame, clicks[0].obj, points=as_points(clicks[:number]))
 
 
-def mask_iou(ground_truth: np.ndarray, mask: np.ndarray) -> float:
+def rounded_iou(ground_truth: np.ndarray, mask: np.ndarray) -> float:
     """IoU of two masks (H, W) bool as it is written to JSON."""
     return round(region_similarity(ground_truth, mask), 6)
 

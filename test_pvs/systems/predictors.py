@@ -116,7 +116,7 @@ class SAM2Session(PredictorSession):
             yield self._frame, self._tracked
 
 
-class SAMI2V(VideoSystem):
+class SAMI2VSystem(VideoSystem):
     """SAM-I2V, of any config.
 
     Args:
@@ -147,7 +147,7 @@ class SAMI2V(VideoSystem):
         return PredictorSession(self._predictor, self._predictor.init_state(frames, offload_video_to_cpu=True))
 
 
-class SAM2(VideoSystem):
+class SAM2System(VideoSystem):
     """SAM 2 and SAM 2.1, of the PyPI package `sam2`.
 
     Args:

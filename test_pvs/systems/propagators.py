@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.core.global_hydra import GlobalHydra
-from torchvision.transforms.functional import normalize
 
 from i2v.data.frames import ImageFolder
 from test_pvs.systems.carried_masks import CarriedMaskSession, flow_carry
@@ -39,21 +38,21 @@ _XMEM_CONFIG = {
     "max_long_term_elements": 10000,
 }
 
-Masks = dict[int, np.ndarray]  # (H, W) bool by object
+ObjectMasks = dict[int, np.ndarray]  # (H, W) bool by object
 
 
 class Processor(ABC):
     """A propagator at work on one pass over a video."""
 
     @abstractmethod
-    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
+    def remember(self, frame: int, image: np.ndarray, references: ObjectMasks) -> None:
         """Take the references of a frame before tracking begins, from any place in the video; `step` gets them, too.
 
         Arguments as of `step`.
         """
 
     @abstractmethod
-    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
+    def step(self, frame: int, image: np.ndarray, references: ObjectMasks) -> ObjectMasks:
         """Go on to the next frame, or to the same one with a correction.
 
         Args:
@@ -82,7 +81,7 @@ class ProcessorSession(CarriedMaskSession):
         super().reset()
         self._processor = None
 
-    def _track(self, frame: int, given: Masks) -> Masks:
+    def _track(self, frame: int, given: ObjectMasks) -> ObjectMasks:
         if self._processor is None or frame not in (self._position, self._position + 1):
             prompted = sorted({other for other, _ in self._prompts})
             if prompted[0] > frame:
@@ -147,11 +146,11 @@ class _CutieProcessor(Processor):
         self._device = device
         self._objects: list[int] = []
 
-    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
+    def remember(self, frame: int, image: np.ndarray, references: ObjectMasks) -> None:
         pass  # what is ahead does not guide it
 
     @torch.inference_mode()
-    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
+    def step(self, frame: int, image: np.ndarray, references: ObjectMasks) -> ObjectMasks:
         pixels = _pixels(image, self._device)
         self._objects += [obj for obj in references if obj not in self._objects]
         if references:
@@ -221,7 +220,7 @@ class _XMemProcessor(Processor):
         self._objects: list[int] = []
 
     @torch.inference_mode()
-    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
+    def remember(self, frame: int, image: np.ndarray, references: ObjectMasks) -> None:
         self._add(references)
         # A frame that lacks an object's mask would say for good that the object is not there.
         if set(references) == set(self._objects):
@@ -229,7 +228,7 @@ class _XMemProcessor(Processor):
             self._core.put_to_permanent_memory(pixels, masks, ti=frame)
 
     @torch.inference_mode()
-    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
+    def step(self, frame: int, image: np.ndarray, references: ObjectMasks) -> ObjectMasks:
         self.remember(frame, image, references)
         pixels, masks = self._prepare(image, references)
         if references:
@@ -242,19 +241,20 @@ class _XMemProcessor(Processor):
         found = resized.argmax(dim=0).cpu().numpy()
         return {obj: found == number for number, obj in enumerate(self._objects, start=1)}
 
-    def _add(self, references: Masks) -> None:
+    def _add(self, references: ObjectMasks) -> None:
         new = [obj for obj in references if obj not in self._objects]
         if new:
             self._objects += new
             self._core.set_all_labels(list(range(1, len(self._objects) + 1)))
 
-    def _prepare(self, image: np.ndarray, references: Masks) -> tuple[torch.Tensor, torch.Tensor]:
+    def _prepare(self, image: np.ndarray, references: ObjectMasks) -> tuple[torch.Tensor, torch.Tensor]:
         """An image as XMem takes it, (3, h, w), and masks (O, h, w) float32 of all objects, empty where they are not given."""
         height, width = image.shape[:2]
         scale = self._size / min(height, width) if self._size > 0 else 1.0
         size = (round(height * scale), round(width * scale))
         masks = np.stack([references.get(obj, np.zeros((height, width), bool)) for obj in self._objects])
-        pixels = normalize(_pixels(image, self._device), _MEAN, _STD)
+        mean, std = (torch.tensor(values, device=self._device)[:, None, None] for values in (_MEAN, _STD))
+        pixels = (_pixels(image, self._device) - mean) / std
         small = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
         given = torch.from_numpy(masks).to(self._device, torch.float32)
         return small, F.interpolate(given[None], size, mode="nearest")[0]

@@ -15,7 +15,7 @@ import numpy as np
 from i2v.build_i2v import DEFAULT_CONFIG
 from i2v.data.frames import ImageFolder
 from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem
-from test_pvs.systems.predictors import SAMI2V
+from test_pvs.systems.predictors import SAMI2VSystem
 from test_pvs.user_functions import find_function
 
 # (image (H, W, 3) uint8 RGB, points, box, mask (H, W) bool that the object has, empty without) -> mask (H, W) bool
@@ -99,7 +99,7 @@ def build_segmenter(settings: SystemSettings, function: str | None = None) -> Se
     """
     if function is None:
         config = settings.config or DEFAULT_CONFIG
-        return SingleFrame(SAMI2V(config, settings.checkpoint, settings.device, settings.precision, settings.overrides))
+        return SingleFrame(SAMI2VSystem(config, settings.checkpoint, settings.device, settings.precision, settings.overrides))
     found = find_function(function)(settings)
     return WithSamPredictor(found) if hasattr(found, "set_image") else found
 
@@ -107,7 +107,7 @@ def build_segmenter(settings: SystemSettings, function: str | None = None) -> Se
 class SingleFrame:
     """Segments images with SAM-I2V: each is a video of one frame, so that there is no memory."""
 
-    def __init__(self, system: SAMI2V) -> None:
+    def __init__(self, system: SAMI2VSystem) -> None:
         self._system = system
 
     def __call__(self, image: np.ndarray, points: Sequence[Point], box: Box | None, before: np.ndarray) -> np.ndarray:

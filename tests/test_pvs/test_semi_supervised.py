@@ -26,7 +26,7 @@ from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import INNER, box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import read_run
-from test_pvs.prompting import mask_iou
+from test_pvs.prompting import rounded_iou
 from test_pvs.runner import Run, parse_devices, run_videos
 from test_pvs.semi_supervised import semi_supervised
 from test_pvs.systems import SystemSettings
@@ -508,7 +508,7 @@ def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint
     assert all(prompt["clicks"][prompt["used"] - 1]["iou"] == max(c["iou"] for c in prompt["clicks"]) for prompt in prompts)
     masks = tmp_path / "the output/masks"
     # Alone in its frame, the first object has there the mask of the clicks that were used.
-    assert mask_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
+    assert rounded_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
     done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", VIDEOS="one", **where)
     assert done.returncode == 0, done.stderr
     frames = range(0, NUM_FRAMES, 2)
