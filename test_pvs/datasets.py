@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -384,12 +384,6 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void
     for video in videos:
         video.annotations.void = void
     return [video for video in videos if not names or video.name in names]
-
-
-@lru_cache(maxsize=1)
-def videos_by_name(dataset: str, root: Path, void: int | None = None) -> dict[str, EvaluationVideo]:
-    """The videos of `read_dataset` by name; for workers, which read it once, because a JSON of annotations may be large."""
-    return {video.name: video for video in read_dataset(dataset, root, void=void)}
 
 
 def require_same_labels(settings: Path, dataset: str, void: int | None) -> None:

@@ -16,7 +16,7 @@ from i2v.data.files import check_inside, read_json
 from i2v.data.scores import read_j_and_f
 from i2v.utils.json_form import NUMBER, require_form
 from test_pvs.interactive import mean_curve
-from test_pvs.runner import MASKS, RESULTS, SETTINGS
+from test_pvs.runs import MASKS, RESULTS, SETTINGS
 
 SEMI_SUPERVISED = "semi_supervised"
 INTERACTIVE = ("online", "offline")

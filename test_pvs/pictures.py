@@ -16,7 +16,7 @@ from i2v.utils.files import atomic_write
 from i2v.utils.visualization import draw_overlay
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import FinishedRun
-from test_pvs.runner import MASKS
+from test_pvs.runs import MASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

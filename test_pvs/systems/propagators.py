@@ -125,11 +125,13 @@ class Cutie(Propagator):
         self._size = _number(options)
         self._device = device
         self._core = InferenceCore
-        GlobalHydra.instance().clear()  # it initialises Hydra globally, and wants to be the first to do so
+        # Cutie initialises Hydra globally, which fails if that was done before; afterwards the state of others is restored.
+        theirs = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
         try:
             self._network = get_default_model().to(device).eval()
         finally:
-            GlobalHydra.instance().clear()
+            GlobalHydra.instance().hydra = theirs
 
     def open(self, images: ImageFolder, to_mask: ToMask) -> VideoSession:
         return ProcessorSession(images, self._start, to_mask)

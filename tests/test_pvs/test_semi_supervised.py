@@ -27,7 +27,8 @@ from test_pvs.clicks import INNER, box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import read_run
 from test_pvs.prompting import rounded_iou
-from test_pvs.runner import Run, parse_devices, run_videos
+from test_pvs.runner import parse_devices, run_videos
+from test_pvs.runs import Run
 from test_pvs.semi_supervised import semi_supervised
 from test_pvs.systems import SystemSettings
 from tests.test_pvs import layouts, stubs
@@ -560,7 +561,7 @@ def test_broken_results_are_written_anew(content: str, data: Path, tmp_path: Pat
     path.write_text(content)
     assert run(data, tmp_path / "gm") == 0
     assert path.read_text() == expected
-    (warning,) = [line for line in caplog.messages if "written anew" in line]
+    (warning,) = [line for line in caplog.messages if "it is rewritten" in line]
     assert str(path) in warning
 
 
