@@ -747,4 +747,4 @@ def test_scripts_without_variables_are_the_published_test(tmp_path: Path) -> Non
 
 def test_weights_are_needed(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run(data, output, "--system", "sam-i2v", "--config", str(TINY_CONFIG)) == 1
-    assert "without weights" in caplog.text
+    assert "no bundled weights" in caplog.text
