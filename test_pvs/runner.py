@@ -61,26 +61,32 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
 
 
 def _message_in(text: str) -> str:
-    """What the error says that a traceback ends with, which may be several lines: names of files can have line breaks."""
+    """Return the message of the error that ends a traceback. It may have several lines, as names of files can."""
     lines = text.rpartition("Traceback (most recent call last):\n")[-1].splitlines()
     return "\n".join(line for line in lines if not line.startswith("  "))
 
 
 def _all_empty(masks: Path) -> bool:
-    """Whether there are masks, and none of them has a pixel of an object. One that has is mostly the first."""
+    """Return whether there are masks, and all of them are empty. Usually the first one is not."""
     paths = [path for path in walk(masks) if path.suffix == ".png"]
     try:
         return bool(paths) and not any(open_labels(path).getbbox() for path in paths)
-    except (OSError, ValueError):  # somebody else's file; the evaluator says what is wrong with it
+    except (OSError, ValueError):  # not a file of this run; the evaluator reports it
         return False
 
 
 def parse_devices(text: str) -> list[str]:
-    """The devices of the workers: "cuda:0,cuda:1"; "cuda" for all GPUs; "cpu:2" for two workers on the CPU; "" for all GPUs or,
-    where there is none, one worker on the CPU.
+    """Parse the devices of the workers.
+
+    Args:
+        text (str): "cuda:0,cuda:1" for these GPUs, "cuda" for all, "cpu:2" for two workers on the CPU, or "" for all GPUs, or
+            one worker on the CPU if there is no GPU.
+
+    Returns:
+        A device for each worker.
 
     Raises:
-        ValueError: not of that form, or there is no such device.
+        ValueError: `text` does not have this form, or there is no such device.
     """
     devices = []
     for part in (text or ("cuda" if torch.cuda.is_available() else "cpu")).split(","):
@@ -101,38 +107,42 @@ def parse_devices(text: str) -> list[str]:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that all protocols have."""
+    """Add the arguments that all protocols have."""
     parser.add_argument("dataset", type=dataset_name, metavar="DATASET", help=DATASET_HELP)
     parser.add_argument("data", type=given_path, metavar="DATA", help="folder of the data set")
-    parser.add_argument("--output", type=given_path, required=True, help="folder of the results")
+    parser.add_argument("--output", type=given_path, required=True, help="folder for the results")
     add_system_arguments(parser)
-    parser.add_argument("--devices", default="", help="cuda:0,cuda:1; cuda: all; cpu:2: two workers (default: GPUs, or cpu)")
-    parser.add_argument("--void", type=label, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
-    parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
     parser.add_argument(
-        "--seed", type=whole_number(0), help="draw the clicks, from this seed (default: the deterministic places)"
+        "--devices",
+        default="",
+        help="cuda:0,cuda:1 for these GPUs, cuda for all, cpu:2 for two workers (default: all GPUs, or cpu)",
+    )
+    parser.add_argument("--void", type=label, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
+    parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="names of videos (default: all)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), help="sample the places of clicks with this random seed (default: deterministic places)"
     )
     parser.add_argument(
         "--correct",
         choices=(DEEPEST, LARGEST),
         default=DEEPEST,
-        help="which error a correction clicks on: the deepest, as published, or that of the most pixels (default: deepest)",
+        help="error that a correction clicks on: the deepest, as published, or the one with the most pixels (default: deepest)",
     )
 
 
 def add_system_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which system is evaluated (`system_settings`)."""
+    """Add the arguments that say which system is evaluated; see `system_settings`."""
     parser.add_argument(
         "--system", default="sam-i2v", help=f"{', '.join(SYSTEMS)}, or package.module:function (default: sam-i2v)"
     )
-    parser.add_argument("--config", type=given_text, help="of the system, by default i2v-lite for SAM-I2V")
-    parser.add_argument("--checkpoint", type=given_text, help="weights, by default those that come with the config")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="by default the config's")
-    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="of the config")
+    parser.add_argument("--config", type=given_text, help="config of the system (default: i2v-lite for SAM-I2V)")
+    parser.add_argument("--checkpoint", type=given_text, help="weights of the system (default: those bundled with the config)")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="numerical precision (default: the config's)")
+    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="overrides of the config")
 
 
 def system_settings(args: argparse.Namespace) -> SystemSettings:
-    """The system that the arguments of `add_system_arguments` name, on the default device."""
+    """Make the settings of the system from the arguments of `add_system_arguments`, on the default device."""
     overrides = tuple(args.overrides)
     return SystemSettings(args.system, args.config, args.checkpoint, precision=args.precision, overrides=overrides)
 
@@ -143,10 +153,13 @@ def run_command(
     args: argparse.Namespace,
     summary: Callable[[dict[str, Any]], str] | None = None,
 ) -> int:
-    """Run a protocol as the arguments of `add_run_arguments` say.
+    """Run a protocol with the arguments of `add_run_arguments`.
 
     Args:
-        summary: makes a line to print of the results of all finished videos, by their names.
+        protocol (Protocol): the protocol.
+        options (dict): options of the protocol.
+        args (argparse.Namespace): parsed arguments.
+        summary (callable or None): makes the text to print from the results of all finished videos, by name.
 
     Returns:
         The exit status: 0, or 1 if a video failed.

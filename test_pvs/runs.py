@@ -63,13 +63,13 @@ class Run:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """What a protocol returned for a video.
+    """Read what a protocol returned for a video.
 
     Args:
-        folder: of the video's masks.
+        folder (Path): folder with the masks of the video.
 
     Returns:
-        The content of its result.json; None for an unfinished video, whose file is missing, cut off or of another form.
+        The content of its result.json; None for an unfinished video, whose file is missing, truncated or malformed.
     """
     try:
         result = read_json(folder / VIDEO_RESULT) if (folder / VIDEO_RESULT).is_file() else None

@@ -201,7 +201,7 @@ TABLE = [
     ("test_pvs.datasets", "--check nothing {data}", 1, "unknown data set 'nothing'"),
     ("test_pvs.datasets", "--check davis2016 {data} --void -1", 2, f"--void: {_FROM_1}"),
     ("test_pvs.datasets", "--export davis2016 {data} ''", 2, _EMPTY),
-    ("test_pvs.datasets", "--export davis2016 {data} {file}", 1, "{file} is there already"),
+    ("test_pvs.datasets", "--export davis2016 {data} {file}", 1, "{file} already exists"),
     ("test_pvs.datasets", "--export davis2016 {data} {below}", 1, "not a directory"),
     ("test_pvs.datasets", "--check davis2016 {data} --settings {missing}", 1, "{missing}"),
     ("test_pvs.semi_supervised", f"davis2016 {{missing}} --output {{out}} {_FLOOR}", 1, "no such folder: {missing}"),

@@ -269,7 +269,7 @@ BAD_JSON = [
     *(({}, {"id": number}, f"has the id {number}: expected a whole number from 0 to 65535") for number in (-7, 65536, 2**70)),
     ({}, {"video_id": "1"}, "'annotations', entry 0: 'video_id' is a text, expected a whole number"),
     ({}, {"segmentations": None}, "'annotations', entry 0: 'segmentations' is null, expected a list"),
-    ({}, {"segmentations": [None] * 9}, "the id 11 has 9 segmentations, its video 12 file_names"),
+    ({}, {"segmentations": [None] * 9}, "the id 11 has 9 segmentations, but its video has 12 file_names"),
     ({"id": 2}, {}, "several videos have the id 2"),
     ({"id": 1.5}, {}, "'videos', entry 0: 'id' is a number, expected a whole number"),
     ({"file_names": []}, {}, "the file_names of video 1 are in 0 folders, expected one"),
@@ -310,7 +310,7 @@ def test_videos_of_one_folder_are_refused(tmp_path: Path) -> None:
 def test_annotations_of_other_videos_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     videos = read_dataset("lvvis", changed_lvvis(tmp_path / "val", {}, {"video_id": 7}))
     assert [video.objects for video in videos] == [[12], [21, 22]]
-    assert "1 annotations of LV-VIS are of videos that are not in its list" in caplog.text
+    assert "1 annotations of LV-VIS are ignored, because their videos are not in its list" in caplog.text
 
 
 def test_line_breaks_in_names_do_not_break_lines(
@@ -360,7 +360,7 @@ def test_exported_ground_truth_has_every_object_in_every_annotated_frame(dataset
     videos = read(dataset, tmp_path / "val")
     output = tmp_path / "ground_truth"
     export_ground_truth(videos, output)
-    with pytest.raises(ValueError, match="ground_truth is there already"):
+    with pytest.raises(ValueError, match="ground_truth already exists"):
         export_ground_truth(videos, output)
     expected = {
         f"{video.name}/{obj:03d}/{video.frame_names[frame]}.png": layouts.discs(number)[1][frame] == label
@@ -405,7 +405,7 @@ def test_videos_and_objects_without_annotations_are_not_exported(tmp_path: Path,
     path.write_text(json.dumps(content))
     with caplog.at_level(logging.INFO):
         assert datasets.main(["--export", "lvvis", str(tmp_path / "lvvis"), str(tmp_path / "1")]) == 0
-    assert "1 of 2 videos have no annotated object, and are left out: two" in caplog.text
+    assert "1 of 2 videos are left out, because they have no annotated object: two" in caplog.text
     assert [folder.name for folder in (tmp_path / "1").iterdir()] == ["one"]
 
     layouts.sav(tmp_path / "sav")
