@@ -224,7 +224,7 @@ def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCap
     assert f"{scores} does not exist; run semi_eval.sh" in refused(tmp_path, caplog, [run])
     settings = json.loads((run / "settings.json").read_text())
     (run / "settings.json").write_text(json.dumps(settings | {"seed": 3}))
-    assert f"{run}: results.json is of a run with other settings" in refused(tmp_path, caplog, [run])
+    assert f"{run}: the settings in results.json differ" in refused(tmp_path, caplog, [run])
     (run / "results.json").unlink()
     assert f"{run} is not a finished run: it has no results.json" in refused(tmp_path, caplog, [run])
     assert f"{tmp_path / 'none'} is not a finished run" in refused(tmp_path, caplog, [tmp_path / "none"])
