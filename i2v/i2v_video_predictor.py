@@ -15,10 +15,10 @@ from torch import Tensor
 from i2v.data.frames import Frames, LiveFrames, check_bounds, open_frames
 from i2v.data.images import ValueRange
 from i2v.inference.features import FeatureStore, FrameLoader
-from i2v.inference.prompts import check_mask, check_number_of_points, make_points_prompt, resize_mask
-from i2v.inference.state import Prompt, TrackedObject, VideoState, in_session
+from i2v.inference.state import TrackedObject, VideoState, in_session
 from i2v.inference.tracker import Tracker
 from i2v.modeling.sam_i2v import SAMI2V
+from i2v.prompt import Prompt, parse_mask
 from i2v.utils.numbers import whole_number
 
 # Frames that are decoded ahead of the one that is tracked.
@@ -197,16 +197,8 @@ class I2VVideoPredictor:
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
-        prompt = make_points_prompt(points, labels, box, state.frames.size, self.model.image_size, normalize_coords)
-        if (prompt.labels == 2).any() and not clear_old_points:
-            raise ValueError("a box replaces the points in its frame: give it with clear_old_points=True, before points")
-        obj = state.objects.get(obj_id) or TrackedObject(obj_id)
-        old = obj.prompts.get(frame_idx)
-        if not clear_old_points and old is not None and old.points is not None:
-            check_number_of_points(len(old.points) + len(prompt.points))
-            prompt.points = torch.cat([old.points, prompt.points])
-            prompt.labels = torch.cat([old.labels, prompt.labels])
-        return self._prompt(state, obj, frame_idx, prompt)
+        frame_size = state.frames.size if normalize_coords else (1, 1)  # fractions are pixels of a frame of one pixel
+        return self._prompt(state, frame_idx, obj_id, Prompt(points, labels, box), frame_size, clear_old_points)
 
     def add_new_points(self, *arguments: Any, **options: Any) -> tuple[int, list[int], Tensor]:
         """`add_new_points_or_box` by its former name."""
@@ -235,10 +227,33 @@ class I2VVideoPredictor:
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
-        given = check_mask(mask, state.frames.size)
-        prompt = Prompt(mask=resize_mask(given, self.model.image_size, self.model.mask_size))
-        obj = state.objects.get(obj_id) or TrackedObject(obj_id)
-        return self._prompt(state, obj, frame_idx, prompt, given if self._keep_given_masks else None)
+        prompt = Prompt(mask=parse_mask(mask))  # parsed here, because None would be no prompt
+        return self._prompt(state, frame_idx, obj_id, prompt, state.frames.size)
+
+    @in_session
+    @torch.inference_mode()
+    def add_prompt(
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, prompt: Prompt
+    ) -> tuple[int, list[int], Tensor]:
+        """Prompt an object: `add_new_points_or_box` and `add_new_mask` in one, not in SAM 2.
+
+        Args:
+            inference_state: the session.
+            frame_idx: index of the frame.
+            obj_id: the object; a new id starts a new object, at any time.
+            prompt: the prompt, which replaces the one that the object has in this frame.
+
+        Returns:
+            frame_idx, the ids of all objects, and their masks in this frame (see the class).
+
+        Raises:
+            ValueError: the prompt does not fit the video, see `Prompt.check`.
+            IndexError: no such frame.
+            TypeError: frame_idx or obj_id is not an integer.
+        """
+        state = inference_state
+        frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
+        return self._prompt(state, frame_idx, obj_id, prompt, state.frames.size)
 
     @in_session
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
@@ -405,15 +420,30 @@ class I2VVideoPredictor:
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
 
     def _prompt(
-        self, state: VideoState, obj: TrackedObject, frame_idx: int, prompt: Prompt, given: Tensor | None = None
+        self,
+        state: VideoState,
+        frame_idx: int,
+        obj_id: int,
+        prompt: Prompt,
+        frame_size: tuple[int, int],
+        clear_old_points: bool = True,
     ) -> tuple[int, list[int], Tensor]:
-        output = self._tracker.prompt(state, obj, frame_idx, prompt)
-        output.given = None if given is None else given.to(state.storage_device)
+        prompt = prompt.with_mask_resized(frame_size)
+        prompt.check(frame_size)
+        if prompt.box is not None and not clear_old_points:
+            raise ValueError("a box replaces the points in its frame: give it with clear_old_points=True, before points")
+        network_prompt = prompt.to_network(frame_size, self.model.image_size, self.model.mask_size)
+        obj = state.objects.get(obj_id) or TrackedObject(obj_id)
+        if not clear_old_points and frame_idx in obj.prompts:
+            network_prompt = network_prompt.with_points_before(obj.prompts[frame_idx])
+        output = self._tracker.prompt(state, obj, frame_idx, network_prompt)
+        if prompt.mask is not None and self._keep_given_masks:
+            output.given = prompt.mask.to(state.storage_device)
         conditions = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
         obj.bank.store(frame_idx, output, conditions)
         if self._clear_non_cond_mem_around_input:
             obj.newly_prompted.append(frame_idx)
-        obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large
+        obj.prompts[frame_idx] = replace(network_prompt, mask=None)  # no longer needed, and large
         state.objects[obj.obj_id] = obj
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
 

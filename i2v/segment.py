@@ -12,9 +12,9 @@ import re
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,36 +34,22 @@ from i2v.data.mask_files import labels_in, open_labels, read_labels, save_label_
 from i2v.data.rle import check_mask_size, mask_to_rle, run_lengths
 from i2v.data.video_file import VideoFile
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference.prompts import check_mask, make_points_prompt
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.modeling.layers import PRECISIONS
+from i2v.prompt import NEGATIVE, POSITIVE, Prompt
 from i2v.utils.command_line import given_path, label, make_room_for, one_line, whole_number
 from i2v.utils.files import atomic_write, full_disk_named, require_regular_file
 from i2v.utils.json_form import differences, require_form
 from i2v.utils.masks import masks_to_labels
-from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_grid, draw_overlay
+from i2v.utils.visualization import VideoWriter, draw_grid, draw_overlay
 
 log = logging.getLogger("i2v.segment")
 
 _SAVE_SECONDS = 5  # between two times that the session is saved
 
 
-@dataclass
-class UserPrompt:
-    """All that was given for one object in one frame, in pixels of the video."""
-
-    points: list[tuple[float, float, int]] = field(default_factory=list)
-    box: tuple[float, float, float, float] | None = None
-    mask: np.ndarray | None = None
-    mask_path: str = ""
-
-    def arguments(self) -> tuple[list[tuple[float, float]] | None, list[int] | None, tuple[float, ...] | None]:
-        """Points, labels and box as the predictor takes them."""
-        return [point[:2] for point in self.points] or None, [point[2] for point in self.points] or None, self.box
-
-
-Prompts = dict[tuple[int, int], UserPrompt]  # by frame and object
+Prompts = dict[tuple[int, int], Prompt]  # by frame and object
 
 _POINT, _BOX, _MASK = "FRAME,X,Y[,LABEL][@OBJ]", "FRAME,X0,Y0,X1,Y1[@OBJ]", "FRAME,PNG[@OBJ]"
 
@@ -76,109 +62,129 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
     """Parse the arguments --point, --box and --mask.
 
     Args:
-        points: "FRAME,X,Y[,LABEL][@OBJ]".
-        boxes: "FRAME,X0,Y0,X1,Y1[@OBJ]".
-        masks: "FRAME,PNG[@OBJ]".
-        void: the label of pixels of masks that belong to no object; none by default.
+        points: "FRAME,X,Y[,LABEL][@OBJ]" each.
+        boxes: "FRAME,X0,Y0,X1,Y1[@OBJ]" each.
+        masks: "FRAME,PNG[@OBJ]" each.
+        void: label of pixels of masks that belong to no object; none by default.
 
     Raises:
         ValueError: an argument of another form, two boxes or masks for one object in one frame, a mask together with points
             or a box, a mask that is not an image, or one of several objects with @OBJ.
         FileNotFoundError: no such mask.
     """
-    prompts: Prompts = {}
-
-    def prompt_of(frame: int, obj_id: int | None) -> UserPrompt:
-        return prompts.setdefault((frame, obj_id or 1), UserPrompt())
-
-    def split(text: str, form: str, counts: Sequence[int]) -> tuple[int, int | None, list[str]]:
-        match = re.fullmatch(r"(?s)(.*?)(?:@(\d+))?", text)
-        fields = match[1].split(",")
-        obj_id = whole(match[2]) if match[2] else None
-        frame = whole(fields[0].strip())
-        if len(fields) not in counts or frame is None or (match[2] and obj_id not in range(1, 256)):
-            raise malformed(text, form)
-        return frame, obj_id, fields[1:]
-
-    def whole(digits: str) -> int | None:
-        # Beyond 18 digits nothing is counted, and Python refuses to convert thousands of them.
-        return int(digits) if digits.isdecimal() and len(digits) < 19 else None
-
-    def malformed(text: str, form: str) -> ValueError:
-        shown = text if len(text) < 200 else f"{text[:200]}..."
-        return ValueError(f"{shown!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
-
-    def numbers(text: str, form: str, fields: Sequence[str]) -> list[float]:
-        try:
-            return [float(value) for value in fields]
-        except ValueError as error:
-            raise malformed(text, form) from error
-
+    given: dict[tuple[int, int], dict[str, Any]] = defaultdict(dict)  # the arguments of each Prompt
     for text in points:
-        form = f"--point {_POINT}"
-        frame, obj_id, fields = split(text, form, (3, 4))
-        x, y, *kind = numbers(text, form, fields)
-        if kind and kind[0] not in (0, 1):
-            raise ValueError(f"{text!r}: LABEL is 1 (foreground) or 0 (background)")
-        prompt_of(frame, obj_id).points.append((x, y, int(kind[0]) if kind else 1))
+        frame, obj_id, (x, y, label) = _parse_point(text)
+        arguments = given[frame, obj_id]
+        arguments.setdefault("points", []).append((x, y))
+        arguments.setdefault("labels", []).append(label)
     for text in boxes:
-        form = f"--box {_BOX}"
-        frame, obj_id, fields = split(text, form, (5,))
-        prompt = prompt_of(frame, obj_id)
-        if prompt.box is not None:
-            raise ValueError(f"{text!r} is a second box for one object in one frame")
-        prompt.box = tuple(numbers(text, form, fields))
+        frame, obj_id, box = _parse_box(text)
+        if "box" in given[frame, obj_id]:
+            raise ValueError(f"{text!r} is a second box for object {obj_id} in frame {frame}")
+        given[frame, obj_id]["box"] = box
     for text in masks:
-        # A path may have commas and @ in it, so that only its ends are looked at.
-        frame, obj_id, fields = split(text, f"--mask {_MASK}", range(2, 100))
-        path = ",".join(fields)
-        if not path.strip():
-            raise ValueError(f"{text!r}: the file name in --mask {_MASK} is empty")
-        image = open_labels(path, void)
-        values = labels_in(image)
-        labels = np.asarray(image)
-        if obj_id is not None and len(values) > 1:
-            raise ValueError(f"{text!r} holds several objects, with labels {listed(values)}: leave out @OBJ, or give one mask")
-        if obj_id is None and (len(values) > 1 or (image.mode == "P" and values)):
-            if values[-1] > 255:
-                raise ValueError(f"{text!r} has labels above 255, for which there are no objects")
-            masks_by_object = {value: labels == value for value in values}
-        else:
-            masks_by_object = {obj_id or 1: labels > 0}
-        for number, mask in masks_by_object.items():
-            prompt = prompt_of(frame, number)
-            if prompt.mask is not None:
-                raise ValueError(f"{text!r} is a second mask for object {number} in one frame")
-            if prompt.points or prompt.box:
-                raise ValueError(f"{text!r}: give an object in one frame either a mask, or points and a box")
-            prompt.mask, prompt.mask_path = mask, path
-    if not prompts:
+        frame, of_objects = _read_mask(text, void)
+        for obj_id, mask in of_objects.items():
+            if "mask" in given[frame, obj_id]:
+                raise ValueError(f"{text!r} is a second mask for object {obj_id} in frame {frame}")
+            given[frame, obj_id]["mask"] = mask
+    if not given:
         raise ValueError("nothing to segment: give at least one --point, --box or --mask")
+    prompts = {}
+    for key, arguments in given.items():
+        with _named(*key):
+            prompts[key] = Prompt(**arguments)
     return prompts
 
 
+def _parse_point(text: str) -> tuple[int, int, tuple[float, float, int]]:
+    """Frame, object, and (x, y, label) of a --point."""
+    form = f"--point {_POINT}"
+    frame, obj_id, fields = _split(text, form, (3, 4))
+    x, y, *label = _numbers(text, form, fields)
+    if label and label[0] not in (POSITIVE, NEGATIVE):
+        raise ValueError(f"{text!r}: LABEL is 1 (foreground) or 0 (background)")
+    return frame, obj_id or 1, (x, y, int(label[0]) if label else POSITIVE)
+
+
+def _parse_box(text: str) -> tuple[int, int, list[float]]:
+    """Frame, object, and (x0, y0, x1, y1) of a --box."""
+    form = f"--box {_BOX}"
+    frame, obj_id, fields = _split(text, form, (5,))
+    return frame, obj_id or 1, _numbers(text, form, fields)
+
+
+def _parse_mask(text: str) -> tuple[int, int | None, str]:
+    """Frame, object if it is given, and path of a --mask."""
+    # A path may contain commas and @: only what is before and after it is split off.
+    frame, obj_id, fields = _split(text, f"--mask {_MASK}", range(2, 100))
+    path = ",".join(fields)
+    if not path.strip():
+        raise ValueError(f"{text!r}: the file name in --mask {_MASK} is empty")
+    return frame, obj_id, path
+
+
+def _read_mask(text: str, void: int | None) -> tuple[int, dict[int, np.ndarray]]:
+    """Frame and masks (height, width) bool by object of a --mask."""
+    frame, obj_id, path = _parse_mask(text)
+    image = open_labels(path, void)
+    values = labels_in(image)
+    labels = np.asarray(image)
+    if obj_id is not None and len(values) > 1:
+        raise ValueError(f"{text!r} has several objects, with labels {listed(values)}: leave out @OBJ, or give one mask")
+    if obj_id is None and (len(values) > 1 or (image.mode == "P" and values)):
+        if values[-1] > 255:
+            raise ValueError(f"{text!r} has labels above 255, but objects are numbered from 1 to 255")
+        return frame, {value: labels == value for value in values}
+    return frame, {obj_id or 1: labels > 0}
+
+
+def _split(text: str, form: str, counts: Sequence[int]) -> tuple[int, int | None, list[str]]:
+    """Frame, object if it is given, and the other fields of a prompt's argument, whose number must be one of `counts`."""
+    rest, _, digits = text.rpartition("@")
+    if not digits.isdecimal() or "@" not in text:
+        rest, digits = text, ""
+    frame, *fields = rest.split(",")
+    number, obj_id = _whole(frame.strip()), _whole(digits)
+    if 1 + len(fields) not in counts or number is None or (digits and obj_id not in range(1, 256)):
+        raise _malformed(text, form)
+    return number, obj_id, fields
+
+
+def _whole(digits: str) -> int | None:
+    # Nothing is counted beyond 18 digits, and Python refuses to convert thousands of them.
+    return int(digits) if digits.isdecimal() and len(digits) < 19 else None
+
+
+def _numbers(text: str, form: str, fields: Sequence[str]) -> list[float]:
+    try:
+        return [float(value) for value in fields]
+    except ValueError as error:
+        raise _malformed(text, form) from error
+
+
+def _malformed(text: str, form: str) -> ValueError:
+    shown = text if len(text) < 200 else f"{text[:200]}..."
+    return ValueError(f"{shown!r} is not of the form {form}, with FRAME from 0 and OBJ from 1 to 255")
+
+
+@contextmanager
+def _named(frame: int, obj_id: int) -> Iterator[None]:
+    """Add to an error which prompt it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"the prompt for object {obj_id} in frame {frame}: {error}") from error
+
+
 def check_prompts(frames: Frames, prompts: Prompts) -> None:
-    """Raise a ValueError or IndexError for what the predictor would refuse, before there is one."""
-    for (frame, _), prompt in prompts.items():
+    """Raise a ValueError or IndexError for prompts that the predictor would refuse, before there is one."""
+    for (frame, obj_id), prompt in prompts.items():
         if not frames.has(frame):
             raise frames.no_frame(frame)
-        if prompt.mask is not None:
-            try:
-                check_mask(prompt.mask, frames.size, resize=False)  # it is a file of another video, rather than one to resize
-            except ValueError as error:
-                raise ValueError(f"{prompt.mask_path}: {error}") from error
-        else:
-            make_points_prompt(*prompt.arguments(), frames.size, image_size=1)
-
-
-def add_prompts(predictor: I2VVideoPredictor, state: VideoState, prompts: Prompts) -> None:
-    """Give a user's prompts to the predictor."""
-    for (frame, obj_id), prompt in sorted(prompts.items()):
-        if prompt.mask is not None:
-            predictor.add_new_mask(state, frame, obj_id, prompt.mask)
-            continue
-        points, labels, box = prompt.arguments()
-        predictor.add_new_points_or_box(state, frame, obj_id, points=points, labels=labels, box=box)
+        with _named(frame, obj_id):
+            prompt.check(frames.size)  # a mask of another size is more likely that of another video than one to resize
 
 
 @contextmanager
@@ -339,11 +345,7 @@ class ResultWriter:
             for frame in tracked:
                 with _remedy(self.session):  # the mask may be of a former run
                     labels = read_labels(self._mask_path(frame)).astype(np.uint8)
-                drawn = [
-                    DrawnPrompt(obj_id, prompt.points, prompt.box)
-                    for (prompted, obj_id), prompt in self._prompts.items()
-                    if prompted == frame
-                ]
+                drawn = {obj_id: prompt for (prompted, obj_id), prompt in self._prompts.items() if prompted == frame}
                 video.write(draw_overlay(read_frame(frame), labels, drawn))
 
     def _write_json(self) -> None:
@@ -501,9 +503,9 @@ def _value_range(text: str) -> ValueRange:
     return low, high
 
 
-def make_settings(args: argparse.Namespace, frames: Frames, prompts: Prompts, weights: str | Path | None) -> dict[str, Any]:
+def make_settings(args: argparse.Namespace, frames: Frames, weights: str | Path | None) -> dict[str, Any]:
     """All that the results depend on: the arguments, and "files" with size and time of the last change of all that is read."""
-    files = [args.config, weights, *(prompt.mask_path for prompt in prompts.values())]
+    files = [args.config, weights, *(_parse_mask(text)[2] for text in args.mask)]
     files += frames.paths if isinstance(frames, ImageFolder) else [args.video]
     states = {str(path): path.stat() for path in map(Path, filter(None, files)) if path.is_file()}
     settings = {name: value for name, value in vars(args).items() if name not in ("output", "resume", "device")}
@@ -587,7 +589,7 @@ def _run(args: argparse.Namespace) -> int:
     prompts = parse_prompts(args.point, args.box, args.mask, args.void)
     frames = open_frames(args.video, args.value_range)
     check_prompts(frames, prompts)
-    settings = make_settings(args, frames, prompts, weights)
+    settings = make_settings(args, frames, weights)
     writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts, settings, args.resume)
     with torch.random.fork_rng(enabled=args.untrained, devices=[]):
         if args.untrained:
@@ -597,7 +599,8 @@ def _run(args: argparse.Namespace) -> int:
     directions = (False, True) if args.both else (args.reverse,)
     status, is_finished = 0, True
     with predictor.init_state(frames, seed=args.seed) as state:
-        add_prompts(predictor, state, prompts)
+        for (frame, obj_id), prompt in sorted(prompts.items()):
+            predictor.add_prompt(state, frame, obj_id, prompt)
         tracking = Tracking(predictor, state, directions, args.max_frames, writer.session)
         writer.require(tracking.tracked())
         try:

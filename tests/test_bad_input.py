@@ -145,7 +145,7 @@ def test_bad_call_names_the_thing_and_loses_nothing(bad, tiny_predictor, tiny_vi
 
 
 def test_old_points_count(tiny_predictor, tiny_video, monkeypatch):
-    monkeypatch.setattr("i2v.inference.prompts.MAX_POINTS", 3)
+    monkeypatch.setattr("i2v.prompt.MAX_POINTS", 3)
     state = prompted_session(tiny_predictor, tiny_video)
     two = {"points": [[16, 24], [17, 24]], "labels": [1, 1]}
     with pytest.raises(ValueError, match="there are 4 points: at most 3 are allowed"):

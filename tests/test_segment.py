@@ -255,7 +255,7 @@ def test_mask_image_with_several_labels_is_several_objects(tmp_path):
     np.testing.assert_array_equal(prompts[3, 7].mask, labels == 7)
     Image.fromarray(labels).save(tmp_path / "grey.png")
     assert list(parse_prompts([], [], [f"3,{tmp_path / 'grey.png'}"])) == [(3, 2), (3, 7)]
-    with pytest.raises(ValueError, match=r"two\.png@2.*several objects, with labels 2, 7"):
+    with pytest.raises(ValueError, match=r"two\.png@2.*has several objects, with labels 2, 7"):
         parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@2"])
     assert list(parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@5"], void=7)) == [(3, 5)]
 
@@ -270,9 +270,10 @@ def test_object_that_is_nowhere_is_mentioned(caplog, png_folder, tmp_path):
 def test_prompts_are_parsed():
     prompts = parse_prompts(["0,1.5,2", "0,3,4,0", "7,5,6@2"], ["0,1,2,3,4", " 7 ,1,2,3,4@3"], [])
     assert list(prompts) == [(0, 1), (7, 2), (7, 3)]
-    assert prompts[0, 1].points == [(1.5, 2, 1), (3, 4, 0)]
-    assert prompts[0, 1].box == (1, 2, 3, 4)
-    assert prompts[7, 2].points == [(5, 6, 1)]
+    assert prompts[0, 1].points.tolist() == [[1.5, 2], [3, 4]]
+    assert prompts[0, 1].labels.tolist() == [1, 0]
+    assert prompts[0, 1].box.tolist() == [1, 2, 3, 4]
+    assert prompts[7, 2].points.tolist() == [[5, 6]]
 
 
 @pytest.mark.parametrize(

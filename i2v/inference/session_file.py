@@ -11,8 +11,9 @@ import torch
 
 from i2v.data.files import named_errors
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
-from i2v.inference.state import Prompt, TrackedObject, VideoState
+from i2v.inference.state import TrackedObject, VideoState
 from i2v.modeling.memory.selector import MemorySelector
+from i2v.prompt import NetworkPrompt
 from i2v.utils.checkpoints import checked_weights, read_checkpoint, save_checkpoint
 
 
@@ -71,7 +72,7 @@ def load_session(state: VideoState, path: Path) -> dict[str, int]:
                 if type(frame) is not int or not state.frames.has(frame):
                     raise ValueError(f"there is no frame {frame}")
             obj = objects[entry["id"]] = TrackedObject(entry["id"])
-            obj.prompts = _restored(Prompt, entry["prompts"], path, torch.device("cpu"))
+            obj.prompts = _restored(NetworkPrompt, entry["prompts"], path, torch.device("cpu"))
             obj.bank.conditioning = _restored(FrameOutput, entry["conditioning"], path, state.storage_device)
             obj.bank.tracked = _restored(FrameOutput, entry["tracked"], path, state.storage_device)
             obj.bank.corrected = set(entry["corrected"])

@@ -14,20 +14,7 @@ from torch import Tensor
 from i2v.data.frames import ForkSafeLock, Frames
 from i2v.inference.features import FeatureStore, FrameLoader
 from i2v.inference.memory_bank import MemoryBank
-
-
-@dataclass
-class Prompt:
-    """The prompt for one object in one frame: points (a box is two of them) or a mask.
-
-    Attributes:
-        points: (N, 2) float32, (x, y) in pixels of the network's input. labels: (N,) int32: 1 foreground, 0 background, 2
-            and 3 the box's corners. mask: (1, 1, S, S) float32 of 0 and 1.
-    """
-
-    points: Tensor | None = None
-    labels: Tensor | None = None
-    mask: Tensor | None = None
+from i2v.prompt import NetworkPrompt
 
 
 @dataclass
@@ -39,7 +26,7 @@ class TrackedObject:
     """
 
     obj_id: int
-    prompts: dict[int, Prompt] = field(default_factory=dict)
+    prompts: dict[int, NetworkPrompt] = field(default_factory=dict)
     bank: MemoryBank = field(default_factory=MemoryBank)
     newly_prompted: list[int] = field(default_factory=list)
 

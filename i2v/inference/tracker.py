@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
-from i2v.inference.state import Prompt, TrackedObject, VideoState
+from i2v.inference.state import TrackedObject, VideoState
 from i2v.modeling.layers import PRECISIONS, autocast, full_precision, has_fast_bf16, usual_precision
 from i2v.modeling.memory.selector import MemoryPlan
 from i2v.modeling.sam_i2v import (
@@ -25,6 +25,7 @@ from i2v.modeling.sam_i2v import (
     MaskPrediction,
     ObjectMemory,
 )
+from i2v.prompt import NetworkPrompt
 from i2v.utils.masks import fill_holes
 from i2v.utils.process_memory import release_free_memory
 
@@ -91,7 +92,7 @@ class Tracker:
         """Where the network is."""
         return self.model.no_mem_embed.device
 
-    def prompt(self, state: VideoState, obj: TrackedObject, frame: int, prompt: Prompt) -> FrameOutput:
+    def prompt(self, state: VideoState, obj: TrackedObject, frame: int, prompt: NetworkPrompt) -> FrameOutput:
         """Predict an object in a prompted frame.
 
         A frame that was tracked before is conditioned on the memory, unless corrections do without; any other one is not.

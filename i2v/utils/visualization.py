@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from i2v.data.mask_files import davis_palette
 from i2v.data.sound import copy_sound
 from i2v.data.video_file import VideoFile, count_frames
+from i2v.prompt import POSITIVE, Prompt
 from i2v.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -23,24 +23,16 @@ log = logging.getLogger(__name__)
 _GRID_SIDE, _GRID_STEPS, _GRID_LINES = 640, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), 16
 
 
-@dataclass(frozen=True)
-class DrawnPrompt:
-    """A prompt as a person gave it, in pixels of the video.
-
-    Attributes:
-        label: of the object in the label image, 1 to 255. points: (x, y, label) each. box: (x0, y0, x1, y1).
-    """
-
-    label: int
-    points: Sequence[tuple[float, float, int]] = ()
-    box: tuple[float, float, float, float] | None = None
-
-
-def draw_overlay(frame: np.ndarray, labels: np.ndarray, prompts: Sequence[DrawnPrompt] = (), alpha: float = 0.5) -> np.ndarray:
+def draw_overlay(
+    frame: np.ndarray, labels: np.ndarray, prompts: Mapping[int, Prompt] | None = None, alpha: float = 0.5
+) -> np.ndarray:
     """Draw objects in DAVIS' colours with an outline, and prompts: green points are foreground, red ones background.
 
     Args:
-        frame: (H, W, 3) uint8 RGB. labels: (H, W) uint8, 0 for no object. alpha: opacity of the masks.
+        frame: (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8, the object of each pixel; 0 for none.
+        prompts: points and boxes to draw, by the object's label (1 to 255).
+        alpha: opacity of the masks, 0 to 1.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -52,14 +44,14 @@ def draw_overlay(frame: np.ndarray, labels: np.ndarray, prompts: Sequence[DrawnP
         contours, _ = cv2.findContours((labels == label).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(image, contours, -1, (255, 255, 255), 1)
     radius = max(min(frame.shape[:2]) // 80, 3)
-    for prompt in prompts:
+    for label, prompt in (prompts or {}).items():
         if prompt.box is not None:
-            corners = [(round(x), round(y)) for x, y in np.reshape(prompt.box, (2, 2))]
-            cv2.rectangle(image, *corners, palette[prompt.label].tolist(), max(radius // 2, 2))
-        for x, y, positive in prompt.points:
+            x0, y0, x1, y1 = map(round, prompt.box.tolist())
+            cv2.rectangle(image, (x0, y0), (x1, y1), palette[label].tolist(), max(radius // 2, 2))
+        for (x, y), kind in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True):
             centre = (round(x), round(y))
             cv2.circle(image, centre, radius + 2, (255, 255, 255), -1)
-            cv2.circle(image, centre, radius, (0, 200, 0) if positive else (220, 0, 0), -1)
+            cv2.circle(image, centre, radius, (0, 200, 0) if kind == POSITIVE else (220, 0, 0), -1)
     return image
 
 
