@@ -505,7 +505,7 @@ def test_weights_whose_results_are_not_finite(make_tiny_predictor, tiny_video):
     for parameter in predictor.model.parameters():
         parameter.data.fill_(1e30)
     state = predictor.init_state(tiny_video)
-    with pytest.raises(ValueError, match="results are not finite numbers: its weights are broken"):
+    with pytest.raises(ValueError, match="outputs are not finite: its weights are broken"):
         predictor.add_new_points_or_box(state, 0, 1, points=[[16, 24]], labels=[1])
     assert state.obj_ids == []
 

@@ -138,15 +138,18 @@ def test_masks_that_do_not_overlap(make_tiny_predictor, tiny_video):
 
 
 def test_a_prompt_clears_the_memory_around_it(make_tiny_predictor, tiny_video):
+    def frames_of(bank):
+        return sorted(bank.conditioning | bank.tracked)
+
     def remembered(*options):
         predictor = make_tiny_predictor("model.memory_selector.mode=consecutive", *options)
         state, _ = overlapping(predictor, tiny_video)
         list(predictor.propagate_in_video(state))
         for point in ([20, 20], [24, 20]):  # the second one still sees the memory
             predictor.add_new_points_or_box(state, 3, 0, points=[point], labels=[1], clear_old_points=False)
-            assert sorted(state.objects[0].bank) == list(range(len(tiny_video)))
+            assert frames_of(state.objects[0].bank) == list(range(len(tiny_video)))
         list(predictor.propagate_in_video(state, start_frame_idx=3, max_frame_num_to_track=0))
-        return [sorted(state.objects[obj_id].bank) for obj_id in (0, 1)]
+        return [frames_of(state.objects[obj_id].bank) for obj_id in (0, 1)]
 
     everything = list(range(len(tiny_video)))
     assert len(everything) > 10
