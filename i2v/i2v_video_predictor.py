@@ -430,7 +430,7 @@ class I2VVideoPredictor:
 
     def _forget_around_prompts(self, state: VideoState) -> None:
         selector = self.model.memory_selector
-        reach = (selector.num_tracked + 1) * selector.temporal_stride  # SAM 2's
+        reach = (selector.num_tracked + 1) * selector.spacing  # SAM 2's
         for obj in state.objects.values():
             for frame_idx in obj.newly_prompted:
                 obj.bank.forget_tracked_around(frame_idx, reach)

@@ -44,7 +44,7 @@ MODEL_CASES = [
     ("model.image_size", "???", "Missing mandatory value: model.image_size"),
     ("model.num_maskmem", None, "model.num_maskmem must be a whole number, not null"),
     ("model.nonsense", 1, "unknown key model.nonsense; SAMI2V takes image_encoder"),
-    ("model.width", 0, "model"),
+    ("model.embed_dim", 0, "model"),
     ("model.image_encoder", None, "model.image_encoder must be a mapping with a `_target_`, not null"),
     ("model.image_encoder", [], "model.image_encoder must be a mapping with a `_target_`, not []"),
     ("model.image_encoder.levels", 5, "model.image_encoder.levels must be a list, not 5"),
@@ -54,7 +54,7 @@ MODEL_CASES = [
     ("model.image_encoder.trunk_image._target_", None, "model.image_encoder.trunk_image._target_ must name a class"),
     ("model.memory_attention.dropout", "some", "model.memory_attention.dropout must be a number, not 'some'"),
     ("model.memory_selector.mode", "x", "model.memory_selector: unknown memory selection mode 'x'"),
-    ("model.memory_selector.mode", None, "model.memory_selector.mode must be text, not null"),
+    ("model.memory_selector.num_local", 5, "num_local=5 frames cannot be chosen from a local pool of local_reach=4"),
     ("model.memory_prompt_generator.masked_attention", "perhaps", "masked_attention must be true or false, not 'perhaps'"),
     ("model._target_", DROP, "model must be a mapping with a `_target_`"),
     ("model", None, "model must be a mapping with a `_target_`, not null"),
@@ -520,7 +520,7 @@ UNTRUSTED_CASES = [
     ("model._recursive_", False, "model._recursive_ is not allowed"),
     ("model.image_size", "${oc.env:HOME}", "model.image_size has an interpolation"),
     ("model.image_size", "${oc.decode:${oc.env:HOME}}", "model.image_size has an interpolation"),
-    ("model.image_size", "${model.width}", "model.image_size has an interpolation"),
+    ("model.image_size", "${model.embed_dim}", "model.image_size has an interpolation"),
     ("predictor.precision", "x${oc.env:HOME}", "predictor.precision has an interpolation"),
     ("model.memory_attention.num_layers", 10_000_000, "model.memory_attention.num_layers is 10000000: at most 64 is allowed"),
     ("model.memory_attention.num_layers", "1_000", "model.memory_attention.num_layers is 1_000: at most 64 is allowed"),
@@ -534,7 +534,7 @@ UNTRUSTED_CASES = [
     ("model.image_encoder.high_res_channels", [8] * 2000, "model.image_encoder.high_res_channels is a list of 2000 items: at"),
     ("model.image_encoder.levels", list(range(65)), "model.image_encoder.levels is a list of 65 items: at most 64 are allowed"),
     ("predictor.others", [[0] * 65], "predictor.others.0 is a list of 65 items: at most 64 are allowed"),
-    ("model.width", -(2**80), f"model.width is -{2**80}: at most 4096 is allowed"),
+    ("model.embed_dim", -(2**80), f"model.embed_dim is -{2**80}: at most 4096 is allowed"),
     ("model.memory_attention.hidden", 10_000, "model.memory_attention.hidden is 10000: at most 4096 is allowed"),
     ("model.image_encoder.trunk_image.mlp_ratio", 1e9, "model.image_encoder.trunk_image.mlp_ratio is 1000000000.0: at most"),
     (
@@ -571,7 +571,7 @@ def test_config_that_came_along_with_weights(key: str, value: Any, message: str,
 def test_network_of_a_config_that_came_along_is_not_huge(tmp_path: Path) -> None:
     """Each of its numbers alone is allowed."""
     channels = "model.image_encoder.high_res_channels=[1024,512,256]"
-    config = load_config("i2v-lite", ["model.width=4096", channels, "model.memory_attention.num_layers=64"])
+    config = load_config("i2v-lite", ["model.embed_dim=4096", channels, "model.memory_attention.num_layers=64"])
     path = write(tmp_path / "config.yaml", OmegaConf.to_container(config, resolve=True))
     with pytest.raises(ValueError, match=r"model has [\d,]+ million parameters: at most 1,000 million are allowed"):
         build_i2v(path, device="cpu", trusted=False)

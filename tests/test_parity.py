@@ -57,7 +57,7 @@ def weights(seeded, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def predictor(weights):
     """The full model with the fixtures' weights."""
-    overrides = ["model.memory_selector.mode=greedy", "predictor.fill_hole_area=0"]
+    overrides = ["model/memory_selector=greedy", "predictor.fill_hole_area=0"]
     return build_i2v_video_predictor("i2v-infer", weights, device="cpu", hydra_overrides_extra=overrides)
 
 
@@ -104,8 +104,8 @@ def test_components(predictor, seeded) -> None:
     maps = model.image_encoder.trunk_image(make("image", (1, 3, 1024, 1024)))
     actual |= {f"trunk_image.{i}": x[:, ::8, ::8, ::8] for i, x in enumerate(maps)}
     # The fixture's trunk saw `image`, its temporal stem the clip `video`.
-    products = model.image_encoder.stem_products(make("video", (1, 3, 5, 1024, 1024))[0].transpose(0, 1))
-    features = model.image_encoder.integrate(maps, products.split(1))
+    taps = model.image_encoder.stem_taps(make("video", (1, 3, 5, 1024, 1024))[0].transpose(0, 1))
+    features = model.image_encoder.integrate(maps, taps.split(1))
     actual["image_encoder.features"] = features[:, ::4, ::4, ::4]
     actual["image_encoder.position"] = sine_encoding_2d(256, 64, 64)[:, ::4, ::4, ::4]
 
@@ -206,7 +206,7 @@ def test_clips(prompt, predictor) -> None:
 
 @pytest.mark.skipif(not has_fast_bf16(), reason="this CPU emulates bfloat16: a full-size frame takes many minutes")
 def test_bfloat16_is_close_to_the_published_masks(weights) -> None:
-    overrides = ["model.memory_selector.mode=greedy", "predictor.fill_hole_area=0", "predictor.precision=bf16"]
+    overrides = ["model/memory_selector=greedy", "predictor.fill_hole_area=0", "predictor.precision=bf16"]
     predictor = build_i2v_video_predictor("i2v-infer", weights, device="cpu", hydra_overrides_extra=overrides)
     state = predictor.init_state(REFERENCE / "clip")
     prompt_click(predictor, state)

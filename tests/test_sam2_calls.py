@@ -142,7 +142,7 @@ def test_a_prompt_clears_the_memory_around_it(make_tiny_predictor, tiny_video):
         return sorted(bank.conditioning | bank.tracked)
 
     def remembered(*options):
-        predictor = make_tiny_predictor("model.memory_selector.mode=consecutive", *options)
+        predictor = make_tiny_predictor("model/memory_selector=consecutive", *options)
         state, _ = overlapping(predictor, tiny_video)
         list(predictor.propagate_in_video(state))
         for point in ([20, 20], [24, 20]):  # the second one still sees the memory
@@ -175,7 +175,9 @@ def test_overrides_by_their_published_keys(make_tiny_predictor, override, attrib
 
 
 def test_stride_by_its_published_key(make_tiny_predictor):
-    options = ("model.memory_selector.mode=consecutive", "model.memory_temporal_stride_for_eval=2")
+    options = ("model/memory_selector=consecutive", "model.memory_temporal_stride_for_eval=2")
     assert make_tiny_predictor(*options).model.memory_selector.temporal_stride == 2
-    with pytest.raises(ValueError, match="memory_temporal_stride_for_eval is for the mode 'consecutive'"):
+    with pytest.raises(
+        ValueError, match="memory_temporal_stride_for_eval is for SAM 2's selector: set model/memory_selector=cons"
+    ):
         make_tiny_predictor("model.memory_temporal_stride_for_eval=2")

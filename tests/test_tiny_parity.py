@@ -35,7 +35,7 @@ def outputs(predictor: I2VVideoPredictor) -> dict[str, np.ndarray]:
     model, video = predictor.model, moving_disc()
     noise = torch.from_numpy(np.random.RandomState(1).standard_normal((1, 3, 128, 128)).astype(np.float32))
     maps = model.image_encoder.trunk_image(noise)
-    features = model.image_encoder.integrate(maps, model.image_encoder.stem_products(noise.expand(5, -1, -1, -1)).split(1))
+    features = model.image_encoder.integrate(maps, model.image_encoder.stem_taps(noise.expand(5, -1, -1, -1)).split(1))
     actual = {"trunk": maps[-1][:, ::4], "features": features[:, ::4]}
     for name, prompt in PROMPTS.items():
         state = predictor.init_state(video)
@@ -57,7 +57,7 @@ def outputs(predictor: I2VVideoPredictor) -> dict[str, np.ndarray]:
 
 
 def tiny_predictor() -> I2VVideoPredictor:
-    return seeded_predictor("model.memory_selector.mode=greedy", "predictor.fill_hole_area=0")
+    return seeded_predictor("model/memory_selector=greedy", "predictor.fill_hole_area=0")
 
 
 @pytest.fixture(scope="module")

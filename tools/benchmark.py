@@ -34,7 +34,6 @@ from i2v import I2VVideoPredictor, build_i2v_video_predictor
 from i2v.build_i2v import device_of_option, known_configs
 from i2v.data.frames import Frames
 from i2v.modeling.layers import PRECISIONS, tiled_attention
-from i2v.modeling.memory.selector import MemorySelector
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.command_line import command_line, given_text, whole_number
 from i2v.utils.process_memory import peak_memory
@@ -116,14 +115,6 @@ def start_tracking(predictor: I2VVideoPredictor, num_objects: int) -> Iterator[t
     return predictor.propagate_in_video(state)
 
 
-def frames_to_full_memory(selector: MemorySelector) -> int:
-    """Number of frames, with the prompted one, after which an object remembers as many frames as it ever will."""
-    if selector.mode == "consecutive":
-        return 1 + max(selector.num_tracked, selector.max_pointers)
-    # The global pool starts where the local one ends; one frame more, so that nothing is computed for the first time.
-    return 1 + selector.num_global + selector.local_reach + 1
-
-
 def measure_tracking(predictor: I2VVideoPredictor, object_counts: Sequence[int], num_frames: int) -> dict[int, Timing]:
     """Time `num_frames` frames for each number of objects, in turn, so that a change of the machine's speed hits all alike."""
     device = predictor.device
@@ -138,7 +129,7 @@ def measure_tracking(predictor: I2VVideoPredictor, object_counts: Sequence[int],
     timings = {count: Timing() for count in object_counts}
     runs = {count: start_tracking(predictor, count) for count in object_counts}
     for run in runs.values():
-        for _ in range(frames_to_full_memory(predictor.model.memory_selector)):
+        for _ in range(predictor.model.memory_selector.frames_to_full_memory):
             next(run)
     with around_components(predictor.model, timer):
         for _ in range(num_frames):
@@ -237,7 +228,7 @@ def report_memory(predictor: I2VVideoPredictor, num_objects: int, last: int) -> 
 def report_attention(meta_model: SAMI2V, device: torch.device) -> None:
     """Print the time of the memory's cross-attention: PyTorch's, which needs values as wide as the keys, and the tiled one."""
     cells = meta_model.feature_size**2
-    width, narrow = meta_model.width, meta_model.memory_channels
+    width, narrow = meta_model.embed_dim, meta_model.memory_channels
     frames = 1 + meta_model.memory_selector.num_tracked
     keys = frames * (cells + width // narrow)
     generator = torch.Generator(device).manual_seed(0)
@@ -278,7 +269,7 @@ def build_parser() -> argparse.ArgumentParser:
     mode.add_argument("--attention", action="store_true", help="compare implementations of attention instead")
     last = whole_number(SETTLED + 1)
     mode.add_argument("--memory", type=last, metavar="FRAMES", help="measure the growth of memory up to this frame instead")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model.memory_selector.mode=greedy")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model/memory_selector=greedy")
     return parser
 
 

@@ -16,8 +16,6 @@ from torch import Tensor
 from i2v.data.frames import Frames
 from i2v.modeling.backbones.image_encoder import ImageEncoder
 
-IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
 # The process that PyTorch's threads live in.
 _IMPORTED_BY = os.getpid()
 
@@ -57,13 +55,13 @@ class RecentlyUsed(Generic[Key, Value]):
 
 
 def preprocess(frame: np.ndarray, image_size: int) -> Tensor:
-    """A frame (H, W, 3) uint8 RGB as the network's input: (1, 3, image_size, image_size) float32, normalised.
+    """Resize a frame (H, W, 3) uint8 RGB to the network's input, (1, 3, image_size, image_size) float32 in [0, 1].
 
     All in NumPy: a PyTorch operation in the background thread would start a second pool of OpenMP threads there, and the two
     pools slow down each other's matrix products.
     """
     image = np.asarray(Image.fromarray(frame).resize((image_size, image_size)), np.float32)
-    pixels = (image / np.float32(255) - IMAGE_MEAN) / IMAGE_STD
+    pixels = image / np.float32(255)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
 
 
@@ -96,7 +94,7 @@ class FrameLoader:
         self._futures: RecentlyUsed[int, Future[Tensor]] = RecentlyUsed(keep, self._submit)
 
     def load(self, index: int) -> Tensor:
-        """Frame `index` on the device, (1, 3, S, S)."""
+        """Return frame `index` on the device, (1, 3, S, S) float32 in [0, 1]."""
         self._restart_after_fork()
         try:
             return self._to_device(self._futures[index].result())
@@ -187,7 +185,7 @@ class FeatureStore:
         self._loader = loader
         self._storage_device = storage_device
         self._features: RecentlyUsed[int, Tensor] = RecentlyUsed(capacity, self._encode)
-        self._products: RecentlyUsed[int, Tensor | None] = RecentlyUsed(encoder.window + 1, self._stem_products)
+        self._stem_taps: RecentlyUsed[int, Tensor | None] = RecentlyUsed(encoder.window + 1, self._apply_stem)
         # Large, and needed only while a frame's masks are decoded.
         self._high_res: RecentlyUsed[int, list[Tensor]] = RecentlyUsed(2, self._high_res_features)
 
@@ -207,21 +205,24 @@ class FeatureStore:
 
     def clear(self) -> None:
         """Drop everything; it is recomputed on demand."""
-        for values in (self._features, self._products, self._high_res):
+        for values in (self._features, self._stem_taps, self._high_res):
             values.clear()
 
     def _encode(self, index: int) -> Tensor:
-        maps = self._encoder.trunk_maps(self._loader.load(index))
+        maps = self._encoder.trunk_maps(self._image(index))
         self._high_res.put(index, self._project(maps))
         window = range(max(index - self._encoder.window + 1, 0), index + 1)
-        features = self._encoder.integrate(maps, [self._products[i] for i in window])
+        features = self._encoder.integrate(maps, [self._stem_taps[i] for i in window])
         return features.float().contiguous().to(self._storage_device)
 
     def _high_res_features(self, index: int) -> list[Tensor]:
-        return self._project(self._encoder.trunk_maps(self._loader.load(index)) if self._encoder.high_res_levels else [])
+        return self._project(self._encoder.trunk_maps(self._image(index)) if self._encoder.high_res_levels else [])
 
     def _project(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [x.float().contiguous() for x in self._encoder.high_res_features(maps)]
 
-    def _stem_products(self, index: int) -> Tensor | None:
-        return self._encoder.stem_products(self._loader.load(index))
+    def _apply_stem(self, index: int) -> Tensor | None:
+        return self._encoder.stem_taps(self._image(index))
+
+    def _image(self, index: int) -> Tensor:
+        return self._encoder.normalize(self._loader.load(index))

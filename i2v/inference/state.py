@@ -138,7 +138,7 @@ class VideoState:
 
 
 class NetworkInputs(Sequence[Tensor]):
-    """The frames of a session as the network sees them, loaded on access: (3, image_size, image_size) float32, normalised."""
+    """The frames of a session as the network sees them, loaded on access: (3, image_size, image_size) float32 in [0, 1]."""
 
     def __init__(self, state: VideoState) -> None:
         self._state = state

@@ -15,7 +15,7 @@ from torch import Tensor
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
 from i2v.inference.state import TrackedObject, VideoState
 from i2v.modeling.layers import PRECISIONS, autocast, full_precision, has_fast_bf16, usual_precision
-from i2v.modeling.memory.selector import MemoryPlan
+from i2v.modeling.memory.selector import History, MemoryPlan
 from i2v.modeling.sam_i2v import (
     MASK_BIAS,
     MASK_SCALE,
@@ -202,14 +202,14 @@ class Tracker:
         selector = self.model.memory_selector
         span = selector.look_back
         near = range(frame + 1, frame + span + 1) if reverse else range(max(frame - span, 0), frame)
-        return selector.plan(
-            state.time(frame, reverse),
+        history = History(
             conditioning=[state.time(f, reverse) for f in obj.bank.conditioning if f != frame],
             tracked={state.time(f, reverse) for f in near if f in obj.bank.tracked},
             similarity=lambda times: self._similarity(state, frame, [state.time(t, reverse) for t in times]),
             seed=state.seed,
             num_frames=state.num_frames,
         )
+        return selector.plan(state.time(frame, reverse), history)
 
     def _similarity(self, state: VideoState, frame: int, others: Sequence[int]) -> Tensor:
         with self._autocast():  # computes features that were dropped
@@ -232,7 +232,7 @@ class Tracker:
             with full_precision(self.model.no_mem_embed):  # float16 autocast cannot stack the memories, which are bfloat16
                 return torch.stack([torch.stack(row) for row in rows]).to(device)
 
-        empty = torch.zeros(len(objects), 0, self.model.width, device=device)
+        empty = torch.zeros(len(objects), 0, self.model.embed_dim, device=device)
         return ObjectMemory.of_plan(
             plans[0],
             features=stack([[memory.features for memory in row] for row in memories]),

@@ -198,7 +198,7 @@ class Attention(nn.Module):
         super().__init__()
         internal_dim = embedding_dim // downsample_rate
         if internal_dim % num_heads:
-            raise ValueError(f"the attention's width {internal_dim} must be a multiple of num_heads={num_heads}")
+            raise ValueError(f"the attention's {internal_dim} channels must be a multiple of num_heads={num_heads}")
         kv_in_dim = kv_in_dim or embedding_dim
         self.num_heads = num_heads
         self.dropout = dropout
@@ -220,7 +220,7 @@ class Attention(nn.Module):
         """
         Args:
             q: (B or 1, L, embedding_dim). k, v: (B, S, kv_in_dim).
-            q_rotation: (L', width / 2, 2) as `axial_rotation` makes it, for the first L tokens, repeated as often as it
+            q_rotation: (L', embed_dim / 2, 2) as `axial_rotation` makes it, for the first L tokens, repeated as often as it
                 fits; None for no rotation. k_rotation: likewise for the keys; tokens beyond the repeats are not rotated.
             bias: (B, S) added to the scores, finite.
 

@@ -39,7 +39,7 @@ class ObjectMemory:
     Attributes:
         features: (B, N, memory_channels, h, w) from `encode_memory`. foreground: (B, N, h, w) bool, from `foreground`.
         positions: (N,) integer temporal positions. repeats: (N,) how often each frame counts.
-        pointers: (B, P, width). distances: (P,) in time, relative. pointer_repeats: (P,).
+        pointers: (B, P, embed_dim). distances: (P,) in time, relative. pointer_repeats: (P,).
     """
 
     features: Tensor
@@ -75,7 +75,7 @@ class MaskPrediction:
     Attributes:
         masks: (B, 1, mask_size, mask_size) logits of the best mask, -1024 everywhere where the object is absent.
         all_masks: (B, M, mask_size, mask_size) logits of all masks. ious: (B, M), their predicted IoUs.
-        pointers: (B, width) object pointers. object_score_logits: (B, 1), positive where the object is in the frame.
+        pointers: (B, embed_dim) object pointers. object_score_logits: (B, 1), positive where the object is in the frame.
     """
 
     masks: Tensor
@@ -90,7 +90,7 @@ class SAMI2V(nn.Module):
 
     Args:
         image_size: side of the input, in pixels. feature_stride: pixels per feature.
-        width: of the features and tokens. memory_channels: of the memories; divides `width`.
+        embed_dim: of the features and tokens. memory_channels: of the memories; divides `embed_dim`.
         num_maskmem: number of temporal positions of memories (one for conditioning frames).
         memory_prompt_generator: the MPG, or None (ablation).
         dense_prompt_encoder: draws clicks, boxes and masks as maps; None as published.
@@ -109,7 +109,7 @@ class SAMI2V(nn.Module):
         dense_prompt_encoder: DensePromptEncoder | None = None,
         image_size: int = 1024,
         feature_stride: int = 16,
-        width: int = 256,
+        embed_dim: int = 256,
         memory_channels: int = 64,
         num_maskmem: int = 7,
         max_points_for_multimask: int = 1,
@@ -117,17 +117,25 @@ class SAMI2V(nn.Module):
         super().__init__()
         if image_size < 1 or feature_stride < 1 or image_size % feature_stride:
             raise ValueError(f"image_size={image_size} must be a multiple of feature_stride={feature_stride}, both above 0")
-        if width % memory_channels:
-            raise ValueError(f"width={width} must be a multiple of memory_channels={memory_channels}")
+        if embed_dim % memory_channels:
+            raise ValueError(f"embed_dim={embed_dim} must be a multiple of memory_channels={memory_channels}")
         if memory_selector.num_tracked >= num_maskmem:
             raise ValueError(
-                f"memory_selector draws {memory_selector.num_tracked} frames, num_maskmem={num_maskmem} has temporal "
-                f"positions for {num_maskmem - 1}: raise num_maskmem or draw fewer"
+                f"memory_selector remembers up to {memory_selector.num_tracked} tracked frames, num_maskmem={num_maskmem} has "
+                f"temporal positions for {num_maskmem - 1}: raise num_maskmem or remember fewer"
+            )
+        if image_encoder.out_channels != embed_dim:
+            raise ValueError(
+                f"the image encoder's features have {image_encoder.out_channels} channels, not embed_dim={embed_dim}"
+            )
+        if image_encoder.trunk_image.stride != feature_stride:
+            raise ValueError(
+                f"the trunk's stride is {image_encoder.trunk_image.stride} pixels, not feature_stride={feature_stride}"
             )
         _check_high_resolution(image_encoder, sam_mask_decoder, dense_prompt_encoder)
         self.image_size = image_size
         self.feature_size = image_size // feature_stride
-        self.width = width
+        self.embed_dim = embed_dim
         self.memory_channels = memory_channels
         self.max_points_for_multimask = max_points_for_multimask
 
@@ -142,13 +150,13 @@ class SAMI2V(nn.Module):
 
         downsample = image_size // sam_prompt_encoder.mask_size
         self.mask_downsample = nn.Conv2d(1, 1, downsample, stride=downsample)
-        self.obj_ptr_proj = MLP(width, width, width, 3)
-        self.obj_ptr_tpos_proj = nn.Linear(width, memory_channels)
+        self.obj_ptr_proj = MLP(embed_dim, embed_dim, embed_dim, 3)
+        self.obj_ptr_tpos_proj = nn.Linear(embed_dim, memory_channels)
         self.maskmem_tpos_enc = _parameter(num_maskmem, 1, 1, memory_channels)
-        self.no_mem_embed = _parameter(1, 1, width)
+        self.no_mem_embed = _parameter(1, 1, embed_dim)
         # Not used (SAM 2 adds `no_mem_embed` to the features directly), but published checkpoints have it.
-        self.no_mem_pos_enc = _parameter(1, 1, width).requires_grad_(False)
-        self.no_obj_ptr = _parameter(1, width)
+        self.no_mem_pos_enc = _parameter(1, 1, embed_dim).requires_grad_(False)
+        self.no_obj_ptr = _parameter(1, embed_dim)
         self.no_obj_embed_spatial = _parameter(1, memory_channels)
 
     @property
@@ -160,11 +168,11 @@ class SAMI2V(nn.Module):
         """Let a frame's features see what the objects remember.
 
         Args:
-            features: (B, width, h, w), or (1, width, h, w) for objects of one frame.
+            features: (B, embed_dim, h, w), or (1, embed_dim, h, w) for objects of one frame.
             memory: of B objects, or None where there is none. batch_size: B, where there is no memory.
 
         Returns:
-            Conditioned features (B or 1, width, h, w) and memory prompts (B, K, width), None without an MPG.
+            Conditioned features (B or 1, embed_dim, h, w) and memory prompts (B, K, embed_dim), None without an MPG.
         """
         generator = self.memory_prompt_generator
         if memory is None:
@@ -172,8 +180,8 @@ class SAMI2V(nn.Module):
             return conditioned, None if generator is None else generator.no_memory(batch_size)
         height, width = features.shape[-2:]
         tokens, position, foreground, bias = self._memory_tokens(memory)
-        rotation = axial_rotation(self.width, height, width, features.device)
-        own_position = sine_encoding_2d(self.width, height, width, features.device)
+        rotation = axial_rotation(self.embed_dim, height, width, features.device)
+        own_position = sine_encoding_2d(self.embed_dim, height, width, features.device)
         conditioned = self.memory_attention(_to_tokens(features), _to_tokens(own_position), tokens, position, rotation, bias)
         conditioned = conditioned.transpose(1, 2).unflatten(2, (height, width))
         if generator is None:
@@ -237,7 +245,7 @@ class SAMI2V(nn.Module):
         """Take given masks as the output, and read the object pointers off them.
 
         Args:
-            features: (B or 1, width, h, w), not conditioned on memory. masks: (B, 1, S, S) in [0, 1].
+            features: (B or 1, embed_dim, h, w), not conditioned on memory. masks: (B, 1, S, S) in [0, 1].
             high_res_features: as for `decode`.
         """
         batch_size = masks.shape[0]
@@ -265,7 +273,7 @@ class SAMI2V(nn.Module):
         """Make the memories of B objects in one frame.
 
         Args:
-            features: (B or 1, width, h, w), not conditioned on memory. mask_probabilities: (B, 1, S, S) in [0, 1].
+            features: (B or 1, embed_dim, h, w), not conditioned on memory. mask_probabilities: (B, 1, S, S) in [0, 1].
             object_score_logits: (B, 1).
 
         Returns:
@@ -290,14 +298,14 @@ class SAMI2V(nn.Module):
         """Memories and pointers as one sequence: tokens and their position (B, S, memory_channels), foreground (B, S),
         and log(repeats) (B, S) or None."""
         batch, frames, channels, height, width = memory.features.shape
-        split = self.width // channels
+        split = self.embed_dim // channels
         dtype = self.maskmem_tpos_enc.dtype
         spatial = memory.features.to(dtype).flatten(3).transpose(2, 3).flatten(1, 2)
         pointers = memory.pointers.to(dtype).unflatten(2, (split, channels)).flatten(1, 2)
 
         time = self.maskmem_tpos_enc[len(self.maskmem_tpos_enc) - 1 - memory.positions].view(frames, 1, channels)
         space = _to_tokens(sine_encoding_2d(channels, height, width, spatial.device))
-        distance = self.obj_ptr_tpos_proj(sine_encoding_1d(memory.distances, self.width))
+        distance = self.obj_ptr_tpos_proj(sine_encoding_1d(memory.distances, self.embed_dim))
         position = torch.cat([(space + time).flatten(0, 1), distance.repeat_interleave(split, dim=0)])
 
         foreground = memory.foreground.flatten(1)

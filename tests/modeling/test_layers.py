@@ -87,7 +87,7 @@ def test_layer_norm_2d_is_layer_norm_over_channels() -> None:
 @torch.inference_mode()
 def test_what_is_hidden_does_not_count_in_tiles_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "_TILE", (4, 8))  # whole tiles are hidden
-    generator = MemoryPromptGenerator(width=16, memory_channels=4, num_tokens=5, dropout=0.0).eval()
+    generator = MemoryPromptGenerator(embed_dim=16, memory_channels=4, num_tokens=5, dropout=0.0).eval()
     memory, position = normal(2, 64, 4), normal(2, 64, 4, seed=1)
     foreground = torch.zeros(2, 64, dtype=torch.bool)
     foreground[:, 40:44] = True

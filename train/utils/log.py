@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
 from i2v.prompt import Prompt
 from i2v.utils.visualization import draw_overlay
 from train.dataset.mixture import Batch
@@ -69,6 +68,6 @@ def draw_clip(batch: Batch, frames: list[PromptedFrame]) -> np.ndarray:
 
 
 def to_image(frame: Tensor) -> np.ndarray:
-    """A normalised frame (3, S, S) as a picture (S, S, 3) uint8."""
-    pixels = frame.float().cpu().numpy().transpose(1, 2, 0) * IMAGE_STD + IMAGE_MEAN
+    """A frame (3, S, S) in [0, 1] as a picture (S, S, 3) uint8."""
+    pixels = frame.float().cpu().numpy().transpose(1, 2, 0)
     return np.ascontiguousarray((pixels * 255).round().clip(0, 255).astype(np.uint8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.layers import Conv2dBN, LayerNorm2d
 
 # Kernel size, stride, expansion, channels and number of the blocks of each stage.
@@ -62,7 +63,7 @@ class InvertedBottleneck(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Trunk):
     """The feature layers of EfficientNet-Lite0, and a neck that joins the maps at one stride.
 
     Args:
@@ -77,10 +78,11 @@ class EfficientNetLite(nn.Module):
         self.stem = SameConvBN(3, _STEM_CHANNELS, 3, stride=2)
         self.blocks = nn.ModuleList()
         channels = _STEM_CHANNELS
-        for kernel_size, first_stride, expansion, width, depth in _STAGES:
+        for kernel_size, first_stride, expansion, stage_channels, depth in _STAGES:
             for i in range(depth):
-                self.blocks.append(InvertedBottleneck(channels, width, kernel_size, first_stride if i == 0 else 1, expansion))
-                channels = width
+                block_stride = first_stride if i == 0 else 1
+                self.blocks.append(InvertedBottleneck(channels, stage_channels, kernel_size, block_stride, expansion))
+                channels = stage_channels
         # The neck joins the maps from its stride on to coarser ones.
         self.first_level = {8: 2, 16: 3}[stride]
         self.laterals = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in list(_TAPS.values())[self.first_level :])
@@ -90,6 +92,7 @@ class EfficientNetLite(nn.Module):
             LayerNorm2d(out_channels),
         )
         self.channels = [*_TAPS.values(), out_channels]
+        self.stride = stride
 
     def depth_groups(self) -> list[list[nn.Module]]:
         """Modules from the input to the output, for learning rates that decay with depth."""

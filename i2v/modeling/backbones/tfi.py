@@ -115,7 +115,10 @@ class TemporalFeatureIntegrator(nn.Module):
         super().__init__()
         levels = range(len(in_channels))
         both = out_channels + temporal_channels
+        self.in_channels = list(in_channels)
+        self.out_channels = out_channels
         self.window = window
+        self.patch_size = patch_size
         self.activation_checkpointing = activation_checkpointing
         self.temporal_stem = nn.Conv3d(
             3,
@@ -134,37 +137,38 @@ class TemporalFeatureIntegrator(nn.Module):
         self.integration2temporal_nets[-1].requires_grad_(False)
         self.residual_scale = None if residual_scale is None else nn.Parameter(torch.full((out_channels,), residual_scale))
 
-    def stem_products(self, images: Tensor) -> Tensor:
-        """What each tap of the temporal stem makes of each frame. It depends on one frame only, so that windows share it.
+    def stem_taps(self, images: Tensor) -> Tensor:
+        """Apply each tap of the temporal stem to each frame. The result depends on one frame only, so windows share it.
 
         Args:
-            images: (N, 3, H, W), normalised.
+            images (Tensor): (N, 3, H, W), normalised.
 
         Returns:
-            (N, stem_kernel, temporal_channels, h, w).
+            Tensor: (N, stem_kernel, temporal_channels, h, w).
         """
         weight = self.temporal_stem.weight.movedim(2, 0)
         with full_precision(images):
-            products = F.conv2d(images, weight.flatten(0, 1), stride=self.temporal_stem.stride[1:])
-        return products.unflatten(1, weight.shape[:2])
+            taps = F.conv2d(images, weight.flatten(0, 1), stride=self.temporal_stem.stride[1:])
+        return taps.unflatten(1, weight.shape[:2])
 
-    def forward(self, maps: Sequence[Tensor], products: Sequence[Tensor]) -> Tensor:
-        """
+    def forward(self, maps: Sequence[Tensor], taps: Sequence[Tensor]) -> Tensor:
+        """Compute the features of the current frame.
+
         Args:
-            maps: the trunk's maps of the current frame, (B, C_l, h_l, w_l) per level.
-            products: `stem_products` (B, stem_kernel, temporal_channels, h, w) of each frame of the window, in order of
-                time, the current frame last or followed by copies of itself.
+            maps (Sequence[Tensor]): the trunk's maps of the current frame, (B, C_l, h_l, w_l) per level.
+            taps (Sequence[Tensor]): `stem_taps` (B, stem_kernel, temporal_channels, h, w) of each frame of the window, in
+                temporal order; the current frame is the last one or is followed by copies of itself.
 
         Returns:
-            (B, out_channels, h, w) features of the current frame.
+            Tensor: (B, out_channels, h, w).
         """
-        x = self._stem(products)
+        x = self._stem(taps)
         size = x.shape[-2:]
         res = 0.0
         for level, net in enumerate(self.temporal_nets):
             # How many slices the later levels can still see: each of their rounds looks one slice further back.
             wanted = 1 + sum(len(later.lns) for later in self.temporal_nets[level + 1 :])
-            wanted = min(wanted, len(products))
+            wanted = min(wanted, len(taps))
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(net, x, wanted, use_reentrant=False)
             else:
@@ -186,14 +190,17 @@ class TemporalFeatureIntegrator(nn.Module):
             return res + up
         return maps[-1] + self.residual_scale[:, None, None] * (res + up)
 
-    def _stem(self, products: Sequence[Tensor]) -> Tensor:
-        """The temporal stem from its products: (B, T, temporal_channels, h, w), zeros outside of the window."""
-        kernel = products[0].shape[1]
+    def _stem(self, taps: Sequence[Tensor]) -> Tensor:
+        """Sum the taps to the temporal stem's output, (B, T, temporal_channels, h, w), with zeros outside of the window.
+
+        It equals `self.temporal_stem` over the window, as test_tfi.py proves.
+        """
+        kernel = taps[0].shape[1]
         slices = []
-        for t in range(len(products)):
-            taps = [(tap, t + tap - kernel // 2) for tap in range(kernel)]
-            inside = [products[frame][:, tap] for tap, frame in taps if 0 <= frame < len(products)]
-            slices.append(sum(inside) + self.temporal_stem.bias[:, None, None])
+        for t in range(len(taps)):
+            frames = [(tap, t + tap - kernel // 2) for tap in range(kernel)]
+            inside = [taps[frame][:, tap] for tap, frame in frames if 0 <= frame < len(taps)]
+            slices.append(sum(inside[1:], inside[0]) + self.temporal_stem.bias[:, None, None])
         return torch.stack(slices, dim=1)
 
 

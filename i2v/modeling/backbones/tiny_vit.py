@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.layers import Conv2dBN, LayerNorm2d, full_precision
 
 
@@ -136,7 +138,7 @@ class Stage(nn.Module):
         return x if self.downsample is None else self.downsample(x)
 
 
-class TinyViT(nn.Module):
+class TinyViT(Trunk):
     """TinyViT with SAM's neck.
 
     Args:
@@ -182,6 +184,7 @@ class TinyViT(nn.Module):
             LayerNorm2d(out_channels),
         )
         self.channels = [embed_dims[0], *embed_dims[1:], out_channels]
+        self.stride = 4 * math.prod(strides)
 
     def depth_groups(self) -> list[list[nn.Module]]:
         """Modules from the input to the output, for learning rates that decay with depth; as published, what makes a stage's

@@ -13,15 +13,15 @@ from i2v.modeling.layers import Attention
 class MemoryAttentionLayer(nn.Module):
     """Pre-norm self-attention, cross-attention to the memory, and a perceptron with ReLU."""
 
-    def __init__(self, width: int, memory_channels: int, hidden: int, dropout: float) -> None:
+    def __init__(self, embed_dim: int, memory_channels: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.self_attn = Attention(width, num_heads=1, dropout=dropout)
-        self.cross_attn_image = Attention(width, num_heads=1, kv_in_dim=memory_channels, dropout=dropout)
-        self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
-        self.norm3 = nn.LayerNorm(width)
+        self.self_attn = Attention(embed_dim, num_heads=1, dropout=dropout)
+        self.cross_attn_image = Attention(embed_dim, num_heads=1, kv_in_dim=memory_channels, dropout=dropout)
+        self.linear1 = nn.Linear(embed_dim, hidden)
+        self.linear2 = nn.Linear(hidden, embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.norm3 = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotation: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -37,13 +37,13 @@ class MemoryAttention(nn.Module):
     """A stack of memory attention layers.
 
     Args:
-        width: of the image features. memory_channels: of the memories. hidden: of the perceptrons.
+        embed_dim: of the image features. memory_channels: of the memories. hidden: of the perceptrons.
         activation_checkpointing: recompute the layers in the backward pass.
     """
 
     def __init__(
         self,
-        width: int = 256,
+        embed_dim: int = 256,
         memory_channels: int = 64,
         hidden: int = 512,
         num_layers: int = 4,
@@ -51,8 +51,10 @@ class MemoryAttention(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(MemoryAttentionLayer(width, memory_channels, hidden, dropout) for _ in range(num_layers))
-        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(
+            MemoryAttentionLayer(embed_dim, memory_channels, hidden, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embed_dim)
         self.activation_checkpointing = activation_checkpointing
 
     def forward(
@@ -66,14 +68,14 @@ class MemoryAttention(nn.Module):
     ) -> Tensor:
         """
         Args:
-            features, position: (B, h*w, width), the current frame and its position encoding. A batch of 1 with a memory of
+            features, position: (B, h*w, embed_dim), the current frame and its position encoding. A batch of 1 with a memory of
                 B objects is computed once as far as it is the same for all (up to the first cross-attention).
             memory, memory_position: (B, S, memory_channels); frames first, each h*w tokens, then object pointers.
-            rotation: (h*w, width / 2, 2) from `axial_rotation`.
+            rotation: (h*w, embed_dim / 2, 2) from `axial_rotation`.
             bias: (B, S) added to the attention's scores, or None.
 
         Returns:
-            (B, h*w, width).
+            (B, h*w, embed_dim).
         """
         keys = memory + memory_position
         x = features + 0.1 * position

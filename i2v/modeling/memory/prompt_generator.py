@@ -16,13 +16,13 @@ class MemoryPromptGenerator(nn.Module):
     """Learned tokens read the foreground of the memories and are handed to the mask decoder like prompts.
 
     Args:
-        width: of the tokens. memory_channels: of the memories. num_tokens: of memory prompts.
+        embed_dim: of the tokens. memory_channels: of the memories. num_tokens: of memory prompts.
         masked_attention: look at the foreground of the memories only; False looks at all of them (ablation).
     """
 
     def __init__(
         self,
-        width: int = 256,
+        embed_dim: int = 256,
         memory_channels: int = 64,
         num_tokens: int = 3,
         hidden: int | None = None,
@@ -30,22 +30,22 @@ class MemoryPromptGenerator(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        hidden = hidden or width
+        hidden = hidden or embed_dim
         self.num_tokens = num_tokens
         self.masked_attention = masked_attention
-        self.query_embedding_fg = nn.Embedding(num_tokens, width)
-        self.no_memory_prompt_embeddings_fg = nn.Embedding(1, width)
-        self.cross_attn = Attention(width, num_heads=1, kv_in_dim=memory_channels, dropout=dropout)
-        self.self_attn = Attention(width, num_heads=1, dropout=dropout)
-        self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
-        self.norm_fg_ca = nn.LayerNorm(width)
-        self.norm_fg_sa = nn.LayerNorm(width)
-        self.norm1 = nn.LayerNorm(width)
+        self.query_embedding_fg = nn.Embedding(num_tokens, embed_dim)
+        self.no_memory_prompt_embeddings_fg = nn.Embedding(1, embed_dim)
+        self.cross_attn = Attention(embed_dim, num_heads=1, kv_in_dim=memory_channels, dropout=dropout)
+        self.self_attn = Attention(embed_dim, num_heads=1, dropout=dropout)
+        self.linear1 = nn.Linear(embed_dim, hidden)
+        self.linear2 = nn.Linear(hidden, embed_dim)
+        self.norm_fg_ca = nn.LayerNorm(embed_dim)
+        self.norm_fg_sa = nn.LayerNorm(embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
 
     def no_memory(self, batch_size: int) -> Tensor:
-        """The tokens where there is no memory: (batch_size, num_tokens, width)."""
+        """The tokens where there is no memory: (batch_size, num_tokens, embed_dim)."""
         return self.no_memory_prompt_embeddings_fg.weight.expand(batch_size, self.num_tokens, -1)
 
     def forward(
@@ -55,11 +55,11 @@ class MemoryPromptGenerator(nn.Module):
         Args:
             memory, memory_position: (B, S, memory_channels); frames first, each h*w tokens, then object pointers.
             foreground: (B, S) bool, where the object is in the memories; true for pointers.
-            rotation: (h*w, width / 2, 2) from `axial_rotation`, for the memories.
+            rotation: (h*w, embed_dim / 2, 2) from `axial_rotation`, for the memories.
             bias: (B, S) added to the attention's scores, or None.
 
         Returns:
-            (B, num_tokens, width) memory prompts.
+            (B, num_tokens, embed_dim) memory prompts.
         """
         if self.masked_attention:
             # An object that was nowhere yet and has no pointer leaves nothing to look at: then everything is looked at.

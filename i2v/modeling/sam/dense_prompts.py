@@ -20,7 +20,7 @@ class DensePromptEncoder(nn.Module):
     """Encodes prompts as maps at every resolution of the mask decoder. Before training it adds zero.
 
     Args:
-        width: of the features.
+        embed_dim: of the features.
         channels: of each level of the decoder's upscaling, from coarse to fine.
         image_size: side of the network's input, in pixels.
         feature_stride: pixels per feature; each level of the upscaling halves it.
@@ -28,7 +28,7 @@ class DensePromptEncoder(nn.Module):
     """
 
     def __init__(
-        self, width: int, channels: Sequence[int], image_size: int, feature_stride: int, click_radius: float = 3.0
+        self, embed_dim: int, channels: Sequence[int], image_size: int, feature_stride: int, click_radius: float = 3.0
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -36,12 +36,12 @@ class DensePromptEncoder(nn.Module):
         self.channels = list(channels)
         self.click_radius = click_radius
         finest, *others = reversed(channels)
-        hidden = [4, *others, width // 2]
+        hidden = [4, *others, embed_dim // 2]
         self.downscaling = nn.ModuleList(
             nn.Sequential(nn.Conv2d(fine, coarse, 3, stride=2, padding=1), nn.ReLU()) for fine, coarse in pairwise(hidden)
         )
         self.outputs = nn.ModuleList([nn.Conv2d(4, finest, 3, padding=1)])
-        self.outputs.extend(nn.Conv2d(c, d, 1) for c, d in zip(hidden[1:], [*others, width], strict=True))
+        self.outputs.extend(nn.Conv2d(c, d, 1) for c, d in zip(hidden[1:], [*others, embed_dim], strict=True))
         for output in self.outputs:
             nn.init.zeros_(output.weight)
             nn.init.zeros_(output.bias)
@@ -54,7 +54,7 @@ class DensePromptEncoder(nn.Module):
             mask_logits: (B, 1, mask_size, mask_size), or None.
 
         Returns:
-            A map (B, width, h, w) to add to the features, and (B, channels[l], h_l, w_l) per level of the upscaling, from
+            A map (B, embed_dim, h, w) to add to the features, and (B, channels[l], h_l, w_l) per level of the upscaling, from
             coarse to fine.
         """
         drawn = self.draw(points, labels)

@@ -19,7 +19,7 @@ class DecodedMasks(NamedTuple):
 
     masks: Tensor  # (B, M, upscaling * h, upscaling * w) logits
     ious: Tensor  # (B, M) predicted, in [0, 1]
-    tokens: Tensor  # (B, M, width), of each mask
+    tokens: Tensor  # (B, M, embed_dim), of each mask
     object_score_logits: Tensor  # (B, 1), positive where the object is in the frame
 
 
@@ -27,7 +27,7 @@ class MaskDecoder(nn.Module):
     """Decodes masks from features and prompt tokens.
 
     Args:
-        width: of the features. num_multimask_outputs: masks for an ambiguous prompt.
+        embed_dim: of the features. num_multimask_outputs: masks for an ambiguous prompt.
         upscaling: cells of a mask per feature, in each direction: 4, as published, or 8.
         dynamic_multimask_via_stability: where one mask is asked for and it is unstable, take the best of the several (only in
             evaluation). A mask is unstable if the IoU of it thresholded at +delta and at -delta is below `stability_thresh`.
@@ -36,7 +36,7 @@ class MaskDecoder(nn.Module):
     def __init__(
         self,
         transformer: TwoWayTransformer,
-        width: int = 256,
+        embed_dim: int = 256,
         num_multimask_outputs: int = 3,
         upscaling: int = 4,
         iou_head_hidden: int = 256,
@@ -47,23 +47,23 @@ class MaskDecoder(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.num_mask_tokens = num_multimask_outputs + 1
-        self.iou_token = nn.Embedding(1, width)
-        self.mask_tokens = nn.Embedding(self.num_mask_tokens, width)
-        self.obj_score_token = nn.Embedding(1, width)
+        self.iou_token = nn.Embedding(1, embed_dim)
+        self.mask_tokens = nn.Embedding(self.num_mask_tokens, embed_dim)
+        self.obj_score_token = nn.Embedding(1, embed_dim)
         if upscaling not in (4, 8):
             raise ValueError(f"upscaling must be 4 or 8, not {upscaling}")
         self.upscaling = upscaling
-        self.level_channels = [width // 2 ** (level + 2) for level in range(int(math.log2(upscaling)))]
+        self.level_channels = [embed_dim // 2 ** (level + 2) for level in range(int(math.log2(upscaling)))]
         layers: list[nn.Module] = []
-        for before, after in pairwise([width, *self.level_channels]):
+        for before, after in pairwise([embed_dim, *self.level_channels]):
             layers += [nn.ConvTranspose2d(before, after, 2, stride=2), LayerNorm2d(after), nn.GELU()]
         del layers[-2]  # no normalisation before the product that makes masks
         self.output_upscaling = nn.Sequential(*layers)
         self.output_hypernetworks_mlps = nn.ModuleList(
-            MLP(width, width, self.level_channels[-1], 3) for _ in range(self.num_mask_tokens)
+            MLP(embed_dim, embed_dim, self.level_channels[-1], 3) for _ in range(self.num_mask_tokens)
         )
-        self.iou_prediction_head = MLP(width, iou_head_hidden, self.num_mask_tokens, 3, sigmoid_output=True)
-        self.pred_obj_score_head = MLP(width, width, 1, 3)
+        self.iou_prediction_head = MLP(embed_dim, iou_head_hidden, self.num_mask_tokens, 3, sigmoid_output=True)
+        self.pred_obj_score_head = MLP(embed_dim, embed_dim, 1, 3)
         self.dynamic_multimask_via_stability = dynamic_multimask_via_stability
         self.stability_delta = stability_delta
         self.stability_thresh = stability_thresh
@@ -80,8 +80,8 @@ class MaskDecoder(nn.Module):
     ) -> DecodedMasks:
         """
         Args:
-            features: (B, width, h, w). position: (1, width, h, w). prompt_tokens: (B, N, width).
-            dense_prompt: (B, width, h, w). memory_prompts: (B, K, width) from the MPG, or None without one.
+            features: (B, embed_dim, h, w). position: (1, embed_dim, h, w). prompt_tokens: (B, N, embed_dim).
+            dense_prompt: (B, embed_dim, h, w). memory_prompts: (B, K, embed_dim) from the MPG, or None without one.
             multimask: whether to return several masks.
             high_res_features: (B or 1, level_channels[l], h_l, w_l) per level of the upscaling, from coarse to fine, which are
                 added there; or none.
