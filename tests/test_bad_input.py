@@ -370,13 +370,13 @@ def nested_twice(levels: int) -> bytes:
 
 # Pickles that are small, and what is said of them.
 PICKLE_BOMBS = {
-    "hash": (nested_twice(60), "holds the same values again and again"),
+    "hash": (nested_twice(60), "repeats the same values too often"),
     "text": (
         b"\x80\x02}U\x01a]q\x00" + b"]q\x01(h\x00h\x00e" + b"]q\x00(h\x01h\x01e]q\x01(h\x00h\x00e" * 30 + b"s.",
-        "holds the same",
+        "repeats the same",
     ),
     "deep": (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", "is nested more than 100 deep"),
-    "filled afterwards": (b"\x80\x02}U\x01a]q\x00]q\x01(h\x00h\x00eh\x00h\x01as.", "holds what is changed after it was used"),
+    "filled afterwards": (b"\x80\x02}U\x01a]q\x00]q\x01(h\x00h\x00eh\x00h\x01as.", "changes an object after using it"),
 }
 
 
@@ -440,10 +440,10 @@ def test_checkpoints_that_repeat_a_little_are_read(zipped, tmp_path):
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
-        ([1, 2], r"a\.pt holds a list"),
-        ({"model": 3}, r"a\.pt holds no dictionary of weights"),
-        ({"epoch": 3}, r"a\.pt holds no dictionary of weights"),
-        ({}, r"a\.pt holds no weights: the dictionary is empty"),
+        ([1, 2], r"a\.pt contains a list"),
+        ({"model": 3}, r"a\.pt contains a int, not a dictionary of weights"),
+        ({"epoch": 3}, r"a\.pt does not contain a dictionary of weights"),
+        ({}, r"a\.pt contains no weights: the dictionary is empty"),
     ],
 )
 def test_file_that_is_no_checkpoint(checkpoint, message, tmp_path):

@@ -88,7 +88,7 @@ TABLE = [
     ("video_sheet", "{folder} {out}/a.png", 1, "{folder}"),
     ("video_sheet", "'' {out}/a.png", 2, _EMPTY),
     ("video_sheet", "{video} ''", 2, _EMPTY),
-    ("video_sheet", "{video} {out}/a", 2, "expected the file of a picture, such as a.png"),
+    ("video_sheet", "{video} {out}/a", 2, "expected a picture file, such as a.png"),
     ("video_sheet", "{video} {below}.png", 1, "{file} is a file, or below one"),
     (
         "video_sheet",
@@ -160,7 +160,7 @@ TABLE = [
     ("show_clips", "{out}/a.png --folders {folder}", 1, "{folder} has no"),
     ("show_clips", "{out}/a.png --folders {file}", 1, "{file} is not a folder"),
     ("show_clips", "{out}/a.png --folders {photographs}", 1, "{photographs}"),
-    ("show_clips", "{out}/a --folders {photographs}", 2, "expected the file of a picture"),
+    ("show_clips", "{out}/a --folders {photographs}", 2, "expected a picture file"),
     ("show_clips", "{below}.png --folders {photographs}", 1, "{file} is a file, or below one"),
     ("show_clips", "{out}/a.png --folders {photographs} --count 0", 2, f"--count: {_FROM_1}"),
     ("show_clips", "{out}/a.png --folders {photographs} --cell 0", 2, f"--cell: {_FROM_1}"),

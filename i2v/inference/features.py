@@ -212,7 +212,8 @@ class FeatureStore:
         maps = self._encoder.trunk_maps(self._image(index))
         self._high_res.put(index, self._project(maps))
         window = range(max(index - self._encoder.window + 1, 0), index + 1)
-        features = self._encoder.integrate(maps, [self._stem_taps[i] for i in window])
+        taps = [self._stem_taps[i] for i in window]
+        features = self._encoder.integrate(maps, [x for x in taps if x is not None])  # there are none without a TFI
         return features.float().contiguous().to(self._storage_device)
 
     def _high_res_features(self, index: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Masks and prompts drawn over frames, and videos of them."""
+"""Drawing masks and prompts over frames, and writing videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from i2v.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-# Of a drawn grid: its longer side at least and the distances between its lines, in pixels, and lines along a side at most.
+# A grid's least longer side and its possible spacings, in pixels, and the most lines along a side.
 _GRID_SIDE, _GRID_STEPS, _GRID_LINES = 640, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), 16
 
 
@@ -56,8 +56,9 @@ def draw_overlay(
 
 
 def draw_grid(frame: np.ndarray) -> np.ndarray:
-    """Draw lines over a frame, with their pixel coordinates at its upper and left border. A small frame is enlarged by a whole
-    factor, so that the numbers can be read; they are those of the frame as it is.
+    """Draw grid lines over a frame, with their pixel coordinates at the upper and left border.
+
+    A small frame is enlarged by an integer factor to make the numbers legible; they refer to the original frame.
 
     Args:
         frame: (H, W, 3) uint8 RGB.
@@ -73,8 +74,8 @@ def draw_grid(frame: np.ndarray) -> np.ndarray:
     for axis, side in enumerate(frame.shape[1::-1]):  # x, then y
         for place in range(0, side, step):
             middle = place * factor + factor // 2
-            ends = ((middle, 0), (middle, image.shape[0])) if axis == 0 else ((0, middle), (image.shape[1], middle))
-            cv2.line(lines, *ends, (255, 255, 255), 1)
+            start, end = ((middle, 0), (middle, image.shape[0])) if axis == 0 else ((0, middle), (image.shape[1], middle))
+            cv2.line(lines, start, end, (255, 255, 255), 1)
             if place:
                 numbers.append((str(place), (middle + 2, 12) if axis == 0 else (2, middle - 2)))
     image = cv2.addWeighted(image, 0.5, lines, 0.5, 0)
@@ -85,19 +86,20 @@ def draw_grid(frame: np.ndarray) -> np.ndarray:
 
 
 class VideoWriter:
-    """Writes RGB frames to an MP4 file that browsers play (VP9, which OpenCV's wheels bring along), atomically: the file
-    appears when the block ends and all frames can be read from it. Use as a context manager.
+    """Writes RGB frames to an MP4 file that browsers play (VP9, which OpenCV's wheels include). A context manager.
+
+    The file appears when the block ends and all frames can be read back from it.
 
     Args:
-        path: of the file.
-        frames_per_second: at which it is played.
-        width: of the frames, in pixels.
-        height: of the frames, in pixels.
-        sound: the video file whose sound is copied, and the indices of its frames that are written. A warning is logged if it
-            cannot be copied.
+        path: the file to write.
+        frames_per_second: frame rate.
+        width: width of the frames, in pixels.
+        height: height of the frames, in pixels.
+        sound: the video file whose sound is copied, and the indices of its frames that are written. A warning is logged if the
+            sound cannot be copied.
 
     Raises:
-        OSError: OpenCV cannot write such a video here, or it could not be written whole.
+        OSError: OpenCV cannot write such a video here, or the file is incomplete.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class VideoWriter:
         sound: tuple[VideoFile, Sequence[int]] | None = None,
     ) -> None:
         self._file = atomic_write(path)
-        self._padding = (0, height % 2, 0, width % 2)  # the codec halves the resolution of colours: it needs even sides
+        self._padding = (0, height % 2, 0, width % 2)  # the codec subsamples colours, so it needs even sides
         self._arguments = (frames_per_second, (width + width % 2, height + height % 2))
         self._path = path
         self._sound = sound
@@ -117,7 +119,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         self._temporary = self._file.__enter__().absolute()  # a relative "12:30.mp4" would be an address for FFmpeg
-        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"vp09"), *self._arguments)
+        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"vp09"), *self._arguments)
         if not self._writer.isOpened():
             error = OSError(f"OpenCV cannot write {self._path}: no such folder, or OpenCV was built without FFmpeg or VP9")
             self._file.__exit__(OSError, error, None)
@@ -144,7 +146,7 @@ class VideoWriter:
             self._file.__exit__(*error)
 
     def _add_sound(self, source: VideoFile, indices: Sequence[int]) -> None:
-        """What is there is replaced by a file that is whole, or stays."""
+        """Replace the temporary file by one with sound, or leave it as it is."""
         name = Path(self._path).name
         audible = self._temporary.with_name(f"{self._temporary.name.removesuffix(name)}audible.{name}")
         try:
@@ -156,10 +158,10 @@ class VideoWriter:
             audible.unlink(missing_ok=True)
 
     def _require_whole(self) -> None:
-        """OpenCV says nothing of a disk that is full."""
+        """Count the frames, because OpenCV does not report a full disk."""
         try:
             found = count_frames(self._temporary)
         except (ValueError, FileNotFoundError):
             found = 0
         if found != self._count:
-            raise OSError(f"{self._path} could not be written whole ({found} of {self._count} frames): is the disk full?")
+            raise OSError(f"{self._path} is incomplete ({found} of {self._count} frames): is the disk full?")

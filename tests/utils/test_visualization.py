@@ -89,7 +89,7 @@ def test_video_that_does_not_fit_on_the_disk(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
     try:
-        whole = pytest.raises(OSError, match=r"a\.mp4 could not be written whole .*of 40 frames.*disk full")
+        whole = pytest.raises(OSError, match=r"a\.mp4 is incomplete .*of 40 frames.*disk full")
         with whole, VideoWriter(tmp_path / "a.mp4", 10, 160, 120) as video:
             for frame in noise:
                 video.write(frame)
