@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from i2v.data.annotations import Annotations
-from i2v.data.files import gaps, listed, match_frames
+from i2v.data.files import listed
+from i2v.data.frame_order import gaps, match_frames
 from i2v.data.frames import ImageFolder
 from i2v.utils.numbers import whole_number
 

@@ -129,7 +129,7 @@ TABLE = [
     ("show_clips", "{out}/a.png --folders {folder}", 1, "{folder} has no"),
     ("show_clips", "{out}/a.png --folders {file}", 1, "{file} is not a folder"),
     ("show_clips", "{out}/a.png --folders {photographs}", 1, "{photographs}"),
-    ("show_clips", "{out}/a --folders {photographs}", 2, "expected the file of a picture"),
+    ("show_clips", "{out}/a --folders {photographs}", 2, "expected a picture file"),
     ("show_clips", "{below}.png --folders {photographs}", 1, "{file} is a file, or below one"),
     ("show_clips", "{out}/a.png --folders {photographs} --count 0", 2, f"--count: {_FROM_1}"),
     ("show_clips", "{out}/a.png --folders {photographs} --cell 0", 2, f"--cell: {_FROM_1}"),

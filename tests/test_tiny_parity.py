@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from i2v import I2VVideoPredictor
-from tests.conftest import moving_disc, seeded_predictor
+from tests.conftest import moving_disc, recorded_ious, seeded_predictor
 
 FIXTURE = Path(__file__).parent / "parity" / "tiny.npz"
 FRAMES = (0, 4, 11)
@@ -39,14 +39,17 @@ def outputs(predictor: I2VVideoPredictor) -> dict[str, np.ndarray]:
     actual = {"trunk": maps[-1][:, ::4], "features": features[:, ::4]}
     for name, prompt in PROMPTS.items():
         state = predictor.init_state(video)
-        if name == "mask":
-            predictor.add_new_mask(state, 0, 1, video[0, ..., 0] > 100)
-        else:
-            predictor.add_new_points_or_box(state, 0, 1, **prompt)
-        masks = {frame: mask[0, 0] > 0 for frame, _, mask in predictor.propagate_in_video(state)}
+        with recorded_ious() as ious:
+            if name == "mask":
+                predictor.add_new_mask(state, 0, 1, video[0, ..., 0] > 100)
+            else:
+                predictor.add_new_points_or_box(state, 0, 1, **prompt)
+            masks, kept_ious = {}, {}
+            for frame, _, mask in predictor.propagate_in_video(state):
+                masks[frame], kept_ious[frame] = mask[0, 0] > 0, ious[-1].expand(3)
         kept = [state.objects[1].bank[frame] for frame in FRAMES]
         actual[f"{name}.logits"] = torch.stack([output.mask_logits.reshape(32, 32)[::2, ::2] for output in kept])
-        actual[f"{name}.ious"] = torch.stack([output.ious.expand(3) for output in kept])
+        actual[f"{name}.ious"] = torch.stack([kept_ious[frame] for frame in FRAMES])
         actual[f"{name}.scores"] = torch.stack([output.score.reshape(()) for output in kept])
         actual[f"{name}.pointers"] = torch.stack([output.pointer.reshape(-1) for output in kept])
         actual[f"{name}.masks"] = torch.from_numpy(np.packbits([masks[frame].numpy() for frame in FRAMES]))

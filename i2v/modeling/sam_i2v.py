@@ -22,7 +22,7 @@ from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
 from i2v.modeling.position_encoding import axial_rotation, sine_encoding_1d, sine_encoding_2d
 from i2v.modeling.sam.dense_prompts import DensePromptEncoder
 from i2v.modeling.sam.mask_decoder import MaskDecoder
-from i2v.modeling.sam.prompt_encoder import PromptEncoder
+from i2v.modeling.sam.prompt_encoder import NOT_A_POINT, PromptEncoder
 
 # The logit of every cell of the mask of an object that is not in the frame.
 NO_OBJECT_LOGIT = -1024.0
@@ -236,7 +236,7 @@ class SAMI2V(nn.Module):
         is_prompted = points is not None or mask_logits is not None
         if points is None:  # SAM 2 gives the decoder a padding point then
             points = conditioned.new_zeros(batch_size, 1, 2, dtype=torch.float32)
-            labels = torch.full((batch_size, 1), -1, dtype=torch.int32, device=conditioned.device)
+            labels = torch.full((batch_size, 1), NOT_A_POINT, dtype=torch.int32, device=conditioned.device)
         mask = None if mask_logits is None else resize_masks(mask_logits, self.sam_prompt_encoder.mask_size)
         tokens, dense = self.sam_prompt_encoder(points, labels, mask)
         if self.dense_prompt_encoder is not None and is_prompted:
