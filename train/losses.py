@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +15,17 @@ _BOUNDARY_WEIGHT = 5.0
 
 
 def boundary_weight(masks: Tensor, window: int = 31) -> Tensor:
-    """1 + 5 |average of the neighbourhood - mask|: large at boundaries (F3Net). Outside of the mask all is background.
+    """1 + 5 |average of the neighbourhood - mask|, which is large at boundaries (Wei et al., "F3Net", AAAI 2020).
 
-    Sums over windows are differences of cumulative sums: exact for binary masks, and many times faster than pooling.
+    Everything outside of the mask is background. Sums over windows are differences of cumulative sums: exact for binary masks,
+    and many times faster than pooling.
 
     Args:
         masks: (..., H, W) float32 of 0 and 1.
         window: side of the neighbourhood, odd, in cells of the masks.
+
+    Returns:
+        (..., H, W) float32.
     """
     average = masks
     for dim in (-1, -2):
@@ -36,7 +41,9 @@ def structure_loss(logits: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
     """Weighted binary cross-entropy plus weighted IoU loss, per mask.
 
     Args:
-        logits: (O, M, H, W). masks: (O, 1, H, W) of 0 and 1. weight: (O, 1, H, W) from `boundary_weight`.
+        logits: (O, M, H, W).
+        masks: (O, 1, H, W) of 0 and 1.
+        weight: (O, 1, H, W) from `boundary_weight`.
 
     Returns:
         (O, M).
@@ -51,7 +58,15 @@ def structure_loss(logits: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
 
 
 def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """IoU of predicted masks (O, M, H, W) logits and true ones (O, 1, H, W): (O, M), 0 where both are empty."""
+    """IoU of predicted and true masks.
+
+    Args:
+        logits: (O, M, H, W).
+        masks: (O, 1, H, W), above 0 inside of the object.
+
+    Returns:
+        (O, M), 0 where both are empty.
+    """
     predicted, true = logits > 0, masks > 0
     intersection = (predicted & true).sum((-1, -2)).float()
     return intersection / (predicted | true).sum((-1, -2)).clamp(min=1)
@@ -86,13 +101,58 @@ class PredictionLoss(nn.Module):
         }
 
 
+class Loss(Protocol):
+    """What the trainer expects of a loss: any callable, such as an `nn.Module`, with these arguments and results.
+
+    It runs outside of autocast. Everything that depends on chance must come from PyTorch's global generators, which are seeded
+    for each step.
+    """
+
+    def __call__(
+        self, frames: Sequence[Sequence[MaskPrediction]], masks: Tensor, num_objects: float | Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the loss of a batch of clips.
+
+        Args:
+            frames: the predictions for the O objects of all clips in each of T frames, one for each round of clicks, in order.
+                A frame has at least one.
+            masks: (O, T, S, S) bool, the true masks at the size of the network's input; empty where an object is absent.
+            num_objects: the mean number of objects per process, at least 1. Sums over objects are to be divided by it, so
+                that the gradients of several processes average to those of one.
+
+        Returns:
+            Scalars by name. "total" is minimised; all of them are logged.
+        """
+        ...
+
+
+def check_losses(losses: Any) -> dict[str, Tensor]:
+    """The result of a loss, if it keeps to the protocol.
+
+    Raises:
+        ValueError: it is not a dict of scalar tensors, or has no "total".
+    """
+    contract = "the loss must return a dict of scalar tensors with the key 'total' (see train.losses.Loss)"
+    if not isinstance(losses, dict):
+        raise ValueError(f"{contract}, not a {type(losses).__name__}")
+    for name, value in losses.items():
+        if not isinstance(value, Tensor) or value.ndim:
+            kind = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"{contract}, but {name!r} is {kind}")
+    if "total" not in losses:
+        raise ValueError(f"{contract}, which lacks 'total': it has {', '.join(map(str, losses)) or 'nothing'}")
+    return losses
+
+
 class ClipLoss(nn.Module):
-    """The loss of a whole clip: the sum over frames, and over the clicks in a frame.
+    """The loss of a clip: the sum over its frames, and over the rounds of clicks in a frame.
 
     Args:
-        mask_weight, iou_weight, presence_weight: of the three parts.
-        full_size: compare masks at the size of the network's input, as published. False compares them as they are decoded,
-            with the true mask made smaller: a share of the time.
+        mask_weight: weight of the masks' loss.
+        iou_weight: weight of the predicted IoUs' loss.
+        presence_weight: weight of the object presence loss.
+        full_size: compare masks at the size of the network's input, as published. False compares them at the size at which they
+            are decoded, with the true mask made smaller, which takes a fraction of the time.
         boundary_window: side of the window that finds boundaries, odd, in cells of the masks that are compared. As published:
             31 of 1,024.
     """
@@ -113,11 +173,10 @@ class ClipLoss(nn.Module):
         self.boundary_window = boundary_window
         self.prediction_loss = PredictionLoss()
 
-    def forward(self, frames: Sequence[Sequence[MaskPrediction]], masks: Tensor, num_objects: float) -> dict[str, Tensor]:
-        """
-        Args:
-            frames: the predictions of each frame, one for each round of clicks. masks: (O, T, S, S) bool.
-            num_objects: to divide by, the average number of objects per process.
+    def forward(
+        self, frames: Sequence[Sequence[MaskPrediction]], masks: Tensor, num_objects: float | Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the loss of a batch of clips; see `Loss`.
 
         Returns:
             "mask", "iou", "presence", and "total", their weighted sum; scalars.
@@ -127,9 +186,13 @@ class ClipLoss(nn.Module):
             target = masks[:, t, None].float()
             present = target.flatten(1).any(dim=1).float()
             if not self.full_size:
-                target = (F.adaptive_avg_pool2d(target, predictions[0].masks.shape[-2:]) >= 0.5).float()
+                height, width = predictions[0].masks.shape[-2:]
+                target = (F.adaptive_avg_pool2d(target, (height, width)) >= 0.5).float()
             weight = boundary_weight(target, self.boundary_window)
             for prediction in predictions:
                 for name, value in self.prediction_loss(prediction, target, weight, present).items():
                     parts[name] = parts[name] + value / num_objects
-        return {**parts, "total": sum(self.weights[name] * value for name, value in parts.items())}
+        total = sum(
+            (self.weights[name] * value for name, value in parts.items()), start=masks.new_zeros((), dtype=torch.float32)
+        )
+        return {**parts, "total": total}

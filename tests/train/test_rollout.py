@@ -36,7 +36,7 @@ def run(rollout: ClipRollout, plan: PromptPlan, num_frames: int = 3, seed: int =
 
 def test_plans_of_clips() -> None:
     generator = torch.Generator().manual_seed(0)
-    plans = [PromptSampling().draw(8, generator) for _ in range(4000)]
+    plans = [PromptSampling().sample(8, generator) for _ in range(4000)]
     first = Counter(plan.first[0] for plan in plans)
     assert first["mask"] / 4000 == pytest.approx(0.5, abs=0.03)
     assert first["click"] / 4000 == pytest.approx(0.25, abs=0.03)
@@ -64,13 +64,13 @@ def test_plans_of_clips() -> None:
 
 def test_plans_of_images_and_short_clips() -> None:
     generator = torch.Generator().manual_seed(0)
-    plans = [PromptSampling().draw(1, generator) for _ in range(1000)]
+    plans = [PromptSampling().sample(1, generator) for _ in range(1000)]
     assert all(plan.corrected == {0: 7} for plan in plans)
     assert Counter(plan.first[0] for plan in plans)["box"] / 1000 == pytest.approx(0.5, abs=0.06)
     assert {plan.first[0] for plan in plans} == {"box", "click"}
-    assert all(len(PromptSampling().draw(2, generator).first) <= 2 for _ in range(50))
+    assert all(len(PromptSampling().sample(2, generator).first) <= 2 for _ in range(50))
     many = PromptSampling(mask=0, max_prompted_frames=3, max_corrected_frames=6)
-    plans = [many.draw(8, generator) for _ in range(300)]
+    plans = [many.sample(8, generator) for _ in range(300)]
     assert max(len(plan.corrected) for plan in plans) == 6
     assert all(plan.first.keys() <= set(plan.corrected) for plan in plans)
 
@@ -80,7 +80,7 @@ def test_plans_of_corrections() -> None:
     sampling = PromptSampling(
         correction_clicks=3, fewest_correction_clicks=1, corrected_tracking=0.5, corrected_masks=0.25, forgetful=0.5
     )
-    plans = [sampling.draw(8, generator) for _ in range(4000)]
+    plans = [sampling.sample(8, generator) for _ in range(4000)]
     numbers = Counter(count for plan in plans for count in plan.corrected.values())
     assert numbers.keys() == {1, 2, 3}
     assert min(numbers.values()) > 0.9 * max(numbers.values())
@@ -91,7 +91,7 @@ def test_plans_of_corrections() -> None:
         "forgetful": sum(plan.forgetful for plan in plans) / len(plans),
     }
     assert share == pytest.approx({"given": 0.25, "tracked": 0.5, "forgetful": 0.25}, abs=0.03)
-    rough = [PromptSampling(rough_masks=0.3).draw(1, generator).first[0] for _ in range(2000)]
+    rough = [PromptSampling(rough_masks=0.3).sample(1, generator).first[0] for _ in range(2000)]
     assert rough.count("rough") / 2000 == pytest.approx(0.3, abs=0.03)
 
 

@@ -85,7 +85,7 @@ class PromptSampling:
                 f"prompts.correction_clicks={self.correction_clicks}"
             )
 
-    def draw(self, num_frames: int, generator: torch.Generator) -> PromptPlan:
+    def sample(self, num_frames: int, generator: torch.Generator) -> PromptPlan:
         """Choose how a clip is prompted. An image is prompted by a click, a box or a rough mask, and corrected."""
 
         def chance() -> float:
@@ -202,7 +202,7 @@ class ClipRollout(nn.Module):
         """
         num_frames = frames.shape[1]
         if plan is None:
-            plan = self.prompts.draw(num_frames, torch.Generator().manual_seed(generator.initial_seed()))
+            plan = self.prompts.sample(num_frames, torch.Generator().manual_seed(generator.initial_seed()))
         features, high_res = self.model.image_encoder.encode_clip(frames)
         features = features[video]
         results: dict[int, PromptedFrame] = {}

@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop, SIGTERM (Slurm, torchrun) and SIGINT (Ctrl-C), and the processes that read its data."""
+"""Signals that ask a training to stop: SIGTERM (from Slurm or torchrun) and SIGINT (Ctrl-C)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Notes the signals that arrive inside of `with`, instead of ending the process.
+    """A context that notes signals, instead of letting them end the process.
 
     Attributes:
-        made: the signal that arrived, or None.
+        made (signal.Signals | None): the signal that arrived.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class StopRequest:
         self._former = {kind: signal.signal(kind, self._note) for kind in _SIGNALS}
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         for kind, handler in self._former.items():
             signal.signal(kind, handler)
 
@@ -36,11 +36,16 @@ class StopRequest:
 
 
 @contextmanager
-def deaf_children(children: list[BaseProcess]) -> Iterator[None]:
-    """Processes that are started inside of this context never get these signals, and are added to `children`. Ctrl-C reaches
-    all processes of a terminal, but only the one that trains shall decide. What arrives for this process meanwhile comes after
-    the context."""
-    resource_tracker.ensure_running()  # or the first process that is spawned starts it, and that lifts the block
+def ignoring_signals(children: list[BaseProcess]) -> Iterator[None]:
+    """A context in which started processes never receive these signals.
+
+    Ctrl-C reaches all processes of a terminal, but only the one that trains decides. Signals for this process are delivered
+    after the context.
+
+    Args:
+        children: the processes that are started are appended to it.
+    """
+    resource_tracker.ensure_running()  # otherwise the first spawned process starts it, which unblocks the signals
     earlier = multiprocessing.active_children()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
@@ -50,14 +55,21 @@ def deaf_children(children: list[BaseProcess]) -> Iterator[None]:
         children += [child for child in multiprocessing.active_children() if child not in earlier]
 
 
-def kill_children(children: list[BaseProcess]) -> None:
-    """End deaf processes that have not ended by themselves. Python would ask them with SIGTERM when it exits, and wait for
-    ever."""
-    # PyTorch's handler would report that a worker was killed, instead of the error.
-    former = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+@contextmanager
+def killed_children() -> Iterator[list[BaseProcess]]:
+    """A list of processes, to be filled, that are killed at the end of the context unless they have ended by themselves.
+
+    Processes that ignore signals must be killed: at exit, Python would send them SIGTERM and wait for ever.
+    """
+    children: list[BaseProcess] = []
     try:
-        for child in children:
-            child.kill()
-            child.join()
+        yield children
     finally:
-        signal.signal(signal.SIGCHLD, former)
+        # PyTorch's handler would report a killed worker, instead of the error.
+        former = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            for child in children:
+                child.kill()
+                child.join()
+        finally:
+            signal.signal(signal.SIGCHLD, former)
