@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,21 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from i2v.former_configs import update_config, update_override
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.sam_i2v import SAMI2V
-from i2v.typed_config import ConfigError, build, one_line, section, typed_arguments
+from i2v.typed_config import (
+    ConfigError,
+    build,
+    one_line,
+    referenced_names,
+    reject_unknown_sections,
+    section,
+    typed_arguments,
+)
 from i2v.untrusted_config import check_untrusted
 from i2v.utils.checkpoints import load_weights
 from i2v.utils.yaml_files import check_yaml
@@ -38,18 +48,6 @@ EXPERIMENT_DIR = CONFIG_DIR.parents[1] / "configs"
 DEFAULT_CONFIG = "i2v-lite"
 # Of a network whose config is not trusted; SAM's largest image encoder has 632 million.
 _MOST_PARAMETERS = 1_000_000_000
-# Keys of SAM 2's and of the published configs, and where their values are here.
-_FORMER_KEYS = {
-    "model.add_all_frames_to_correct_as_cond": "predictor.add_all_frames_to_correct_as_cond",
-    "model.binarize_mask_from_pts_for_mem_enc": "predictor.binarize_prompted_masks",
-    "model.clear_non_cond_mem_around_input": "predictor.clear_non_cond_mem_around_input",
-    "model.fill_hole_area": "predictor.fill_hole_area",
-    "model.non_overlap_masks": "predictor.non_overlap_masks",
-    "model.max_cond_frames_in_attn": "model.memory_selector.max_cond_frames_in_attn",
-    "model.memory_temporal_stride_for_eval": "model.memory_selector.memory_temporal_stride_for_eval",
-    "model.num_maskmem_global": "model.memory_selector.num_global",
-    "model.num_maskmem_local": "model.memory_selector.num_local",
-}
 # What `apply_postprocessing=False` switches off.
 _NO_POSTPROCESSING = (
     "model.sam_mask_decoder.dynamic_multimask_via_stability=false",
@@ -85,9 +83,9 @@ def device_of_option(text: str | None) -> torch.device:
     Raises:
         ValueError: there is no such device, or nothing can be computed on it.
     """
-    is_number = text is not None and text.isdecimal() and len(text) < 19  # beyond, it is none
     try:
-        device = usable_device(int(text) if is_number else text)
+        # Longer numbers are not those of a GPU.
+        device = usable_device(int(text) if text is not None and text.isdecimal() and len(text) < 19 else text)
         if device.type == "meta":
             raise ValueError("nothing is computed on the device 'meta'")
     except ValueError as error:
@@ -98,6 +96,11 @@ def device_of_option(text: str | None) -> torch.device:
 def known_configs() -> list[str]:
     """Names of the packaged configs."""
     return sorted(path.stem for path in CONFIG_DIR.glob("*.yaml"))
+
+
+# Names that the files of the config being composed refer to. A file may replace the only value that refers to a variable of the
+# file it builds on, so that the composed config alone does not tell which of its keys are variables.
+_variables: ContextVar[set[str]] = ContextVar("_variables")
 
 
 class _CheckedFiles(FileConfigSource):
@@ -111,9 +114,11 @@ class _CheckedFiles(FileConfigSource):
         path = Path(self.path, self._normalize_file_name(config_path))
         check_yaml(path)
         try:
-            return super().load_config(config_path)
+            result = super().load_config(config_path)
         except ValueError as error:  # a value that Python cannot make, such as !!int x
             raise ValueError(f"{path}: {error}") from error
+        _variables.get().update(referenced_names(OmegaConf.to_container(result.config)))
+        return result
 
 
 def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted: bool = True) -> DictConfig:
@@ -126,14 +131,15 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
             exist, but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml), means that one, from any working
             directory. Groups (model=...) are found beside the file (and beside what it is a link to), in the package and, in a
             clone, among the experiments in configs/.
-        overrides: of Hydra, such as "model.memory_selector.mode=greedy".
+        overrides: of Hydra, such as "model/memory_selector=greedy".
         trusted: False for a file that somebody else wrote, such as one that came along with weights: it may build classes of
             this project's network only, and stands for itself; see `check_untrusted`. Packaged configs are always trusted.
 
     Raises:
         TypeError: config_file is no name or path, or overrides are no list of strings.
-        ValueError: an unknown name (the known ones are listed), a file that is too large or nested too deeply, or a config or
-            override that Hydra cannot compose. If not trusted, also a config that asks for more.
+        ValueError: an unknown name (the known ones are listed), a file that is too large or nested too deeply, a config or
+            override that Hydra cannot compose, or a top-level key that is unknown. If not trusted, also a config that asks for
+            more.
     """
     check_overrides(overrides)
     if not isinstance(config_file, (str, os.PathLike)):
@@ -153,10 +159,12 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
     experiments = [EXPERIMENT_DIR] if EXPERIMENT_DIR.is_dir() else []
     others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*beside, *experiments, CONFIG_DIR)]
     searchpath = ", ".join(f"'{_CheckedFiles.scheme()}://{other}'" for other in others)
-    overrides = [f"hydra.searchpath=[{searchpath}]", *map(_with_present_key, overrides)]
+    overrides = [f"hydra.searchpath=[{searchpath}]", *map(update_override, overrides)]
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
+    variables: set[str] = set()
+    token = _variables.set(variables)
     try:
         Plugins.instance().register(_CheckedFiles)
         # As hydra.initialize_config_dir does, which knows no other sources than its own.
@@ -167,19 +175,19 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
         raise ValueError(f"cannot compose the config {str(config_file)!r}: {one_line(error)}") from error
     finally:
         GlobalHydra.instance().hydra = theirs
+        _variables.reset(token)
+    variables.update(referenced_names(OmegaConf.to_container(config)))
+    try:
+        reject_unknown_sections(config, variables)
+    except ConfigError as error:
+        raise ValueError(f"the config {str(config_file)!r}: {error}") from error
     if "model" not in config:
         raise ValueError(f"the config {str(config_file)!r} has no part 'model'")
+    try:
+        update_config(config)
+    except ValueError as error:
+        raise ConfigError(f"config {str(config_file)!r}: {error}") from error
     return config
-
-
-def _with_present_key(override: str) -> str:
-    """An override with the key of this project, where its key is one of `_FORMER_KEYS`."""
-    key, equals, value = override.partition("=")
-    present = _FORMER_KEYS.get(key.lstrip("+"))
-    if present is None or not equals:
-        return override
-    log.info("the override %s is %s here", key, present)
-    return f"++{present}={value}"
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -241,7 +249,7 @@ def build_i2v(
             ("checkpoint=null" in the overrides leaves it so in any case).
         device: by default CUDA, then MPS, then the CPU.
         mode: "eval" or "train".
-        hydra_overrides_extra: such as "model.memory_selector.mode=greedy".
+        hydra_overrides_extra: such as "model/memory_selector=greedy".
         apply_postprocessing: False for no choice among several masks by stability.
         trusted: False for a config that somebody else wrote; see `load_config`.
         unused: arguments of SAM 2 that change nothing here, such as vos_optimized.
@@ -251,6 +259,7 @@ def build_i2v(
     """
     config = _load(config_file, hydra_overrides_extra, apply_postprocessing, trusted, unused)
     with _naming(config_file):
+        predictor_settings(config)
         return _build_model(config, ckpt_path, device, mode, trusted)
 
 
@@ -271,7 +280,7 @@ def build_i2v_video_predictor(
         ckpt_path: weights; see `build_i2v`.
         device: by default CUDA, then MPS, then the CPU.
         mode: "eval"; "train" leaves dropout on.
-        hydra_overrides_extra: such as "model.memory_selector.mode=greedy" or "predictor.precision=bf16".
+        hydra_overrides_extra: such as "model/memory_selector=greedy" or "predictor.precision=bf16".
         apply_postprocessing: False for no choice among several masks by stability, no binary masks in the memory of prompted
             frames, and no filling of holes.
         trusted: False for a config that somebody else wrote; see `load_config`.
@@ -282,13 +291,22 @@ def build_i2v_video_predictor(
     """
     config = _load(config_file, hydra_overrides_extra, apply_postprocessing, trusted, unused)
     with _naming(config_file):
-        settings = section(dict[str, Any], config, "predictor", default={})
-        settings = typed_arguments(I2VVideoPredictor, settings, "predictor", given=1)
+        settings = predictor_settings(config)
         model = _build_model(config, ckpt_path, device, mode, trusted)
         try:
             return I2VVideoPredictor(model, **settings)
         except ValueError as error:
             raise ConfigError(f"predictor: {error}") from error
+
+
+def predictor_settings(config: DictConfig) -> dict[str, Any]:
+    """The arguments of the predictor in a config, besides the network.
+
+    Raises:
+        ConfigError: one is unknown or of the wrong type.
+    """
+    settings = section(dict[str, Any], config, "predictor", default={})
+    return typed_arguments(I2VVideoPredictor, settings, "predictor", given=1)
 
 
 def _load(

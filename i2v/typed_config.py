@@ -1,17 +1,19 @@
-"""From parts of a config to values of the right type, and to the objects that they describe.
+"""Typed values, and the objects they describe, from parts of a config.
 
 What is expected comes from the type hints of the classes and functions that a config names: nothing is written down twice.
+Unknown keys are errors at every level.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import pydoc
 import re
 import reprlib
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -26,18 +28,28 @@ from i2v.utils.messages import shortened
 _REQUIRED = object()
 _NUMBERS = {int: IntegerNode, float: FloatNode, bool: BooleanNode}
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
-# Of other projects: their annotations may be narrower than what they take.
+# The hints of other packages are not enforced: they may be narrower than what is accepted.
 _OWN_PACKAGES = ("i2v", "train")
+# Top-level keys: of what inference builds, and of experiments.
+_SECTIONS = (
+    *("model", "predictor", "checkpoint"),
+    *("seed", "device", "output", "initial_weights", "frozen", "activation_checkpointing"),
+    *("data", "prompts", "loss", "optimizer", "trainer", "validation", "slurm"),
+)
 
 
 class ConfigError(ValueError):
-    """A part of a config is missing, unknown or of another type, or what it describes cannot be built. The message names its
-    key; whoever knows the file adds its name."""
+    """A part of a config is missing, unknown or of the wrong type, or what it describes cannot be built.
+
+    The message names the key; callers that know the file add its name.
+    """
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks, and without Hydra's list of folders and OmegaConf's name of its own class; the
-    error's type where it has no message. A very long one is shortened."""
+    """An error's message on one line, shortened if it is very long; the error's type if there is no message.
+
+    Hydra's list of folders and OmegaConf's name of its own class are left out.
+    """
     message = re.sub(r"\nConfig search path:(.|\n)*|\n\s*object_type=.*", "", str(error))
     return shortened(" ".join(message.split())) or type(error).__name__
 
@@ -46,13 +58,14 @@ def section(hint: Any, config: DictConfig, *keys: str, default: Any = _REQUIRED)
     """A value in a config.
 
     Args:
-        hint: its type, such as `int | None`. A dataclass is built from a mapping.
+        hint: its type, such as `int | None`. A dataclass is built from a mapping. `Any` checks only the parts that have a
+            `_target_`.
         config: the whole config, which interpolations refer to.
-        keys: where it is.
-        default: if it is not there.
+        keys: the path to the value.
+        default: returned if the value is missing.
 
     Raises:
-        ConfigError: it is missing or of another type; a key of a dataclass is unknown.
+        ConfigError: the value is missing or of the wrong type, or a key is unknown.
     """
     value = _plain(config, keys, default)
     if value is default:
@@ -67,11 +80,44 @@ def section(hint: Any, config: DictConfig, *keys: str, default: Any = _REQUIRED)
     return value
 
 
-def names_in(config: DictConfig, *keys: str) -> list[str]:
-    """The names in a mapping of a config.
+def reject_unknown_sections(config: DictConfig, variables: Collection[str]) -> None:
+    """Check the top-level keys of a config.
+
+    Besides the sections, these may be variables that interpolations refer to, and objects (with a `_target_`) that are defined
+    for other configs to refer to.
+
+    Args:
+        config: the whole config.
+        variables: names that interpolations refer to; see `referenced_names`.
 
     Raises:
-        ConfigError: it is missing, or no mapping.
+        ConfigError: a key is unknown.
+    """
+    for key, node in config.items_ex(resolve=False):
+        is_object = isinstance(node, DictConfig) and "_target_" in node
+        if key in _SECTIONS or key in variables or (is_object and not _nearest(key, _SECTIONS)):
+            continue
+        raise ConfigError(
+            f"{_unknown(key, _SECTIONS)}: no ${{{key}}} refers to it, and it is not one of the sections {', '.join(_SECTIONS)}"
+        )
+
+
+def referenced_names(value: Any) -> Iterator[str]:
+    """The top-level keys that interpolations in a nested structure of unresolved values refer to."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, str):
+        yield from re.findall(r"\$\{([\w-]+)", value)
+    elif isinstance(value, list):
+        for item in value:
+            yield from referenced_names(item)
+
+
+def names_in(config: DictConfig, *keys: str) -> list[str]:
+    """The keys of a mapping in a config.
+
+    Raises:
+        ConfigError: it is missing or not a mapping.
     """
     node = _node(config, keys, _REQUIRED)
     if not isinstance(node, DictConfig):
@@ -83,21 +129,19 @@ def build(config: DictConfig, *keys: str, kind: type = object, arguments: Sequen
     """The object that a part of a config describes by `_target_`.
 
     Args:
-        config, keys: see `section`.
+        config: the whole config.
+        keys: the path to the part.
         kind: class of the object.
-        arguments: given to the target in front of those of the config.
-        optional: null is allowed, and gives None.
+        arguments: positional arguments of the target, before those in the config.
+        optional: return None where the config has null.
 
     Raises:
-        ConfigError: a key is unknown, missing or of another type, or the target raised an error or made something else.
+        ConfigError: a key is unknown, missing or of the wrong type, or the target raised an error or made something else.
     """
     where = ".".join(keys)
-    part = _plain(config, keys, _REQUIRED)
-    if part is None and optional:
+    part = description(config, *keys, given=len(arguments), optional=optional)
+    if part is None:
         return None
-    if not isinstance(part, dict) or "_target_" not in part:
-        raise _wrong(part, f"a mapping with a `_target_`{' or null' if optional else ''}", where)
-    part = _typed_part(part, where, len(arguments))
     try:
         built = instantiate(part, *arguments)
     except (HydraException, OmegaConfBaseException) as error:
@@ -112,17 +156,38 @@ def build(config: DictConfig, *keys: str, kind: type = object, arguments: Sequen
     return built
 
 
-def typed_arguments(function: Callable[..., Any], values: Mapping[str, Any], where: str, given: int = 0) -> dict[str, Any]:
-    """Arguments of a function or class, converted to the types that it names.
+def description(config: DictConfig, *keys: str, given: int = 0, optional: bool = False) -> dict[Any, Any] | None:
+    """The part of a config that describes an object, checked but not built.
 
     Args:
-        function: that will be called.
-        values: by name, as they are in the config.
-        where: they are, for messages.
-        given: the number of arguments in front that are not in the config.
+        config: the whole config.
+        keys: the path to the part.
+        given: number of leading arguments of the target that are not in the config.
+        optional: return None where the config has null.
 
     Raises:
-        ConfigError: one is unknown, missing or of another type.
+        ConfigError: a key is unknown, missing or of the wrong type.
+    """
+    where = ".".join(keys)
+    part = _plain(config, keys, _REQUIRED)
+    if part is None and optional:
+        return None
+    if not isinstance(part, dict) or "_target_" not in part:
+        raise _wrong(part, f"a mapping with a `_target_`{' or null' if optional else ''}", where)
+    return _typed_part(part, where, given)
+
+
+def typed_arguments(function: Callable[..., Any], values: Mapping[str, Any], where: str, given: int = 0) -> dict[str, Any]:
+    """Arguments of a function or class, converted to the types in its signature.
+
+    Args:
+        function: the function or class to call.
+        values: values of the config by argument name.
+        where: the path to the values, for messages.
+        given: number of leading arguments that are not in the config.
+
+    Raises:
+        ConfigError: an argument is unknown, missing or of the wrong type.
     """
     try:
         parameters = inspect.signature(function).parameters
@@ -136,14 +201,14 @@ def typed_arguments(function: Callable[..., Any], values: Mapping[str, Any], whe
     takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     for name in values:
         if name not in named and not takes_all:
-            raise ConfigError(f"unknown key {where}.{name}; {function.__name__} takes {', '.join(named)}")
+            raise ConfigError(f"{_unknown(name, named, where)}; {function.__name__} takes {', '.join(named)}")
     missing = [name for name, p in named.items() if p.default is p.empty and name not in values]
     if missing:
         raise ConfigError(f"{where} lacks {', '.join(missing)}")
-    # Parts last: they refer to the others, and it is these that are wrong then.
+    # Nested objects last: their arguments often refer to plain values beside them, whose own errors are clearer.
     ordered = sorted(values, key=lambda name: isinstance(values[name], dict) and "_target_" in values[name])
     typed = {name: _typed(values[name], hints.get(name, Any), f"{where}.{name}") for name in ordered}
-    return {name: typed[name] for name in values}  # parts are built in this order, and draw their weights in it
+    return {name: typed[name] for name in values}  # objects are built, and sample their weights, in this order
 
 
 def _node(config: DictConfig, keys: Sequence[str], default: Any) -> Any:
@@ -151,7 +216,7 @@ def _node(config: DictConfig, keys: Sequence[str], default: Any) -> Any:
     for depth, key in enumerate(keys):
         if not isinstance(node, DictConfig):
             raise _wrong(node, "a mapping", ".".join(keys[:depth]))
-        if key not in node.keys():  # noqa: SIM118 - `in node` is false for what is there but cannot be resolved
+        if key not in node.keys():  # noqa: SIM118 - `in node` is false for a value that cannot be resolved
             if default is not _REQUIRED:
                 return default
             raise ConfigError(f"{'.'.join(keys[: depth + 1])} is missing")
@@ -174,23 +239,23 @@ def _plain(config: DictConfig, keys: Sequence[str], default: Any) -> Any:
 
 
 def _typed_part(part: dict[Any, Any], where: str, given: int = 0) -> dict[Any, Any]:
-    """The description of an object, `_target_` and its arguments, with these of the right types."""
+    """The description of an object, `_target_` and its arguments, converted to the right types."""
     path = part["_target_"]
     try:
         target = pydoc.locate(path) if isinstance(path, str) else None
     except pydoc.ErrorDuringImport as error:
         raise ConfigError(f"{where}._target_: cannot import {path!r}: {one_line(error)}") from error
     if not callable(target):
-        raise ConfigError(f"{where}._target_ must name a class or a function, and {path!r} is none")
+        raise ConfigError(f"{where}._target_ must name a class or a function, not {path!r}")
     hydras = {key: value for key, value in part.items() if isinstance(key, str) and key.startswith("_") and key.endswith("_")}
     values = {key: value for key, value in part.items() if key not in hydras}
-    if "_args_" in hydras or hydras.get("_partial_"):  # what is missing comes from elsewhere
+    if "_args_" in hydras or hydras.get("_partial_"):  # other arguments come from elsewhere
         return part
     return hydras | typed_arguments(target, values, where, given)
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """A value of the type that is hinted at. A hint that is not understood allows all."""
+    """A value converted to the type of a hint. A hint that is not understood allows every value."""
     if isinstance(value, dict) and "_target_" in value:
         return _typed_part(value, where)
     if hint is Any:
@@ -226,7 +291,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     elif is_class and issubclass(origin, Mapping):
         fits = isinstance(value, dict)
         value = {key: _typed(item, (*options, Any)[1], f"{where}.{key}") for key, item in value.items()} if fits else value
-    elif is_class and origin is not object:  # also what can be called: only a `_target_` makes one
+    elif is_class and origin is not object:  # callables too: only a `_target_` makes one
         fits = False
     else:
         return _nested(value, where)
@@ -270,6 +335,16 @@ def _describe(hint: Any) -> str:
     if inspect.isclass(origin) and (is_dataclass(origin) or issubclass(origin, Mapping)):
         return "a mapping"
     return "a mapping with a `_target_`"
+
+
+def _nearest(key: object, known: Collection[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(str(key), known, n=1)), None)
+
+
+def _unknown(key: object, known: Collection[str], where: str = "") -> str:
+    """Start of the message for an unknown key: its path, and the known key that is nearest to it."""
+    near = _nearest(key, known)
+    return f"unknown key {where}{'.' if where else ''}{key}" + (f" (did you mean {near}?)" if near else "")
 
 
 def _wrong(value: Any, expected: str, where: str) -> ConfigError:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Semi-supervised benchmark, first half: DATASET=davis2016 DATA=/data/DAVIS OUT=results/3c INPUT=3c sh test_pvs/semi_infer.sh
-# DATASET: name of the data set (python -m test_pvs.datasets --help). DATA: its folder. OUT: folder of the results.
+# DATASET: name of the data set (python -m test_pvs.datasets --help), or package.module:function. DATA: its folder. OUT: folder of the results.
 # INPUT: 3c (three clicks, the default), bb (box), gm (ground-truth mask).
 # SYSTEM: sam-i2v (default), sam2, optical-flow, static-mask, sam+... or package.module:function. CONFIG, CKPT, PRECISION: of the system;
 #   CONFIG=i2v-infer CKPT=checkpoints/sam-i2v_32gpu.pt for the published weights, by default the Lite model.

@@ -44,7 +44,7 @@ MODEL_CASES = [
     ("model.image_size", "???", "Missing mandatory value: model.image_size"),
     ("model.num_maskmem", None, "model.num_maskmem must be a whole number, not null"),
     ("model.nonsense", 1, "unknown key model.nonsense; SAMI2V takes image_encoder"),
-    ("model.width", 0, "model"),
+    ("model.embed_dim", 0, "model"),
     ("model.image_encoder", None, "model.image_encoder must be a mapping with a `_target_`, not null"),
     ("model.image_encoder", [], "model.image_encoder must be a mapping with a `_target_`, not []"),
     ("model.image_encoder.levels", 5, "model.image_encoder.levels must be a list, not 5"),
@@ -54,7 +54,7 @@ MODEL_CASES = [
     ("model.image_encoder.trunk_image._target_", None, "model.image_encoder.trunk_image._target_ must name a class"),
     ("model.memory_attention.dropout", "some", "model.memory_attention.dropout must be a number, not 'some'"),
     ("model.memory_selector.mode", "x", "model.memory_selector: unknown memory selection mode 'x'"),
-    ("model.memory_selector.mode", None, "model.memory_selector.mode must be text, not null"),
+    ("model.memory_selector.num_local", 5, "num_local=5 frames cannot be chosen from a local pool of local_reach=4"),
     ("model.memory_prompt_generator.masked_attention", "perhaps", "masked_attention must be true or false, not 'perhaps'"),
     ("model._target_", DROP, "model must be a mapping with a `_target_`"),
     ("model", None, "model must be a mapping with a `_target_`, not null"),
@@ -115,9 +115,9 @@ TRAINING_CASES = [
     ("data.parts.clips.transform.image_size", 48, "clips.transform.image_size is 48, and model.image_size 64: give both the"),
     ("data.parts.clips.repeat", 10**12, "repeat of clips is too large: a pass has at most 100000000 samples, not 2 samples"),
     ("data.parts.clips.batch_size", 10**9, "batch_size of clips must be at most 1024, not 1000000000"),
-    ("data.parts.clips.transform", DROP, "data.parts.clips.transform is missing"),
+    ("data.parts.clips.transform", DROP, "data.parts.clips lacks transform"),
     ("data.parts.clips.batch_size", True, "data.parts.clips.batch_size must be a whole number, not true"),
-    ("data.parts.clips.batch_size", DROP, "data.parts.clips.batch_size is missing"),
+    ("data.parts.clips.batch_size", DROP, "data.parts.clips lacks batch_size"),
     ("data.max_failures", "few", "data.max_failures must be a whole number, not 'few'"),
     ("data.steps_per_epoch", "all", "data.steps_per_epoch must be a whole number or null, not 'all'"),
     ("data.steps_per_epoch", False, "data.steps_per_epoch must be a whole number or null, not false"),
@@ -144,7 +144,7 @@ TRAINING_CASES = [
         "clips.transform._target_ must make an object of Callable",
     ),
     ("validation", {"val": {"_target_": "os.getcwd"}}, "validation.val._target_ must make an object of Validation"),
-    ("model", {"_target_": "os.getcwd"}, "model._target_ must make an object of SAMI2V, not of str"),
+    ("model", {"_target_": "builtins.dict", "image_size": 64}, "model._target_ must make an object of SAMI2V, not of dict"),
     ("data.max_failures", 0, "max_failures must be at least 1, not 0"),
     ("trainer.workers", -1, "trainer.workers must not be negative, but is -1"),
     ("trainer.checkpoint_minutes", -0.5, "trainer.checkpoint_minutes must not be negative, but is -0.5"),
@@ -160,7 +160,10 @@ TRAINING_CASES = [
         ("trainer.stop_after_minutes", value, f"trainer.stop_after_minutes must be above 0, not {value}")
         for value in (0.0, -1.0)
     ),
-    ("activation_checkpointing", "x", "activation_checkpointing must be true or false, not 'x'"),
+    ("activation_checkpointing", "x", "activation_checkpointing must be a list, not 'x'"),
+    ("activation_checkpointing", [True], "activation_checkpointing[0] must be text, not true"),
+    ("activation_checkpointing", ["MBConvs"], "'MBConvs' is neither a module, nor a class of modules, nor one of the steps"),
+    ("activation_checkpointing", ["MBConvs"], "did you mean MBConv?"),
     ("validation", None, "validation must be a mapping, not null"),
     *(
         (
@@ -190,15 +193,15 @@ CHECKPOINT_CASES = {
     "meta": ({"a": TENSOR.to("meta")}, "the tensor a has no numbers"),
     "complex": ({"a": TENSOR + 1j}, "the tensor a is of complex numbers"),
     "enormous view": ({"a": torch.zeros(1).expand(10**13)}, "the tensor a has fewer numbers than elements"),
-    "nan": ({"model": {"a": TENSOR, "b": TENSOR * torch.nan}}, "the tensor b has NaN or infinity"),
-    "infinity": ({"a": TENSOR.half() - torch.inf}, "the tensor a has NaN or infinity"),
-    "infinite as float32": ({"a": TENSOR.double() + 1e300}, "the tensor a has NaN or infinity"),
+    "nan": ({"model": {"a": TENSOR, "b": TENSOR * torch.nan}}, "the tensor b contains NaN or infinity"),
+    "infinity": ({"a": TENSOR.half() - torch.inf}, "the tensor a contains NaN or infinity"),
+    "infinite as float32": ({"a": TENSOR.double() + 1e300}, "the tensor a contains NaN or infinity"),
     "nested": ({"a": {"b": TENSOR}}, "'a' is a dict, not a tensor"),
     "none": ({"a": None}, "'a' is a NoneType, not a tensor"),
     "number": ({"a": 3}, "'a' is a int, not a tensor"),
     "model is none": ({"model": None}, "no dictionary of weights, but a NoneType"),
-    "list": ([TENSOR], "holds a list, not a dictionary"),
-    "tensor": (TENSOR, "holds a Tensor, not a dictionary"),
+    "list": ([TENSOR], "contains a list, not a dictionary"),
+    "tensor": (TENSOR, "contains a Tensor, not a dictionary"),
     "empty": ({}, "the dictionary is empty"),
 }
 
@@ -226,8 +229,8 @@ RESUME_CASES: list[tuple[str, Callable[[Any], Any], str]] = [
     ("seed", lambda _: [3], "'seed' in it must be of type int, not [3]"),
     ("world_size", lambda _: "two", "'world_size' in it must be of type int, not 'two'"),
     ("parameters", lambda _: [[1, None], 3], "other parameters were trained"),
-    ("model", nan_in, "has NaN or infinity in it"),
-    ("current", nan_in, "has NaN or infinity in it"),
+    ("model", nan_in, "contains NaN or infinity"),
+    ("current", nan_in, "contains NaN or infinity"),
     ("current", lambda _: {"a": 1}, "'a' is a int, not a tensor"),
     ("model", lambda value: dict(enumerate(value.values())), "the name 0 in it is not text"),
     ("optimizer", lambda _: {}, "'optimizer' in it is not the state of this training's optimizer"),
@@ -256,8 +259,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def training(clips: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """A function: a key and its value -> arguments of a tiny training with a config file of its own."""
-    config = OmegaConf.to_container(load_experiment(str(TINY_TRAINING), [f"folder={clips}", f"output={tmp_path / 'run'}"]))
-    del config["slurm"]
+    composed = load_experiment(str(TINY_TRAINING), [f"folder={clips}", f"output={tmp_path / 'run'}"])
+    config = yaml.safe_load(OmegaConf.to_yaml(composed).replace("${folder}", str(clips)))
+    del config["slurm"], config["folder"]
     return lambda key="seed", value=3: ["-c", str(write(tmp_path / "own.yaml", changed(config, key, value)))]
 
 
@@ -336,6 +340,82 @@ def test_slurm_settings(training: Callable[..., list[str]], caplog: pytest.LogCa
     arguments = training("slurm", settings)
     assert train([*arguments, "--slurm"]) == 1
     assert one_error(caplog) == f"error: config {arguments[1]}: slurm.hours must be a number, not 'many'"
+
+
+# Key with a mistake in it, and the nearest known key, at every level of an experiment.
+MISSPELT_CASES = [
+    ("vaildation", "validation"),
+    ("promts", "prompts"),
+    ("initial_weight", "initial_weights"),
+    ("optimizer.learning_rates", "learning_rate"),
+    ("prompts.masks", "mask"),
+    ("loss.mask_weigth", "mask_weight"),
+    ("trainer.epoch", "epochs"),
+    ("data.max_failure", "max_failures"),
+    ("data.part", "parts"),
+    ("data.parts.clips.repeats", "repeat"),
+    ("data.parts.clips.transfrom", "transform"),
+    ("data.parts.clips.dataset.num_frame", "num_frames"),
+    ("data.parts.clips.transform.degree", "degrees"),
+    ("validation.val.prompts", "prompt"),
+    ("validation.val.dataset.max_object", "max_objects"),
+    ("initial_weights.prefix", "prefixes"),
+    ("slurm.node", "nodes"),
+    ("predictor.fill_holes_area", "fill_hole_area"),
+    ("model.num_maskmems", "num_maskmem"),
+    ("model.image_encoder.trunk_image.embed_dim", "embed_dims"),
+]
+
+
+@pytest.mark.parametrize("mode", [[], ["--check"], ["--slurm"]], ids=["train", "check", "slurm"])
+@pytest.mark.parametrize(("key", "nearest"), MISSPELT_CASES)
+def test_misspelt_key_of_an_experiment(
+    key: str, nearest: str, mode: list[str], clips: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "--check" not in mode:
+        monkeypatch.setattr("train.cli.build_model", lambda _: pytest.fail("work has begun"))
+    folders = f"frames: {clips}/JPEGImages, annotations: {clips}/Annotations"
+    dataset = f"{{_target_: train.dataset.vos_folder.VOSFolder, {folders}}}"
+    settings = f"dataset: {dataset}, image_size: 64, num_samples: 1, prompt: box"
+    validation = f"{{_target_: train.validation.ClipValidation, {settings}}}"
+    weights = "{_target_: train.model.initial_weights.from_checkpoint, path: a.pt}"
+    overrides = [f"+validation.val={validation}", f"initial_weights={weights}", f"++{key}=7"]
+    assert train(["-c", str(TINY_TRAINING), f"folder={clips}", *overrides, *mode]) == 1
+    errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert any(f"unknown key {key} (did you mean {nearest}?)" in error for error in errors), errors
+    assert "--check" in mode or len(errors) == 1
+    assert all(str(TINY_TRAINING) in error for error in errors)
+
+
+@pytest.mark.parametrize("build", [build_i2v, build_i2v_video_predictor])
+@pytest.mark.parametrize("config", ["i2v-lite", "i2v-infer", TINY_CONFIG])
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("predicter", "predictor"),
+        ("modle", "model"),
+        ("checkpoints", "checkpoint"),
+        ("predictor.fill_holes_area", "fill_hole_area"),
+        ("model.memory_selector.num_globals", "num_global"),
+    ],
+)
+def test_misspelt_key_of_a_predictor(key: str, nearest: str, config: str | Path, build: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"unknown key {key} (did you mean {nearest}?)")) as error:
+        build(config, device="cpu", hydra_overrides_extra=[f"+{key}=1"])
+    assert str(config) in str(error.value)
+
+
+def test_variables_of_a_config_are_no_unknown_keys(tmp_path: Path) -> None:
+    """A file may define variables, and a file that builds on it may replace whatever refers to them."""
+    model = OmegaConf.to_container(load_config(TINY_CONFIG))["model"] | {"image_size": "${size}"}
+    write(tmp_path / "first.yaml", {"model": model, "size": 96, "spare_loss": {"_target_": "train.losses.ClipLoss"}})
+    write(tmp_path / "second.yaml", {"defaults": ["first", "_self_"], "model": {"image_size": 128}})
+    assert load_config(tmp_path / "first.yaml").model.image_size == 96
+    assert load_config(tmp_path / "second.yaml").model.image_size == 128
+    assert load_config(tmp_path / "first.yaml", ["model.image_size=64"]).model.image_size == 64
+    write(tmp_path / "second.yaml", {"defaults": ["first", "_self_"], "sizes": 128})
+    with pytest.raises(ValueError, match=r"second\.yaml': unknown key sizes: no \$\{sizes\} refers to it"):
+        load_config(tmp_path / "second.yaml")
 
 
 @pytest.mark.parametrize("case", CHECKPOINT_CASES)
@@ -429,14 +509,14 @@ BOMBS = {
         "a0: &a0 [lol]\n" + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)),
         "more than 10000 values",
     ),
-    "in itself": ("a: &a [*a]", "the alias *a stands for nothing, or for what it is in itself"),
+    "in itself": ("a: &a [*a]", "the alias *a is undefined, or inside its own value"),
     "huge": ("a: 1\n" * 300_000, "more than 1048576 bytes"),
     "many values": ("a: [" + "1, " * 20_000 + "]", "more than 10000 values"),
     "long value": ("a: '" + "${b}" * 10_000 + "'", "more than 4000 characters"),
     "hexadecimal": ("model:\n  image_size: 0x" + "f" * 3900, "line 2: the number 0xffffffff... has more than 1000 digits"),
     "sexagesimal": ("a: -" + ":".join(["59"] * 1300), "line 1: the number -59:59:59:... has more than 1000 digits"),
-    "not UTF-8": (b"\xff\xfe\x00", "is no YAML"),
-    "no YAML": ("a: [1, 2", "is no YAML"),
+    "not UTF-8": (b"\xff\xfe\x00", "is not YAML"),
+    "no YAML": ("a: [1, 2", "is not YAML"),
     "tag of Python": ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
     "no number": ("a: !!int x", "invalid literal for int()"),
 }
@@ -520,7 +600,7 @@ UNTRUSTED_CASES = [
     ("model._recursive_", False, "model._recursive_ is not allowed"),
     ("model.image_size", "${oc.env:HOME}", "model.image_size has an interpolation"),
     ("model.image_size", "${oc.decode:${oc.env:HOME}}", "model.image_size has an interpolation"),
-    ("model.image_size", "${model.width}", "model.image_size has an interpolation"),
+    ("model.image_size", "${model.embed_dim}", "model.image_size has an interpolation"),
     ("predictor.precision", "x${oc.env:HOME}", "predictor.precision has an interpolation"),
     ("model.memory_attention.num_layers", 10_000_000, "model.memory_attention.num_layers is 10000000: at most 64 is allowed"),
     ("model.memory_attention.num_layers", "1_000", "model.memory_attention.num_layers is 1_000: at most 64 is allowed"),
@@ -534,7 +614,7 @@ UNTRUSTED_CASES = [
     ("model.image_encoder.high_res_channels", [8] * 2000, "model.image_encoder.high_res_channels is a list of 2000 items: at"),
     ("model.image_encoder.levels", list(range(65)), "model.image_encoder.levels is a list of 65 items: at most 64 are allowed"),
     ("predictor.others", [[0] * 65], "predictor.others.0 is a list of 65 items: at most 64 are allowed"),
-    ("model.width", -(2**80), f"model.width is -{2**80}: at most 4096 is allowed"),
+    ("model.embed_dim", -(2**80), f"model.embed_dim is -{2**80}: at most 4096 is allowed"),
     ("model.memory_attention.hidden", 10_000, "model.memory_attention.hidden is 10000: at most 4096 is allowed"),
     ("model.image_encoder.trunk_image.mlp_ratio", 1e9, "model.image_encoder.trunk_image.mlp_ratio is 1000000000.0: at most"),
     (
@@ -571,7 +651,7 @@ def test_config_that_came_along_with_weights(key: str, value: Any, message: str,
 def test_network_of_a_config_that_came_along_is_not_huge(tmp_path: Path) -> None:
     """Each of its numbers alone is allowed."""
     channels = "model.image_encoder.high_res_channels=[1024,512,256]"
-    config = load_config("i2v-lite", ["model.width=4096", channels, "model.memory_attention.num_layers=64"])
+    config = load_config("i2v-lite", ["model.embed_dim=4096", channels, "model.memory_attention.num_layers=64"])
     path = write(tmp_path / "config.yaml", OmegaConf.to_container(config, resolve=True))
     with pytest.raises(ValueError, match=r"model has [\d,]+ million parameters: at most 1,000 million are allowed"):
         build_i2v(path, device="cpu", trusted=False)
@@ -606,14 +686,14 @@ def test_config_that_is_a_link_is_read_where_it_leads_to(trusted: bool, tmp_path
 
 
 def test_parts_of_a_config_are_found_beside_its_link_and_beside_the_file(tmp_path: Path) -> None:
-    for folder in ("there/colours", "here/sizes"):
+    for folder in ("there/model", "here/predictor"):
         (tmp_path / folder).mkdir(parents=True)
-    write(tmp_path / "there/colours/blue.yaml", {"colour": "blue"})
-    write(tmp_path / "here/sizes/small.yaml", {"size": "small"})
-    write(tmp_path / "there/own.yaml", {"defaults": [{"colours": "blue"}, {"sizes": "small"}, "_self_"], "model": {}})
+    write(tmp_path / "there/model/blue.yaml", {"colour": "blue"})
+    write(tmp_path / "here/predictor/small.yaml", {"size": "small"})
+    write(tmp_path / "there/own.yaml", {"defaults": [{"model": "blue"}, {"predictor": "small"}, "_self_"]})
     (tmp_path / "here/own.yaml").symlink_to("../there/own.yaml")
     config = load_config(tmp_path / "here/own.yaml")
-    assert (config.colours.colour, config.sizes.size) == ("blue", "small")
+    assert (config.model.colour, config.predictor.size) == ("blue", "small")
 
 
 def test_own_file_may_name_own_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

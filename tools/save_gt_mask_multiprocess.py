@@ -29,7 +29,7 @@ from i2v.utils.files import atomic_write
 from i2v.utils.jobs import run_jobs
 from i2v.utils.processes import default_workers
 from test_pvs.clicks import INNER, box_around
-from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
+from test_pvs.datasets import DATASET_HELP, EvaluationVideo, dataset_name, read_dataset
 
 # Bytes that a process needs for a video: 545 MB were measured, plus the JSON file if it holds the annotations of all videos.
 _WORKER_MEMORY = 10**9
@@ -73,16 +73,14 @@ def mask_info(video: EvaluationVideo) -> dict[str, Any]:
     }
 
 
-def save_mask_info(dataset: str, data: Path, name: str, path: Path) -> None:
-    """Write the JSON file of one video.
+def save_mask_info(video: EvaluationVideo, path: Path) -> None:
+    """Write the JSON file of a video.
 
     Args:
-        dataset (str): name of the data set.
-        data (Path): folder of the data set.
-        name (str): name of the video.
+        video (EvaluationVideo): the video.
         path (Path): path of the file to write.
     """
-    info = mask_info(videos_by_name(dataset, data)[name])
+    info = mask_info(video)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(info))
 
@@ -94,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Write a JSON file per video with the areas and boxes of its objects. The published tool of this name "
         "writes files that its benchmarks need; those of this project read the masks themselves."
     )
-    parser.add_argument("dataset", nargs="?", choices=READERS, help="name of the data set (default: sav)")
+    parser.add_argument("dataset", nargs="?", type=dataset_name, help=f"{DATASET_HELP} (default: sav)")
     parser.add_argument("data", nargs="?", type=given_path, help="folder of the data set (default: data/sav_test)")
     parser.add_argument("output", nargs="?", type=given_path, help="folder of the JSON files (default: mask_info)")
     parser.add_argument(
@@ -110,16 +108,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.output is None:
         parser.error("give the data set, its folder and the output, or none of them")
     try:
-        names = [video.name for video in read_dataset(args.dataset, args.data)]
+        videos = {video.name: video for video in read_dataset(args.dataset, args.data)}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     make_output_folder(args.output)
-    paths = {name: args.output / f"{name}.json" for name in names}
-    todo = [name for name in names if not paths[name].exists()]
-    jobs = {name: (args.dataset, args.data, name, paths[name]) for name in todo}
+    paths = {name: args.output / f"{name}.json" for name in videos}
+    todo = [name for name in videos if not paths[name].exists()]
+    jobs = {name: (videos[name], paths[name]) for name in todo}
     num_failed = run_jobs(save_mask_info, jobs, args.workers or default_workers(_WORKER_MEMORY))
     done = len(todo) - num_failed
-    print(f"{done} of {len(names)} videos done now, {len(names) - len(todo)} before, {num_failed} failed")
+    print(f"{done} of {len(videos)} videos done now, {len(videos) - len(todo)} before, {num_failed} failed")
     return 1 if num_failed else 0
 
 

@@ -33,17 +33,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from i2v.typed_config import build
 from i2v.utils.command_line import command_line, given_text
 from i2v.utils.json_form import require_form
-from train.cli import load_experiment
+from train.cli import load_experiment, recomputed_in
+from train.model.activation_checkpointing import recompute_activations
 from train.model.rollout import ClipRollout
 
 GIBI = 2**30
-# The switches of activation checkpointing by their names in the table.
-SWITCHES = {
-    "trunk": "model.image_encoder.trunk_image.activation_checkpointing",
-    "TFI": "model.image_encoder.trunk_video.activation_checkpointing",
-    "memory attention": "model.memory_attention.activation_checkpointing",
-    "decoder and memory encoder": "activation_checkpointing",
-    "loss": "loss.activation_checkpointing",
+# What can be recomputed, by its name in the table: entries of the config's `activation_checkpointing`.
+RECOMPUTABLE = {
+    "trunk": ["image_encoder.trunk_image.*blocks.*"],
+    "TFI": ["TemporalNet"],
+    "memory attention": ["MemoryAttentionLayer"],
+    "decoder and memory encoder": ["decode", "remember"],
+    "loss": ["PredictionLoss"],
 }
 # Float32 numbers per parameter: itself, gradient, DDP's copy of the gradient, and AdamW's two averages.
 _NUMBERS_PER_PARAMETER = 5
@@ -133,16 +134,24 @@ def like_a_gpu() -> Iterator[None]:
         yield
 
 
-def step_memory(config: DictConfig, clips: int, frames: int, objects: int) -> StepMemory:
-    """Memory of the activations of a step with `objects` in each clip, with the costliest prompts: all rounds of clicks in as
-    many frames as the config allows."""
+def step_memory(config: DictConfig, recomputed: Sequence[str], clips: int, frames: int, objects: int) -> StepMemory:
+    """The memory of a step's activations with the costliest prompts: all rounds of clicks, in as many frames as allowed.
+
+    Args:
+        config: the experiment.
+        recomputed: what is computed again in the backward pass; see `recompute_activations`.
+        clips: number of clips in the batch.
+        frames: number of frames in each clip.
+        objects: number of objects in each clip.
+    """
     with torch.device("meta"):
         model = build(config, "model")
     prompts = build(config, "prompts")
     plan = prompts.costliest(frames)
     with like_a_gpu():
-        rollout = ClipRollout(model.to_empty(device="cpu"), prompts, config.get("activation_checkpointing", False)).train()
+        rollout = ClipRollout(model.to_empty(device="cpu"), prompts).train()
         loss = build(config, "loss")
+        recompute_activations(rollout, loss, recomputed)
         images = torch.empty(clips, frames, 3, model.image_size, model.image_size)
         masks = torch.empty(clips * objects, frames, model.image_size, model.image_size, dtype=torch.bool)
         video = torch.arange(clips * objects) // objects
@@ -171,21 +180,16 @@ def batches_of(config: DictConfig) -> dict[str, tuple[int, int, int]]:
     return batches
 
 
-def settings_of(config: DictConfig) -> dict[str, dict[str, bool]]:
-    """The rows of the table: a name, and the value of each switch."""
-    names = list(SWITCHES)
-    own = [name for name in names if OmegaConf.select(config, SWITCHES[name])]
-    rows = {"nothing": [], **{f"only {name}": [name] for name in names}, "everything": names}
-    rows[f"the config's: {', '.join(own) or 'nothing'}"] = own
-    return {row: {name: name in chosen for name in names} for row, chosen in rows.items()}
-
-
-def with_switches(config: DictConfig, values: dict[str, bool]) -> DictConfig:
-    """The config with other values of the switches."""
-    changed = config.copy()
-    for name, value in values.items():
-        OmegaConf.update(changed, SWITCHES[name], value, force_add=True)
-    return changed
+def settings_of(config: DictConfig) -> dict[str, Sequence[str]]:
+    """The rows of the table: a title, and what is recomputed."""
+    everything = [entry for entries in RECOMPUTABLE.values() for entry in entries]
+    own = recomputed_in(config)
+    return {
+        "nothing": [],
+        **{f"only {name}": entries for name, entries in RECOMPUTABLE.items()},
+        "everything": everything,
+        f"the config's: {', '.join(own) or 'nothing'}": own,
+    }
 
 
 @command_line
@@ -199,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         config = load_experiment(args.config, args.overrides)
+        recomputed_in(config)
         require_form(OmegaConf.to_container(config, resolve=True), _FORM, f"the config {args.config}")
         print_table(config)
     except (HydraException, OmegaConfBaseException) as error:
@@ -215,8 +220,8 @@ def print_table(config: DictConfig) -> None:
     titles = [f"{name}: {c} x {t} frames, {o} objects each" for name, (c, t, o) in batches.items()]
     print("| recomputed |", " | ".join(titles), "|")
     print("|---|" + "---|" * len(titles))
-    for row, values in settings_of(config).items():
-        memories = [step_memory(with_switches(config, values), *batch) for batch in batches.values()]
+    for row, recomputed in settings_of(config).items():
+        memories = [step_memory(config, recomputed, *batch) for batch in batches.values()]
         cells = [f"{memory.peak / GIBI:.1f} ({memory.kept / GIBI:.1f})" for memory in memories]
         print(f"| {row} |", " | ".join(cells), "|", flush=True)
 

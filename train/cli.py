@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from i2v.build_i2v import load_config
+from i2v.build_i2v import load_config, predictor_settings
 from i2v.modeling.sam_i2v import SAMI2V
-from i2v.typed_config import ConfigError, build, names_in, one_line, section
+from i2v.typed_config import ConfigError, build, description, names_in, one_line, section
 from i2v.utils.command_line import EXPECTED_ERRORS, whole_number
 from train.dataset.mixture import (
     MixtureDataset,
@@ -36,6 +36,7 @@ from train.dataset.mixture import (
     collate,
 )
 from train.dataset.sample import ClipDataset
+from train.model.activation_checkpointing import recompute_activations
 from train.model.rollout import ClipRollout, PromptSampling
 from train.optimizer import OptimizerSettings
 from train.trainer import NonFiniteLossError, Trainer, TrainerSettings
@@ -49,6 +50,57 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG_DIR = ROOT / "configs"
 # What a config that names wrong files, values or types raises where it is put into effect.
 _CONFIG_ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, MemoryError, OmegaConfBaseException)
+
+
+@dataclass
+class PartSettings:
+    """A data set's part of the mixture, as in the config.
+
+    Attributes:
+        dataset: description of a `ClipDataset`.
+        transform: description of a transform.
+        batch_size: number of clips per step and process.
+        repeat: how often a pass through the data repeats the data set.
+    """
+
+    dataset: Any
+    transform: Any
+    batch_size: int
+    repeat: int = 1
+
+
+@dataclass
+class DataSettings:
+    """The section `data` of a config.
+
+    Attributes:
+        parts: data sets of the mixture by name.
+        max_failures: number of consecutive unreadable samples that stop the training.
+        steps_per_epoch: number of steps in an epoch; None for one pass through the data.
+    """
+
+    parts: Mapping[str, PartSettings]
+    max_failures: int
+    steps_per_epoch: int | None = None
+
+
+@dataclass
+class SlurmSettings:
+    """What a training asks Slurm for.
+
+    Attributes:
+        nodes: number of nodes.
+        gpus_per_node: number of GPUs, and of processes, per node.
+        cpus_per_task: number of CPU cores per process.
+        hours: time limit of a job; the training is then resubmitted and resumes.
+        partition: Slurm's partition; None for its default.
+    """
+
+    nodes: int
+    gpus_per_node: int
+    cpus_per_task: int
+    hours: float
+    partition: str | None
 
 
 def known_experiments() -> list[str]:
@@ -77,6 +129,29 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
+def check_section(config: DictConfig, name: str) -> None:
+    """Check the keys of a section and the types of its values; nothing is built or read.
+
+    Raises:
+        ConfigError: a key is unknown, missing or of the wrong type.
+    """
+    if name == "data":
+        section(DataSettings, config, name)
+    elif name == "trainer":
+        build_settings(config)
+    elif name == "slurm":
+        section(SlurmSettings, config, name)
+    elif name == "predictor":
+        predictor_settings(config)
+    elif name == "initial_weights":
+        description(config, name, given=1, optional=True)
+    elif name == "validation":
+        for validation in names_in(config, name):
+            description(config, name, validation)
+    elif name in ("model", "prompts", "loss", "optimizer"):
+        description(config, name)
+
+
 def build_model(config: DictConfig) -> SAMI2V:
     """The network with its initial weights; what `frozen` names is not trained."""
     seed = seed_of(config)
@@ -99,6 +174,11 @@ def seed_of(config: DictConfig) -> int:
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed must be from 0 to 2**63 - 1, not {seed}")
     return seed
+
+
+def recomputed_in(config: DictConfig) -> Sequence[str]:
+    """The names of what is computed again in the backward pass; see `recompute_activations`."""
+    return section(Sequence[str], config, "activation_checkpointing", default=[])
 
 
 def output_of(config: DictConfig) -> Path:
@@ -136,10 +216,8 @@ def build_reader(config: DictConfig, name: str) -> SampleReader:
 
 def build_part(config: DictConfig, name: str, num_samples: int) -> MixturePart:
     """A data set's part in the mixture."""
-    part = ("data", "parts", name)
-    return MixturePart(
-        name, num_samples, section(int, config, *part, "batch_size"), section(int, config, *part, "repeat", default=1)
-    )
+    part: PartSettings = section(PartSettings, config, "data", "parts", name)
+    return MixturePart(name, num_samples, part.batch_size, part.repeat)
 
 
 def build_data(config: DictConfig, processes: Processes) -> MixtureDataset:
@@ -158,10 +236,12 @@ def build_settings(config: DictConfig) -> TrainerSettings:
 
 def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
     """Everything that a training needs."""
-    checkpointing = section(bool, config, "activation_checkpointing", default=False)
+    rollout = ClipRollout(build_model(config), build(config, "prompts", kind=PromptSampling))
+    loss = build(config, "loss", kind=Callable)
+    recompute_activations(rollout, loss, recomputed_in(config))
     return Trainer(
-        rollout=ClipRollout(build_model(config), build(config, "prompts", kind=PromptSampling), checkpointing),
-        loss=build(config, "loss", kind=Callable),
+        rollout=rollout,
+        loss=loss,
         data=build_data(config, processes),
         optimizer=build(config, "optimizer", kind=OptimizerSettings),
         settings=build_settings(config),
@@ -179,7 +259,7 @@ def check(config: DictConfig) -> list[str]:
     Returns:
         What is wrong, one line each; nothing if the training can start.
     """
-    problems = []
+    problems: list[str] = []
 
     def names_of(*keys: str) -> list[str]:
         try:
@@ -192,7 +272,9 @@ def check(config: DictConfig) -> list[str]:
         try:
             summary = function(*arguments)
         except _CONFIG_ERRORS as error:
-            problems.append(f"{what}: {one_line(error)}")
+            message = one_line(error)
+            if not any(problem.endswith(message) for problem in problems):
+                problems.append(f"{what}: {message}")
         else:
             log.info("%s: fine%s", what, f", {summary}" if summary else "")
 
@@ -206,6 +288,9 @@ def check(config: DictConfig) -> list[str]:
     for name, kind in (("prompts", PromptSampling), ("loss", Callable), ("optimizer", OptimizerSettings)):
         attempt(name, lambda name, kind: type(build(config, name, kind=kind)).__name__, name, kind)
     attempt("trainer", lambda: f"{build_settings(config).epochs} epochs")
+    for name in ("data", "slurm", "predictor"):
+        if name in config:
+            attempt(name, check_section, config, name)
     if not problems:
         attempt("all together", _check_trainer, config)
     return problems
@@ -233,17 +318,6 @@ def _check_output(config: DictConfig) -> str:
 def _check_trainer(config: DictConfig) -> str:
     trainer = build_trainer(config, Processes(0, 1, torch.device("cpu")))
     return f"{trainer.num_steps} steps in one process; the next one is {trainer.step}"
-
-
-@dataclass
-class SlurmSettings:
-    """What a training asks Slurm for; hours are those after which it is submitted again."""
-
-    nodes: int
-    gpus_per_node: int
-    cpus_per_task: int
-    hours: float
-    partition: str | None
 
 
 def submit(arguments: list[str], config: DictConfig) -> None:
@@ -355,6 +429,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if published:
             return start_as_published(args)
         config = load_experiment(args.config, args.overrides)
+        if not args.check:
+            for name in sorted(config, key=lambda name: name != "model"):  # others refer to it
+                check_section(config, name)
         if args.slurm:
             submit([argument for argument in arguments if argument != "--slurm"], config)
             return 0

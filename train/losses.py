@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from i2v.modeling.sam_i2v import MaskPrediction
 
@@ -58,6 +57,35 @@ def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
     return intersection / (predicted | true).sum((-1, -2)).clamp(min=1)
 
 
+class PredictionLoss(nn.Module):
+    """The parts of the loss for one prediction. A module of its own, so that its activations can be recomputed."""
+
+    def forward(self, prediction: MaskPrediction, target: Tensor, weight: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Compare a prediction with the true masks. An object may be present, and too small for its target.
+
+        Args:
+            prediction: the masks and scores of O objects.
+            target: (O, 1, H, W) float32 of 0 and 1.
+            weight: (O, 1, H, W) float32 from `boundary_weight`.
+            present: (O,) float32, 1 where the object is in the frame.
+
+        Returns:
+            "mask", "iou" and "presence": sums over the objects, scalars.
+        """
+        logits = prediction.all_masks.float()
+        if logits.shape[-1] != target.shape[-1]:
+            logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        visible = target.flatten(1).any(dim=1).float()
+        by_mask = structure_loss(logits, target, weight)
+        iou_error = (prediction.ious - mask_iou(logits, target)).abs().mean(dim=1)
+        presence = F.binary_cross_entropy_with_logits(prediction.object_score_logits.float()[:, 0], present, reduction="none")
+        return {
+            "mask": (by_mask.amin(dim=1) * visible).sum(),
+            "iou": (iou_error * visible).sum(),
+            "presence": presence.sum(),
+        }
+
+
 class ClipLoss(nn.Module):
     """The loss of a whole clip: the sum over frames, and over the clicks in a frame.
 
@@ -67,7 +95,6 @@ class ClipLoss(nn.Module):
             with the true mask made smaller: a share of the time.
         boundary_window: side of the window that finds boundaries, odd, in cells of the masks that are compared. As published:
             31 of 1,024.
-        activation_checkpointing: compute everything again in the backward pass.
     """
 
     def __init__(
@@ -77,7 +104,6 @@ class ClipLoss(nn.Module):
         presence_weight: float = 1.0,
         full_size: bool = True,
         boundary_window: int = 31,
-        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if boundary_window < 1 or boundary_window % 2 == 0:
@@ -85,7 +111,7 @@ class ClipLoss(nn.Module):
         self.weights = {"mask": mask_weight, "iou": iou_weight, "presence": presence_weight}
         self.full_size = full_size
         self.boundary_window = boundary_window
-        self.activation_checkpointing = activation_checkpointing
+        self.prediction_loss = PredictionLoss()
 
     def forward(self, frames: Sequence[Sequence[MaskPrediction]], masks: Tensor, num_objects: float) -> dict[str, Tensor]:
         """
@@ -104,26 +130,6 @@ class ClipLoss(nn.Module):
                 target = (F.adaptive_avg_pool2d(target, predictions[0].masks.shape[-2:]) >= 0.5).float()
             weight = boundary_weight(target, self.boundary_window)
             for prediction in predictions:
-                if self.activation_checkpointing:
-                    values = checkpoint(self._prediction, prediction, target, weight, present, use_reentrant=False)
-                else:
-                    values = self._prediction(prediction, target, weight, present)
-                for name, value in values.items():
+                for name, value in self.prediction_loss(prediction, target, weight, present).items():
                     parts[name] = parts[name] + value / num_objects
         return {**parts, "total": sum(self.weights[name] * value for name, value in parts.items())}
-
-    @staticmethod
-    def _prediction(prediction: MaskPrediction, target: Tensor, weight: Tensor, present: Tensor) -> dict[str, Tensor]:
-        """Sums over the objects. An object may be present, and too small for its target."""
-        logits = prediction.all_masks.float()
-        if logits.shape[-1] != target.shape[-1]:
-            logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
-        visible = target.flatten(1).any(dim=1).float()
-        by_mask = structure_loss(logits, target, weight)
-        iou_error = (prediction.ious - mask_iou(logits, target)).abs().mean(dim=1)
-        presence = F.binary_cross_entropy_with_logits(prediction.object_score_logits.float()[:, 0], present, reduction="none")
-        return {
-            "mask": (by_mask.amin(dim=1) * visible).sum(),
-            "iou": (iou_error * visible).sum(),
-            "presence": presence.sum(),
-        }

@@ -30,6 +30,7 @@ from i2v.utils.process_memory import peak_memory
 from i2v.utils.processes import end_with_parent, worker_died
 from train.dataset.mixture import Batch, MixtureDataset
 from train.losses import ClipLoss
+from train.model.activation_checkpointing import original_name
 from train.model.rollout import ClipRollout, PromptedFrame
 from train.optimizer import OptimizerSettings, build_optimizer
 from train.utils.log import TrainingLog
@@ -414,7 +415,7 @@ class Trainer:
 
     def _parameter_names(self) -> list[list[str]]:
         """Of each of the optimizer's groups, which knows them by their order alone."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names = {parameter: original_name(name) for name, parameter in self.model.named_parameters()}
         return [[names[parameter] for parameter in group["params"]] for group in self.optimizer.param_groups]
 
     def _remove_fragments(self) -> None:

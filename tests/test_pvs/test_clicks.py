@@ -125,12 +125,12 @@ def test_nothing_to_correct() -> None:
     assert SimulatedUser().click(0, 1, L_SHAPE, L_SHAPE) is None
 
 
-def test_empty_masks_and_two_sizes_are_errors() -> None:
+def test_empty_masks_and_masks_of_different_sizes_are_errors() -> None:
     with pytest.raises(ValueError, match="empty"):
         first_click(NOTHING)
     with pytest.raises(ValueError, match="empty"):
         box_around(NOTHING)
-    with pytest.raises(ValueError, match="two sizes"):
+    with pytest.raises(ValueError, match="differ in size"):
         correction_click(NOTHING, NOTHING[:-1])
 
 

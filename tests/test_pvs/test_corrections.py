@@ -70,5 +70,5 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     settings = json.loads((tmp_path / "out/results.json").read_text())["settings"]
     assert settings["protocol"] == "corrections"
     assert settings["distance"] == 2
-    with pytest.raises(ValueError, match="a run of the protocol 'corrections', which the report does not show"):
+    with pytest.raises(ValueError, match="a run of the protocol 'corrections', which the report does not support"):
         read_run(tmp_path / "out")

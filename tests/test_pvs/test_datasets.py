@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,7 +277,7 @@ BAD_JSON = [
     *(({}, {"id": number}, f"has the id {number}: expected a whole number from 0 to 65535") for number in (-7, 65536, 2**70)),
     ({}, {"video_id": "1"}, "'annotations', entry 0: 'video_id' is a text, expected a whole number"),
     ({}, {"segmentations": None}, "'annotations', entry 0: 'segmentations' is null, expected a list"),
-    ({}, {"segmentations": [None] * 9}, "the id 11 has 9 segmentations, its video 12 file_names"),
+    ({}, {"segmentations": [None] * 9}, "the id 11 has 9 segmentations, but its video has 12 file_names"),
     ({"id": 2}, {}, "several videos have the id 2"),
     ({"id": 1.5}, {}, "'videos', entry 0: 'id' is a number, expected a whole number"),
     ({"file_names": []}, {}, "the file_names of video 1 are in 0 folders, expected one"),
@@ -315,7 +318,7 @@ def test_videos_of_one_folder_are_refused(tmp_path: Path) -> None:
 def test_annotations_of_other_videos_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     videos = read_dataset("lvvis", changed_lvvis(tmp_path / "val", {}, {"video_id": 7}))
     assert [video.objects for video in videos] == [[12], [21, 22]]
-    assert "1 annotations of LV-VIS are of videos that are not in its list" in caplog.text
+    assert "1 annotations of LV-VIS are ignored, because their videos are not in its list" in caplog.text
 
 
 def test_line_breaks_in_names_do_not_break_lines(
@@ -365,7 +368,7 @@ def test_exported_ground_truth_has_every_object_in_every_annotated_frame(dataset
     videos = read(dataset, tmp_path / "val")
     output = tmp_path / "ground_truth"
     export_ground_truth(videos, output)
-    with pytest.raises(ValueError, match="ground_truth is there already"):
+    with pytest.raises(ValueError, match="ground_truth already exists"):
         export_ground_truth(videos, output)
     expected = {
         f"{video.name}/{obj:03d}/{video.frame_names[frame]}.png": layouts.discs(number)[1][frame] == label
@@ -410,7 +413,7 @@ def test_videos_and_objects_without_annotations_are_not_exported(tmp_path: Path,
     path.write_text(json.dumps(content))
     with caplog.at_level(logging.INFO):
         assert datasets.main(["--export", "lvvis", str(tmp_path / "lvvis"), str(tmp_path / "1")]) == 0
-    assert "1 of 2 videos have no annotated object, and are left out: two" in caplog.text
+    assert "1 of 2 videos are left out, because they have no annotated object: two" in caplog.text
     assert [folder.name for folder in (tmp_path / "1").iterdir()] == ["one"]
 
     layouts.sav(tmp_path / "sav")
@@ -436,3 +439,48 @@ def test_videos_that_lack_frames_or_masks_are_not_exported(tmp_path: Path, capsy
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
     assert datasets.main(["--export", "mose", str(data), str(tmp_path / "whole")]) == 0
+
+
+def test_user_defined_data_set_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(datasets.__file__).parent / "README.md").read_text()
+    code = re.search(r"```python\n(# mydata.py\n.*?)```", readme, re.DOTALL)
+    assert code
+    (tmp_path / "mydata.py").write_text(code[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    for number, name in enumerate(NAMES):
+        frames, labels = layouts.discs(number)
+        layouts.write_frames(tmp_path / "data" / name / "frames", frames)
+        layouts.write_labels(tmp_path / "data" / name / "masks", labels)
+    data, output = str(tmp_path / "data"), tmp_path / "out"
+    # As a program: then test_pvs.datasets is __main__, and the user's module imports it a second time.
+    command = [sys.executable, "-m", "test_pvs.datasets", "--check", "mydata:read", data]
+    paths = os.pathsep.join([str(tmp_path), str(Path(datasets.__file__).parents[1])])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("2 videos, 0 problems\n"), done.stderr
+    arguments = ["mydata:read", data, "--output", str(output), "--input", "gm", "--system", "static-mask", "--devices", "cpu:2"]
+    assert benchmark.main(arguments) == 0
+    assert json.loads((output / "settings.json").read_text())["dataset"] == "mydata:read"
+    assert sorted(path.name for path in (output / "masks").iterdir()) == sorted(NAMES)
+    assert datasets.main(["--export", "mydata:read", data, str(tmp_path / "truth")]) == 0
+    results = evaluate(tmp_path / "truth", output / "masks", strict=True)
+    assert [len(result.scores) for result in results] == [2, 2]
+
+
+def returns_names(root: Path) -> list[str]:
+    """A reader that returns something other than videos."""
+    return ["video"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("mine", ValueError, "unknown data set 'mine'.*package.module:function"),
+        ("no:such:form", ValueError, "not of the form package.module:function"),
+        ("no_such_module:read", ImportError, "PYTHONPATH"),
+        ("tests.test_pvs.layouts:nothing", ValueError, "has no function nothing"),
+        ("tests.test_pvs.test_datasets:returns_names", ValueError, "must return a list of .*EvaluationVideo"),
+    ],
+)
+def test_bad_user_defined_data_sets(name: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=message):
+        read_dataset(name, tmp_path)

@@ -368,7 +368,7 @@ def test_a_broken_log_is_named(settings: Any, result: Any, message: str, video: 
 
 
 def test_other_runs_cannot_be_replayed(video: EvaluationVideo, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="online and offline runs can be replayed, this is semi_supervised"):
+    with pytest.raises(ValueError, match="only online and offline runs can be replayed, not semi_supervised"):
         replay(ErringSystem(LABELS), video, {"protocol": "semi_supervised"}, {"prompts": []}, tmp_path)
 
 
@@ -376,8 +376,8 @@ def test_without_a_curve_the_end_is_printed() -> None:
     def result(*numbers: int) -> dict[str, Any]:
         return {"objects": [{"curve": [{"frames": k, "j_and_f": 10.0 * k, "j": 0, "f": 0} for k in numbers]}]}
 
-    assert summarise({"a": result(6, 7, 8), "b": result(5, 6, 7, 8)}).endswith(": 80.0 (8)")
-    assert summarise({"a": result(1, 2), "b": result(1, 2)}).endswith(": 10.0 (1), 20.0 (2)")
+    assert summarise({"a": result(6, 7, 8), "b": result(5, 6, 7, 8)}).endswith(": 80.0 @ 8")
+    assert summarise({"a": result(1, 2), "b": result(1, 2)}).endswith(": 10.0 @ 1, 20.0 @ 2")
 
 
 def run(protocol: str, data: Path, output: Path, *options: str) -> int:
@@ -452,7 +452,7 @@ def test_the_script_prints_j_and_f(data: Path, tmp_path: Path) -> None:
     results = json.loads((tmp_path / "the output/results.json").read_text())
     assert list(results["videos"]) == ["one"]
     curve = mean_curve(results["videos"]["one"]["objects"])
-    assert f"J&F of 2 objects with at most so many interacted frames: {curve[1]['j_and_f']:.1f} (1), " in done.stdout
+    assert f"J&F over 2 objects by number of interacted frames: {curve[1]['j_and_f']:.1f} @ 1, " in done.stdout
     assert {name: results["settings"][name] for name in ("protocol", "clicks", "system")} == {
         "protocol": "offline",
         "clicks": 1,

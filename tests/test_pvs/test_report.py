@@ -184,9 +184,9 @@ def test_quoted_numbers_are_marked_and_never_mixed_with_measured_ones(tmp_path: 
         ("table,system\n", "columns"),
         (HEADER + "3,a,mose,3c,1,s\n", "line 2: no table 3"),
         (HEADER + "1,a,mose,gm,1,s\n", "line 2: no setting gm"),
-        (HEADER + "1,a,mose,3c,1,s\n1,a,mose,3c,2,s\n", "line 3: it stands there twice"),
-        (HEADER + "1,a,mose,3c,many,s\n", "'many' is no number"),
-        (HEADER + "1,a,mose,3c,nan,s\n", "'nan' is no number"),
+        (HEADER + "1,a,mose,3c,1,s\n1,a,mose,3c,2,s\n", "line 3: duplicate row"),
+        (HEADER + "1,a,mose,3c,many,s\n", "'many' is not a number"),
+        (HEADER + "1,a,mose,3c,nan,s\n", "'nan' is not a number"),
         (HEADER + "1,a,mose,3c,1,\n", "none of them empty"),
     ],
 )
@@ -212,7 +212,7 @@ def test_different_files_of_one_name(what: str, tmp_path: Path, caplog: pytest.L
         write_run(tmp_path / data, "online", {"one": [[40]]}, data=data, **{f"{what}_sha256": digest})
         for data, digest in (("a", "1f"), ("b", "2e"))
     ]
-    assert f"{runs[0]} and {runs[1]} are of different {what}" in refused(tmp_path, caplog, runs)
+    assert f"{runs[0]} and {runs[1]} have different {what}" in refused(tmp_path, caplog, runs)
 
 
 def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -221,10 +221,10 @@ def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCap
     scores.write_text("nonsense\n1\n")
     assert f"{scores} is unreadable" in refused(tmp_path, caplog, [run])
     scores.unlink()
-    assert f"{scores}; run semi_eval.sh" in refused(tmp_path, caplog, [run])
+    assert f"{scores} does not exist; run semi_eval.sh" in refused(tmp_path, caplog, [run])
     settings = json.loads((run / "settings.json").read_text())
     (run / "settings.json").write_text(json.dumps(settings | {"seed": 3}))
-    assert f"{run}: results.json is of a run with other settings" in refused(tmp_path, caplog, [run])
+    assert f"{run}: the settings in results.json differ" in refused(tmp_path, caplog, [run])
     (run / "results.json").unlink()
     assert f"{run} is not a finished run: it has no results.json" in refused(tmp_path, caplog, [run])
     assert f"{tmp_path / 'none'} is not a finished run" in refused(tmp_path, caplog, [tmp_path / "none"])
@@ -247,7 +247,7 @@ def test_a_number_of_videos_that_is_none(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_the_same_run_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = (write_run(tmp_path / name, "online", {"one": [[40]]}) for name in "ab")
-    assert f"{first} and {second} have the same settings" in refused(tmp_path, caplog, [first, second])
+    assert f"{first} and {second} have the same system and settings" in refused(tmp_path, caplog, [first, second])
 
 
 @pytest.mark.parametrize("name", ["a|b", "a\nb", 'a,"b"', "$a$ [b] (c)"])
@@ -308,7 +308,7 @@ def test_a_strip_names_a_mask_of_another_size(compared: list[Path], tmp_path: Pa
     run = shutil.copytree(compared[0], tmp_path / "run")
     path = run / "masks/two/001/00004.png"
     Image.new("L", (8, 6)).save(path)
-    assert f"{path} is 8x6 pixels, the video's frames 64x48" in refused(tmp_path, caplog, [run], "--strips", "two")
+    assert f"{path} is 8x6 pixels, but the frames of the video are 64x48" in refused(tmp_path, caplog, [run], "--strips", "two")
 
 
 def test_the_plot_of_runs_with_long_names(tmp_path: Path) -> None:

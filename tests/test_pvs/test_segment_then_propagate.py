@@ -8,9 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
 from i2v import I2VVideoPredictor
 from i2v.data.frames import ImageFolder
@@ -194,6 +196,13 @@ def test_cutie_is_given_the_frames_and_masks(cutie: type[FakeCutie], frames: Pat
     assert core.calls[3:] == [[1], [2], None]
     assert np.array_equal(masks[4][7], SECOND)
     assert np.array_equal(masks[6][3], FIRST)
+
+
+def test_cutie_leaves_the_hydra_state_of_others(cutie: type[FakeCutie]) -> None:
+    with hydra.initialize(config_path=None, version_base=None):
+        theirs = GlobalHydra.instance().hydra
+        build_system(SystemSettings("sam+cutie", **SETTINGS))
+        assert GlobalHydra.instance().hydra is theirs
 
 
 def test_another_pass_begins_with_another_memory(cutie: type[FakeCutie], frames: Path) -> None:

@@ -26,8 +26,9 @@ from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import INNER, box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import read_run
-from test_pvs.prompting import mask_iou
-from test_pvs.runner import Run, parse_devices, run_videos
+from test_pvs.prompting import rounded_iou
+from test_pvs.runner import parse_devices, run_videos
+from test_pvs.runs import Run
 from test_pvs.semi_supervised import semi_supervised
 from test_pvs.systems import SystemSettings
 from tests.test_pvs import layouts, stubs
@@ -508,7 +509,7 @@ def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint
     assert all(prompt["clicks"][prompt["used"] - 1]["iou"] == max(c["iou"] for c in prompt["clicks"]) for prompt in prompts)
     masks = tmp_path / "the output/masks"
     # Alone in its frame, the first object has there the mask of the clicks that were used.
-    assert mask_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
+    assert rounded_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
     done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", VIDEOS="one", **where)
     assert done.returncode == 0, done.stderr
     frames = range(0, NUM_FRAMES, 2)
@@ -560,7 +561,7 @@ def test_broken_results_are_written_anew(content: str, data: Path, tmp_path: Pat
     path.write_text(content)
     assert run(data, tmp_path / "gm") == 0
     assert path.read_text() == expected
-    (warning,) = [line for line in caplog.messages if "written anew" in line]
+    (warning,) = [line for line in caplog.messages if "it is rewritten" in line]
     assert str(path) in warning
 
 
@@ -746,4 +747,4 @@ def test_scripts_without_variables_are_the_published_test(tmp_path: Path) -> Non
 
 def test_weights_are_needed(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run(data, output, "--system", "sam-i2v", "--config", str(TINY_CONFIG)) == 1
-    assert "without weights" in caplog.text
+    assert "no bundled weights" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,9 @@ from i2v import I2VVideoPredictor
 from i2v.inference.state import VideoState
 from i2v.utils.jf import region_similarity
 from test_pvs.systems import (
-    SAMI2V,
     OpticalFlow,
     PredictorSession,
+    SAMI2VSystem,
     StaticMask,
     SystemSettings,
     VideoSession,
@@ -140,12 +141,12 @@ def test_bad_prompts_of_floors(frames: Path) -> None:
 
 
 @pytest.fixture
-def system(tiny_predictor: I2VVideoPredictor, tmp_path: Path) -> SAMI2V:
+def system(tiny_predictor: I2VVideoPredictor, tmp_path: Path) -> SAMI2VSystem:
     torch.save({"model": tiny_predictor.model.state_dict()}, tmp_path / "tiny.pt")
-    return SAMI2V(str(TINY_CONFIG), str(tmp_path / "tiny.pt"))
+    return SAMI2VSystem(str(TINY_CONFIG), str(tmp_path / "tiny.pt"))
 
 
-def test_sam_i2v_gives_what_its_predictor_gives(system: SAMI2V, tiny_predictor: I2VVideoPredictor, frames: Path) -> None:
+def test_sam_i2v_gives_what_its_predictor_gives(system: SAMI2VSystem, tiny_predictor: I2VVideoPredictor, frames: Path) -> None:
     session = system.start(frames)
     state = tiny_predictor.init_state(frames)
     pairs = [
@@ -166,7 +167,7 @@ def test_sam_i2v_gives_what_its_predictor_gives(system: SAMI2V, tiny_predictor: 
         assert all(np.array_equal(results[frame][obj], logits[i, 0]) for i, obj in enumerate(objects))
 
 
-def test_sam_i2v_goes_on_where_it_stopped(system: SAMI2V, frames: Path) -> None:
+def test_sam_i2v_goes_on_where_it_stopped(system: SAMI2VSystem, frames: Path) -> None:
     whole, parts = system.start(frames), system.start(frames)
     for session in (whole, parts):
         session.prompt(0, 1, mask=object_at(0))
@@ -178,7 +179,7 @@ def test_sam_i2v_goes_on_where_it_stopped(system: SAMI2V, frames: Path) -> None:
     assert all(np.array_equal(results[frame][1], expected[frame][1]) for frame in expected)
 
 
-def test_sam_i2v_forgets(system: SAMI2V, frames: Path) -> None:
+def test_sam_i2v_forgets(system: SAMI2VSystem, frames: Path) -> None:
     session = system.start(frames)
     once = session.prompt(0, 1, points=[(20, 30, 1)])
     refined = session.prompt(0, 1, points=[(20, 30, 1), (30, 30, 1)])
@@ -190,7 +191,7 @@ def test_sam_i2v_forgets(system: SAMI2V, frames: Path) -> None:
     assert all(list(scores) == [5] for scores in track(session).values())
 
 
-def test_precision_and_overrides_reach_sam_i2v(system: SAMI2V, frames: Path, tmp_path: Path) -> None:
+def test_precision_and_overrides_reach_sam_i2v(system: SAMI2VSystem, frames: Path, tmp_path: Path) -> None:
     masks = {"fp32": system.start(frames).prompt(0, 1, points=[(20, 30, 1)])}
     for settings in ({"precision": "bf16"}, {"overrides": ("model.memory_prompt_generator=null",)}):
         other = SystemSettings("sam-i2v", str(TINY_CONFIG), str(tmp_path / "tiny.pt"), **settings)
@@ -302,7 +303,7 @@ def test_systems_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(build_system(SystemSettings("tests.test_pvs.stubs:unusual")), VideoSystem)
     with pytest.raises(ValueError, match="static-mask"):
         build_system(SystemSettings("magic"))
-    with pytest.raises(ValueError, match="has no magic"):
+    with pytest.raises(ValueError, match="has no function magic"):
         build_system(SystemSettings("tests.test_pvs.stubs:magic"))
     with pytest.raises(ImportError, match=r"no_such_module.*PYTHONPATH"):
         build_system(SystemSettings("no_such_module:magic"))
@@ -310,3 +311,17 @@ def test_systems_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ImportError, match=r"needs_a_package:magic: No module named 'no_such_package', which needs_a_package needs"
     ):
         build_system(SystemSettings("needs_a_package:magic"))
+
+
+@pytest.mark.parametrize("missing", ["torchvision", "sam2", "cutie", "matplotlib"])
+def test_a_package_that_another_system_needs_may_be_missing(missing: str) -> None:
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from test_pvs.systems import SYSTEMS, SystemSettings, build_system
+build_system(SystemSettings("static-mask"))
+build_system(SystemSettings("optical-flow"))
+assert not [name for name in sys.modules if name.startswith("test_pvs.systems.") and "propag" in name]
+build_system(SystemSettings("sam+optical-flow", overrides=("adapter.segmenter=tests.test_pvs.stubs:painter",)))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=TINY_CONFIG.parents[2], timeout=120)

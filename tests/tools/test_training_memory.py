@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -59,34 +59,34 @@ def test_fused_attention_keeps_no_scores(training_memory: ModuleType) -> None:
     assert tracker.peak < 500 * 500 * 2
 
 
-def test_switches_save_memory(training_memory: ModuleType) -> None:
+def test_recomputing_saves_memory(training_memory: ModuleType) -> None:
     overrides = ["folder=unused", "data.parts.clips.dataset.num_frames=2", "prompts.correction_clicks=1"]
     config = training_memory.load_experiment(TINY, overrides)
     batch = training_memory.batches_of(config)["clips"]
     assert batch == (1, 2, 2)
-    nothing, everything = (
-        training_memory.step_memory(training_memory.with_switches(config, dict.fromkeys(training_memory.SWITCHES, on)), *batch)
-        for on in (False, True)
-    )
+    rows = training_memory.settings_of(config)
+    nothing, everything = (training_memory.step_memory(config, rows[row], *batch) for row in ("nothing", "everything"))
     assert everything.kept < nothing.kept / 2
     assert everything.peak < nothing.peak
     assert nothing.kept <= nothing.peak
 
 
 def test_table(training_memory: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def gibi_per_switch(config, *batch) -> object:
-        assert batch == (1, 3, 2)
-        switches = [OmegaConf.select(config, path) for path in training_memory.SWITCHES.values()]
-        return training_memory.StepMemory(kept=switches.count(False) * 2**30, peak=2**33)
+    parts = training_memory.RECOMPUTABLE.values()
 
-    monkeypatch.setattr(training_memory, "step_memory", gibi_per_switch)
-    training_memory.main(["--config", TINY, "folder=unused", "+loss.activation_checkpointing=true"])
+    def gibi_per_part(config: DictConfig, recomputed: Sequence[str], *batch: int) -> object:
+        assert batch == (1, 3, 2)
+        kept = sum(not set(entries) <= set(recomputed) for entries in parts)
+        return training_memory.StepMemory(kept=kept * 2**30, peak=2**33)
+
+    monkeypatch.setattr(training_memory, "step_memory", gibi_per_part)
+    training_memory.main(["--config", TINY, "folder=unused", "+activation_checkpointing=[PredictionLoss]"])
     printed = capsys.readouterr().out
     assert "| recomputed | clips: 1 x 3 frames, 2 objects each |" in printed
     rows = dict(line.strip("| ").split(" | ") for line in printed.splitlines() if line.endswith(") |"))
     assert rows == {
         "nothing": "8.0 (5.0)",
-        **{f"only {name}": "8.0 (4.0)" for name in training_memory.SWITCHES},
+        **{f"only {name}": "8.0 (4.0)" for name in training_memory.RECOMPUTABLE},
         "everything": "8.0 (0.0)",
-        "the config's: loss": "8.0 (4.0)",
+        "the config's: PredictionLoss": "8.0 (4.0)",
     }

@@ -11,6 +11,7 @@ import torch
 from i2v.modeling.sam_i2v import SAMI2V
 from tests.train.helpers import PLAIN, TINY_TRAINING, use_fixed_weights
 from train.cli import build_trainer, load_experiment
+from train.model.activation_checkpointing import original_name
 from train.utils.processes import start_processes
 from train.validation import Validation
 
@@ -19,6 +20,8 @@ overrides = [f"folder={clips}", f"output={output}", "optimizer.max_gradient_norm
 overrides += PLAIN
 if mode == "skip":
     overrides += ["trainer.skip_non_finite=true", "trainer.accumulate=2", "data.steps_per_epoch=8"]
+if mode == "recompute":
+    overrides.append("+activation_checkpointing=[MBConv,TinyViTBlock,TemporalNet,decode,remember]")
 if mode == "validate":
     overrides.append("trainer.freeze_batch_norm=false")
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -50,7 +53,9 @@ with start_processes() as processes:
             raise OSError("the disk is gone")
         train_step(*arguments)
         if first:
-            gradients = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+            gradients = {
+                original_name(name): p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None
+            }
             torch.save(gradients, Path(output) / f"gradients{processes.rank}.pt")
 
     def break_some(*arguments) -> dict[str, torch.Tensor]:

@@ -26,19 +26,25 @@ def load(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 
 def test_two_processes_are_as_good_as_one(clips: Path, tmp_path: Path) -> None:
-    """Also where they have different numbers of objects."""
-    one, two = tmp_path / "one", tmp_path / "two"
+    """Also where they have different numbers of objects, or recompute activations."""
+    one, two, recomputing = tmp_path / "one", tmp_path / "two", tmp_path / "recomputing"
     clips = shutil.copytree(clips, tmp_path / "clips")
     for path in (clips / "Annotations" / "clip1").iterdir():
         labels = read_labels(path)
         save_label_image(path, np.where(labels == 2, 0, labels).astype(np.uint8))
-    for folder, command in ((one, (sys.executable, "-m", RUN)), (two, TORCHRUN)):
-        process = start(*command, clips, folder, "plain")
+    runs = (
+        (one, (sys.executable, "-m", RUN), "plain"),
+        (two, TORCHRUN, "plain"),
+        (recomputing, TORCHRUN, "recompute"),
+    )
+    for folder, command, mode in runs:
+        process = start(*command, clips, folder, mode)
         printed = finish(process)
         assert process.returncode == 0, printed
     gradients = load(one, "gradients0")
     assert same(load(two, "gradients0"), load(two, "gradients1"))
     assert difference(gradients, load(two, "gradients0")) < 1e-4
+    assert difference(gradients, load(recomputing, "gradients0")) < 1e-4
     assert all(gradient.isfinite().all() for gradient in gradients.values())
     assert same(load(two, "weights0"), load(two, "weights1"))
     assert same(load(two, "weights0"), read_checkpoint(two / "last.pt")["model"])

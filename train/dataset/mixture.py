@@ -43,7 +43,7 @@ class Batch:
     """B clips of one data set.
 
     Attributes:
-        frames: (B, T, 3, S, S) float32, normalised. masks: (O, T, S, S) bool, all objects of all clips.
+        frames: (B, T, 3, S, S) float32 RGB in [0, 1]. masks: (O, T, S, S) bool, all objects of all clips.
         video: (O,) int64, the clip of each object. names: of the clips.
     """
 

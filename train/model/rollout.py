@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
+from i2v.modeling.memory.selector import History, MemoryPlan
 from i2v.modeling.sam_i2v import MASK_BIAS, MASK_SCALE, PREVIOUS_LOGIT_LIMIT, SAMI2V, MaskPrediction, ObjectMemory
 from train.model.prompts import roughen, sample_box, sample_click
+
+# Steps in a frame whose activations can be recomputed: mask decoding, and the memory of the frame.
+RECOMPUTABLE_STEPS = ("decode", "remember")
 
 
 @dataclass
@@ -165,23 +168,18 @@ class ClipRollout(nn.Module):
     Args:
         model: the network.
         prompts: how the user is simulated.
-        activation_checkpointing: decode masks and encode memories again in the backward pass, instead of keeping their
-            activations; the parts of the network have their own switches.
+
+    Attributes:
+        recomputed_steps: those of `RECOMPUTABLE_STEPS` whose activations are computed again in the backward pass; see
+            `activation_checkpointing.recompute_activations`.
     """
 
-    def __init__(self, model: SAMI2V, prompts: PromptSampling, activation_checkpointing: bool = False) -> None:
+    def __init__(self, model: SAMI2V, prompts: PromptSampling) -> None:
         super().__init__()
         self.model = model
         self.prompts = prompts
-        self.activation_checkpointing = activation_checkpointing
-        selector = model.memory_selector
-        self.memory_selector = MemorySelector(
-            "consecutive",
-            selector.num_global,
-            selector.num_local,
-            max_pointers=selector.max_pointers,
-            max_cond_frames_in_attn=selector.max_cond_frames_in_attn,
-        )
+        self.recomputed_steps: frozenset[str] = frozenset()
+        self.memory_selector = model.memory_selector.for_training()
 
     def forward(
         self,
@@ -193,7 +191,7 @@ class ClipRollout(nn.Module):
     ) -> list[PromptedFrame]:
         """
         Args:
-            frames: (B, T, 3, S, S) normalised.
+            frames: (B, T, 3, S, S) float32 RGB in [0, 1].
             masks: (O, T, S, S) bool.
             video: (O,) the clip of each object.
             generator: of the prompts, on the frames' device.
@@ -223,7 +221,7 @@ class ClipRollout(nn.Module):
                 conditioning.add(t)
             if num_frames > 1:
                 given = plan.first.get(t) == "mask" and t not in plan.corrected
-                memories[t] = self._run(self._remember, features[:, t], results[t].predictions[-1], given)
+                memories[t] = self._run("remember", self._remember, features[:, t], results[t].predictions[-1], given)
         return [results[t] for t in range(num_frames)]
 
     def _prompt(self, views: _Views, kind: str, num_clicks: int, generator: torch.Generator) -> PromptedFrame:
@@ -233,7 +231,7 @@ class ClipRollout(nn.Module):
         former = None
         if kind == "mask":
             given = views.masks.unsqueeze(1).float()
-            prediction = self._run(self.model.use_mask, views.features, given, views.high_res)
+            prediction = self._run("decode", self.model.use_mask, views.features, given, views.high_res)
             # The loss and the memory see the mask as it was given, at full size.
             frame.predictions.append(replace(prediction, all_masks=given * MASK_SCALE + MASK_BIAS))
         elif kind == "rough":
@@ -283,7 +281,7 @@ class ClipRollout(nn.Module):
         if former is not None:
             former = former.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)  # as at inference
         batch, points, labels = len(views.masks), frame.points, frame.labels
-        return self._run(self.model.decode, *conditioned, batch, points, labels, former, None, views.high_res)
+        return self._run("decode", self.model.decode, *conditioned, batch, points, labels, former, None, views.high_res)
 
     def _is_central(self, generator: torch.Generator) -> bool:
         probability = self.prompts.central_clicks
@@ -300,7 +298,7 @@ class ClipRollout(nn.Module):
     ) -> MemoryPlan:
         num_frames = features.shape[1]
         if not plan.selected_memory:
-            return self.memory_selector.plan(t, conditioning, tracked, num_frames=num_frames, look_ahead=True)
+            return self.memory_selector.plan(t, History(conditioning, tracked, num_frames=num_frames))
 
         def similarity(times: Sequence[int]) -> Tensor:
             """To the frames at these times, (len(times),): the batch has one plan, by the mean over its objects."""
@@ -308,10 +306,10 @@ class ClipRollout(nn.Module):
             return torch.cosine_similarity(flat[:, t, None], flat[:, list(times)], dim=-1).mean(dim=0)
 
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-        return self.model.memory_selector.plan(t, conditioning, tracked, similarity, seed, num_frames)
+        return self.model.memory_selector.plan(t, History(conditioning, tracked, similarity, seed, num_frames))
 
-    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        if self.activation_checkpointing and torch.is_grad_enabled():
+    def _run(self, step: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        if step in self.recomputed_steps and torch.is_grad_enabled():
             return checkpoint(function, *arguments, use_reentrant=False)
         return function(*arguments)
 
