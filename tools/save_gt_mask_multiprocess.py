@@ -1,14 +1,14 @@
-"""Prepares `mask_info`, a JSON per video that says where its objects are, so that statistics need not read all masks.
+"""Write `mask_info`, a JSON file per video with the areas and boxes of its objects, for statistics without reading masks.
 
     python tools/save_gt_mask_multiprocess.py sav sav_val mask_info
 
-writes mask_info/VIDEO.json of every video of SA-V's validation set (24 frames per second, 6 of them annotated), or of any other
-data set that the benchmarks read, several videos at a time. Videos whose file is there are skipped: take a folder per data set.
+writes mask_info/VIDEO.json for every video of SA-V's validation set (24 frames per second, 6 of them annotated), or of another
+data set that the benchmarks read, several videos at a time. Videos whose file exists are skipped: use one folder per data set.
 
     {"video": "sav_000001", "height": 848, "width": 480, "num_frames": 341,
-     "annotated_frames": [0, 4, ...],                              indices into the video
-     "objects": {"0": {"first_frame": 0,                           null if it is never visible
-                       "areas": [1520, ...],                       pixels, one per annotated frame; null without a file
+     "annotated_frames": [0, 4, ...],                              indices of frames in the video
+     "objects": {"0": {"first_frame": 0,                           null if the object is never visible
+                       "areas": [1520, ...],                       in pixels, per annotated frame; null without a mask
                        "boxes": [[30, 40, 80, 95], null, ...]}}}   x0, y0, x1, y1; null where the area is 0 or null
 """
 
@@ -31,15 +31,22 @@ from i2v.utils.processes import default_workers
 from test_pvs.clicks import INNER, box_around
 from test_pvs.datasets import DATASET_HELP, EvaluationVideo, dataset_name, read_dataset
 
-# Bytes of a process that looks at a video: 545 MB were measured; a JSON with the annotations of all videos comes on top.
+# Bytes that a process needs for a video: 545 MB were measured, plus the JSON file if it holds the annotations of all videos.
 _WORKER_MEMORY = 10**9
 
 
 def mask_info(video: EvaluationVideo) -> dict[str, Any]:
-    """What the JSON of a video holds.
+    """Compute the content of a video's JSON file.
+
+    Args:
+        video (EvaluationVideo): the video.
+
+    Returns:
+        The content; see the top of this file.
 
     Raises:
-        ValueError, OSError: a file of the video cannot be used, or is missing.
+        ValueError: a file of the video is unusable.
+        OSError: a file of the video is missing.
     """
     video.require_complete()
     width, height = video.size
@@ -67,7 +74,12 @@ def mask_info(video: EvaluationVideo) -> dict[str, Any]:
 
 
 def save_mask_info(video: EvaluationVideo, path: Path) -> None:
-    """Write the JSON of one video."""
+    """Write the JSON file of a video.
+
+    Args:
+        video (EvaluationVideo): the video.
+        path (Path): path of the file to write.
+    """
     info = mask_info(video)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(info))
@@ -75,16 +87,19 @@ def save_mask_info(video: EvaluationVideo, path: Path) -> None:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, or 1 after an error or if something is wrong with a video."""
+    """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
     parser = argparse.ArgumentParser(
-        description="Write a JSON per video that says where its objects are. The published tool of this name writes files that "
-        "its benchmarks need; those of this project read the masks themselves."
+        description="Write a JSON file per video with the areas and boxes of its objects. The published tool of this name "
+        "writes files that its benchmarks need; those of this project read the masks themselves."
     )
     parser.add_argument("dataset", nargs="?", type=dataset_name, help=f"{DATASET_HELP} (default: sav)")
-    parser.add_argument("data", nargs="?", type=given_path, help="its folder (default: data/sav_test)")
+    parser.add_argument("data", nargs="?", type=given_path, help="folder of the data set (default: data/sav_test)")
     parser.add_argument("output", nargs="?", type=given_path, help="folder of the JSON files (default: mask_info)")
     parser.add_argument(
-        "--workers", type=whole_number(1), metavar="N", help="processes (default: one per core, as far as the memory allows)"
+        "--workers",
+        type=whole_number(1),
+        metavar="N",
+        help="processes (default: one per core, as far as memory allows)",
     )
     args = parser.parse_args(argv)
     if args.dataset is None:

@@ -24,7 +24,7 @@ EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError, WorkerDiedErro
 MAX_SIDE = 10_000
 
 
-def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
+def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
     """Decorate the `main` of a program.
 
     Args:

@@ -32,7 +32,7 @@ def test_what_can_be_fetched_is_fetched_once(tool, tmp_path: Path, monkeypatch, 
     printed = capsys.readouterr().out
     assert f"tinysam.pth: SHA-256 {hashlib.sha256((tmp_path / 'tinysam.pth').read_bytes()).hexdigest()}" in printed
     for name in ("sam-i2v_8gpu.pt", "sam-i2v_32gpu.pt"):
-        assert f"{name}: it cannot be downloaded automatically. Download it by hand from https://drive.google.com" in printed
+        assert f"{name}: cannot be downloaded automatically. Download it manually from https://drive.google.com" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["tinysam.pth"]
 
 
@@ -43,7 +43,7 @@ def test_no_network(tool, tmp_path: Path, monkeypatch, caplog) -> None:
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     assert tool.main(["tinysam.pth", "--output", str(tmp_path)]) == 1
-    assert "no route" in caplog.text and "download it by hand from https://huggingface.co/xinghaochen/tinysam" in caplog.text
+    assert "no route" in caplog.text and "download it manually from https://huggingface.co/xinghaochen/tinysam" in caplog.text
     assert not list(tmp_path.iterdir())
 
 
@@ -57,7 +57,7 @@ def test_a_connection_that_ends_early(tool, tmp_path: Path, monkeypatch, caplog)
 def test_unknown_names(tool, tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit):
         tool.main(["sam.pt", "--output", str(tmp_path)])
-    assert "unknown checkpoint 'sam.pt'; there are sam-i2v_8gpu.pt" in capsys.readouterr().err
+    assert "unknown checkpoint 'sam.pt'; known are sam-i2v_8gpu.pt" in capsys.readouterr().err
 
 
 def test_a_missing_checkpoint_says_where_it_is(tmp_path: Path) -> None:

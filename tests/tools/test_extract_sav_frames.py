@@ -91,7 +91,7 @@ def test_a_folder_is_of_one_video(tool: ModuleType, videos: Path, tmp_path: Path
     (output / "sav_000002").touch()
     status, text = outcome(tool.main, videos, output, "--workers", "1")
     assert status == 1
-    assert f"{output / 'sav_000002'} is a file, where the frames of" in text
+    assert f"{output / 'sav_000002'} is a file, but the frames of" in text
     (output / "sav_000002").unlink()
     (videos / "sav_000002.mp4").touch()
     status, text = outcome(tool.main, videos, output, "--workers", "1")
