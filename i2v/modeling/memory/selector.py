@@ -226,7 +226,7 @@ class PoolSelector(MemorySelector):
         Args:
             time: time of the current frame.
             pool: times of the frames of the pool, sorted.
-            count: number of frames to choose.
+            count: number of frames to choose, at least 1.
             history: the object's past.
         """
 
@@ -254,7 +254,9 @@ class PoolSelector(MemorySelector):
     def _from_pool(self, time: int, first: int, last: int, count: int, history: History) -> list[int]:
         """Choose from the tracked frames at distances `first` to `last`; the chosen times are sorted."""
         pool = [t for t in range(time - last, time - first + 1) if t in history.tracked]
-        return pool if len(pool) <= count else sorted(self.choose(time, pool, count, history))
+        if not count or len(pool) <= count:
+            return pool[:count]
+        return sorted(self.choose(time, pool, count, history))
 
 
 class SampledSelector(PoolSelector):
