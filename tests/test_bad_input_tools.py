@@ -38,7 +38,7 @@ def no_hanging() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Good and bad files by the names that the table has for them; read-only, but for what is in "out"."""
+    """Good and bad files by their names in the table; only "out" may be written to."""
     root = tmp_path_factory.mktemp("places")
     found = {name: root / name for name in ("missing", "folder", "file", "empty", "fifo", "out")}
     found["folder"].mkdir()
@@ -76,7 +76,7 @@ _SEMI = f"davis2016 {{data}} --output {{out}} {_FLOOR}"
 _FROM_1 = "expected a whole number from 1"
 _EMPTY = "it is empty: give a value, or leave the option out"
 
-# How a line begins that says what is wrong; a benchmark goes on after a failed video.
+# Beginnings of lines that report an error; a benchmark continues after a failed video.
 _MARKS = ("error: ", "failed: ", "warning: every")
 
 # Entry point, arguments ("''" is an empty one), status, part of the message.

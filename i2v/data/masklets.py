@@ -46,7 +46,7 @@ class Masklets:
             if repeated := [obj_id for obj_id, count in Counter(self.object_ids).items() if count > 1]:
                 raise ValueError(f"masklet_id has {listed(repeated)} more than once")
             self.height, self.width = (_side(annotation[key], key) for key in ("video_height", "video_width"))
-            # The mask of an absent object is allocated in this size, whatever the file says.
+            # The masks of absent objects have this size, which nothing else in the file limits.
             if self.height * self.width > MAX_PIXELS:
                 raise ValueError(
                     f"video_height and video_width are {self.height} and {self.width}, more than {MAX_PIXELS} pixels"

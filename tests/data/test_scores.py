@@ -1,4 +1,4 @@
-"""results.csv: the form that it always had, and names that need quotes."""
+"""results.csv: its established format, and names that need quotes."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_formats_are_read_in_one_place(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PROJECT).as_posix())
-def test_packages_import_only_what_is_below_them(path):
+def test_packages_import_only_packages_below_them(path):
     package = path.relative_to(PROJECT).parts[0]
     used = imported_packages(path) & PACKAGES - {package}
     assert {(package, other) for other in used} <= ARROWS
@@ -49,6 +49,6 @@ def test_packages_import_only_what_is_below_them(path):
         ("test_pvs.datasets", "train"),
     ],
 )
-def test_what_is_not_needed_is_not_imported(module, absent):
+def test_imports_are_limited_to_what_is_needed(module, absent):
     code = f"import sys; import {module}; sys.exit({absent!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0

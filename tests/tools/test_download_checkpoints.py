@@ -18,7 +18,7 @@ def tool(load_tool) -> ModuleType:
     return load_tool("download_checkpoints")
 
 
-def test_what_can_be_fetched_is_fetched_once(tool, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_downloadable_files_are_downloaded_once(tool, tmp_path: Path, monkeypatch, capsys) -> None:
     fetched = []
 
     def download(url: str, path: str) -> None:
@@ -47,7 +47,7 @@ def test_no_network(tool, tmp_path: Path, monkeypatch, caplog) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_connection_that_ends_early(tool, tmp_path: Path, monkeypatch, caplog) -> None:
+def test_connection_that_ends_early(tool, tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path: Path(path).write_bytes(b"PK\x03\x04 a part"))
     assert tool.main(["tinysam.pth", "--output", str(tmp_path)]) == 1
     assert "is not a readable checkpoint" in caplog.text
@@ -60,7 +60,7 @@ def test_unknown_names(tool, tmp_path: Path, capsys) -> None:
     assert "unknown checkpoint 'sam.pt'; known are sam-i2v_8gpu.pt" in capsys.readouterr().err
 
 
-def test_a_missing_checkpoint_says_where_it_is(tmp_path: Path) -> None:
+def test_error_for_a_missing_checkpoint_links_its_page(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"32gpu\.pt; download it from https://drive\.google\.com"):
         read_checkpoint(tmp_path / "sam-i2v_32gpu.pt")
     with pytest.raises(FileNotFoundError, match=r"python tools/download_checkpoints\.py fetches it from https://hugg"):

@@ -1,4 +1,4 @@
-"""tools/export_checkpoint.py writes the weights alone, in half precision."""
+"""tools/export_checkpoint.py writes the weights only, in half precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/extract_sav_frames.py: frames of good videos, a report of bad ones, and going on after an interruption."""
+"""tools/extract_sav_frames.py: frames of good videos, a report of bad ones, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_finished_videos_are_skipped(
     output = tmp_path / "frames"
     (output / "sav_000002").mkdir(parents=True)
     (output / "sav_000/.sav_000001.partial").mkdir(parents=True)
-    (output / "sav_000/.sav_000001.partial/00099.jpg").touch()  # of a run that was interrupted
+    (output / "sav_000/.sav_000001.partial/00099.jpg").touch()  # from an interrupted run
     assert run(tool, videos, output) == 0
     assert "2 videos, 1 of them are finished" in capsys.readouterr().out
     assert names_in(output) == [f"sav_000/sav_000001/{index:05d}.jpg" for index in range(9)]
@@ -85,7 +85,7 @@ def test_finished_videos_are_skipped(
     assert "0 videos extracted" in capsys.readouterr().out
 
 
-def test_a_folder_is_of_one_video(tool: ModuleType, videos: Path, tmp_path: Path, outcome: Callable) -> None:
+def test_folders_are_not_shared_by_videos(tool: ModuleType, videos: Path, tmp_path: Path, outcome: Callable) -> None:
     output = tmp_path / "frames"
     output.mkdir()
     (output / "sav_000002").touch()
