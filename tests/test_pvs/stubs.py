@@ -214,8 +214,11 @@ def out_of_memory(system: VideoSystem, video: EvaluationVideo, options: dict[str
 
 
 def painter(settings: SystemSettings) -> Any:
-    """A segmenter by colour: pixels like that under the last click, or in the middle of the box, are added to the mask before;
-    for a background click they are removed."""
+    """A segmenter by colour.
+
+    Pixels like the one under the last click, or in the middle of the box, are added to the mask before. For a background
+    click they are removed from it.
+    """
 
     def segment(image: np.ndarray, points: list[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
         x, y, label = points[-1] if points else ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2, 1)

@@ -27,11 +27,15 @@ HEADER = "table,system,dataset,setting,value,source\n"
 def write_run(
     folder: Path, protocol: str, videos: dict[str, Any], failures: tuple[str, ...] = (), left_out: int = 0, **settings: Any
 ) -> Path:
-    """The folder of a run.
+    """Write the folder of a run.
 
     Args:
-        videos: of each the objects' J&F; of interactive runs of each object a list of them, over interacted frames.
-        left_out: number of videos that it was not run on.
+        folder (Path): the folder.
+        protocol (str): name of the protocol.
+        videos (dict): J&F of each object by video; for interactive runs a list by number of interacted frames for each object.
+        failures (tuple of str): videos that failed.
+        left_out (int): number of videos that were not evaluated.
+        **settings: further settings of the run.
     """
     own = {"input": "3c"} if protocol == "semi_supervised" else {"clicks": 3, "frames": 8}
     usual = {"seed": None, "system": "static-mask", "config": None, "checkpoint": None, "precision": None, "overrides": []}
