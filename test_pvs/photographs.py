@@ -116,6 +116,31 @@ def summarise(entries: Sequence[dict[str, Any]], counts: Sequence[int] = (1, 3, 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a photograph failed."""
+    args = _parser().parse_args(arguments)
+    results: dict[str, list[dict[str, Any]]] = {}
+    failures: dict[str, str] = {}
+    paths = photograph_paths(args.folder, args.file_list)
+    settings = replace(system_settings(args), device=parse_devices(args.device)[0])
+    make_room_for(args.output)
+    system = build_system(settings)
+    recorded = recorded_settings(settings) | {"clicks": args.clicks, "min_share": args.min_share, "most": args.most}
+    for path in tqdm(paths, unit="photograph"):
+        name = path.relative_to(args.folder).as_posix()
+        try:
+            results[name] = segment(system, path, instance_masks(path, args.min_share, args.most), args.clicks)
+        except (OSError, ValueError) as error:
+            failures[name] = one_line(error)
+            log.error("failed: %s: %s", name, failures[name])
+    content = {"settings": recorded, "photographs": results, "failures": failures}
+    with atomic_write(args.output) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
+    entries = [entry for photograph in results.values() for entry in photograph]
+    print(summarise(entries) if entries else f"no instance of at least {args.min_share} of its photograph")  # noqa: T201
+    print(f"The results are in {args.output}; {len(failures)} photographs failed")  # noqa: T201
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Segment photographs with instance masks from clicks and boxes. Prints IoUs.")
     parser.add_argument("folder", type=given_path, help="folder of photographs NAME.jpg with NAME.json as in SA-1B")
     parser.add_argument(
@@ -138,28 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_system_arguments(parser)
     parser.add_argument("--device", default="", help="device (default: the first GPU, or the CPU)")
-    args = parser.parse_args(arguments)
-    results: dict[str, list[dict[str, Any]]] = {}
-    failures: dict[str, str] = {}
-    paths = photograph_paths(args.folder, args.file_list)
-    settings = replace(system_settings(args), device=parse_devices(args.device)[0])
-    make_room_for(args.output)
-    system = build_system(settings)
-    recorded = recorded_settings(settings) | {"clicks": args.clicks, "min_share": args.min_share, "most": args.most}
-    for path in tqdm(paths, unit="photograph"):
-        name = path.relative_to(args.folder).as_posix()
-        try:
-            results[name] = segment(system, path, instance_masks(path, args.min_share, args.most), args.clicks)
-        except (OSError, ValueError) as error:
-            failures[name] = one_line(error)
-            log.error("failed: %s: %s", name, failures[name])
-    content = {"settings": recorded, "photographs": results, "failures": failures}
-    with atomic_write(args.output) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
-    entries = [entry for photograph in results.values() for entry in photograph]
-    print(summarise(entries) if entries else f"no instance of at least {args.min_share} of its photograph")  # noqa: T201
-    print(f"The results are in {args.output}; {len(failures)} photographs failed")  # noqa: T201
-    return 1 if failures else 0
+    return parser
 
 
 if __name__ == "__main__":

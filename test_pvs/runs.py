@@ -172,8 +172,10 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _failures(path: Path) -> dict[str, str]:
-    """Read the failures in the JSON of an earlier run. Everything else in it is known from the folders of the videos, so that
-    a broken file is rewritten."""
+    """Read the failures in the JSON of an earlier run.
+
+    Everything else in it is known from the folders of the videos, so a broken file is rewritten.
+    """
     if not path.exists():
         return {}
     try:

@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--input",
         type=_input,
         default="3c",
-        help="prompt: 3c (or another number) for clicks, bb for a box, gm for the ground-truth mask",
+        help="prompt: 3c (or another number) for clicks, bb for a box, gm for the ground-truth mask (default: 3c)",
     )
     parser.add_argument(
         "--best-clicks",

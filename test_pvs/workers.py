@@ -31,6 +31,12 @@ from test_pvs.systems import VideoSystem, build_system
 def evaluate_all(run: Run, output: OutputFolder, todo: deque[EvaluationVideo], devices: Sequence[str]) -> dict[str, str]:
     """Evaluate videos, each on the device that is free first. The output folder is claimed once a system is built.
 
+    Args:
+        run (Run): what to evaluate.
+        output (OutputFolder): output folder of the run.
+        todo (deque of EvaluationVideo): videos to evaluate; it is emptied.
+        devices (sequence of str): one worker for each.
+
     Returns:
         The tracebacks of the videos that failed, by name.
     """
@@ -60,8 +66,10 @@ def evaluate_all(run: Run, output: OutputFolder, todo: deque[EvaluationVideo], d
 
 @contextmanager
 def _workers(run: Run, devices: Sequence[str]) -> Iterator[list[_Worker]]:
-    """Make a worker for each device. After Ctrl-C or an error, the block does not wait for videos in progress, which a later
-    run evaluates from the start."""
+    """Make a worker for each device.
+
+    After Ctrl-C or an error, the block does not wait for videos in progress, which a later run evaluates from the start.
+    """
     threads = max((os.cpu_count() or 1) // len(devices), 1)
     runs = [replace(run, system=replace(run.system, device=device)) for device in devices]
     workers: list[_Worker] = [_LocalWorker(runs[0])] if len(runs) == 1 else [_ProcessWorker(each, threads) for each in runs]
@@ -93,7 +101,7 @@ class _Evaluator:
         _ = self.system
 
     def evaluate(self, video: EvaluationVideo) -> str | None:
-        """Evaluate a video. Returns None, or the traceback of an error."""
+        """Evaluate a video, and return None, or the traceback of an error."""
         try:
             target = self._run.output / MASKS / video.name
             if read_result(target) is not None:  # by another run, before this one claimed the folder
@@ -105,7 +113,7 @@ class _Evaluator:
                 result = self._run.protocol(self.system, video, self._run.options, folder)
                 (folder / VIDEO_RESULT).write_text(json.dumps(result))
             return None
-        except Exception:  # noqa: BLE001 # whatever it is, the other videos are evaluated
+        except Exception:  # noqa: BLE001 # the other videos are evaluated nevertheless
             text = traceback.format_exc()
         # The error is gone, and what its frames held: after running out of memory the next video needs all of it.
         gc.collect()

@@ -130,8 +130,10 @@ class StaticMask(VideoSystem):
 
 
 class OpticalFlow(VideoSystem):
-    """A baseline: dense optical flow (OpenCV's DIS) moves the mask frame by frame. A box becomes an ellipse, a click a small
-    disc."""
+    """A baseline: dense optical flow (OpenCV's DIS) moves the mask frame by frame.
+
+    A box becomes an ellipse, a click a small disc.
+    """
 
     def start(self, frames: Path) -> VideoSession:
         images = ImageFolder(frames)

@@ -1,4 +1,4 @@
-"""test_pvs.datasets: every layout is read as it is, and what is wrong with it is found."""
+"""test_pvs.datasets: every layout is read, and problems with it are found."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from test_pvs.datasets import EvaluationVideo, export_ground_truth, read_dataset
 from tests.test_pvs import layouts
 from tests.test_pvs.layouts import APPEARS, NAMES, NUM_FRAMES
 
-# Per data set: the writer, names of the videos, objects of the first video by label, and frames between annotated ones.
+# By data set: the writer, names of the videos, objects of the first video by label, and frames from one annotated to the next.
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], dict[int, int], int]] = {
     "sav": (layouts.sav, NAMES, {1: 0, 2: 1}, 4),
     "davis2017": (lambda root: layouts.folders(root, resolution="480p"), NAMES, {1: 1, 2: 2}, 1),
@@ -59,7 +59,7 @@ def test_layout(dataset: str, tmp_path: Path) -> None:
     assert [problem for video in videos for problem in video.problems(thorough=True)] == []
 
 
-def test_davis2016_is_one_object_and_its_list_counts(tmp_path: Path) -> None:
+def test_davis2016_has_one_object_and_its_list_is_used(tmp_path: Path) -> None:
     videos = read_dataset("davis2016", layouts.davis2016(tmp_path))
     assert [video.name for video in videos] == list(NAMES)
     assert videos[0].objects == [1]
@@ -139,7 +139,7 @@ def write_empty(folder: Path) -> None:
 
 
 def write_in_colour(folder: Path) -> None:
-    """In DAVIS' colours, without palette."""
+    """Write the masks in DAVIS' colours, without a palette."""
     for path in folder.glob("*.png"):
         Image.open(path).convert("RGB").save(path)
 
@@ -197,7 +197,7 @@ def test_check_finds(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert datasets.main(["--check", dataset, str(tmp_path)]) == 1
     output = capsys.readouterr().out
     assert message in output
-    assert "two:" not in output  # the other video is good
+    assert "two:" not in output  # the other video is intact
 
 
 def test_check_counts_all_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,12 +234,12 @@ def test_check_names_all_files_that_cannot_be_read(path: str, tmp_path: Path, ca
     assert f"(7 more files of this folder cannot be used: {', '.join(names)}, ...)" in line
 
 
-def test_check_decodes_frames_if_wanted(tmp_path: Path) -> None:
+def test_thorough_check_decodes_frames(tmp_path: Path) -> None:
     layouts.esd(tmp_path)
     path = tmp_path / "training/one/RGB/rgb_7.png"
     data = path.read_bytes()
     middle = len(data) // 2
-    # A good header and a good end: nothing but decoding shows what is wrong between them.
+    # Header and end are intact: only decoding shows the damage between them.
     path.write_bytes(data[:middle] + bytes(64) + data[middle + 64 :])
     (video, _) = read_dataset("esd", tmp_path)
     assert video.problems() == []
@@ -267,7 +267,7 @@ def test_check_finds_in_json(change: Callable, tmp_path: Path, capsys: pytest.Ca
     assert "two:" not in output
 
 
-# What becomes of the first video, of the first annotation, and what the message says.
+# Changes of the first video and the first annotation, and the message.
 BAD_JSON = [
     ({}, {"id": 12}, "video 1 has several annotations with the id 12"),
     *(
@@ -288,7 +288,7 @@ BAD_JSON = [
 
 
 def changed_lvvis(root: Path, video: dict[str, Any], annotation: dict[str, Any]) -> Path:
-    """LV-VIS whose first video and first annotation have other values."""
+    """Write LV-VIS with other values in its first video and first annotation."""
     layouts.lvvis(root)
     path = root.parent / f"{root.name}_instances.json"
     content = json.loads(path.read_text())
@@ -335,14 +335,14 @@ def test_line_breaks_in_names_do_not_break_lines(
     assert re.fullmatch("failed: o; ne: FileNotFoundError: no such folder of frames: .*o; ne", failure)
 
 
-def test_all_lists_of_sav_count(tmp_path: Path) -> None:
+def test_all_lists_of_sav_are_read(tmp_path: Path) -> None:
     data = layouts.sav(tmp_path)
     (data / "sav_val.txt").write_text("one\n")
     (data / "sav_test.txt").write_text("two\n")
     assert [video.name for video in read_dataset("sav", data)] == ["one", "two"]
 
 
-def test_json_that_is_none_is_named(tmp_path: Path) -> None:
+def test_malformed_json_is_named(tmp_path: Path) -> None:
     layouts.lvvis(tmp_path / "val")
     for text in ("{", "[]", '{"videos": []}'):
         (tmp_path / "val_instances.json").write_text(text)

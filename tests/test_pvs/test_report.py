@@ -1,4 +1,4 @@
-"""test_pvs.report: numbers as computed by hand, what is marked, what is refused, and that pictures show something."""
+"""test_pvs.report: numbers computed by hand, marks, refused input, and pictures that show something."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ HEADER = "table,system,dataset,setting,value,source\n"
 def write_run(
     folder: Path, protocol: str, videos: dict[str, Any], failures: tuple[str, ...] = (), left_out: int = 0, **settings: Any
 ) -> Path:
-    """The folder of a run.
+    """Write the folder of a run.
 
     Args:
-        videos: of each the objects' J&F; of interactive runs of each object a list of them, over interacted frames.
-        left_out: number of videos that it was not run on.
+        folder (Path): the folder.
+        protocol (str): name of the protocol.
+        videos (dict): J&F of each object by video; for interactive runs a list by number of interacted frames for each object.
+        failures (tuple of str): videos that failed.
+        left_out (int): number of videos that were not evaluated.
+        **settings: further settings of the run.
     """
     own = {"input": "3c"} if protocol == "semi_supervised" else {"clicks": 3, "frames": 8}
     usual = {"seed": None, "system": "static-mask", "config": None, "checkpoint": None, "precision": None, "overrides": []}
@@ -55,7 +59,7 @@ def write_run(
 
 
 def object_entry(numbers: list[float]) -> dict[str, Any]:
-    """The entry of an object, whose curve goes up to the last of 8 interacted frames."""
+    """The entry of an object with a curve that rises up to the last of 8 interacted frames."""
     first = 9 - len(numbers)
     curve = [{"frames": first + i, "j_and_f": number, "j": 0.0, "f": 0.0} for i, number in enumerate(numbers)]
     return {"object": 1, "curve": curve}
@@ -68,7 +72,7 @@ def make_report(tmp_path: Path, folders: list[Path], *arguments: str) -> Path:
 
 
 def cells(path: Path) -> dict[str, dict[str, str]]:
-    """A table's cells that hold something, by system and column."""
+    """The non-empty cells of a table, by system and column."""
     with path.open(newline="") as file:
         rows = {row.pop("system"): row for row in csv.DictReader(file)}
     return {system: {name: text for name, text in row.items() if text not in ("-", "")} for system, row in rows.items()}
@@ -139,7 +143,7 @@ def test_a_run_on_some_of_the_videos_is_marked(protocol: str, tmp_path: Path) ->
     assert f"- {run}: 1 of 5 videos" in (tmp_path / "report/report.md").read_text()
 
 
-def test_a_run_of_which_all_videos_failed_has_no_number(tmp_path: Path) -> None:
+def test_a_run_whose_videos_all_failed_has_no_number(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "online", {}, failures=("one",))
     table = cells(make_report(tmp_path, [run]) / "table_1.csv")
     assert table == {"static-mask": {"mose 3c": "- (incomplete: 0 of 1 videos)"}}
@@ -215,7 +219,7 @@ def test_different_files_of_one_name(what: str, tmp_path: Path, caplog: pytest.L
     assert f"{runs[0]} and {runs[1]} have different {what}" in refused(tmp_path, caplog, runs)
 
 
-def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folders_that_are_not_finished_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = write_run(tmp_path / "run", "semi_supervised", {"one": [40], "two": [50]})
     scores = run / "masks/results.csv"
     scores.write_text("nonsense\n1\n")
@@ -231,7 +235,7 @@ def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("score", [-50, 100.5, 1e308])
-def test_scores_that_are_none(score: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_scores(score: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = write_run(tmp_path / "run", "online", {"one": [[40, score, 50]]})
     assert f"{run}/results.json: an object's J&F ('j_and_f') is {score}, not from" in refused(tmp_path, caplog, [run])
     run = write_run(tmp_path / "other", "semi_supervised", {"one": [score]})
@@ -240,7 +244,7 @@ def test_scores_that_are_none(score: float, tmp_path: Path, caplog: pytest.LogCa
     assert "the J&F of one is" in message
 
 
-def test_a_number_of_videos_that_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_negative_number_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = write_run(tmp_path / "run", "semi_supervised", {"one": [40]}, left_out=-4)
     assert f"{run}/results.json: 'dataset_videos' is -3, expected 0 or more" in refused(tmp_path, caplog, [run])
 
@@ -270,7 +274,7 @@ def test_odd_names_survive(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../a", "/tmp/a", ""])
-def test_names_that_lead_elsewhere(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_leave_the_folder(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_run(tmp_path / "run", "online", {name: [[40.0] * 8]})
     assert report.main([str(folder), "--output", str(tmp_path / "report")]) == 1
     assert f"results.json names {name!r}: expected a path inside of its folder" in caplog.text
@@ -327,12 +331,12 @@ def test_the_plot_of_runs_with_long_names(tmp_path: Path) -> None:
     assert sizes[1] > 0.9 * sizes[0]
 
 
-def test_no_plot_of_curves_without_a_beginning(tmp_path: Path) -> None:
+def test_curves_without_a_first_point_are_not_plotted(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "online", {"a": [[30, 60]]})  # with 7 and 8 interacted frames
     assert not list(make_report(tmp_path, [run]).glob("*.png"))
 
 
-def test_a_panel_per_setting_and_none_of_a_single_video(tmp_path: Path) -> None:
+def test_a_panel_per_setting_but_none_for_a_single_video(tmp_path: Path) -> None:
     widths = []
     for number, videos in enumerate(({"a": [[30, 60]]}, {"a": [[30, 60]], "b": [[40, 70]]})):
         root = tmp_path / str(number)

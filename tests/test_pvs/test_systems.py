@@ -1,4 +1,4 @@
-"""test_pvs.systems: the interface over the predictors, and the floors on videos whose motion is known."""
+"""test_pvs.systems: the adapters of the predictors, and the baselines on videos with known motion."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ Y, X = np.mgrid[:HEIGHT, :WIDTH]
 
 
 def object_at(frame: int) -> np.ndarray:
-    """The disc that moves to the right by `STEP` pixels per frame."""
+    """A disc that moves to the right by `STEP` pixels per frame."""
     return (X - 20 - STEP * frame) ** 2 + (Y - 30) ** 2 <= 12**2
 
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A disc with a pattern that moves over another pattern that does not; read-only."""
+    """A disc with a pattern, moving over another pattern that does not move; read-only."""
     folder = tmp_path_factory.mktemp("frames")
     rng = np.random.default_rng(0)
     noise = (rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3)).astype(np.uint8) for _ in range(2))
@@ -106,7 +106,7 @@ def test_a_click_corrects_a_carried_mask(frames: Path) -> None:
     track(session, 0, 4)
     corrected = session.prompt(4, 1, points=[(70, 10, 1), (20, 30, 0)]) > 0
     assert [corrected[10, 70], corrected[30, 20], corrected[30, 10]] == [True, False, True]
-    # It acts from there on, and tracking goes on from the frame that was corrected.
+    # It takes effect from there, and tracking continues from the frame that was corrected.
     results = track(session, 4)
     assert list(results) == [4, 5, 6, 7]
     assert all(np.array_equal(scores[1] > 0, corrected) for scores in results.values())
@@ -130,7 +130,7 @@ def test_objects_that_come_later_and_other_passes(frames: Path) -> None:
     assert list(track(session)[7]) == [9]
 
 
-def test_bad_prompts_of_floors(frames: Path) -> None:
+def test_bad_prompts_of_baselines(frames: Path) -> None:
     session = StaticMask().start(frames)
     with pytest.raises(ValueError, match="shape"):
         session.prompt(0, 1, mask=np.ones((5, 5), bool))
@@ -146,7 +146,9 @@ def system(tiny_predictor: I2VVideoPredictor, tmp_path: Path) -> SAMI2VSystem:
     return SAMI2VSystem(str(TINY_CONFIG), str(tmp_path / "tiny.pt"))
 
 
-def test_sam_i2v_gives_what_its_predictor_gives(system: SAMI2VSystem, tiny_predictor: I2VVideoPredictor, frames: Path) -> None:
+def test_sam_i2v_returns_what_its_predictor_returns(
+    system: SAMI2VSystem, tiny_predictor: I2VVideoPredictor, frames: Path
+) -> None:
     session = system.start(frames)
     state = tiny_predictor.init_state(frames)
     pairs = [
@@ -167,7 +169,7 @@ def test_sam_i2v_gives_what_its_predictor_gives(system: SAMI2VSystem, tiny_predi
         assert all(np.array_equal(results[frame][obj], logits[i, 0]) for i, obj in enumerate(objects))
 
 
-def test_sam_i2v_goes_on_where_it_stopped(system: SAMI2VSystem, frames: Path) -> None:
+def test_sam_i2v_continues_where_it_stopped(system: SAMI2VSystem, frames: Path) -> None:
     whole, parts = system.start(frames), system.start(frames)
     for session in (whole, parts):
         session.prompt(0, 1, mask=object_at(0))
@@ -210,7 +212,7 @@ def test_sam2_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class SAM2Like(I2VVideoPredictor):
-    """A predictor that tracks frames again which were corrected after they had been tracked, and so forgets the corrections."""
+    """A predictor that tracks corrected frames again, which loses the corrections."""
 
     def propagate_in_video(self, state: VideoState, *arguments: Any) -> Iterator[tuple[int, list[int], torch.Tensor]]:
         for obj in state.objects.values():
@@ -220,7 +222,7 @@ class SAM2Like(I2VVideoPredictor):
 
 @pytest.fixture
 def sam2_calls(monkeypatch: pytest.MonkeyPatch, tiny_predictor: I2VVideoPredictor) -> list[tuple[Any, ...]]:
-    """A package sam2 that builds the tiny predictor, which has the same calls, and the arguments with which it did."""
+    """A stand-in for the package sam2 that builds the tiny predictor; returns the arguments of each call."""
     calls = []
 
     def build(*arguments: Any, **options: Any) -> I2VVideoPredictor:
@@ -279,7 +281,7 @@ def test_sam2_needs_weights(sam2_calls: list) -> None:
     assert sam2_calls == []
 
 
-def test_weights_that_come_along_are_recorded(tmp_path: Path) -> None:
+def test_bundled_weights_are_recorded(tmp_path: Path) -> None:
     lite = hashlib.sha256((TINY_CONFIG.parents[2] / "checkpoints/sam-i2v_lite.pt").read_bytes()).hexdigest()
     (tmp_path / "own.pt").write_text("weights")
     own = str(tmp_path / "own.pt")
