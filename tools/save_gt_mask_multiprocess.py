@@ -30,7 +30,7 @@ from i2v.utils.command_line import command_line, given_path, make_output_folder,
 from i2v.utils.files import atomic_write
 from i2v.utils.processes import default_workers, worker_pool
 from test_pvs.clicks import INNER, box_around
-from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
+from test_pvs.datasets import DATASET_HELP, EvaluationVideo, dataset_name, read_dataset
 
 # Bytes of a process that looks at a video: 545 MB were measured; a JSON with the annotations of all videos comes on top.
 _WORKER_MEMORY = 10**9
@@ -67,9 +67,9 @@ def mask_info(video: EvaluationVideo) -> dict[str, Any]:
     }
 
 
-def save_mask_info(dataset: str, data: Path, name: str, path: Path) -> None:
+def save_mask_info(video: EvaluationVideo, path: Path) -> None:
     """Write the JSON of one video."""
-    info = mask_info(videos_by_name(dataset, data)[name])
+    info = mask_info(video)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(info))
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Write a JSON per video that says where its objects are. The published tool of this name writes files that "
         "its benchmarks need; those of this project read the masks themselves."
     )
-    parser.add_argument("dataset", nargs="?", choices=READERS, help="name of the data set (default: sav)")
+    parser.add_argument("dataset", nargs="?", type=dataset_name, help=f"{DATASET_HELP} (default: sav)")
     parser.add_argument("data", nargs="?", type=given_path, help="its folder (default: data/sav_test)")
     parser.add_argument("output", nargs="?", type=given_path, help="folder of the JSON files (default: mask_info)")
     parser.add_argument(
@@ -94,15 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.output is None:
         parser.error("give the data set, its folder and the output, or none of them")
     try:
-        names = [video.name for video in read_dataset(args.dataset, args.data)]
+        videos = {video.name: video for video in read_dataset(args.dataset, args.data)}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     make_output_folder(args.output)
-    paths = {name: args.output / f"{name}.json" for name in names}
-    todo = [name for name in names if not paths[name].exists()]
+    paths = {name: args.output / f"{name}.json" for name in videos}
+    todo = [name for name in videos if not paths[name].exists()]
     failures = []
     with worker_pool(args.workers or default_workers(_WORKER_MEMORY), "--workers") as pool:
-        futures = {pool.submit(save_mask_info, args.dataset, args.data, name, paths[name]): name for name in todo}
+        futures = {pool.submit(save_mask_info, videos[name], paths[name]): name for name in todo}
         for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
             try:
                 future.result()
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for failure in sorted(failures):
         print(failure, file=sys.stderr)
     done = len(todo) - len(failures)
-    print(f"{done} of {len(names)} videos done now, {len(names) - len(todo)} before, {len(failures)} failed")
+    print(f"{done} of {len(videos)} videos done now, {len(videos) - len(todo)} before, {len(failures)} failed")
     return 1 if failures else 0
 
 

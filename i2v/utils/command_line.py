@@ -26,7 +26,7 @@ MAX_SIDE = 10_000
 _LONGEST, _LONGEST_OTHER = {"WebP": 16_383, "JPEG": 65_500}, 100_000
 
 
-def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
+def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
     """Decorate the `main` of a program.
 
     Args:

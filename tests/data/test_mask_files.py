@@ -18,7 +18,8 @@ from i2v.data.rle import mask_to_rle
 from i2v.prompt_arguments import parse_prompts
 from sav_dataset.sav_evaluator import evaluate
 from test_pvs.datasets import read_dataset
-from test_pvs.runner import Run, run_videos
+from test_pvs.runner import run_videos
+from test_pvs.runs import Run
 from test_pvs.semi_supervised import semi_supervised
 from test_pvs.systems import SystemSettings
 from train.dataset.sa1b import SA1B
