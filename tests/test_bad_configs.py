@@ -199,7 +199,7 @@ CHECKPOINT_CASES = {
     "nested": ({"a": {"b": TENSOR}}, "'a' is a dict, not a tensor"),
     "none": ({"a": None}, "'a' is a NoneType, not a tensor"),
     "number": ({"a": 3}, "'a' is a int, not a tensor"),
-    "model is none": ({"model": None}, "no dictionary of weights, but a NoneType"),
+    "model is none": ({"model": None}, "contains a NoneType, not a dictionary of weights"),
     "list": ([TENSOR], "contains a list, not a dictionary"),
     "tensor": (TENSOR, "contains a Tensor, not a dictionary"),
     "empty": ({}, "the dictionary is empty"),

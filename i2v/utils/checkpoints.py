@@ -110,7 +110,9 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} contains no weights: the dictionary is empty")
     for name, value in weights.items():
         if not isinstance(name, str):
-            raise ValueError(f"{path} does not contain a dictionary of weights: the name {shortened(repr(name))} is not text")
+            raise ValueError(
+                f"{path} does not contain a dictionary of weights: the name {shortened(repr(name))} in it is not text"
+            )
         shown = shortened(name)
         if not isinstance(value, Tensor):
             raise ValueError(
