@@ -10,8 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from i2v.build_i2v import build_i2v_video_predictor, load_config
+from i2v.build_i2v import build_i2v_video_predictor
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.load_config import load_config
 from i2v.utils.checkpoints import save_checkpoint
 from i2v.utils.command_line import make_output_folder, one_line
 from i2v.utils.files import atomic_write
@@ -55,7 +56,7 @@ def write_pretrained(folder: Path, weights: dict[str, Any], config: str | Path, 
     Args:
         folder: folder to write to; created if necessary.
         weights: the network's weights by name.
-        config: name or path of the config, see `i2v.build_i2v.load_config`.
+        config: name or path of the config, see `i2v.load_config.load_config`.
         overrides: overrides of the config.
 
     Raises:

@@ -23,16 +23,18 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, device_of_option, known_configs, weights_of
+from i2v.build_i2v import build_i2v_video_predictor
 from i2v.data.frames import Frames, ImageFolder, open_frames
 from i2v.data.images import ValueRange
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
+from i2v.load_config import DEFAULT_CONFIG, known_configs, weights_of
 from i2v.modeling.layers import PRECISIONS
 from i2v.prompt_arguments import BOX_FORM, MASK_FORM, POINT_FORM, check_prompts, parse_mask_argument, parse_prompts
 from i2v.results import ResultWriter, advise_removal
 from i2v.utils.command_line import given_path, label, make_room_for, one_line, whole_number
+from i2v.utils.devices import device_of_option
 from i2v.utils.files import atomic_write
 from i2v.utils.visualization import draw_grid
 

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from i2v import build_i2v, build_i2v_video_predictor
-from i2v.build_i2v import load_config
+from i2v.load_config import load_config
 from i2v.segment import main as segment
 from i2v.utils.checkpoints import load_weights, read_checkpoint, read_weights, save_checkpoint
 from test_pvs.systems import SystemSettings, build_system
@@ -59,7 +59,7 @@ MODEL_CASES = [
     ("model._target_", DROP, "model must be a mapping with a `_target_`"),
     ("model", None, "model must be a mapping with a `_target_`, not null"),
     ("model", 3, "model must be a mapping with a `_target_`, not 3"),
-    ("model", DROP, "has no part 'model'"),
+    ("model", DROP, "has no section 'model'"),
     ("predictor.fill_hole_area", "x", "predictor.fill_hole_area must be a whole number, not 'x'"),
     ("predictor.fill_hole_area", None, "predictor.fill_hole_area must be a whole number, not null"),
     ("predictor.nonsense", 1, "unknown key predictor.nonsense; I2VVideoPredictor takes fill_hole_area"),
@@ -434,7 +434,7 @@ def test_checkpoint_with_nan_names_the_parameter(make_tiny_predictor: Callable[.
     state = {name: value.clone() for name, value in model.state_dict().items()}
     state["no_mem_embed"].view(-1)[3] = torch.nan
     save_checkpoint(tmp_path / "a.pt", {"model": state})
-    with pytest.raises(ValueError, match=r"a\.pt: the tensor no_mem_embed has NaN"):
+    with pytest.raises(ValueError, match=r"a\.pt: the tensor no_mem_embed contains NaN"):
         load_weights(model, tmp_path / "a.pt")
     assert model.no_mem_embed.isfinite().all()
 

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 
 import i2v
 from i2v import I2VVideoPredictor, build_i2v, build_i2v_video_predictor
-from i2v.build_i2v import CONFIG_DIR, default_device, known_configs, load_config
+from i2v.load_config import CONFIG_DIR, known_configs, load_config
 from i2v.modeling.memory.selector import GreedySelector
 from i2v.utils.checkpoints import save_checkpoint
+from i2v.utils.devices import default_device
 
 TINY_CONFIG = Path(__file__).parent / "configs" / "tiny.yaml"
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
-from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.data.video_file import VideoFile
+from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.segment import build_parser
 from i2v.utils.jf import region_similarity
 
@@ -78,7 +78,8 @@ def test_weights_are_in_the_package(tmp_path: Path) -> None:
     command = [sys.executable, "setup.py", "--quiet", "build", "--build-base", str(tmp_path / "build"), "build_py"]
     subprocess.run([*command, "--build-lib", str(tmp_path / "lib")], cwd=PROJECT, check=True, capture_output=True)
     program = (
-        "from i2v.build_i2v import build_i2v, load_config, shipped_checkpoint; build_i2v('i2v-lite', device='cpu'); "
+        "from i2v.build_i2v import build_i2v; build_i2v('i2v-lite', device='cpu'); "
+        "from i2v.load_config import load_config, shipped_checkpoint; "
         "print(shipped_checkpoint(load_config('i2v-lite')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "lib")}

@@ -74,7 +74,7 @@ def test_a_predictor_is_used_like_a_module(make_tiny_predictor):
 
 def test_arguments_of_sam2_that_change_nothing(caplog):
     build_i2v_video_predictor(TINY_CONFIG, device="cpu", vos_optimized=True)
-    assert "arguments that change nothing here: vos_optimized" in caplog.text
+    assert "arguments that have no effect here: vos_optimized" in caplog.text
     model = build_i2v(TINY_CONFIG, device="cpu", apply_postprocessing=False)
     assert not model.sam_mask_decoder.dynamic_multimask_via_stability
 

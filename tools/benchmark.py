@@ -31,12 +31,13 @@ import torch.nn.functional as F
 from count_flops import COMPONENTS, around_components, build_meta_model, count_macs, format_table
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
-from i2v.build_i2v import device_of_option, known_configs
 from i2v.data.frames import Frames
+from i2v.load_config import known_configs
 from i2v.modeling.cpu_attention import tiled_attention
 from i2v.modeling.layers import PRECISIONS
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.command_line import command_line, given_text, whole_number
+from i2v.utils.devices import device_of_option
 from i2v.utils.process_memory import peak_memory
 
 MATRIX_PRODUCT = (4096, 1024, 4096)  # rows, inner size, columns of the product that this machine is measured by

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from i2v import build_i2v
-from i2v.build_i2v import known_configs
+from i2v.load_config import known_configs
 from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
 from i2v.modeling.layers import Attention
 from i2v.modeling.sam_i2v import SAMI2V, ObjectMemory

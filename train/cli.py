@@ -23,7 +23,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from i2v.build_i2v import load_config, predictor_settings
+from i2v.build_i2v import predictor_settings
+from i2v.load_config import load_config
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.typed_config import ConfigError, build, description, names_in, one_line, section
 from i2v.utils.command_line import EXPECTED_ERRORS, whole_number

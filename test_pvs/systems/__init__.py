@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
+from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.utils.files import sha256
 from test_pvs.systems.checked import CheckedSystem
 from test_pvs.systems.interface import Box, Point, SystemBuilder, SystemSettings, VideoSession, VideoSystem

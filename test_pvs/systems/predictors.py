@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from i2v.build_i2v import DEFAULT_CONFIG, build_i2v_video_predictor, load_config, shipped_checkpoint
+from i2v.build_i2v import build_i2v_video_predictor
 from i2v.data.frames import ImageFolder
 from i2v.data.images import is_plain
+from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.utils.numbers import whole_number
 from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
 

@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from i2v.build_i2v import DEFAULT_CONFIG
 from i2v.data.frames import ImageFolder
+from i2v.load_config import DEFAULT_CONFIG
 from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem
 from test_pvs.systems.predictors import SAMI2VSystem
 from test_pvs.user_functions import find_function

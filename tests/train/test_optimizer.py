@@ -8,7 +8,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from i2v.build_i2v import load_config
+from i2v.load_config import load_config
 from i2v.modeling.sam_i2v import SAMI2V
 from train.optimizer import OptimizerSettings, build_optimizer
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from i2v.build_i2v import default_device
+from i2v.utils.devices import default_device
 
 
 @dataclass(frozen=True)
