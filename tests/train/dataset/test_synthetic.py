@@ -97,7 +97,7 @@ def test_deterministic(make: Callable[..., SyntheticClips]) -> None:
 @pytest.mark.parametrize("kind", SCENES)
 def test_masks_follow_the_pixels(make: Callable[..., SyntheticClips], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.full((64, 80, 3), 100, np.uint8)  # a sprite's background must not have another disc
-    monkeypatch.setattr(SyntheticClips, "_draw_background", lambda *_: grey)
+    monkeypatch.setattr(SyntheticClips, "_sample_background", lambda *_: grey)
     for clip in load_many(make(scene=SCENES[kind], motion=CALM)):
         masks, green = clip.masks[:, 0].numpy(), clip.frames[:, 1].numpy()
         assert masks.any((1, 2)).all()
