@@ -13,7 +13,7 @@ import pydoc
 import re
 import reprlib
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from i2v.utils.messages import shortened
 
 _REQUIRED = object()
-_NUMBERS = {int: IntegerNode, float: FloatNode, bool: BooleanNode}
+_NUMBERS: dict[Any, Callable[..., Any]] = {int: IntegerNode, float: FloatNode, bool: BooleanNode}
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
 # The hints of other packages are not enforced: they may be narrower than what is accepted.
 _OWN_PACKAGES = ("i2v", "train")
@@ -72,7 +72,7 @@ def section(hint: Any, config: DictConfig, *keys: str, default: Any = _REQUIRED)
         return default
     where = ".".join(keys)
     value = _typed(value, hint, where)
-    if is_dataclass(hint):
+    if inspect.isclass(hint) and is_dataclass(hint):
         try:
             return hint(**value)
         except ValueError as error:
@@ -93,7 +93,8 @@ def reject_unknown_sections(config: DictConfig, variables: Collection[str]) -> N
     Raises:
         ConfigError: a key is unknown.
     """
-    for key, node in config.items_ex(resolve=False):
+    items: Iterable[tuple[Any, Any]] = config.items_ex(resolve=False)
+    for key, node in items:
         is_object = isinstance(node, DictConfig) and "_target_" in node
         if key in _SECTIONS or key in variables or (is_object and not _nearest(key, _SECTIONS)):
             continue
@@ -125,13 +126,13 @@ def names_in(config: DictConfig, *keys: str) -> list[str]:
     return list(node)
 
 
-def build(config: DictConfig, *keys: str, kind: type = object, arguments: Sequence[Any] = (), optional: bool = False) -> Any:
+def build(config: DictConfig, *keys: str, kind: Any = object, arguments: Sequence[Any] = (), optional: bool = False) -> Any:
     """The object that a part of a config describes by `_target_`.
 
     Args:
         config: the whole config.
         keys: the path to the part.
-        kind: class of the object.
+        kind: class of the object, or `collections.abc.Callable`.
         arguments: positional arguments of the target, before those in the config.
         optional: return None where the config has null.
 
@@ -148,8 +149,8 @@ def build(config: DictConfig, *keys: str, kind: type = object, arguments: Sequen
         if place := re.search(r"full_key: (\S+)", str(error)):
             where = f"{where}.{place[1]}"
         cause = error.__cause__ or error
-        kind = "" if isinstance(cause, (OSError, ValueError, ImportError, HydraException)) else f"{type(cause).__name__}: "
-        message = f"{kind}{one_line(cause)}"
+        prefix = "" if isinstance(cause, (OSError, ValueError, ImportError, HydraException)) else f"{type(cause).__name__}: "
+        message = f"{prefix}{one_line(cause)}"
         raise ConfigError(message if f"{where}." in message else f"{where}: {message}") from error
     if not isinstance(built, kind):
         raise ConfigError(f"{where}._target_ must make an object of {kind.__name__}, not of {type(built).__name__}")
@@ -287,7 +288,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return _typed_list(value, hint, where)
     elif is_class and is_dataclass(origin):
         fits = isinstance(value, dict)
-        value = typed_arguments(origin, value, where) if fits else value
+        value = typed_arguments(hint, value, where) if fits else value
     elif is_class and issubclass(origin, Mapping):
         fits = isinstance(value, dict)
         value = {key: _typed(item, (*options, Any)[1], f"{where}.{key}") for key, item in value.items()} if fits else value

@@ -1,7 +1,7 @@
 """The command line of the training, `python train/train.py`: from a config to a `Trainer`.
 
 python train/train.py -c i2v-train [KEY=VALUE ...]           # one process; torchrun starts several (train.sh)
-python train/train.py -c i2v-train --check                   # build all, read a batch of each data set, say what is missing
+python train/train.py -c i2v-train --check                   # check the config, the model and all files without training
 python train/train.py -c i2v-train --slurm slurm.nodes=4     # submit the job to Slurm
 python train.py -c configs/i2v-train --use-cluster 0 --num-gpus 8 [--num-nodes 4]   # as the published code: train.sh or Slurm
 """
@@ -49,7 +49,7 @@ log = logging.getLogger("train")
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG_DIR = ROOT / "configs"
-# What a config that names wrong files, values or types raises where it is put into effect.
+# Errors of a config that names wrong files, values or types, when it is put into effect.
 _CONFIG_ERRORS = (OSError, ValueError, TypeError, RuntimeError, ImportError, MemoryError, OmegaConfBaseException)
 
 
@@ -110,13 +110,16 @@ def known_experiments() -> list[str]:
 
 
 def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of an experiment: a name in configs/, or the path of a YAML file. Data sets and validations that are
-    null are left out.
+    """Compose the config of an experiment. Data sets and validations that are null are left out.
+
+    Args:
+        name: name of an experiment in configs/, or path of a YAML file.
+        overrides: Hydra overrides, such as "trainer.epochs=1".
 
     Raises:
-        ValueError: an unknown name, or a config that Hydra cannot compose.
+        ValueError: the name or a top-level key is unknown, or Hydra cannot compose the config.
     """
-    path = CONFIG_DIR / f"{name.removeprefix('configs/')}.yaml"  # as SAM 2's and the published scripts name them
+    path = CONFIG_DIR / f"{name.removeprefix('configs/')}.yaml"  # SAM 2's and the published scripts write configs/NAME
     if not path.is_file():
         path = Path(name)
         if path.suffix != ".yaml" or not path.is_file():
@@ -125,8 +128,8 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
     with open_dict(config):
         for parts in (OmegaConf.select(config, "data.parts"), config.get("validation")):
             if isinstance(parts, DictConfig):
-                for name in [name for name, part in parts.items() if part is None]:
-                    del parts[name]
+                for key in [key for key, part in parts.items() if part is None]:
+                    del parts[key]
     return config
 
 
@@ -154,7 +157,7 @@ def check_section(config: DictConfig, name: str) -> None:
 
 
 def build_model(config: DictConfig) -> SAMI2V:
-    """The network with its initial weights; what `frozen` names is not trained."""
+    """The network with its initial weights; parameters that `frozen` names are not trained."""
     seed = seed_of(config)
     frozen = section(str | Sequence[str], config, "frozen")
     with seeded(seed, torch.device("cpu")):
@@ -170,7 +173,7 @@ def build_model(config: DictConfig) -> SAMI2V:
 
 
 def seed_of(config: DictConfig) -> int:
-    """The seed of everything random."""
+    """The random seed of the training."""
     seed: int = section(int, config, "seed")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed must be from 0 to 2**63 - 1, not {seed}")
@@ -178,7 +181,7 @@ def seed_of(config: DictConfig) -> int:
 
 
 def recomputed_in(config: DictConfig) -> Sequence[str]:
-    """The names of what is computed again in the backward pass; see `recompute_activations`."""
+    """The names of modules and steps that are recomputed in the backward pass; see `recompute_activations`."""
     return section(Sequence[str], config, "activation_checkpointing", default=[])
 
 
@@ -190,8 +193,8 @@ def output_of(config: DictConfig) -> Path:
     return Path(output)
 
 
-def build_sized(config: DictConfig, *keys: str, kind: type) -> Any:
-    """As `build`, of something that may have an `image_size`: it must be the network's."""
+def build_sized(config: DictConfig, *keys: str, kind: Any) -> Any:
+    """Like `build`, for an object whose `image_size`, if it has one, must be the network's."""
     built = build(config, *keys, kind=kind)
     size = section(int | None, config, "model", "image_size", default=None)
     own = getattr(built, "image_size", size)
@@ -201,12 +204,12 @@ def build_sized(config: DictConfig, *keys: str, kind: type) -> Any:
 
 
 def build_validation(config: DictConfig, name: str) -> Validation:
-    """One of the validations."""
+    """Build a validation set."""
     return build_sized(config, "validation", name, kind=Validation)
 
 
 def build_reader(config: DictConfig, name: str) -> SampleReader:
-    """The reader of a data set."""
+    """Build the reader of a data set."""
     part = ("data", "parts", name)
     return SampleReader(
         build(config, *part, "dataset", kind=ClipDataset),
@@ -216,13 +219,13 @@ def build_reader(config: DictConfig, name: str) -> SampleReader:
 
 
 def build_part(config: DictConfig, name: str, num_samples: int) -> MixturePart:
-    """A data set's part in the mixture."""
+    """Build a data set's part of the mixture."""
     part: PartSettings = section(PartSettings, config, "data", "parts", name)
     return MixturePart(name, num_samples, part.batch_size, part.repeat)
 
 
 def build_data(config: DictConfig, processes: Processes) -> MixtureDataset:
-    """The batches of all data sets."""
+    """Build the batches of all data sets."""
     readers = {name: build_reader(config, name) for name in names_in(config, "data", "parts")}
     parts = [build_part(config, name, len(reader)) for name, reader in readers.items()]
     steps = section(int | None, config, "data", "steps_per_epoch", default=None)
@@ -231,12 +234,12 @@ def build_data(config: DictConfig, processes: Processes) -> MixtureDataset:
 
 
 def build_settings(config: DictConfig) -> TrainerSettings:
-    """The trainer's settings."""
+    """Build the trainer's settings."""
     return section(TrainerSettings, config, "trainer")
 
 
 def build_trainer(config: DictConfig, processes: Processes) -> Trainer:
-    """Everything that a training needs."""
+    """Build everything that a training needs."""
     rollout = ClipRollout(build_model(config), build(config, "prompts", kind=PromptSampling))
     loss = build(config, "loss", kind=Callable)
     recompute_activations(rollout, loss, recomputed_in(config))
@@ -258,7 +261,7 @@ def check(config: DictConfig) -> list[str]:
     """Build everything, and read one batch of each data set.
 
     Returns:
-        What is wrong, one line each; nothing if the training can start.
+        A line for each problem; empty if the training can start.
     """
     problems: list[str] = []
 
@@ -324,8 +327,13 @@ def _check_trainer(config: DictConfig) -> str:
 def submit(arguments: list[str], config: DictConfig) -> None:
     """Hand the training to Slurm: one task per GPU, on `slurm.nodes` nodes.
 
+    Args:
+        arguments: arguments of the command line for each task.
+        config: the experiment, with a section `slurm`.
+
     Raises:
-        OSError: there is no Slurm here. ValueError: the config says nothing of it.
+        OSError: Slurm is not available.
+        ValueError: the config has no section `slurm`.
     """
     import submitit
 
@@ -334,7 +342,7 @@ def submit(arguments: list[str], config: DictConfig) -> None:
     settings = section(SlurmSettings, config, "slurm")
     folder = ROOT / output_of(config) / "slurm"
     try:
-        # As often as its time runs out.
+        # The training is resubmitted whenever its time runs out, in effect without limit.
         executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=1000)
     except RuntimeError as error:
         raise OSError(f"cannot submit to Slurm: {error}") from error
@@ -355,7 +363,7 @@ def submit(arguments: list[str], config: DictConfig) -> None:
 
 
 class SlurmTask:
-    """What each Slurm task runs; it is submitted again when its time runs out, and goes on from its checkpoint."""
+    """What each Slurm task runs; when its time runs out, it is resubmitted and resumes from its checkpoint."""
 
     def __init__(self, arguments: list[str]) -> None:
         self.arguments = arguments
@@ -365,7 +373,7 @@ class SlurmTask:
 
         submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         if main(self.arguments):
-            raise RuntimeError("the training has not come to its end; the reason is above")
+            raise RuntimeError("training did not finish; see the log above")
 
     def checkpoint(self, *_: Any) -> Any:
         import submitit
@@ -374,14 +382,17 @@ class SlurmTask:
 
 
 def start_as_published(args: argparse.Namespace) -> int:
-    """Do what --use-cluster, --num-gpus and --num-nodes ask for: submit to Slurm, or start train.sh, or the script for several
-    nodes, in place of this process.
+    """Follow --use-cluster, --num-gpus and --num-nodes: submit to Slurm, or start a script in place of this process.
+
+    The script is train.sh, or the one for several nodes.
 
     Returns:
-        The exit status, of a submission.
+        The exit status of the submission.
     """
     nodes, gpus = args.num_nodes or 1, args.num_gpus
-    config = str(Path(args.config).resolve()) if Path(args.config).is_file() else args.config  # the scripts go to the project
+    config = (
+        str(Path(args.config).resolve()) if Path(args.config).is_file() else args.config
+    )  # the scripts change to the project's folder
     if args.use_cluster:
         sizes = [f"slurm.nodes={nodes}"] + ([f"slurm.gpus_per_node={gpus}"] if gpus else [])
         return main(["-c", config, "--slurm", *sizes, *args.overrides])
@@ -391,23 +402,36 @@ def start_as_published(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The arguments."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python train/train.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # --slurm is left out, by its name, from what the job runs
+        allow_abbrev=False,  # `main` removes --slurm from the job's arguments by its full name
     )
     known = ", ".join(known_experiments())
     parser.add_argument("-c", "--config", required=True, help=f"one of {known}, or a YAML file")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--check", action="store_true", help="build all, read a batch of each data set, and train nothing")
-    mode.add_argument("--slurm", action="store_true", help="submit to Slurm; see the config's part `slurm`")
-    published = parser.add_argument_group("arguments of SAM 2's and the published code")
-    published.add_argument("--use-cluster", type=int, choices=(0, 1), help="1: submit to Slurm; 0: start the processes here")
-    published.add_argument("--num-gpus", type=whole_number(1), help="per node (default: 8)")
-    published.add_argument("--num-nodes", type=whole_number(1), help="each is started by hand, or by Slurm (default: 1)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as trainer.epochs=1 or output=runs/mine")
+    mode.add_argument(
+        "--check",
+        action="store_true",
+        help="check the config, build everything and read a batch of each data set, without training",
+    )
+    mode.add_argument("--slurm", action="store_true", help="submit to Slurm, with the settings in the config's section `slurm`")
+    published = parser.add_argument_group("arguments of SAM 2 and of the published code")
+    published.add_argument(
+        "--use-cluster", type=int, choices=(0, 1), help="1: submit to Slurm; 0: start the processes on this machine"
+    )
+    published.add_argument("--num-gpus", type=whole_number(1), help="number of GPUs per node (default: 8)")
+    published.add_argument(
+        "--num-nodes", type=whole_number(1), help="number of nodes, each started by hand or by Slurm (default: 1)"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="values of the config to change, such as trainer.epochs=1 or output=runs/mine",
+    )
     return parser
 
 
@@ -415,11 +439,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0 after the last step or when the time is up, 1 after an error, 128 and the number of the signal that
-        stopped it, as shells have it.
+        The exit status: 0 after the last step or when the time is up, 1 after an error, and 128 plus the number of the signal
+        that stopped it, as in shells.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    first = int(os.environ.get("RANK", 0)) == 0  # the others would say the same
+    first = int(os.environ.get("RANK", 0)) == 0  # the others would log the same
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
     parser = build_parser()
     args = parser.parse_intermixed_args(arguments)

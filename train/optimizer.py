@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,14 +14,18 @@ from i2v.modeling.sam_i2v import SAMI2V
 
 @dataclass
 class OptimizerSettings:
-    """How the network is optimised.
+    """Settings of AdamW and of its schedule.
 
     Attributes:
-        learning_rate: of all but the trunk. trunk_learning_rate: of the trunk's neck; every block before it has
-            layer_decay times that of the one after it. weight_decay: of all but biases and the scales of `nn.LayerNorm`.
-        decay_scales: of all other scales, too, as published: those of normalisations over maps, and of residual branches.
-        final_factor: learning rates fall along a cosine to this share. warmup_steps: they rise linearly over these first.
-        max_gradient_norm: longer gradients are clipped to this.
+        learning_rate: learning rate of everything except the trunk.
+        trunk_learning_rate: learning rate of the trunk's last group of modules, the neck.
+        layer_decay: factor of the learning rate from each group of the trunk to the one before it.
+        weight_decay: weight decay of everything except biases and the scales of `nn.LayerNorm`.
+        decay_scales: apply weight decay to all other scales, as published: those of normalisations over maps, and of residual
+            branches.
+        final_factor: share of the learning rates to which they fall along a cosine.
+        warmup_steps: number of first steps, in which the learning rates rise linearly.
+        max_gradient_norm: largest norm of the gradient, to which longer ones are clipped.
     """
 
     learning_rate: float = 3e-4
@@ -33,7 +38,7 @@ class OptimizerSettings:
     max_gradient_norm: float = 0.1
 
     def factor(self, step: int, num_steps: int) -> float:
-        """What the learning rates are multiplied by in a step."""
+        """The factor of the learning rates in a step."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         progress = (step - self.warmup_steps) / max(num_steps - self.warmup_steps, 1)
@@ -41,7 +46,13 @@ class OptimizerSettings:
 
 
 def build_optimizer(model: SAMI2V, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over the parameters that are trained. Each group has its own "peak_lr", which the schedule scales."""
+    """AdamW over the parameters that are trained.
+
+    Each parameter group has its own "peak_lr", which the schedule scales.
+
+    Raises:
+        ValueError: all parameters are frozen.
+    """
     trunk_rates = trunk_learning_rates(model, settings)
     layer_norms = {p for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -49,7 +60,7 @@ def build_optimizer(model: SAMI2V, settings: OptimizerSettings) -> torch.optim.A
         if not parameter.requires_grad:
             continue
         rate = trunk_rates.get(parameter, settings.learning_rate)
-        is_scale = parameter.ndim == 1  # or a bias, by its name; attention biases have two dimensions
+        is_scale = parameter.ndim == 1  # or a bias, which its name tells; attention biases have two dimensions
         free = "bias" in name or parameter in layer_norms or (is_scale and not settings.decay_scales)
         groups.setdefault((rate, 0.0 if free else settings.weight_decay), []).append(parameter)
     if not groups:
@@ -61,8 +72,8 @@ def build_optimizer(model: SAMI2V, settings: OptimizerSettings) -> torch.optim.A
 
 def trunk_learning_rates(model: SAMI2V, settings: OptimizerSettings) -> dict[nn.Parameter, float]:
     """The learning rate of each parameter of the trunk."""
-    groups = model.image_encoder.trunk_image.depth_groups()
-    rates = {}
+    groups: Sequence[Sequence[nn.Module]] = model.image_encoder.trunk_image.depth_groups()
+    rates: dict[nn.Parameter, float] = {}
     for depth, modules in enumerate(reversed(groups)):
         for module in modules:
             rate = settings.trunk_learning_rate * settings.layer_decay**depth

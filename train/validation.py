@@ -28,27 +28,37 @@ _PROMPTS = ("mask", "click", "box")
 
 
 class Validation(ABC):
-    """A set of things to segment, each of which gives a score in [0, 100]."""
+    """A validation set: samples that each give a score in [0, 100]."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of things."""
+        """Number of samples."""
 
     @abstractmethod
     def score(self, model: SAMI2V, index: int, precision: str) -> float:
-        """The score of thing `index`, NaN if it has none; the network is in evaluation mode. `precision`: as the trainer's."""
+        """Compute the score of a sample.
+
+        Args:
+            model: the network, in evaluation mode.
+            index: index of the sample.
+            precision: precision of the trainer, "fp32" or "bf16".
+
+        Returns:
+            The score; NaN if the sample has none.
+        """
 
     @abstractmethod
     def read_one(self) -> None:
-        """Read the first thing, to see that it is there; its errors are raised."""
+        """Read the first sample, to check that it can be read; its errors are raised."""
 
 
 class VideoValidation(Validation):
-    """J&F on videos, through the predictor: what a user gets. Each object is prompted with its mask in the first frame in which
-    it is visible.
+    """J&F on videos with the predictor, as a user would get it.
+
+    Each object is prompted with its mask in the first frame in which it is visible.
 
     Args:
-        videos: gives whole videos: a `VOSFolder` with num_frames=None and max_objects=None.
+        videos: a data set of whole videos: a `VOSFolder` with num_frames=None and max_objects=None.
     """
 
     def __init__(self, videos: ClipDataset) -> None:
@@ -77,18 +87,19 @@ class VideoValidation(Validation):
 
 
 class ClipValidation(Validation):
-    """Mean IoU on clips or images that are drawn once for all, prompted in the first frame. An empty mask of an object that
-    cannot be seen has IoU 1.
+    """Mean IoU on a fixed selection of clips or images, prompted in the first frame.
+
+    An empty mask of an object that is not visible has IoU 1.
 
     Args:
-        dataset: of clips.
-        image_size: S, of the network's input, in pixels.
-        num_samples: of clips.
-        prompt: "mask", "click" or "box"; a mask is not scored in the first frame itself.
-        clicks: correction clicks in the first frame, in the middle of the largest error each.
+        dataset: the clips to choose from.
+        image_size: S, side of the network's input in pixels.
+        num_samples: number of clips.
+        prompt: "mask", "click" or "box"; with a mask, the first frame is not scored.
+        clicks: number of correction clicks in the first frame, each in the middle of the largest error.
 
     Raises:
-        ValueError: one of the three is none of these.
+        ValueError: the prompt is unknown, or a number is too small.
     """
 
     def __init__(self, dataset: ClipDataset, image_size: int, num_samples: int, prompt: str, clicks: int = 0) -> None:
@@ -108,7 +119,7 @@ class ClipValidation(Validation):
 
     def score(self, model: SAMI2V, index: int, precision: str) -> float:
         device = model.no_mem_embed.device
-        # Spread over the whole data set, whose folders follow one another.
+        # Spread the selection over the whole data set, whose folders follow one another.
         position = index * len(self.reader) // self.num_samples
         batch = collate([self.reader.read(position, seed=index)]).to(device)
         rollout = ClipRollout(model, PromptSampling(ground_truth_clicks=0, central_clicks=1))
@@ -136,25 +147,29 @@ def validate(
     precision: str,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> float | None:
-    """The mean of the scores that there are, with the work shared among the processes; NaN if there is none. What cannot be
-    read is reported, and left out.
+    """Mean of the finite scores, computed across all processes. Samples that cannot be read are reported and left out.
 
     Args:
-        is_stopping: asked before each score, in each process for itself.
+        validation: the validation set.
+        model: the network.
+        processes: the processes that share the work.
+        precision: "fp32" or "bf16".
+        is_stopping: a function that each process calls before each score: whether it was asked to stop.
 
     Returns:
-        The mean; None if any process was asked to stop.
+        The mean, NaN if there are no scores; None if any process was asked to stop.
     """
     training = model.training
     model.eval()
-    scores, stopped = [], False
+    scores: list[float] = []
+    stopped = False
     for index in range(processes.rank, len(validation), processes.world_size):
         if stopped := is_stopping():
             break
         try:
             scores.append(validation.score(model, index, precision))
         except BAD_SAMPLE as error:
-            log.warning("validation without number %d: %s", index, str(error) or type(error).__name__)
+            log.warning("validation sample %d is left out: %s", index, str(error) or type(error).__name__)
     scores = processes.gather(scores)
     model.train(training)
     return None if any(processes.gather([stopped])) else _mean(scores)

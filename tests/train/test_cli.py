@@ -240,6 +240,6 @@ def test_slurm_task_fails_if_the_training_fails(monkeypatch: pytest.MonkeyPatch)
             exported.update(options)
 
     monkeypatch.setattr("submitit.helpers.TorchDistributedEnvironment", Environment)
-    with pytest.raises(RuntimeError, match="the training has not come to its end"):
+    with pytest.raises(RuntimeError, match="training did not finish"):
         SlurmTask(["-c", "nonsense"])()
     assert exported == {"set_cuda_visible_devices": False}  # processes choose their device by LOCAL_RANK

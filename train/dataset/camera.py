@@ -1,4 +1,4 @@
-"""What a camera does to the frames of a clip: light, focus, resolution, noise, compression."""
+"""Camera effects on the frames of a clip: light, focus, resolution, noise, compression."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from train.dataset.smooth import drift
 
 @dataclass(frozen=True)
 class Flaws:
-    """What cameras do to a picture. Each flaw has a probability, and up to how strong it is.
+    """Probabilities and largest strengths of camera effects.
 
     Attributes:
-        light: change of the brightness and of the gamma over a clip, as a factor. object_light: as light, of each sprite.
-        shutter: motion blur, as a share of the time between frames. defocus: standard deviation in pixels.
-        noise: standard deviation, of 255. jpeg_quality: lowest and highest. low_resolution: factor.
+        light: change of brightness and gamma over a clip, as a factor.
+        object_light: change of the brightness of each sprite, as a factor.
+        shutter_probability: probability of motion blur.
+        shutter: duration of the exposure, as a share of the time between frames.
+        defocus_probability: probability of a blurred clip.
+        defocus: standard deviation of the blur, in pixels.
+        noise_probability: probability of noise.
+        noise: standard deviation of the noise, for values from 0 to 255.
+        jpeg_probability: probability of compression.
+        jpeg_quality: lowest and highest quality of the compression.
+        low_resolution_probability: probability of a reduced resolution.
+        low_resolution: factor by which the resolution is reduced.
     """
 
     light: float = 1.3
@@ -35,7 +44,7 @@ class Flaws:
 
 
 def film(images: list[np.ndarray], flaws: Flaws, rng: np.random.Generator) -> list[np.ndarray]:
-    """Frames (H, W, 3) uint8 as a camera would film them."""
+    """Apply the camera effects to frames (H, W, 3) uint8."""
     num_frames = len(images)
     gains = np.exp(rng.uniform(-1, 1) * np.log(flaws.light) / 2 + drift(rng, num_frames, np.log(flaws.light)))
     gammas = np.exp(drift(rng, num_frames, np.log(flaws.light)))
@@ -52,8 +61,7 @@ def film(images: list[np.ndarray], flaws: Flaws, rng: np.random.Generator) -> li
         images = _add_noise(images, flaws.noise * rng.random(), rng)
     if rng.random() < flaws.jpeg_probability:
         quality = int(rng.integers(flaws.jpeg_quality[0], flaws.jpeg_quality[1] + 1))
-        encoded = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for image in images]
-        images = [cv2.imdecode(data, cv2.IMREAD_COLOR) for data in encoded]
+        images = [_compress(image, quality) for image in images]
     return images
 
 
@@ -62,8 +70,15 @@ def _resample(image: np.ndarray, shrink: float) -> np.ndarray:
     return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
+def _compress(image: np.ndarray, quality: int) -> np.ndarray:
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded
+
+
 def _add_noise(images: list[np.ndarray], deviation: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """Add Gaussian noise; the frames share one field of it, each from a random place on."""
+    """Add Gaussian noise. The frames share one noise field, each with a random offset."""
     height, width = images[0].shape[:2]
     noise = np.rint(deviation * rng.standard_normal((height + 64, width + 64, 3), np.float32)).astype(np.int16)
     corners = rng.integers(0, 65, (len(images), 2))

@@ -1,4 +1,4 @@
-"""The layers of which a synthetic clip is drawn: pictures that move, turn and bend."""
+"""The layers of a synthetic clip: pictures that move, rotate and bend."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-# The geometry of a layer is computed at every this many pixels, and interpolated.
+# The geometry of a layer is computed on a grid of this spacing in pixels, and interpolated.
 _CELL = 8
-# The longest motion blur, as a share of the frame's side: more would not leave much of an object to see.
+# The longest motion blur, as a share of the frame's side: with more, little of an object would be visible.
 _MAX_BLUR = 0.08
+# cv2.remap's second map, if the first one has both coordinates.
+_NO_MAP = np.empty(0)
 
 
 @dataclass
 class Bending:
-    """A displacement that varies smoothly over space and time: a few sine waves that travel.
+    """A displacement that varies smoothly over space and time: the sum of K travelling sine waves.
 
     Attributes:
-        wave_vectors: (K, 2) radians per pixel. phases: (T, K). amplitudes: (K, 2) pixels.
+        wave_vectors: (K, 2), radians per pixel.
+        phases: (T, K), radians.
+        amplitudes: (K, 2), pixels.
     """
 
     wave_vectors: np.ndarray
@@ -35,10 +39,13 @@ class Layer:
     """A picture and how it moves.
 
     Attributes:
-        pixels: (h, w, 3) uint8 of the background, or (h, w, 4) of a sprite: opacity last, colours multiplied by it.
-        matrices: (T, 3, 3) take the picture's pixels to those of each frame. bending: in the picture's pixels.
-        centre: of the object, in the picture's pixels. radius: of a disc of the object's area, in the frame's pixels.
-        light: (T,) factors of the brightness. label: of a sprite; 0 if it is not annotated.
+        pixels: (h, w, 3) uint8 for the background, or (h, w, 4) for a sprite: opacity last, colours multiplied by it.
+        matrices: (T, 3, 3), from pixels of the picture to pixels of each frame.
+        bending: displacement in pixels of the picture.
+        centre: (2,), centre of the object in pixels of the picture.
+        radius: radius of a disc with the object's area, in pixels of the frame.
+        light: (T,), factors of the brightness.
+        label: label of a sprite; 0 if it is not annotated.
     """
 
     pixels: np.ndarray
@@ -50,17 +57,19 @@ class Layer:
     label: int = 0
 
     def path(self) -> np.ndarray:
-        """Where the object's centre is in each frame, (T, 2), but for the bending."""
+        """Position of the object's centre in each frame, (T, 2), without the bending."""
         return transform(self.matrices, self.centre)
 
 
 @dataclass
 class Drawing:
-    """A clip before it is drawn.
+    """Everything that is drawn in a clip.
 
     Attributes:
-        labels: (h, w) uint8, the annotated objects of the background. sprites: back to front. shutter: share of the time
-            between frames.
+        background: the layer behind all others.
+        labels: (h, w) uint8, the annotated objects of the background.
+        sprites: the other layers, back to front.
+        shutter: duration of the exposure, as a share of the time between frames.
     """
 
     background: Layer
@@ -69,18 +78,22 @@ class Drawing:
     shutter: float = 0.0
 
     def num_labels(self) -> int:
-        """The annotated objects have the labels 1 to this."""
+        """Number of annotated objects, which have the labels from 1 on."""
         return max([int(self.labels.max())] + [sprite.label for sprite in self.sprites])
 
 
 def draw_frame(drawing: Drawing, t: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frame t: (size, size, 3) uint8 RGB, and labels (size, size) uint8."""
+    """Draw frame t.
+
+    Returns:
+        The frame (size, size, 3) uint8 RGB, and its labels (size, size) uint8.
+    """
     background = drawing.background
     source = _source_positions(background, t, (0, 0, size, size))
-    image = cv2.remap(background.pixels, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    labels = np.zeros((size, size), np.uint8)
+    image = cv2.remap(background.pixels, source, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    labels: np.ndarray = np.zeros((size, size), np.uint8)
     if drawing.labels.any():
-        labels = cv2.remap(drawing.labels, source, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
+        labels = cv2.remap(drawing.labels, source, _NO_MAP, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
     image = _blur_along(image, _blur(drawing, size, _step(background, t, np.full(2, size / 2))))
     for sprite in drawing.sprites:
         blur = _blur(drawing, size, _step(sprite, t))
@@ -88,7 +101,7 @@ def draw_frame(drawing: Drawing, t: int, size: int) -> tuple[np.ndarray, np.ndar
         if box is None:
             continue
         x0, y0, x1, y1 = box
-        pixels = cv2.remap(sprite.pixels, _source_positions(sprite, t, box), None, cv2.INTER_LINEAR)
+        pixels = cv2.remap(sprite.pixels, _source_positions(sprite, t, box), _NO_MAP, cv2.INTER_LINEAR)
         labels[y0:y1, x0:x1][pixels[..., 3] >= 128] = sprite.label
         pixels = _blur_along(pixels, blur)
         colours = cv2.convertScaleAbs(pixels[..., :3], alpha=sprite.light[t])
@@ -99,15 +112,15 @@ def draw_frame(drawing: Drawing, t: int, size: int) -> tuple[np.ndarray, np.ndar
 
 
 def _blur(drawing: Drawing, size: int, step: np.ndarray) -> np.ndarray:
-    """How far something moves while the shutter is open, (2,) pixels, if it moves by `step` between frames."""
+    """The movement (2,) during the exposure, in pixels, of something that moves by `step` between frames."""
     limit = _MAX_BLUR * size / max(float(np.linalg.norm(step)), 1e-6)
     return step * min(drawing.shutter, limit)
 
 
 def _source_positions(layer: Layer, t: int, box: tuple[int, int, int, int]) -> np.ndarray:
-    """For each pixel of a box (x0, y0, x1, y1) of frame t, where it is in the layer's picture: (h, w, 2) float32."""
+    """The position in the layer's picture of each pixel of a box (x0, y0, x1, y1) in frame t: (h, w, 2) float32."""
     x0, y0, x1, y1 = box
-    # Centres of cells, of which one more lies on each side: cv2.resize then interpolates everywhere in the box.
+    # Centres of cells, with one more on each side, so that cv2.resize interpolates everywhere in the box.
     columns = x0 + (np.arange(-1, (x1 - x0 - 1) // _CELL + 2) + 0.5) * _CELL - 0.5
     rows = y0 + (np.arange(-1, (y1 - y0 - 1) // _CELL + 2) + 0.5) * _CELL - 0.5
     inverse = np.linalg.inv(layer.matrices[t])
@@ -118,7 +131,7 @@ def _source_positions(layer: Layer, t: int, box: tuple[int, int, int, int]) -> n
 
 
 def _box_in_frame(sprite: Layer, t: int, margin: float, size: int) -> tuple[int, int, int, int] | None:
-    """The part of the frame that a sprite may cover, (x0, y0, x1, y1); None if it is outside."""
+    """The part (x0, y0, x1, y1) of the frame that a sprite may cover; None if it is outside."""
     height, width = sprite.pixels.shape[:2]
     bent = np.linalg.norm(sprite.bending.amplitudes, axis=1).sum()
     corners = np.array([[x, y] for x in (-bent, width + bent) for y in (-bent, height + bent)])
@@ -129,18 +142,18 @@ def _box_in_frame(sprite: Layer, t: int, margin: float, size: int) -> tuple[int,
 
 
 def _step(layer: Layer, t: int, position: np.ndarray | None = None) -> np.ndarray:
-    """How far the layer's object, or what is at `position` in frame t, moves between frames: (2,) pixels."""
+    """The movement (2,) between frames, in pixels, of the layer's object, or of the point at `position` in frame t."""
     other = t + 1 if t + 1 < len(layer.matrices) else t - 1
     point = layer.centre if position is None else transform(np.linalg.inv(layer.matrices[t])[None], position)[0]
     return np.subtract(*transform(layer.matrices[[other, t]], point))
 
 
 def _blur_along(image: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Average an image over a movement by (2,) pixels, around where it is."""
+    """Average an image over a movement by (2,) pixels, centred on its position."""
     if np.abs(direction).max() < 1:
         return image
     size = image.shape[1::-1]
-    for part in (1 / 4, 1 / 8, 1 / 16):  # averages of two make one of eight
+    for part in (1 / 4, 1 / 8, 1 / 16):  # three averages of two make one of eight
         x, y = direction * part
         if max(abs(x), abs(y)) < 0.3:
             break
@@ -153,7 +166,7 @@ def _blur_along(image: np.ndarray, direction: np.ndarray) -> np.ndarray:
 
 
 def transform(matrices: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """A point (2,) under matrices (T, 3, 3): (T, 2)."""
+    """Apply matrices (T, 3, 3) to a point (2,): (T, 2)."""
     return matrices[:, :2, :2] @ point + matrices[:, :2, 2]
 
 
@@ -165,7 +178,7 @@ def translation(offsets: np.ndarray) -> np.ndarray:
 
 
 def similarity(angles: np.ndarray, scales: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Matrices (T, 3, 3) that turn by (T,) radians and scale by (T,) around the origin, then move by (T, 2)."""
+    """Matrices (T, 3, 3) that rotate by (T,) radians and scale by (T,) around the origin, then move by (T, 2)."""
     matrices = translation(offsets)
     cosines, sines = scales * np.cos(angles), scales * np.sin(angles)
     matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 1, 0], matrices[:, 1, 1] = cosines, -sines, sines, cosines

@@ -1,4 +1,4 @@
-"""Batches of several data sets, in an order that depends on nothing but the seed and the number of the step."""
+"""Batches of several data sets, in an order that depends only on the seed and the number of the step."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ from train.dataset.sample import BAD_SAMPLE, ClipDataset, RawClip
 
 log = logging.getLogger(__name__)
 
-# Far more than a memory holds, or than one is patient for: clips of a batch, and samples of a pass, which is drawn at once.
+# Limits far beyond any memory and patience: clips in a batch, and samples in a pass, which is shuffled at once.
 _MAX_BATCH, _MAX_PASS = 1024, 10**8
-# What random numbers are drawn for. Part of the seed, so that the same numbers never serve two purposes.
+# Purposes of random numbers. Part of the seed, so that the same numbers never serve two purposes.
 _STEPS, _SAMPLES, _SEEDS = range(3)
 
 
 class TooManyBadSamplesError(RuntimeError):
-    """So many samples of a data set in a row cannot be used that something else must be wrong."""
+    """Too many consecutive samples of a data set cannot be used."""
 
     def __init__(self, message: str) -> None:
-        # From a worker, DataLoader makes the error anew, with the worker's traceback in front of its message.
+        # DataLoader recreates a worker's error with the worker's traceback in front of its message.
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2])
 
 
 @dataclass
 class Sample:
-    """A clip that is ready for the network: frames (T, 3, S, S) float32, masks (O, T, S, S) bool."""
+    """A clip that is ready for the network.
+
+    Attributes:
+        name: name of the clip, for messages.
+        frames: (T, 3, S, S) float32, normalised.
+        masks: (O, T, S, S) bool.
+    """
 
     name: str
     frames: Tensor
@@ -43,8 +49,10 @@ class Batch:
     """B clips of one data set.
 
     Attributes:
-        frames: (B, T, 3, S, S) float32 RGB in [0, 1]. masks: (O, T, S, S) bool, all objects of all clips.
-        video: (O,) int64, the clip of each object. names: of the clips.
+        frames: (B, T, 3, S, S) float32 RGB in [0, 1].
+        masks: (O, T, S, S) bool, all objects of all clips.
+        video: (O,) int64, the index of each object's clip.
+        names: names of the clips, for messages.
     """
 
     frames: Tensor
@@ -57,7 +65,7 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; DataLoader(pin_memory=True) calls this."""
+        """A copy in page-locked memory; DataLoader(pin_memory=True) calls this."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -65,7 +73,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples of one length and size as a batch."""
+    """Make a batch of samples with the same number of frames and the same size."""
     counts = torch.tensor([len(sample.masks) for sample in samples])
     return Batch(
         frames=torch.stack([sample.frames for sample in samples]),
@@ -76,11 +84,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class SampleReader:
-    """Reads samples of a data set; one that cannot be used is reported and replaced.
+    """Reads samples of a data set; samples that cannot be used are reported and replaced.
 
     Args:
-        transform: clip, generator -> frames (T, 3, S, S), masks (O, T, S, S), as in transforms.py.
-        max_failures: so many bad samples in a row are an error.
+        dataset: the data set.
+        transform: a function from a clip and a generator to frames (T, 3, S, S) float32 and masks (O, T, S, S) bool, as in
+            transforms.py.
+        max_failures: number of consecutive bad samples that is an error.
 
     Raises:
         ValueError: `max_failures` is below 1.
@@ -102,14 +112,18 @@ class SampleReader:
         return len(self.dataset)
 
     def read(self, index: int, seed: int) -> Sample:
-        """Sample `index`, or another one where it is bad. All chance comes from `seed`.
+        """Read a sample, or another one if it is bad.
+
+        Args:
+            index: index of the sample.
+            seed: seed of all random choices.
 
         Raises:
-            TooManyBadSamplesError: it names the data set and the last error.
+            TooManyBadSamplesError: `max_failures` consecutive samples are bad; the message names the last error.
         """
         failure: Exception | None = None
         for attempt in range(self.max_failures):
-            # A generator for each attempt: how much a bad sample drew before it failed must not matter.
+            # A generator for each attempt: how far a bad sample came before it failed must not matter.
             rng = np.random.default_rng((seed, attempt))
             if failure is not None:
                 index = int(rng.integers(len(self.dataset)))
@@ -127,7 +141,14 @@ class SampleReader:
 
 @dataclass(frozen=True)
 class MixturePart:
-    """A data set of a mixture: its number of samples, samples per batch and process, and passes through it per epoch."""
+    """A data set of a mixture.
+
+    Attributes:
+        name: name of the data set.
+        num_samples: number of its samples.
+        batch_size: number of samples per batch and process.
+        repeat: number of passes through it in one pass through the mixture.
+    """
 
     name: str
     num_samples: int
@@ -146,16 +167,19 @@ class MixturePart:
 
 
 class MixtureSchedule:
-    """Which samples go into which batch. It has no state: every batch can be asked for at any time.
+    """Assigns samples to batches. It has no state: every batch can be computed at any time.
 
-    One pass goes `repeat` times through each data set, shuffled. What is left over of a data set and does not fill a batch on
-    every process is dropped, unless there is no batch without it: then the data set is gone through until one is full. The
-    steps of all data sets are shuffled together, and in a step all processes have the same data set, so that none waits long
-    for another. The batches of all processes together do not depend on the number of processes, if they are as large together.
+    One pass goes `repeat` times through each data set, shuffled. The rest of a data set that does not fill a batch in every
+    process is dropped; a data set that is too small for a single batch is repeated until it fills one. The steps of all data
+    sets are shuffled together, and in each step all processes read the same data set, so that none waits long for another. The
+    batches of all processes together do not depend on the number of processes, as long as their total size is the same.
 
     Args:
-        parts: the data sets. seed: of order and samples. world_size, rank: number of processes, and which of them this is.
-        steps_per_epoch: the passes follow one another without end and are cut into epochs of so many steps; None for one pass.
+        parts: the data sets.
+        seed: random seed of order and samples.
+        world_size: number of processes.
+        rank: index of this process.
+        steps_per_epoch: number of steps in an epoch, into which the endless sequence of passes is cut; None for one pass.
     """
 
     def __init__(
@@ -185,10 +209,10 @@ class MixtureSchedule:
         return self._length
 
     def batch(self, epoch: int, step: int) -> tuple[int, list[int], list[int]]:
-        """What this process reads in a step of an epoch.
+        """The batch of this process in a step of an epoch.
 
         Returns:
-            The number of the data set, the indices of its samples, and a seed for each of them.
+            The index of the data set, the indices of its samples, and a seed for each of them.
         """
         if epoch < 0 or not 0 <= step < len(self):
             raise IndexError(f"no step {step} in epoch {epoch}: epochs have {len(self)} steps")
@@ -203,8 +227,10 @@ class MixtureSchedule:
         return dataset, indices.tolist(), seeds
 
     def _pass(self, pass_index: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The data set of each step of a pass, and the order of each data set's samples. The latest pass is kept: SA-1B's
-        eleven million images take half a second to shuffle."""
+        """The data set of each step of a pass, and the order of each data set's samples.
+
+        The latest pass is cached: the eleven million images of SA-1B take half a second to shuffle.
+        """
         if self._latest is None or self._latest[0] != pass_index:
             datasets = self._rng(pass_index, _STEPS).permutation(np.repeat(np.arange(len(self.parts)), self._steps))
             orders = [self._order(pass_index, dataset) for dataset in range(len(self.parts))]
@@ -225,13 +251,14 @@ class MixtureSchedule:
 
 
 class MixtureDataset(Dataset[Batch]):
-    """The batches of a mixture by the number of their step, counted from the first epoch's first one.
+    """The batches of a mixture, by the number of their step since the beginning of the training.
 
-    For `DataLoader(dataset, sampler=range(start, stop), batch_size=None)`: a run that is resumed at `start` gets the data that
-    it would have got without interruption, with any number of workers.
+    For `DataLoader(dataset, sampler=range(start, stop), batch_size=None)`: a run that is resumed at `start` gets the same data
+    as without interruption, with any number of workers.
 
     Args:
-        readers: of the data sets, in the order of the schedule's parts.
+        readers: readers of the data sets, in the order of the schedule's parts.
+        schedule: the samples of each batch.
     """
 
     def __init__(self, readers: Sequence[SampleReader], schedule: MixtureSchedule) -> None:

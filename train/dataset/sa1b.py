@@ -1,4 +1,4 @@
-"""SA-1B, and whatever comes as images with run-length encoded masks in a JSON file beside each."""
+"""SA-1B, and other images with run-length encoded masks in a JSON file for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from i2v.data.files import expected_file, find_samples
 from i2v.data.images import IMAGE_SUFFIXES, read_rgb
 from i2v.data.instances import read_instances
 from i2v.data.rle import decode_mask, rle_area
-from train.dataset.sample import ClipDataset, RawClip, draw_objects, require_any, require_positive, sample_errors, stack_frames
+from train.dataset.sample import (
+    ClipDataset,
+    RawClip,
+    SampleError,
+    require_any,
+    require_positive,
+    sample_errors,
+    sample_objects,
+    stack_frames,
+)
 
 _SUFFIXES = IMAGE_SUFFIXES["JPEG"]
 
@@ -20,14 +29,15 @@ class SA1B(ClipDataset):
     """Images as clips of one frame: NAME.jpg with NAME.json ({"annotations": [{"segmentation": COCO RLE}, ...]}).
 
     Args:
-        folder: of the images, sub-folders such as sa_000000 included.
-        file_list: names such as sa_000000/sa_1, one per line; None for all images.
-        max_objects: of an image, drawn at random.
-        annotations: folder of the JSON files, laid out alike; None if they lie beside the images.
+        folder: folder of the images, including sub-folders such as sa_000000.
+        file_list: file with names such as sa_000000/sa_1, one per line; None for all images.
+        max_objects: largest number of objects of an image, chosen at random.
+        annotations: folder of the JSON files, with the same sub-folders; None if they lie beside the images.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list, or a number below 1; the message
-            names it.
+        FileNotFoundError: a folder or list does not exist.
+        NotADirectoryError: a folder is a file.
+        ValueError: a folder or list is empty or the wrong one, or a number is below 1.
     """
 
     def __init__(
@@ -43,7 +53,7 @@ class SA1B(ClipDataset):
         self.name = str(folder)
         self.max_objects = max_objects
         self.names = find_samples(self.folder, _SUFFIXES, file_list)
-        require_any(map(self._json_file, self.names), self.annotations, "no JSON file to any of the images")
+        require_any(map(self._json_file, self.names), self.annotations, "no JSON file for any image")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -56,11 +66,13 @@ class SA1B(ClipDataset):
             image = read_rgb(image_path)
         with sample_errors(path):
             masks = read_instances(path)
-            objects = draw_objects(np.array([rle_area(rle) for rle in masks]), self.max_objects, rng)
-            if not len(objects):
-                raise ValueError("no objects")
-            drawn = np.stack([decode_mask(masks[i], image.shape[:2]) for i in objects])
-        return RawClip(f"{self.name}/{name}", stack_frames([image]), torch.from_numpy(drawn).unsqueeze(0))
+            areas = np.array([rle_area(rle) for rle in masks])
+        objects = sample_objects(areas, self.max_objects, rng)
+        if not len(objects):
+            raise SampleError(f"{path}: no objects")
+        with sample_errors(path):
+            chosen = np.stack([decode_mask(masks[i], image.shape[:2]) for i in objects])
+        return RawClip(f"{self.name}/{name}", stack_frames([image]), torch.from_numpy(chosen).unsqueeze(0))
 
     def _json_file(self, name: str) -> Path:
         return expected_file(self.annotations / name, (".json",))

@@ -1,4 +1,4 @@
-"""What a data set gives: clips with masks, read when they are asked for."""
+"""Clips with masks, and the data sets that read them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from i2v.data.files import named_errors
 
 
 class SampleError(ValueError):
-    """A sample cannot be used: a file of it is missing, unreadable or does not fit. The message names the file."""
+    """A sample cannot be used: one of its files is missing or unreadable, or does not fit the others.
+
+    The message names the file.
+    """
 
 
 @dataclass
 class RawClip:
-    """T frames of a video, as they lie on the disk, and O objects in them. An image is a clip of one frame.
+    """T frames of a video at their original size, and O objects in them. An image is a clip of one frame.
 
     Attributes:
-        name: for messages. frames: (T, 3, H, W) uint8 RGB. masks: (T, O, H, W) bool; an object may be absent in some frames.
+        name: name of the clip, for messages.
+        frames: (T, 3, H, W) uint8, RGB.
+        masks: (T, O, H, W) bool; an object may be absent in some frames.
     """
 
     name: str
@@ -32,15 +37,18 @@ class RawClip:
     masks: Tensor
 
 
-# What makes a sample a bad one, which is replaced; the two last ones also where it is absurdly large or deep.
+# A sample that raises one of these is replaced by another one; the last two are raised for absurdly large or deep files.
 BAD_SAMPLE = (SampleError, OSError, MemoryError, RecursionError)
 
 
 class ClipDataset(ABC):
-    """A collection of images or videos.
+    """A collection of images or videos for training or validation.
+
+    Subclasses set `name`, and implement `__len__` and `load`; a config names them by `_target_`. They are pickled to the
+    processes that read data, and every process reads any index, in any order.
 
     Attributes:
-        name: of the data set, for messages.
+        name: name of the data set, for messages.
     """
 
     name: str
@@ -51,33 +59,61 @@ class ClipDataset(ABC):
 
     @abstractmethod
     def load(self, index: int, rng: np.random.Generator) -> RawClip:
-        """Read a clip of image or video `index`. What is left to chance, such as its first frame, is drawn from `rng`.
+        """Read a clip.
+
+        Args:
+            index: index of the image or video, below the length.
+            rng: source of every random choice, such as the first frame: the same index and state must give the same clip.
+
+        Returns:
+            At least one frame and one object. For training, every object should be visible in the first frame, where it is
+            prompted; clips of one batch must have equally many frames.
 
         Raises:
-            SampleError: it cannot be read, or has no object; the message names the file.
+            SampleError: the clip cannot be read or has no object; the message names the file. Another sample is then read
+                instead. Any other error but OSError ends the training.
         """
 
 
 def require_any(paths: Iterable[Path], folder: str | Path, what: str) -> None:
-    """Check that a folder fits to the other files of a data set: a ValueError, if none of these paths exists."""
+    """Check that a folder matches the other files of a data set.
+
+    Args:
+        paths: paths in the folder, one of which must exist.
+        folder: the folder, for the message.
+        what: what the folder lacks otherwise, such as "no JSON file for any image".
+
+    Raises:
+        ValueError: none of the paths exists.
+    """
     if not any(path.exists() for path in paths):
         raise ValueError(f"{folder} has {what}: is it the right folder?")
 
 
 def require_positive(**counts: int | None) -> None:
-    """Check numbers of frames and the like, given by the names of the arguments that they are: a ValueError that names one
-    below 1. None, for no limit, is fine."""
+    """Check arguments that count something.
+
+    Args:
+        counts: values by the names of the arguments; None for no limit.
+
+    Raises:
+        ValueError: a value is below 1.
+    """
     for name, count in counts.items():
         if count is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, not {count}")
 
 
 def sample_errors(source: Path | str) -> AbstractContextManager[None]:
-    """Turn what a missing or malformed file raises into a SampleError that names it."""
+    """Turn the errors of reading a missing or malformed file into a SampleError that names it.
+
+    It belongs around the reading alone, so that a bug in other code is not reported as an unreadable file.
+    """
     return named_errors(source, SampleError)
 
 
-def draw_clip(
+def sample_clip(
+    name: Path | str,
     num_available: int,
     num_frames: int | None,
     max_stride: int,
@@ -88,42 +124,48 @@ def draw_clip(
     """Choose frames of a video, and objects that are visible in the first of them.
 
     Args:
-        num_available: frames to choose from. num_frames: of the clip; None for all frames, and objects visible in any of them.
-        max_stride: the distance of frames is drawn from 1 to this, as far as it fits. max_objects: None for all.
-        areas_in: the areas (O,) in pixels of all objects in a frame.
+        name: the file with the annotations, for messages.
+        num_available: number of frames to choose from.
+        num_frames: number of frames of the clip; None for all frames, and objects visible in any of them.
+        max_stride: largest distance between frames, which is chosen at random as far as it fits.
+        max_objects: largest number of objects; None for all.
+        areas_in: a function from the position of a frame to the areas (O,) of all objects in it, in pixels.
+        rng: source of the random choices.
 
     Returns:
         The positions of the frames among the available ones, and sorted indices of up to `max_objects` objects.
 
     Raises:
-        ValueError: too few frames, or no clip begins with a visible object.
+        SampleError: too few frames, or no clip begins with a visible object.
     """
     if num_frames is None:
         seen = [np.flatnonzero(areas_in(position)) for position in range(num_available)]
-        objects = draw_objects(np.bincount(np.concatenate([np.empty(0, np.intp), *seen])), max_objects, rng)
+        objects = sample_objects(np.bincount(np.concatenate([np.empty(0, np.intp), *seen])), max_objects, rng)
         if not len(objects):
-            raise ValueError("no frame has a visible object")
+            raise SampleError(f"{name}: no frame has a visible object")
         return range(num_available), objects
     if num_available < num_frames:
-        raise ValueError(f"{num_available} annotated frames are too few for a clip of {num_frames}")
+        raise SampleError(f"{name}: {num_available} annotated frames are too few for a clip of {num_frames}")
     fitting = (num_available - 1) // max(num_frames - 1, 1)
     stride = int(rng.integers(1, max(min(max_stride, fitting), 1) + 1))
     length = (num_frames - 1) * stride + 1
     for start in rng.permutation(num_available - length + 1).tolist():
-        objects = draw_objects(areas_in(start), max_objects, rng)
+        objects = sample_objects(areas_in(start), max_objects, rng)
         if len(objects):
             return range(start, start + length, stride), objects
-    raise ValueError(f"no clip of {num_frames} frames begins with a visible object")
+    raise SampleError(f"{name}: no clip of {num_frames} frames begins with a visible object")
 
 
-def draw_objects(areas: np.ndarray, max_objects: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Choose up to `max_objects` of the objects that are visible somewhere; all of them for None.
+def sample_objects(areas: np.ndarray, max_objects: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Choose objects at random among those that are visible.
 
     Args:
-        areas: (O,) pixels of each object in the whole clip.
+        areas: (O,) area of each object, in pixels.
+        max_objects: largest number of objects; None for all.
+        rng: source of the random choice.
 
     Returns:
-        Sorted indices of the objects; none if no object is visible.
+        Sorted indices of the objects; empty if no object is visible.
     """
     visible = np.flatnonzero(areas > 0)
     if max_objects is None:
@@ -132,5 +174,9 @@ def draw_objects(areas: np.ndarray, max_objects: int | None, rng: np.random.Gene
 
 
 def stack_frames(frames: list[np.ndarray]) -> Tensor:
-    """Images (H, W, 3) uint8 RGB of one size as (T, 3, H, W); a ValueError if their sizes differ."""
+    """Stack images (H, W, 3) uint8 RGB of one size to (T, 3, H, W).
+
+    Raises:
+        ValueError: the sizes differ.
+    """
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""SA-V's training videos: masklets in JSON files, frames in MP4 files or extracted ones."""
+"""SA-V's training videos: masklets in JSON files, frames in MP4 files or extracted."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from i2v.data.images import ALL_SUFFIXES, kind_of, read_rgb
 from i2v.data.masklets import Masklets
 from i2v.data.rle import check_mask_size
 from i2v.data.video_file import read_frames
-from train.dataset.sample import ClipDataset, RawClip, draw_clip, require_any, require_positive, sample_errors, stack_frames
+from train.dataset.sample import ClipDataset, RawClip, require_any, require_positive, sample_clip, sample_errors, stack_frames
 
 
 class SAV(ClipDataset):
     """Clips of consecutive annotated frames: NAME_manual.json and NAME_auto.json with NAME.mp4 or NAME/00000.jpg, 00004.jpg ...
 
     Args:
-        annotations: folder of the JSON files, sub-folders included.
+        annotations: folder of the JSON files, including sub-folders.
         frames: folder of the extracted frames, numbered at 24 per second (tools/extract_sav_frames.py); None to decode the MP4
-            beside the JSON, which is slow.
-        file_list: names such as sav_000001, one per line; None for all.
-        num_frames: of a clip.
-        max_objects: of a clip, drawn at random among those visible in its first frame.
-        masklets: made by hand, automatically, or both (what a video has of them).
+            files beside the JSON files, which is slow.
+        file_list: file with names such as sav_000001, one per line; None for all videos.
+        num_frames: number of frames of a clip.
+        max_objects: largest number of objects, chosen at random among those visible in the first frame.
+        masklets: use manual masklets, automatic ones, or both (those that a video has).
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list, or a number below 1; the message
-            names it.
+        FileNotFoundError: a folder or list does not exist.
+        NotADirectoryError: a folder is a file.
+        ValueError: a folder or list is empty or the wrong one, or a number is below 1.
     """
 
     def __init__(
@@ -53,8 +54,8 @@ class SAV(ClipDataset):
         self.max_objects = max_objects
         self.suffixes = [f"_{kind}.json" for kind in ("manual", "auto") if masklets in (kind, "both")]
         self.names = find_samples(self.annotations, self.suffixes, file_list)
-        if self.frames is None:
-            require_any(map(self._video, self.names), annotations, "no MP4 file to any of the JSON files")
+        if frames is None:
+            require_any(map(self._video, self.names), annotations, "no MP4 file for any of the JSON files")
         else:
             folders = map(self._frames_folder, self.names)
             images = (path for folder in folders if folder.is_dir() for path in entries(folder) if kind_of(path))
@@ -72,14 +73,20 @@ class SAV(ClipDataset):
         with sample_errors(annotations):
             masklets = [Masklets(path) for path in paths]
             annotated = sorted(set.intersection(*(set(part.annotated_frames) for part in masklets)))
-            positions, objects = draw_clip(
-                len(annotated),
-                self.num_frames,
-                max_stride=1,
-                max_objects=self.max_objects,
-                areas_in=lambda position: np.concatenate([part.areas(annotated[position]) for part in masklets]),
-                rng=rng,
-            )
+
+        def areas_in(position: int) -> np.ndarray:
+            with sample_errors(annotations):
+                return np.concatenate([part.areas(annotated[position]) for part in masklets])
+
+        positions, objects = sample_clip(
+            annotations,
+            len(annotated),
+            self.num_frames,
+            max_stride=1,
+            max_objects=self.max_objects,
+            areas_in=areas_in,
+            rng=rng,
+        )
         indices = [annotated[position] for position in positions]
         frames = self._read_frames(name, indices)
         with sample_errors(annotations):
@@ -98,7 +105,8 @@ class SAV(ClipDataset):
         return [self._read_image(self._frames_folder(name) / f"{index:05d}") for index in indices]
 
     def _frames_folder(self, name: str) -> Path:
-        """The folder of a video's frames, which need not lie in the same sub-folders as the JSON files."""
+        """The folder of a video's frames, which may lie in other sub-folders than the JSON files."""
+        assert self.frames is not None
         folder = self.frames / name
         flat = self.frames / Path(name).name
         return flat if flat.is_dir() and not folder.is_dir() else folder
@@ -111,7 +119,16 @@ class SAV(ClipDataset):
 
 
 def _masks(masklets: Sequence[Masklets], frame: int, objects: np.ndarray) -> np.ndarray:
-    """The masks (O, H, W) bool of some objects of several files, which are counted through."""
+    """The masks of some objects in a frame.
+
+    Args:
+        masklets: the files with masklets.
+        frame: index of the frame.
+        objects: indices of the objects, counted through all files.
+
+    Returns:
+        (O, H, W) bool.
+    """
     masks, first = [], 0
     for part in masklets:
         last = first + len(part.object_ids)

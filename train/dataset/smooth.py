@@ -12,12 +12,12 @@ def curve(controls: np.ndarray, num_frames: int) -> np.ndarray:
 
 
 def drift(rng: np.random.Generator, num_frames: int, most: float) -> np.ndarray:
-    """A smooth change from 0, (T,), by at most a random part of `most`."""
+    """A smooth change from 0, (T,), whose largest deviation is a random share of `most`."""
     change = curve(rng.uniform(-1, 1, (4, 1)), num_frames)[:, 0]
     change -= change[0]
     return change * (most * rng.random() / np.abs(change).max())
 
 
 def log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    """A number between the limits whose logarithm is uniform."""
+    """A random number between the limits whose logarithm is uniform."""
     return float(np.exp(rng.uniform(*np.log(limits))))

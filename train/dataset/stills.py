@@ -1,11 +1,10 @@
-"""Photographs with masks, and still frames of videos without masks: what synthetic clips are made of."""
+"""Photographs with masks, and still frames of videos without masks, of which synthetic clips are made."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -19,23 +18,31 @@ from i2v.data.instances import instance_file, read_instances
 from i2v.data.mask_files import read_labels
 from i2v.data.rle import check_mask_size, decode_mask
 from i2v.data.video_file import iterate_frames
-from train.dataset.sample import ClipDataset, RawClip, SampleError, draw_objects, require_positive, sample_errors, stack_frames
+from train.dataset.sample import (
+    ClipDataset,
+    RawClip,
+    SampleError,
+    require_positive,
+    sample_errors,
+    sample_objects,
+    stack_frames,
+)
 
 Split = Literal["train", "validation"]
 
-# The longest side of what is read, in pixels: a clip is drawn at less.
+# Longest side of the images that are read, in pixels; clips are smaller.
 _MAX_SIDE = 640
-# Every how many names, or rather their hashes, one is held out for validation.
+# One photograph in this many is held out for validation, by a hash of its name.
 _HELD_OUT = 10
-# Of a video, every this many frames is one still.
+# Distance in frames between the stills of a video.
 _VIDEO_STEP = 24
-# Smaller segments, as a share of the photograph, are nobody's object.
+# Segments below this share of the photograph are ignored.
 _MIN_SEGMENT = 0.002
-# That a segment of a photograph with parts is united with some that it touches, to be an object.
+# Probability that a segment of a photograph with parts is united with segments that it touches, to make an object.
 _UNION_PROBABILITY = 0.4
-# Segments that are looked at in search of an object.
+# Largest number of segments that are examined to find an object.
 _CANDIDATES = 12
-# Transparent pixels around an object that is cut out.
+# Width of the transparent margin around an object that is cut out, in pixels.
 _MARGIN = 8
 
 
@@ -44,7 +51,9 @@ class Photograph:
     """A photograph and its segments.
 
     Attributes:
-        name: for messages. image: (H, W, 3) uint8 RGB. masks: (N, H, W) bool, which may overlap; N may be 0.
+        name: name of the photograph, for messages.
+        image: (H, W, 3) uint8, RGB.
+        masks: (N, H, W) bool, which may overlap; N may be 0.
         has_parts: whether a segment may be a part of an object, such as a sleeve, rather than an object.
     """
 
@@ -55,18 +64,22 @@ class Photograph:
 
 
 class Photographs:
-    """The photographs of some folders, each with its segments. A folder has one of two layouts:
+    """The photographs of some folders, each with its segments.
 
-    - `images/NAME.jpg` and label maps `regions/NAME_0.png`, `NAME_1.png`, ..., one per person that divided the photograph into
-      regions (BSDS500). Of these one is drawn whenever the photograph is read.
+    A folder has one of two layouts:
+
+    - `images/NAME.jpg` and label maps `regions/NAME_0.png`, `NAME_1.png`, ..., one per person who divided the photograph into
+      regions (BSDS500). One of them is chosen at random whenever the photograph is read.
     - `NAME.jpg` and `NAME.json` with an RLE mask per object (SA-1B).
 
     Args:
-        folders: at least one; one that is named twice counts twice, but for validation.
+        folders: at least one folder; in training, a folder that is named twice counts twice.
         split: a tenth of the photographs, chosen by their names alone, is held out for validation.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: a wrong folder, or one without photographs of this split.
+        FileNotFoundError: a folder does not exist.
+        NotADirectoryError: a folder is a file.
+        ValueError: a folder has no photographs of this split.
     """
 
     def __init__(self, folders: Sequence[str | Path], split: Split) -> None:
@@ -91,8 +104,9 @@ class Photographs:
         with sample_errors(path):
             image = read_rgb(path)
         folder = path.parent.parent / "regions"
-        numbers = (find_file(folder / f"{path.stem}_{i}", IMAGE_SUFFIXES["PNG"]) for i in count())
-        regions = list(takewhile(bool, numbers))
+        regions: list[Path] = []
+        while found := find_file(folder / f"{path.stem}_{len(regions)}", IMAGE_SUFFIXES["PNG"]):
+            regions.append(found)
         if regions:
             masks = _read_regions(regions, image.shape[:2], rng)
         else:
@@ -105,24 +119,30 @@ class Photographs:
 
 
 class VideoStills:
-    """Still frames of the videos of a folder, about one per second.
+    """Still frames of the videos in a folder, about one per second.
 
-    A video is decoded when a still of it is first asked for; its stills stay in memory, compressed (about 50 kB each).
+    A video is decoded when one of its stills is first needed; its stills stay in memory, compressed (about 50 kB each).
 
     Args:
-        folder: with *.mp4 files. split: as in `Photographs`, by the names of the videos.
+        folder: folder of *.mp4 files.
+        split: as in `Photographs`, by the names of the videos.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: a wrong folder, or one without videos of this split.
+        FileNotFoundError: the folder does not exist.
+        NotADirectoryError: the folder is a file.
+        ValueError: the folder has no videos of this split.
     """
 
     def __init__(self, folder: str | Path, split: Split) -> None:
         names = _names_of_split(Path(folder), (".mp4",), split)
-        self.paths = [find_file(Path(folder) / name, (".mp4",)) for name in names]
+        self.paths = [expected_file(Path(folder) / name, (".mp4",)) for name in names]
         self._stills: dict[Path, list[np.ndarray]] = {}
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """A random still, (H, W, 3) uint8 RGB, at most 640 pixels wide and high.
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Choose a still at random.
+
+        Returns:
+            (H, W, 3) uint8 RGB, at most 640 pixels wide and high.
 
         Raises:
             SampleError: the video cannot be decoded.
@@ -132,22 +152,26 @@ class VideoStills:
             self._stills[path] = _decode_stills(path)
         stills = self._stills[path]
         encoded = stills[rng.integers(len(stills))]
-        return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 class StillImages(ClipDataset):
-    """Photographs with up to `max_objects` of their segments, as clips of one frame. A segment is a mask of the photograph, or
-    with a probability of `union_probability` the union of some that touch each other.
+    """Photographs with some of their segments, as clips of one frame.
 
     Args:
-        folders, split: see `Photographs`.
-        max_objects: of a photograph, drawn at random.
-        union_probability: see above.
-        things_only: of photographs with parts, only segments that look like objects (`draw_object`) instead of all.
-        min_share: smaller segments, as a share of the photograph, are left out.
+        folders: folders of photographs; see `Photographs`.
+        split: see `Photographs`.
+        max_objects: largest number of segments of a photograph, chosen at random.
+        union_probability: probability that a segment of a photograph with parts is united with segments that it touches.
+        things_only: in photographs with parts, use only segments that look like objects (`sample_object`) instead of all.
+        min_share: segments below this share of the photograph are left out.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `Photographs`; `max_objects` is below 1.
+        FileNotFoundError: a folder does not exist.
+        NotADirectoryError: a folder is a file.
+        ValueError: a folder has no photographs of this split, or `max_objects` is below 1.
     """
 
     def __init__(
@@ -173,11 +197,11 @@ class StillImages(ClipDataset):
     def load(self, index: int, rng: np.random.Generator) -> RawClip:
         photograph = self.photographs.read(index, rng)
         if self.things_only and photograph.has_parts:
-            drawn = [draw_object(photograph, rng) for _ in range(self.max_objects)]
+            drawn = [sample_object(photograph, rng) for _ in range(self.max_objects)]
             masks = [mask for mask in drawn if mask is not None and mask.mean() >= self.min_share]
         else:
             shares = photograph.masks.mean((1, 2))
-            chosen = draw_objects(np.where(shares >= self.min_share, shares, 0), self.max_objects, rng)
+            chosen = sample_objects(np.where(shares >= self.min_share, shares, 0), self.max_objects, rng)
             masks = [_unite_maybe(photograph, i, self.union_probability, rng) for i in chosen]
         if not masks:
             wanted = "looks like an object" if self.things_only and photograph.has_parts else "is large enough"
@@ -185,17 +209,18 @@ class StillImages(ClipDataset):
         return RawClip(photograph.name, stack_frames([photograph.image]), torch.from_numpy(np.stack(masks)[None]))
 
 
-def draw_object(photograph: Photograph, rng: np.random.Generator) -> np.ndarray | None:
-    """Draw a segment that looks like an object (`is_object_like`), large ones rather than small ones. Of a photograph that
-    has parts, it may be the union of some that touch.
+def sample_object(photograph: Photograph, rng: np.random.Generator) -> np.ndarray | None:
+    """Choose a segment at random that looks like an object (`is_object_like`), preferring large ones.
+
+    In a photograph with parts, it may be the union of several that touch.
 
     Returns:
-        (H, W) bool; None if none looks like an object.
+        (H, W) bool; None if no segment looks like an object.
     """
     shares = photograph.masks.mean((1, 2))
     shares[shares < _MIN_SEGMENT] = 0
     weights = np.sqrt(shares)
-    num_candidates = min(_CANDIDATES, np.count_nonzero(shares))
+    num_candidates = min(_CANDIDATES, int(np.count_nonzero(shares)))
     if not num_candidates:
         return None
     for i in rng.choice(len(shares), num_candidates, replace=False, p=weights / weights.sum()):
@@ -206,8 +231,14 @@ def draw_object(photograph: Photograph, rng: np.random.Generator) -> np.ndarray 
 
 
 def is_object_like(mask: np.ndarray) -> bool:
-    """Whether a segment may be a thing rather than a part of sky, grass or wall: of 1 to 40 % of the photograph, mostly
-    inside of it, compact, and no sliver. Rules of thumb: of what passes of BSDS500, about three in four are things."""
+    """Whether a segment may be a thing rather than a part of sky, grass or wall.
+
+    It must cover 1 to 40 % of the photograph, lie mostly inside of it, and be compact and not thin. These are rules of thumb:
+    about three in four of the segments of BSDS500 that pass are things.
+
+    Args:
+        mask: (H, W) bool.
+    """
     area = int(mask.sum())
     if not 0.01 <= area / mask.size <= 0.4:
         return False
@@ -221,7 +252,17 @@ def is_object_like(mask: np.ndarray) -> bool:
 
 
 def unite_with_neighbours(masks: np.ndarray, index: int, rng: np.random.Generator, most: int = 3) -> np.ndarray:
-    """The union of segment `index` of (N, H, W) bool with 1 to `most` segments that touch it, drawn by how much they do."""
+    """Unite a segment with segments that touch it, chosen at random by the length of the contact.
+
+    Args:
+        masks: (N, H, W) bool, all segments.
+        index: index of the segment.
+        rng: source of the random choices.
+        most: largest number of segments to add; at least one is added.
+
+    Returns:
+        (H, W) bool.
+    """
     union = masks[index].copy()
     for _ in range(rng.integers(1, most + 1)):
         rim = cv2.dilate(union.view(np.uint8), np.ones((3, 3), np.uint8)).view(bool) & ~union
@@ -233,17 +274,23 @@ def unite_with_neighbours(masks: np.ndarray, index: int, rng: np.random.Generato
 
 
 def cut_out(image: np.ndarray, mask: np.ndarray, scale: float, feather: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut an object out, scaled; its edge is softened with a standard deviation of `feather` pixels.
+    """Cut an object out of a photograph, and scale it.
+
+    Args:
+        image: (H, W, 3) uint8, the photograph.
+        mask: (H, W) bool, the object.
+        scale: factor of its size.
+        feather: softness of the edge, as a standard deviation in pixels.
 
     Returns:
-        (h, w, 4) uint8, opacity last and colours multiplied by it, with a transparent margin; and the place (x, y) in the
-        photograph of its top left corner.
+        The object (h, w, 4) uint8 with a transparent margin, opacity last and colours multiplied by it; and the position (x, y)
+        of its top left corner in the photograph.
     """
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     border = int(np.ceil(_MARGIN / scale))
     opacity = np.pad(mask[y : y + height, x : x + width].astype(np.uint8), border)
     colours = np.pad(image[y : y + height, x : x + width], ((border, border), (border, border), (0, 0)))
-    # What is next to the object must not shine through its edge: replace it, and the outermost pixels, by the object's colours.
+    # The surroundings must not shine through the edge: replace them, and the outermost pixels, by the object's colours.
     inner = cv2.erode(opacity, np.ones((3, 3), np.uint8))[..., None].astype(np.float32)
     weights = cv2.blur(inner, (9, 9))[..., None] + 1e-4
     spread = cv2.blur(colours * inner, (9, 9)) / weights
@@ -252,7 +299,7 @@ def cut_out(image: np.ndarray, mask: np.ndarray, scale: float, feather: float) -
     shape = [round(side * scale) for side in opacity.shape[::-1]]
     colours = cv2.resize(colours, shape, interpolation=interpolation)
     alpha = cv2.resize(opacity.astype(np.float32), shape, interpolation=interpolation)
-    if scale > 1.2:  # the stairs of an enlarged mask
+    if scale > 1.2:  # smooth the staircase of an enlarged mask
         alpha = np.clip((cv2.GaussianBlur(alpha, (0, 0), 0.8 * scale) - 0.5) * 1.6 * scale + 0.5, 0, 1)
     if feather > 0.3:
         alpha = cv2.GaussianBlur(alpha, (0, 0), feather)
@@ -261,7 +308,15 @@ def cut_out(image: np.ndarray, mask: np.ndarray, scale: float, feather: float) -
 
 
 def fill_hole(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The photograph without an object: the colours around it continued into the hole, with the texture beside it."""
+    """Remove an object from a photograph: the colours around it continue into the hole, with the texture beside it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) bool, the object.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     hole = cv2.dilate(mask.view(np.uint8), np.ones((7, 7), np.uint8))
     shrink = 96 / max(mask.shape)
     small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
@@ -270,7 +325,7 @@ def fill_hole(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     filled = cv2.resize(cv2.inpaint(small, small_hole, 3, cv2.INPAINT_TELEA), size, interpolation=cv2.INTER_CUBIC)
     texture = image - cv2.resize(small, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
     _, _, width, height = cv2.boundingRect(hole)
-    # So far that all of the object moves out of the hole, unless it is larger than half of the photograph.
+    # Shift the texture far enough to leave the hole, unless the object is larger than half of the photograph.
     axis, shift = (1, width) if width * size[1] < height * size[0] else (0, height)
     soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 2)
     soft[hole > 0] = 1
@@ -285,7 +340,7 @@ def _unite_maybe(photograph: Photograph, index: int, probability: float, rng: np
 
 
 def _names_of_split(folder: Path, suffixes: Sequence[str], split: Split) -> list[str]:
-    """The names (`find_samples`) of a folder's files that belong to a split; which one depends on each name alone."""
+    """The names (`find_samples`) of a folder's files that belong to a split, which depends on each name alone."""
     held_out = split == "validation"
     names = [name for name in find_samples(folder, suffixes) if (zlib.crc32(name.encode()) % _HELD_OUT == 0) == held_out]
     if not names:
@@ -301,8 +356,8 @@ def _read_instances(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _read_regions(paths: Sequence[Path], size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """The regions of one of some label maps for an image (H, W): (N, H, W) bool."""
-    path = paths[rng.integers(len(paths))]
+    """The regions of one label map, chosen at random, for an image (H, W): (N, H, W) bool."""
+    path = paths[int(rng.integers(len(paths)))]
     with sample_errors(path):
         labels = read_labels(path)
         check_mask_size(labels.shape, size)
@@ -314,7 +369,7 @@ def _decode_stills(path: Path) -> list[np.ndarray]:
     with sample_errors(path):
         stills = [_limit_size(image) for _, image in iterate_frames(path, lambda index: index % _VIDEO_STEP == 0)]
         if not stills:
-            raise SampleError(f"{path}: not a single frame of it can be decoded")
+            raise SampleError(f"{path}: none of its frames can be decoded")
     return [cv2.imencode(".jpg", cv2.cvtColor(still, cv2.COLOR_RGB2BGR))[1] for still in stills]
 
 

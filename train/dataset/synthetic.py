@@ -1,7 +1,7 @@
-"""Synthetic videos made of photographs with masks, to learn to track where there are no videos with masks.
+"""Synthetic videos made of photographs with masks, for learning to track without annotated videos.
 
-A clip is drawn as layers, back to front: a photograph under the motion of a camera, in which objects may be annotated where
-they are, and sprites, which are objects cut out of photographs. Every layer moves smoothly and bends.
+A clip is drawn in layers, back to front: a photograph under the motion of a camera, in which objects may be annotated in place,
+and sprites, which are objects cut out of photographs. Every layer moves smoothly and bends.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from train.dataset.camera import Flaws, film
 from train.dataset.layers import Bending, Drawing, Layer, draw_frame, similarity, transform, translation
 from train.dataset.sample import ClipDataset, RawClip, SampleError, require_positive, stack_frames
 from train.dataset.smooth import curve, drift, log_uniform
-from train.dataset.stills import Photograph, Photographs, Split, VideoStills, cut_out, draw_object, fill_hole
+from train.dataset.stills import Photograph, Photographs, Split, VideoStills, cut_out, fill_hole, sample_object
 
-# Clips that are drawn, until one shows an object well enough.
+# Largest number of clips that are composed until one shows an object well enough.
 _TRIES = 20
 
 
@@ -29,14 +29,21 @@ class Motion:
     """How things move. Ranges are (lowest, highest), and lengths are shares of the frame's side.
 
     Attributes:
-        speed: of an object, its longest step from a frame to the next, log-uniform. fast_speed: of some, with a probability
-            of fast_probability. scale: an object's size changes by up to this factor. rotation: and its angle by up to this
-            many degrees. shear: and it is sheared by up to this much. deformation: it bends by up to this share of its size.
-        camera_speed: as speed, of the whole scene. camera_scale, camera_rotation, camera_deformation: as of an object; the
-            latter stands for parallax. camera_shake: standard deviation of the position from frame to frame.
-        follow_probability: that a sprite is part of the scene, so that the camera moves it, too.
-        leave_probability: that the first sprite leaves the frame and comes back.
-        occlude_probability: that something passes in front of the first object.
+        speed: longest step of an object from a frame to the next, log-uniform.
+        fast_speed: the same for fast objects.
+        fast_probability: probability that an object is fast.
+        scale: largest change of an object's size, as a factor.
+        rotation: largest change of an object's angle, in degrees.
+        shear: largest shear of an object.
+        deformation: largest bending of an object, as a share of its size.
+        camera_speed: longest step of the whole scene from a frame to the next, log-uniform.
+        camera_scale: largest zoom of the camera, as a factor.
+        camera_rotation: largest rotation of the camera, in degrees.
+        camera_deformation: largest bending of the scene, in place of parallax.
+        camera_shake: standard deviation of the camera's position from frame to frame.
+        follow_probability: probability that a sprite is part of the scene, so that the camera moves it, too.
+        leave_probability: probability that the first sprite leaves the frame and returns.
+        occlude_probability: probability that something passes in front of the first object.
     """
 
     speed: tuple[float, float] = (0.003, 0.06)
@@ -61,15 +68,15 @@ class Scene:
     """What a clip shows.
 
     Attributes:
-        in_place_probability: objects are annotated where they are in a photograph, and move with it.
-        moved_probability: one object moves on its own photograph, where the hole that it leaves is filled. Otherwise sprites
-            move over any photograph.
-        extra_probability: that there is a further sprite to annotate, again and again.
-        same_photograph_probability: that it comes from the same photograph as the one before.
-        twin_probability: that the first sprite has a twin that is not annotated.
+        in_place_probability: probability that objects are annotated in place in a photograph, and move with it.
+        moved_probability: probability that an object moves over its own photograph, in which the hole it leaves is filled.
+            Otherwise sprites move over any photograph.
+        extra_probability: probability of adding another annotated sprite, applied repeatedly.
+        same_photograph_probability: probability that it comes from the same photograph as the previous one.
+        twin_probability: probability that the first sprite has a twin that is not annotated.
         object_size: square root of the area of a sprite as a share of the frame's side, log-uniform.
-        feather: softness of a sprite's edge in pixels.
-        min_area: of an annotated object in the first frame, as a share of the frame.
+        feather: softness of a sprite's edge, in pixels.
+        min_area: smallest area of an annotated object in the first frame, as a share of the frame.
     """
 
     in_place_probability: float = 0.35
@@ -83,17 +90,26 @@ class Scene:
 
 
 class SyntheticClips(ClipDataset):
-    """Clips made of the photographs of some folders; as many as there are photographs. Clip `index` shows an object of
-    photograph `index`, if it has one; everything else is left to chance.
+    """Clips made of photographs, as many as there are photographs.
 
-    Every annotated object is visible in the first frame. Where it is covered or outside the frame, its mask is empty.
+    Clip `index` shows an object of photograph `index`, if it has one; everything else is random. Every annotated object is
+    visible in the first frame. Where it is covered or outside of the frame, its mask is empty.
 
     Args:
-        folders, split: see `Photographs`. background_videos: a folder, see `VideoStills`, for more backgrounds.
-        num_frames: at least 2. size: of the frames, in pixels; they are square.
+        folders: folders of photographs; see `Photographs`.
+        split: see `Photographs`.
+        background_videos: folder of videos whose stills are further backgrounds; see `VideoStills`.
+        num_frames: number of frames of a clip, at least 2.
+        size: side of the square frames, in pixels.
+        max_objects: largest number of annotated objects.
+        motion: how things move; None for the defaults.
+        scene: what a clip shows; None for the defaults.
+        flaws: camera effects; None for the defaults.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: see `Photographs` and `VideoStills`; a number is too small.
+        FileNotFoundError: a folder does not exist.
+        NotADirectoryError: a folder is a file.
+        ValueError: a folder has no files of this split, or a number is too small.
     """
 
     def __init__(
@@ -125,13 +141,13 @@ class SyntheticClips(ClipDataset):
         return len(self.photographs)
 
     def load(self, index: int, rng: np.random.Generator) -> RawClip:
-        """Draw a clip.
+        """Compose and draw a clip.
 
         Raises:
-            SampleError: a photograph cannot be read, or none of 20 clips shows an object.
+            SampleError: a photograph cannot be read, or none of 20 clips shows an object that is large enough.
         """
         for attempt in range(_TRIES):
-            photograph = self.photographs.read(index if attempt < _TRIES // 2 else self._draw_index(rng), rng)
+            photograph = self.photographs.read(index if attempt < _TRIES // 2 else self._sample_index(rng), rng)
             drawing = self._compose(photograph, rng)
             if drawing is None:
                 continue
@@ -148,14 +164,14 @@ class SyntheticClips(ClipDataset):
         labels = np.stack([labels for _, labels in drawn])
         return RawClip(photograph.name, stack_frames(images), torch.from_numpy(labels[:, None] == chosen[:, None, None]))
 
-    def _draw_index(self, rng: np.random.Generator) -> int:
+    def _sample_index(self, rng: np.random.Generator) -> int:
         return int(rng.integers(len(self.photographs)))
 
     # What a clip shows
 
     def _compose(self, photograph: Photograph, rng: np.random.Generator) -> Drawing | None:
-        """Decide all of a clip but the camera's flaws; None if no object can be found."""
-        mask = draw_object(photograph, rng)
+        """Choose everything in a clip except for the camera effects; None if no object can be found."""
+        mask = sample_object(photograph, rng)
         if mask is None:
             return None
         scene = self.scene
@@ -168,14 +184,14 @@ class SyntheticClips(ClipDataset):
             drawing.background.pixels = fill_hole(photograph.image, mask)
             drawing.sprites.append(self._cut_sprite(drawing.background, photograph, mask, rng, label=1, in_place=True))
         else:
-            drawing = self._scene_of(self._draw_background(photograph, rng), rng)
+            drawing = self._scene_of(self._sample_background(photograph, rng), rng)
             drawing.sprites.append(self._cut_sprite(drawing.background, photograph, mask, rng, label=1))
         for label in range(drawing.num_labels() + 1, self.max_objects + 1):
             if rng.random() >= scene.extra_probability:
                 break
             if rng.random() >= scene.same_photograph_probability:
-                photograph = self.photographs.read(self._draw_index(rng), rng)
-            mask = draw_object(photograph, rng)
+                photograph = self.photographs.read(self._sample_index(rng), rng)
+            mask = sample_object(photograph, rng)
             if mask is not None:
                 drawing.sprites.append(self._cut_sprite(drawing.background, photograph, mask, rng, label))
         if drawing.sprites and rng.random() < scene.twin_probability:
@@ -186,33 +202,33 @@ class SyntheticClips(ClipDataset):
             drawing.shutter = self.flaws.shutter * rng.random()
         return drawing
 
-    def _draw_background(self, photograph: Photograph, rng: np.random.Generator) -> np.ndarray:
-        """A picture for sprites of `photograph` to move over: its own one, another one, or a still of a video."""
+    def _sample_background(self, photograph: Photograph, rng: np.random.Generator) -> np.ndarray:
+        """Choose a background for sprites of `photograph`: the photograph itself, another one, or a still of a video."""
         kind = rng.random()
         if kind < 0.15:
             return photograph.image
         if kind < 0.4 and self.video_stills is not None:
-            return self.video_stills.draw(rng)
-        return self.photographs.read(self._draw_index(rng), rng).image
+            return self.video_stills.sample(rng)
+        return self.photographs.read(self._sample_index(rng), rng).image
 
     def _annotate_in_place(self, photograph: Photograph, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A label image (H, W) uint8 with `mask` and, sometimes, further objects that are apart from it."""
+        """A label image (H, W) uint8 with `mask` and, sometimes, other objects that do not overlap it."""
         labels = mask.astype(np.uint8)
         for _ in range(1, self.max_objects):
             if rng.random() >= self.scene.extra_probability:
                 break
-            other = draw_object(photograph, rng)
+            other = sample_object(photograph, rng)
             if other is not None and not labels[other].any():
                 labels[other] = labels.max() + 1
         return labels
 
     def _scene_of(self, image: np.ndarray, rng: np.random.Generator, mask: np.ndarray | None = None) -> Drawing:
-        """A clip of nothing but a photograph, seen by a camera that moves; it begins with `mask` in the view."""
+        """A clip of a photograph seen by a moving camera, in whose first frame `mask` is visible."""
         motion, num_frames = self.motion, self.num_frames
         height, width = image.shape[:2]
         angle = rng.uniform(-0.5, 0.5) * motion.camera_rotation + drift(rng, num_frames, motion.camera_rotation)
         angle = np.radians(angle)
-        # The view, a turned square of `side` pixels, must stay inside of the photograph.
+        # The view, a rotated square of `side` pixels, must stay inside of the photograph.
         spread = np.abs(np.cos(angle)) + np.abs(np.sin(angle))
         most = min(height, width) / spread
         middle = np.array([width, height]) / 2
@@ -222,13 +238,13 @@ class SyntheticClips(ClipDataset):
             centre, extent = np.array([x + w / 2, y + h / 2]), min(1.1 * max(w, h), most.min())
         side = rng.uniform(max(extent, 0.5 * min(height, width)), most.min())
         side = np.minimum(side * np.exp(drift(rng, num_frames, np.log(motion.camera_scale))), most)
-        path = centre + rng.normal(0, 0.12, 2) * side[0] + self._draw_path(rng, motion.camera_speed) * side[0]
+        path = centre + rng.normal(0, 0.12, 2) * side[0] + self._sample_path(rng, motion.camera_speed) * side[0]
         path += rng.normal(0, motion.camera_shake * rng.random(), path.shape) * side[0]
         room = middle - (side * spread)[:, None] / 2
         path = middle + room * np.tanh((path - middle) / np.maximum(room, 1))
         scale = self.size / side
         matrices = similarity(angle, scale, np.full((num_frames, 2), self.size / 2)) @ translation(-path)
-        bending = self._draw_bending(rng, motion.camera_deformation * side[0], side[0])
+        bending = self._sample_bending(rng, motion.camera_deformation * side[0], side[0])
         radius = 0.0 if mask is None else float(np.sqrt(mask.sum() / np.pi) * scale[0])
         background = Layer(image, matrices, bending, centre, radius, np.ones(num_frames))
         return Drawing(background, np.zeros((height, width), np.uint8))
@@ -243,10 +259,16 @@ class SyntheticClips(ClipDataset):
         in_place: bool = False,
         size: float | None = None,
     ) -> Layer:
-        """An object of a photograph that moves over the background.
+        """Make a layer of an object of a photograph that moves over the background.
 
         Args:
-            in_place: it begins where it is in the background. size: square root of its area, in pixels; drawn if None.
+            background: the layer behind it.
+            photograph: the photograph.
+            mask: (H, W) bool, the object in the photograph.
+            rng: source of the random choices.
+            label: label of the object; 0 if it is not annotated.
+            in_place: whether it starts at its place in the background.
+            size: square root of its area in pixels; random by default.
         """
         motion, view = self.motion, background.matrices
         if in_place:
@@ -254,7 +276,7 @@ class SyntheticClips(ClipDataset):
             base_angle = float(np.arctan2(view[0, 1, 0], view[0, 0, 0]))
         else:
             size = size or log_uniform(rng, self.scene.object_size) * self.size
-            # Not much larger than it was taken, and not larger than the frame.
+            # Not much larger than in the photograph, and not larger than the frame.
             longest = max(cv2.boundingRect(mask.view(np.uint8))[2:])
             scale = float(min(size / np.sqrt(mask.sum()), 2.5, 1.1 * self.size / longest))
             base_angle = rng.normal(0, 0.15)
@@ -266,7 +288,7 @@ class SyntheticClips(ClipDataset):
         elif rng.random() < 0.5:
             pixels = pixels[:, ::-1].copy()
         leaves = label == 1 and rng.random() < motion.leave_probability
-        path = self._draw_excursion(start, pixels.shape, rng) if leaves else self._draw_object_path(start, rng)
+        path = self._sample_excursion(start, pixels.shape, rng) if leaves else self._sample_object_path(start, rng)
         matrices = self._move_about(path, centre, base_angle, rng)
         if not leaves and (in_place or rng.random() < motion.follow_probability):
             matrices = view @ np.linalg.inv(view[0]) @ matrices
@@ -274,30 +296,30 @@ class SyntheticClips(ClipDataset):
         if not in_place:
             light += rng.uniform(-1, 1) * np.log(self.flaws.object_light)
         radius = float(np.sqrt(mask.sum() / np.pi) * scale)
-        bending = self._draw_bending(rng, motion.deformation * 2 * radius, 2 * radius)
+        bending = self._sample_bending(rng, motion.deformation * 2 * radius, 2 * radius)
         return Layer(pixels, matrices, bending, centre, radius, np.exp(light), label)
 
     def _add_twin(self, drawing: Drawing, rng: np.random.Generator) -> None:
-        """Something that looks just like the first sprite and goes its own way, in front of it or behind; not annotated."""
+        """Add a layer that looks like the first sprite and moves independently, in front of it or behind; not annotated."""
         sprite = drawing.sprites[0]
-        path = self._draw_object_path(rng.uniform(0.1, 0.9, 2) * self.size, rng)
+        path = self._sample_object_path(rng.uniform(0.1, 0.9, 2) * self.size, rng)
         matrices = self._move_about(path, sprite.centre, rng.normal(0, 0.2), rng)
-        bending = self._draw_bending(rng, self.motion.deformation * 2 * sprite.radius, 2 * sprite.radius)
+        bending = self._sample_bending(rng, self.motion.deformation * 2 * sprite.radius, 2 * sprite.radius)
         twin = Layer(sprite.pixels, matrices, bending, sprite.centre, sprite.radius, sprite.light)
         drawing.sprites.insert(int(rng.integers(2)), twin)
 
     def _add_occluder(self, drawing: Drawing, rng: np.random.Generator) -> None:
-        """Something that passes in front of the first object, wherever that goes; not annotated."""
+        """Add a layer that passes in front of the first object, wherever it moves; not annotated."""
         target = next((sprite for sprite in drawing.sprites if sprite.label), drawing.background)
-        photograph = self.photographs.read(self._draw_index(rng), rng)
-        mask = draw_object(photograph, rng)
+        photograph = self.photographs.read(self._sample_index(rng), rng)
+        mask = sample_object(photograph, rng)
         if mask is None:
             return
         size = 2 * target.radius * rng.uniform(0.7, 1.6)
         occluder = self._cut_sprite(drawing.background, photograph, mask, rng, size=size)
         angle = rng.uniform(0, 2 * np.pi)
         reach = target.radius + occluder.radius
-        step = reach / rng.uniform(1, 4)  # per frame, as seen from the target
+        step = reach / rng.uniform(1, 4)  # per frame, relative to the target
         when = rng.uniform(1, self.num_frames - 1)
         offsets = (np.arange(self.num_frames) - when)[:, None] * step * np.array([np.cos(angle), np.sin(angle)])
         offsets += rng.normal(0, 0.2, 2) * target.radius
@@ -306,24 +328,24 @@ class SyntheticClips(ClipDataset):
 
     # How things move
 
-    def _draw_path(self, rng: np.random.Generator, speed: tuple[float, float]) -> np.ndarray:
-        """A smooth path from the origin, (T, 2), with a longest step of a size in `speed`."""
+    def _sample_path(self, rng: np.random.Generator, speed: tuple[float, float]) -> np.ndarray:
+        """A smooth path (T, 2) from the origin, whose longest step is in the range `speed`."""
         path = curve(np.cumsum(rng.normal(size=(4, 2)), axis=0), self.num_frames)
         path -= path[0]
         longest = np.linalg.norm(np.diff(path, axis=0), axis=1).max()
         return path * (log_uniform(rng, speed) / longest)
 
-    def _draw_object_path(self, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _sample_object_path(self, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A smooth path (T, 2) in pixels of the frame."""
         fast = rng.random() < self.motion.fast_probability
-        path = self._draw_path(rng, self.motion.fast_speed if fast else self.motion.speed) * self.size
-        if rng.random() < 0.7:  # most things that are filmed stay in the view
+        path = self._sample_path(rng, self.motion.fast_speed if fast else self.motion.speed) * self.size
+        if rng.random() < 0.7:  # most filmed objects stay in view
             path *= np.where(path[-1] * (start - self.size / 2) > 0, -1, 1)
         return start + path
 
-    def _draw_excursion(self, start: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """A path (T, 2) from `start` out of the frame, and back into it, of an object of (height, width, ...) pixels."""
-        reach = np.hypot(*shape[:2]) / 2 * 1.2
+    def _sample_excursion(self, start: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """A path (T, 2) from `start` out of the frame and back into it, for an object of (height, width, ...) pixels."""
+        reach = np.hypot(shape[0], shape[1]) / 2 * 1.2
         outside = rng.uniform(0, 1, 2) * self.size
         outside[rng.integers(2)] = -reach if rng.random() < 0.5 else self.size + reach
         times = np.linspace(0, 1, self.num_frames)[:, None]
@@ -331,7 +353,7 @@ class SyntheticClips(ClipDataset):
         return inside + np.minimum(1.2 * np.sin(np.pi * times) ** 2, 1) * (outside - inside)
 
     def _move_about(self, path: np.ndarray, centre: np.ndarray, base_angle: float, rng: np.random.Generator) -> np.ndarray:
-        """Matrices (T, 3, 3) that put `centre` on the path, while the object turns, grows and is sheared."""
+        """Matrices (T, 3, 3) that put `centre` on the path, while the object rotates, grows and is sheared."""
         motion, num_frames = self.motion, self.num_frames
         angle = base_angle + drift(rng, num_frames, np.radians(motion.rotation))
         scale = np.exp(drift(rng, num_frames, np.log(motion.scale)))
@@ -339,8 +361,8 @@ class SyntheticClips(ClipDataset):
         shear[:, 0, 1] = drift(rng, num_frames, motion.shear)
         return similarity(angle, scale, path) @ shear @ translation(-centre[None])
 
-    def _draw_bending(self, rng: np.random.Generator, most: float, length: float, num_waves: int = 4) -> Bending:
-        """Waves of about `length` pixels that displace by up to `most`."""
+    def _sample_bending(self, rng: np.random.Generator, most: float, length: float, num_waves: int = 4) -> Bending:
+        """Random waves of about `length` pixels that displace by up to `most` pixels."""
         angles = rng.uniform(0, 2 * np.pi, num_waves)
         wave_numbers = 2 * np.pi / length * rng.uniform(0.2, 0.8, num_waves)
         amplitudes = rng.normal(size=(num_waves, 2))

@@ -1,4 +1,4 @@
-"""What happens to a clip before the network sees it: augmentation and resizing. The network normalises."""
+"""Transforms from raw clips to the network's input: augmentation and resizing. The network normalises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from i2v.modeling.backbones.image_encoder import IMAGENET_MEAN
 from train.dataset.sample import RawClip, SampleError
 from train.utils.seeds import seeded
 
-# Brightness, contrast, saturation: each is scaled by up to 1 +- this.
+# Brightness, contrast and saturation are each scaled by a factor of up to 1 +- this.
 Jitter = tuple[float, float, float]
 
 
@@ -21,7 +21,7 @@ class PlainTransform:
     """Resizes as the predictor does, for evaluation.
 
     Args:
-        image_size: S, of the network's input in pixels.
+        image_size: S, side of the network's input in pixels.
     """
 
     def __init__(self, image_size: int) -> None:
@@ -34,18 +34,22 @@ class PlainTransform:
 
 
 class ClipTransform:
-    """Augmentation for training. All frames of a clip are moved alike.
+    """Augmentation for training. All frames of a clip undergo the same affine map.
 
-    A clip begins with the prompts: it is reversed in time only where all of its objects are visible in its last frame, and
-    objects that are moved out of its first frame are left out. Where that would be all of them, the clip is not moved.
+    Objects are prompted in the first frame. So a clip is reversed in time only if all of its objects are visible in its last
+    frame, and objects that the affine map moves out of the first frame are left out. If that were all of them, the clip is not
+    moved.
 
     Args:
-        image_size: S, of the network's input in pixels. flip: probability of a horizontal flip.
-        degrees: the affine map rotates by up to +- this.
-        shear: and shears by an angle of up to +- this, in degrees.
-        scale: and scales by a factor from this range; None for no scaling. Without any of the three there is no affine map.
-        clip_jitter: of the colours, the same for all frames. grayscale: probability that a clip loses its colours.
-        frame_jitter: of the colours, drawn for each frame. reverse: probability of a reversal in time.
+        image_size: S, side of the network's input in pixels.
+        flip: probability of a horizontal flip.
+        degrees: largest rotation of the affine map, in degrees.
+        shear: largest shear of the affine map, in degrees.
+        scale: lowest and highest factor of the affine map; None for no scaling.
+        clip_jitter: jitter of the colours, the same for all frames.
+        grayscale: probability that a clip loses its colours.
+        frame_jitter: jitter of the colours of each frame.
+        reverse: probability of a reversal in time.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class ClipTransform:
         Raises:
             SampleError: all objects are too small to be seen at this size.
         """
-        # torchvision draws from PyTorch's global generator.
+        # torchvision uses PyTorch's global generator.
         with seeded(int(rng.integers(2**63)), torch.device("cpu")):
             frames, masks = self._augment(clip.frames, clip.masks)
         if not len(masks):
@@ -82,7 +86,7 @@ class ClipTransform:
 
     def _augment(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         frames, inside, masks = self._move_and_resize(frames, masks)
-        # What comes into view is grey, about the mean of all pixels. (torchvision's `fill` costs twice the affine map itself.)
+        # The area beyond the frame becomes grey, about the mean of all pixels. (torchvision's `fill` costs twice the affine map.)
         frames = frames + (1 - inside) * torch.tensor(IMAGENET_MEAN)[:, None, None]
         frames = self._colour_clip(frames)
         frames = torch.stack([self._colour_frame(frame) for frame in frames])
@@ -99,18 +103,18 @@ class ClipTransform:
         if not _visible(resized[0]).any():
             *moved, moved_masks = clip
             resized = _resize_masks(masks, self.image_size)
-        images = (_resize_frames(x.as_subclass(Tensor), self.image_size, InterpolationMode.BILINEAR) for x in moved)
-        return *images, resized
+        images, inside = (_resize_frames(x.as_subclass(Tensor), self.image_size, InterpolationMode.BILINEAR) for x in moved)
+        return images, inside, resized
 
 
 def _resize_frames(frames: Tensor, image_size: int, interpolation: InterpolationMode) -> Tensor:
-    """(T, 3, H, W) uint8 as (T, 3, S, S) float32 in [0, 1]. Resized as bytes, which is what Pillow does."""
+    """Resize (T, 3, H, W) uint8 to (T, 3, S, S) float32 in [0, 1]. As in Pillow, bytes are resized."""
     resized = F.resize_image(frames, [image_size, image_size], interpolation=interpolation, antialias=True)
     return F.to_dtype_image(resized, torch.float32, scale=True)
 
 
 def _resize_masks(masks: Tensor, image_size: int) -> Tensor:
-    """(T, O, H, W) bool as (T, O, S, S) bool. Exact: PyTorch's "nearest" moves masks by up to half a pixel against frames."""
+    """Resize (T, O, H, W) bool to (T, O, S, S) bool. PyTorch's "nearest" would shift masks by up to half a pixel."""
     return F.resize_image(masks, [image_size, image_size], interpolation=InterpolationMode.NEAREST_EXACT)
 
 

@@ -14,29 +14,39 @@ from i2v.data.frame_order import match_frames
 from i2v.data.frames import frame_paths
 from i2v.data.images import ValueRange, check_value_range, kind_of, read_rgb, value_bounds
 from i2v.data.mask_files import check_void
-from train.dataset.sample import ClipDataset, RawClip, draw_clip, require_any, require_positive, sample_errors, stack_frames
+from train.dataset.sample import (
+    ClipDataset,
+    RawClip,
+    SampleError,
+    require_any,
+    require_positive,
+    sample_clip,
+    sample_errors,
+    stack_frames,
+)
 
 
 class VOSFolder(ClipDataset):
     """Clips of annotated frames: VIDEO/FRAME.jpg in one folder, VIDEO/FRAME.png or VIDEO/OBJECT/FRAME.png in another.
 
     A PNG of a video is a label image (a palette image, or 0 and 255; see `i2v.data.mask_files`); a PNG of an object is its
-    mask, and where there is none the object is absent. Frames without PNG are left out.
+    mask; the object is absent in frames without one. Frames without any PNG are left out.
 
     Args:
         frames: folder such as JPEGImages/480p.
         annotations: folder such as Annotations/480p.
-        file_list: names of videos, one per line; None for all.
-        num_frames: of a clip; None for the whole video, and objects visible in any frame.
-        max_objects: of a clip, drawn at random among those visible in its first frame; None for all of them.
-        max_stride: the distance of a clip's frames, counted in annotated frames, is drawn from 1 to this.
-        void: the label, such as 255, of pixels that belong to no object; none by default.
+        file_list: file with the names of videos, one per line; None for all videos.
+        num_frames: number of frames of a clip; None for the whole video, and objects visible in any frame.
+        max_objects: largest number of objects, chosen at random among those visible in the first frame; None for all.
+        max_stride: largest distance between the frames of a clip, in annotated frames; the distance is chosen at random.
+        void: label, such as 255, of pixels that belong to no object; none by default.
         value_range: the values that become black and white in frames of more than 8 bits, or "data" for the smallest and
-            the largest one in a video; by default the range of their type. See `i2v.data.images.to_rgb`.
+            the largest value in a video; by default the range of their type. See `i2v.data.images.to_rgb`.
 
     Raises:
-        FileNotFoundError, NotADirectoryError, ValueError: a wrong or empty folder or list, or a number below 1; the message
-            names it.
+        FileNotFoundError: a folder or list does not exist.
+        NotADirectoryError: a folder is a file.
+        ValueError: a folder or list is empty or the wrong one, or a number is below 1.
     """
 
     def __init__(
@@ -63,7 +73,7 @@ class VOSFolder(ClipDataset):
         self.names = find_samples(self.annotations, ("",), file_list)
         folders = (self.frames / name for name in self.names)
         images = (path for folder in folders if folder.is_dir() for path in entries(folder) if kind_of(path))
-        require_any(images, frames, f"no JPEG frames of any of the videos of {annotations}, nor others")
+        require_any(images, frames, f"no frames, JPEG or other, of any of the videos of {annotations}")
         if self.frames.resolve() == self.annotations.resolve():
             raise ValueError(f"{annotations} has no PNG files with masks, it is the folder of the frames")
         masks = (path for name in self.names for path in walk(self.annotations / name) if kind_of(path))
@@ -82,17 +92,15 @@ class VOSFolder(ClipDataset):
             paths = frame_paths(self.frames / name)
         with sample_errors(folder):
             indices = match_frames(names, [path.stem for path in paths])
-            if lacking := [name for name in names if name not in indices]:
-                raise ValueError(f"masks of frame {listed(lacking)}, but {self.frames / name} has no such frame")
-            names = sorted(names, key=indices.__getitem__)
-            positions, objects = draw_clip(
-                len(names),
-                self.num_frames,
-                self.max_stride,
-                self.max_objects,
-                lambda position: annotations.areas(names[position]),
-                rng,
-            )
+        if lacking := [name for name in names if name not in indices]:
+            raise SampleError(f"{folder}: masks for frame {listed(lacking)}, but {self.frames / name} has no such frame")
+        names = sorted(names, key=indices.__getitem__)
+
+        def areas_in(position: int) -> np.ndarray:
+            with sample_errors(folder):
+                return annotations.areas(names[position])
+
+        positions, objects = sample_clip(folder, len(names), self.num_frames, self.max_stride, self.max_objects, areas_in, rng)
         chosen = [names[position] for position in positions]
         with sample_errors(self.frames / name):
             bounds = self._bounds(name, paths)
@@ -101,11 +109,11 @@ class VOSFolder(ClipDataset):
             stacked = stack_frames(frames)
         size = frames[0].shape[1::-1]
         with sample_errors(folder):
-            masks = np.stack([annotations.masks(name, objects, size) for name in chosen])
+            masks = np.stack([annotations.masks(name, objects.tolist(), size) for name in chosen])
         return RawClip(folder.as_posix(), stacked, torch.from_numpy(masks))
 
     def _bounds(self, name: str, paths: Sequence[Path]) -> tuple[float, float] | None:
-        """The values that become black and white in a video, all of whose frames are looked at only once."""
+        """The values that become black and white in a video; its frames are only read once for it."""
         if self.value_range != "data":
             return self.value_range
         if name not in self._found_bounds:

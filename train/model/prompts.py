@@ -10,23 +10,25 @@ from torch import Tensor
 from i2v.modeling.layers import full_precision
 from i2v.utils.regions import depth, largest_component
 
-_BOX_NOISE = 0.1  # of the box's sides
+_BOX_NOISE = 0.1  # share of the box's sides
 _MAX_BOX_NOISE = 20.0  # pixels
-# A central click is at least this deep inside its region, in parts of the region's largest depth.
+# A central click is at least this deep inside of its region, as a share of the region's largest depth.
 _CORE = 0.7
 
 
 def sample_click(
     masks: Tensor, predicted: Tensor | None, generator: torch.Generator, central: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """One click per object on the pixels that are wrong: positive where the object was missed, negative where there is none.
-    Where nothing is wrong the click is a negative one on the background.
+    """Sample a click for each object on the pixels that are wrong.
+
+    It is positive where the object was missed and negative outside of the object. If nothing is wrong, it is a negative click
+    on the background.
 
     Args:
-        masks: (O, S, S) bool.
-        predicted: likewise; None for no prediction, so that the click is on the object.
-        generator: of the click's place.
-        central: click deep inside of the largest connected error, as a person does, instead of uniformly on all errors.
+        masks: (O, S, S) bool, the true masks.
+        predicted: (O, S, S) bool; None for no prediction, which puts the click on the object.
+        generator: random generator.
+        central: click deep inside of the largest connected error, as people do, instead of uniformly on all errors.
 
     Returns:
         (O, 1, 2) float32 (x, y) in pixels and (O, 1) int32 labels.
@@ -47,51 +49,53 @@ def sample_click(
 
 
 def roughen(masks: Tensor, video: Tensor, generator: torch.Generator) -> Tensor:
-    """Masks as a tracker that has lost its way leaves them: shifted, with parts missing, with others too many, and now and then
-    with another object. How much is wrong is drawn for each; nothing in one of five.
+    """Damage masks like a tracker that drifts: shift them, remove and add parts, and sometimes add another object.
+
+    The severity is random for each mask; one in five is not damaged.
 
     Args:
         masks: (O, S, S) bool.
-        video: (O,) the image or clip of each object.
-        generator: of the damage.
+        video: (O,), the index of each object's image or clip.
+        generator: random generator.
 
     Returns:
         (O, S, S) bool.
     """
 
-    def draw(*shape: int) -> Tensor:
+    def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, device=masks.device)
 
     count, size = len(masks), masks.shape[-1]
     floats = masks.float()
     area = floats.sum((1, 2)).clamp(min=1)
     place = torch.linspace(-1, 1, size, device=masks.device)
-    severity = (1.25 * draw(count, 1, 1) - 0.25).clamp(min=0)
-    # The affine map leaves the object's centre where it is, but for a shift by a part of the object's own size.
+    severity = (1.25 * uniform(count, 1, 1) - 0.25).clamp(min=0)
+    # The affine map keeps the object's centre, except for a shift by a share of the object's own size.
     centre = torch.stack([(floats.sum(dim) * place).sum(1) / area for dim in (1, 2)], dim=1).unsqueeze(2)
-    linear = torch.eye(2, device=masks.device) + 0.3 * severity * (draw(count, 2, 2) - 0.5)
-    shift = 0.8 * severity * (draw(count, 2, 1) - 0.5) * (area.sqrt() / size).view(-1, 1, 1)
+    linear = torch.eye(2, device=masks.device) + 0.3 * severity * (uniform(count, 2, 2) - 0.5)
+    shift = 0.8 * severity * (uniform(count, 2, 1) - 0.5) * (area.sqrt() / size).view(-1, 1, 1)
     maps = torch.cat([linear, centre - linear @ centre + shift], dim=2)
     with full_precision(floats):
         grid = F.affine_grid(maps, [count, 1, size, size], align_corners=False)
         moved = F.grid_sample(floats.unsqueeze(1), grid, align_corners=False)[:, 0] > 0.5
-    # Smooth noise cuts parts off, and adds some around the object.
+    # Smooth noise cuts parts off, and adds others around the object.
     cells = int(torch.randint(4, 13, (), generator=generator, device=masks.device))
-    noise = F.interpolate(draw(count, 2, cells, cells), size=(size, size), mode="bicubic", align_corners=False)
+    noise = F.interpolate(uniform(count, 2, cells, cells), size=(size, size), mode="bicubic", align_corners=False)
     near = F.max_pool2d(F.adaptive_max_pool2d(moved.unsqueeze(1).float(), 24), 3, stride=1, padding=1)
     near = F.interpolate(near, size=(size, size))[:, 0] > 0
-    lost, added = (noise > 1 - severity.unsqueeze(1) * (0.1 + 0.35 * draw(count, 2, 1, 1))).unbind(dim=1)
+    lost, added = (noise > 1 - severity.unsqueeze(1) * (0.1 + 0.35 * uniform(count, 2, 1, 1))).unbind(dim=1)
     rough = (moved & ~lost) | (near & added)
-    beside = (draw(count) < 0.25) & (video == video.roll(1))
+    beside = (uniform(count) < 0.25) & (video == video.roll(1))
     rough = torch.where(beside[:, None, None], rough | masks.roll(1, dims=0), rough)
     return torch.where(severity > 0, rough, masks)
 
 
 def sample_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The box of each object, its corners moved by noise of 10 % of its sides, at most 20 pixels.
+    """Sample a box for each object: its corners are moved by up to 10 % of its sides, and at most 20 pixels.
 
     Args:
-        masks: (O, S, S) bool. An empty mask has the box of the whole frame.
+        masks: (O, S, S) bool. The box of an empty mask is the whole frame.
+        generator: random generator.
 
     Returns:
         (O, 2, 2) float32 corners (x, y) in pixels and (O, 2) int32 labels, 2 and 3.
@@ -112,15 +116,15 @@ def sample_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
 
 
 def _cores(missed: Tensor, wrong: Tensor, errors: Tensor) -> Tensor:
-    """The middle of the largest connected error of each object.
+    """The core of the largest connected error of each object.
 
     Args:
-        missed: (O, S, S) bool, object that was missed.
-        wrong: likewise, foreground by mistake.
-        errors: where to click if nothing is wrong.
+        missed: (O, S, S) bool, pixels of the object that were missed.
+        wrong: (O, S, S) bool, pixels that were predicted by mistake.
+        errors: (O, S, S) bool, where to click if nothing is wrong.
 
     Returns:
-        (O, S, S) bool, where the error is at least `_CORE` of its largest depth deep.
+        (O, S, S) bool, pixels whose depth in the error is at least `_CORE` of the largest depth.
     """
     cores = []
     for parts in zip(*(x.cpu().numpy() for x in (missed, wrong, errors)), strict=True):

@@ -23,11 +23,11 @@ class PromptPlan:
     """How the simulated user prompts a clip.
 
     Attributes:
-        first: "mask", "click", "box" or "rough" (a mask full of errors, to be corrected) for each frame that is prompted at
-            first.
-        corrected: the number of correction clicks of each frame that gets some; at least 1 for a rough mask.
-        forgetful: correction clicks in tracked frames ignore the memory and see only the tracked mask.
-        selected_memory: remember what the network's selector draws, as at inference, instead of the frames just before.
+        first: "mask", "click", "box" or "rough" (a mask full of errors, to be corrected) for each initially prompted frame.
+        corrected: the number of correction clicks for each frame that is corrected; at least 1 for a rough mask.
+        forgetful: whether correction clicks in tracked frames ignore the memory and see only the tracked mask.
+        selected_memory: whether memories are those that the network's selector samples, as at inference, instead of the
+            preceding frames.
     """
 
     first: dict[int, str]
@@ -38,25 +38,26 @@ class PromptPlan:
 
 @dataclass
 class PromptSampling:
-    """Chances and numbers of prompts in training. By default, those of the paper.
+    """Probabilities and numbers of prompts in training. The defaults are those of the paper.
 
     Attributes:
         mask: probability that a clip is prompted by masks.
         box: probability of a box among the other prompts.
-        max_prompted_frames: frames that are prompted at first; the first one always, the others at random.
-        max_corrected_frames: frames that get clicks from the error region; the prompted ones first.
-        correction_clicks: in each corrected frame.
-        ground_truth_clicks: probability that a correction click is drawn from the object instead of the error.
-        fewest_correction_clicks: draw the number of clicks of a frame from this to correction_clicks; None for always as many.
-        corrected_tracking: probability that 1 to max_corrected_frames tracked frames are corrected in addition.
-        corrected_masks: probability that frames whose masks were given are corrected in addition.
+        max_prompted_frames: largest number of initially prompted frames: the first one, and others at random.
+        max_corrected_frames: largest number of frames with clicks from the error region; the prompted ones come first.
+        correction_clicks: number of correction clicks in each corrected frame.
+        ground_truth_clicks: probability that a correction click is sampled from the object instead of the error.
+        fewest_correction_clicks: smallest number of correction clicks, which is then random for each frame; None for a fixed
+            number.
+        corrected_tracking: probability that 1 to max_corrected_frames tracked frames are corrected, too.
+        corrected_masks: probability that frames whose masks were given are corrected, too.
         rough_masks: probability that an image is prompted by a mask full of errors.
         central_clicks: probability that a click is deep inside of the largest error instead of anywhere on the errors.
         forgetful: probability that the tracked frames of `corrected_tracking` are corrected without the memory.
-        selected_memory: probability that a clip's memory is drawn by the network's selector.
+        selected_memory: probability that a clip's memories are sampled by the network's selector.
 
     Raises:
-        ValueError: a probability outside of 0 to 1, or a number of frames or clicks below 1.
+        ValueError: a probability is outside of 0 to 1, or a number of frames or clicks is below 1.
     """
 
     mask: float = 0.5
@@ -86,13 +87,18 @@ class PromptSampling:
             )
 
     def sample(self, num_frames: int, generator: torch.Generator) -> PromptPlan:
-        """Choose how a clip is prompted. An image is prompted by a click, a box or a rough mask, and corrected."""
+        """Sample how a clip is prompted. An image is prompted by a click, a box or a rough mask, and corrected.
+
+        Args:
+            num_frames: number of frames of the clip.
+            generator: random generator, on the CPU.
+        """
 
         def chance() -> float:
             return float(torch.rand((), generator=generator))
 
         def chance_of(probability: float) -> bool:
-            return probability > 0 and chance() < probability  # what never happens takes no random number
+            return probability > 0 and chance() < probability  # no random number for a probability of 0
 
         def integer(low: int, high: int) -> int:
             return int(torch.randint(low, high + 1, (), generator=generator))
@@ -121,7 +127,7 @@ class PromptSampling:
         return plan
 
     def costliest(self, num_frames: int) -> PromptPlan:
-        """The plan of a clip that takes the most memory."""
+        """The plan that takes the most memory, for a clip of `num_frames` frames."""
         most = self.max_corrected_frames + (self.max_corrected_frames if self.corrected_tracking else 0)
         corrected = range(min(max(most, self.max_prompted_frames), num_frames))
         prompted = corrected[: self.max_prompted_frames]
@@ -133,9 +139,9 @@ class PromptedFrame:
     """What happened in a frame.
 
     Attributes:
-        predictions: of the prompt or of tracking, if the prompt is not a rough mask, and one for each correction click.
-        points: of all clicks and the box, (O, N, 2), (x, y) in pixels of the network's input; None where there was none.
-        labels: (O, N) as in `PromptEncoder`, or None.
+        predictions: one for the prompt or for tracking, unless the prompt is a rough mask, and one for each correction click.
+        points: (O, N, 2), all clicks and the corners of the box, (x, y) in pixels of the network's input; None without any.
+        labels: (O, N), as in `PromptEncoder`; None without any points.
     """
 
     predictions: list[MaskPrediction]
@@ -150,8 +156,14 @@ class PromptedFrame:
 
 @dataclass
 class _Views:
-    """What the network sees of a frame: the features (O, C, h, w) of each object's clip, high-resolution ones, the true masks
-    (O, S, S) bool, and the clip (O,) of each object."""
+    """What the rollout knows of a frame.
+
+    Attributes:
+        features: (O, C, h, w), features of each object's clip.
+        high_res: (O, C_l, h_l, w_l) for each level, high-resolution features.
+        masks: (O, S, S) bool, the true masks.
+        video: (O,), the index of each object's clip.
+    """
 
     features: Tensor
     high_res: list[Tensor]
@@ -162,12 +174,12 @@ class _Views:
 class ClipRollout(nn.Module):
     """Runs the network over the frames of a clip like a session with a user, and keeps all predictions for the loss.
 
-    The memory is SAM 2's in training, if the plan does not say otherwise: all conditioning frames, the frames just before, and
+    Unless the plan says otherwise, the memory is that of SAM 2's training: all conditioning frames, the preceding frames, and
     pointers with signed distances.
 
     Args:
         model: the network.
-        prompts: how the user is simulated.
+        prompts: how prompts are sampled.
 
     Attributes:
         recomputed_steps: those of `RECOMPUTABLE_STEPS` whose activations are computed again in the backward pass; see
@@ -189,13 +201,14 @@ class ClipRollout(nn.Module):
         generator: torch.Generator,
         plan: PromptPlan | None = None,
     ) -> list[PromptedFrame]:
-        """
+        """Prompt and track all objects of B clips.
+
         Args:
             frames: (B, T, 3, S, S) float32 RGB in [0, 1].
-            masks: (O, T, S, S) bool.
-            video: (O,) the clip of each object.
-            generator: of the prompts, on the frames' device.
-            plan: the prompts; by default drawn.
+            masks: (O, T, S, S) bool, the true masks.
+            video: (O,), the index of each object's clip.
+            generator: random generator of the prompts, on the frames' device.
+            plan: the prompts; sampled by default.
 
         Returns:
             What happened in each frame.
@@ -225,14 +238,14 @@ class ClipRollout(nn.Module):
         return [results[t] for t in range(num_frames)]
 
     def _prompt(self, views: _Views, kind: str, num_clicks: int, generator: torch.Generator) -> PromptedFrame:
-        """A frame that is prompted at first, without memory."""
+        """Prompt a frame, without memory, and correct it."""
         conditioned = self.model.condition(views.features, None, len(views.masks))
         frame = PromptedFrame([])
         former = None
         if kind == "mask":
             given = views.masks.unsqueeze(1).float()
             prediction = self._run("decode", self.model.use_mask, views.features, given, views.high_res)
-            # The loss and the memory see the mask as it was given, at full size.
+            # The loss and the memory get the mask as it was given, at full size.
             frame.predictions.append(replace(prediction, all_masks=given * MASK_SCALE + MASK_BIAS))
         elif kind == "rough":
             former = roughen(views.masks, views.video, generator).unsqueeze(1).float() * MASK_SCALE + MASK_BIAS
@@ -248,7 +261,7 @@ class ClipRollout(nn.Module):
     def _track(
         self, views: _Views, memory: ObjectMemory, num_clicks: int, forgetful: bool, generator: torch.Generator
     ) -> PromptedFrame:
-        """A frame that is predicted from the memory, and perhaps corrected."""
+        """Predict a frame from the memory, and correct it if `num_clicks` is not 0."""
         batch = len(views.masks)
         conditioned = self.model.condition(views.features, memory, batch)
         frame = PromptedFrame([])
@@ -271,7 +284,10 @@ class ClipRollout(nn.Module):
         for _ in range(num_clicks):
             former = frame.predictions[-1].masks if frame.predictions else former
             from_object = torch.rand((), generator=generator, device=generator.device) < self.prompts.ground_truth_clicks
-            shown = None if from_object else self.model.upsample(former)[:, 0] > 0
+            shown = None
+            if not from_object:
+                assert former is not None  # a frame that is corrected has a prediction or a rough mask
+                shown = self.model.upsample(former)[:, 0] > 0
             frame.add_points(*sample_click(views.masks, shown, generator, self._is_central(generator)))
             frame.predictions.append(self._decode(views, conditioned, frame, former))
 
@@ -301,7 +317,7 @@ class ClipRollout(nn.Module):
             return self.memory_selector.plan(t, History(conditioning, tracked, num_frames=num_frames))
 
         def similarity(times: Sequence[int]) -> Tensor:
-            """To the frames at these times, (len(times),): the batch has one plan, by the mean over its objects."""
+            """Cosine similarity (len(times),) to the frames at these times, as a mean over objects: the batch has one plan."""
             flat = features.detach().flatten(2).float()
             return torch.cosine_similarity(flat[:, t, None], flat[:, list(times)], dim=-1).mean(dim=0)
 
@@ -314,7 +330,7 @@ class ClipRollout(nn.Module):
         return function(*arguments)
 
     def _remember(self, features: Tensor, prediction: MaskPrediction, given: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Features, foreground and pointers; of a mask that was given, or that was predicted."""
+        """The features, foreground and pointers of a frame's memory, for a given or a predicted mask."""
         probabilities = (prediction.all_masks if given else self.model.upsample(prediction.masks)).sigmoid()
         encoded = self.model.encode_memory(features, probabilities, prediction.object_score_logits)
         return encoded, self.model.foreground(prediction.masks), prediction.pointers

@@ -1,4 +1,4 @@
-"""What a training tells: a line of progress, numbers and pictures for TensorBoard."""
+"""Progress bar, and numbers and pictures for TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from train.model.rollout import PromptedFrame
 
 
 class TrainingLog:
-    """Progress of the first process; the others have none.
+    """The log of the first process; the others have none.
 
     Args:
-        folder: of TensorBoard's files. first, last: step at which this run begins, and number of steps.
+        folder: folder of TensorBoard's files.
+        first: step at which this run begins.
+        last: number of steps of the whole training.
     """
 
     def __init__(self, folder: Path, first: int, last: int) -> None:
         self._writer = SummaryWriter(folder, purge_step=first)
-        interval = 1.0 if sys.stderr.isatty() else 30.0  # seconds; a file gets a line each time
+        interval = 1.0 if sys.stderr.isatty() else 30.0  # in seconds; in a file, each update is a line
         self._bar = tqdm(total=last, initial=first, unit="step", mininterval=interval, smoothing=0.02, dynamic_ncols=True)
 
     def step(self, values: dict[str, float]) -> None:
-        """One step is done; its losses are shown."""
+        """Advance by one step, and show its losses."""
         self._bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()}, refresh=False)
         self._bar.update()
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Numbers for TensorBoard, by their names."""
+        """Write numbers for TensorBoard, by their names."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def picture(self, name: str, batch: Batch, frames: list[PromptedFrame], step: int) -> None:
-        """Draw the first clip: above the prediction with the prompts, below the ground truth."""
+        """Draw the first clip: the prediction with the prompts above the ground truth."""
         self._writer.add_image(name, draw_clip(batch, frames), step, dataformats="HWC")
 
     def close(self) -> None:
@@ -49,7 +51,7 @@ class TrainingLog:
 
 
 def draw_clip(batch: Batch, frames: list[PromptedFrame]) -> np.ndarray:
-    """The first clip of a batch as a picture (2 S, T S, 3) uint8."""
+    """Draw the first clip of a batch as a picture (2 S, T S, 3) uint8."""
     members = (batch.video == 0).nonzero()[:, 0].tolist()
     columns = []
     for t, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""The processes of a training: one by itself, or many that torchrun or Slurm started."""
+"""The processes of a training: a single one, or several that torchrun or Slurm started."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from i2v.utils.devices import default_device
 
 @dataclass(frozen=True)
 class Processes:
-    """Which process this is.
+    """This process among all that train.
 
     Attributes:
-        rank, world_size: of all processes. device: of this one.
+        rank: index of this process.
+        world_size: number of processes.
+        device: device of this process.
     """
 
     rank: int
@@ -46,13 +48,13 @@ class Processes:
         return self.sum(value) / self.world_size
 
     def broadcast(self, values: Sequence[Tensor]) -> None:
-        """Give tensors the values that they have in the first process."""
+        """Overwrite tensors with their values in the first process."""
         if self.world_size > 1:
             for value in values:
                 dist.broadcast(value, src=0)
 
     def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes as one."""
+        """The concatenated lists of all processes."""
         if self.world_size == 1:
             return values
         lists: list[list[Any]] = [[]] * self.world_size
@@ -62,23 +64,23 @@ class Processes:
 
 @contextmanager
 def start_processes(device: str | None = None) -> Iterator[Processes]:
-    """Join the other processes, if torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK) say that there are any. NCCL is used on
-    CUDA, gloo elsewhere.
+    """Join the other processes, if torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK) are set.
 
-    After an error the process group is left as it is: the others may wait in it. The process must end then, which ends them.
+    NCCL is used on CUDA, gloo elsewhere. After an error the process group is not destroyed, because other ranks may be blocked
+    in a collective: exit, and the launcher stops them.
 
     Args:
-        device: "cuda", "mps" or "cpu"; by default the first that there is.
+        device: "cuda", "mps" or "cpu"; by default the first available one.
 
     Raises:
-        ValueError: there is no such device.
+        ValueError: the device is not available.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     own = find_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if own.type == "cuda":
         torch.cuda.set_device(own)
     if world_size > 1:
-        # In a validation a process may wait long for another one.
+        # During validation, a process may wait long for another one.
         dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=timedelta(hours=1))
     yield Processes(rank, world_size, own)
     if world_size > 1:
@@ -86,7 +88,15 @@ def start_processes(device: str | None = None) -> Iterator[Processes]:
 
 
 def find_device(device: str | None, number: int = 0) -> torch.device:
-    """A device by its kind, "cuda", "mps" or "cpu"; the first kind that there is for None. A ValueError if there is none."""
+    """Find a device.
+
+    Args:
+        device: "cuda", "mps" or "cpu"; None for the first available one.
+        number: index of the CUDA device.
+
+    Raises:
+        ValueError: the device is not available.
+    """
     kind = device or default_device().type
     try:
         own = torch.device("cuda", number) if kind == "cuda" else torch.device(kind)

@@ -20,9 +20,9 @@ from train.dataset.stills import (
     StillImages,
     VideoStills,
     cut_out,
-    draw_object,
     fill_hole,
     is_object_like,
+    sample_object,
     unite_with_neighbours,
 )
 
@@ -189,14 +189,14 @@ def test_unions_touch(rng: np.random.Generator) -> None:
 def test_objects_are_drawn(rng: np.random.Generator) -> None:
     masks = np.arange(1, 6)[:, None, None] == REGIONS
     photograph = Photograph("test", COLOURS[REGIONS], masks, has_parts=False)
-    drawn = [draw_object(photograph, rng) for _ in range(20)]
+    drawn = [sample_object(photograph, rng) for _ in range(20)]
     things = masks[2:]
     assert all(mask is not None and (mask == things).all((1, 2)).any() for mask in drawn), "no half of the photograph"
     photograph.has_parts = True
     person = masks[2] | masks[3]
-    assert any(np.array_equal(draw_object(photograph, rng), person) for _ in range(40))
-    assert draw_object(Photograph("test", photograph.image, masks[:2], has_parts=False), rng) is None
-    assert draw_object(Photograph("test", photograph.image, masks[:0], has_parts=False), rng) is None
+    assert any(np.array_equal(sample_object(photograph, rng), person) for _ in range(40))
+    assert sample_object(Photograph("test", photograph.image, masks[:2], has_parts=False), rng) is None
+    assert sample_object(Photograph("test", photograph.image, masks[:0], has_parts=False), rng) is None
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 2.3])
@@ -262,13 +262,13 @@ def test_video_stills(
 ) -> None:
     make_video(tmp_path / "a.mp4", np.concatenate([tiny_video] * 3))
     stills = VideoStills(tmp_path, "train")
-    drawn = [stills.draw(rng) for _ in range(8)]
+    drawn = [stills.sample(rng) for _ in range(8)]
     assert all(still.shape == (48, 64, 3) for still in drawn)
     assert len({still.tobytes() for still in drawn}) <= 2, "36 frames have two stills"
     assert np.abs(drawn[0].astype(int) - tiny_video[0]).mean() < 20
     shutil.copy(__file__, tmp_path / "a.mp4")
     with pytest.raises(SampleError, match=r"a\.mp4"):
-        VideoStills(tmp_path, "train").draw(rng)
+        VideoStills(tmp_path, "train").sample(rng)
 
 
 def test_shared_photographs(shared: Path, rng: np.random.Generator) -> None:

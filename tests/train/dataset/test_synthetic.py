@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 
 from i2v.data.rle import mask_to_rle
+from train import show_clips
 from train.dataset.sample import RawClip, SampleError
 from train.dataset.synthetic import Flaws, Motion, Scene, SyntheticClips
 
@@ -97,7 +97,7 @@ def test_deterministic(make: Callable[..., SyntheticClips]) -> None:
 @pytest.mark.parametrize("kind", SCENES)
 def test_masks_follow_the_pixels(make: Callable[..., SyntheticClips], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     grey = np.full((64, 80, 3), 100, np.uint8)  # a sprite's background must not have another disc
-    monkeypatch.setattr(SyntheticClips, "_draw_background", lambda *_: grey)
+    monkeypatch.setattr(SyntheticClips, "_sample_background", lambda *_: grey)
     for clip in load_many(make(scene=SCENES[kind], motion=CALM)):
         masks, green = clip.masks[:, 0].numpy(), clip.frames[:, 1].numpy()
         assert masks.any((1, 2)).all()
@@ -156,8 +156,7 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
         SyntheticClips([folder]).load(0, np.random.default_rng(0))
 
 
-def test_contact_sheet(folder: Path, tmp_path: Path, load_tool: Callable[[str], ModuleType]) -> None:
-    show_clips = load_tool("show_clips")
+def test_contact_sheet(folder: Path, tmp_path: Path) -> None:
     for i, options in enumerate(([], ["--plain"], ["--stills"])):
         sheet = tmp_path / f"sheet{i}.png"
         show_clips.main([str(sheet), "--folders", str(folder), "--count", "2", "--cell", "32", *options])

@@ -153,7 +153,7 @@ def test_bad_frames(folder: Path) -> None:
     with pytest.raises(SampleError, match=str(path)):
         load(folder, num_frames=NUM_FRAMES)
     path.unlink()
-    with pytest.raises(SampleError, match=r"masks of frame 00010, but .*video has no such frame"):
+    with pytest.raises(SampleError, match=r"masks for frame 00010, but .*video has no such frame"):
         load(folder, num_frames=NUM_FRAMES)
 
 

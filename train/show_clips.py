@@ -1,6 +1,6 @@
-"""Draws a contact sheet of synthetic clips, one clip per row, with the masks' outlines and tints.
+"""Draw a contact sheet of synthetic clips, one clip per row, with the outlines and tints of the masks.
 
-python tools/show_clips.py sheet.png --folders ../shared/data/bsds500 ../shared/data/coco128 --videos ../shared/data/clips
+python -m train.show_clips sheet.png --folders ../shared/data/bsds500 ../shared/data/coco128 --videos ../shared/data/clips
 """
 
 from __future__ import annotations
@@ -8,14 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
-
-# The packages of training and evaluation are not installed, they lie beside this folder.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.utils.command_line import MAX_SIDE, command_line, given_path, make_room_for, picture_path, whole_number
 from i2v.utils.files import atomic_write
@@ -41,15 +37,17 @@ def clip_row(clip: RawClip, plain: bool, height: int) -> np.ndarray:
 @command_line
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=picture_path, help="the picture's file, PNG or JPEG")
-    parser.add_argument("--folders", type=given_path, nargs="+", required=True, help="photographs with masks")
-    parser.add_argument("--videos", type=given_path, help="videos whose stills serve as backgrounds")
+    parser.add_argument("output", type=picture_path, help="file of the picture, PNG or JPEG")
+    parser.add_argument("--folders", type=given_path, nargs="+", required=True, help="folders of photographs with masks")
+    parser.add_argument("--videos", type=given_path, help="folder of videos whose stills are further backgrounds")
     parser.add_argument("--stills", action="store_true", help="show the still images instead of clips")
-    parser.add_argument("--plain", action="store_true", help="without masks")
-    parser.add_argument("--split", choices=("train", "validation"), default="train")
-    parser.add_argument("--count", type=whole_number(1), default=8, help="number of clips")
-    parser.add_argument("--cell", type=whole_number(1, MAX_SIDE), default=160, help="height of a frame in the sheet")
-    parser.add_argument("--seed", type=whole_number(0), default=0)
+    parser.add_argument("--plain", action="store_true", help="draw no masks")
+    parser.add_argument("--split", choices=("train", "validation"), default="train", help="photographs to use (default: train)")
+    parser.add_argument("--count", type=whole_number(1), default=8, help="number of clips (default: 8)")
+    parser.add_argument(
+        "--cell", type=whole_number(1, MAX_SIDE), default=160, help="height of a frame in pixels (default: 160)"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="random seed of the clips (default: 0)")
     args = parser.parse_args(arguments)
     make_room_for(args.output)
     dataset = StillImages(args.folders, args.split) if args.stills else SyntheticClips(args.folders, args.split, args.videos)

@@ -1,10 +1,10 @@
-"""Counts the GPU memory that a training step needs, for several settings of activation checkpointing.
+"""Count the GPU memory that a training step needs, for several settings of activation checkpointing.
 
-    python tools/training_memory.py [--config i2v-train] [OVERRIDE ...]
+    python -m train.measure_memory [--config i2v-train] [OVERRIDE ...]
 
 Nothing is computed, and no GPU is needed: the step runs on PyTorch's fake tensors, which have shapes and types but no data, in
-bfloat16 autocast and with fused attention. Every allocation is followed, forward and backward, so that the peak has in it what
-is recomputed. Overrides such as data.parts.sav.dataset.max_objects=4 change what is counted. Takes some minutes.
+bfloat16 autocast and with fused attention. Every allocation is followed, forward and backward, so that the peak includes what
+is recomputed. Overrides such as data.parts.sav.dataset.max_objects=4 change what is counted. It takes some minutes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -27,8 +26,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.typed_config import build
 from i2v.utils.command_line import command_line, given_text
@@ -49,7 +46,7 @@ RECOMPUTABLE = {
 # Float32 numbers per parameter: itself, gradient, DDP's copy of the gradient, and AdamW's two averages.
 _NUMBERS_PER_PARAMETER = 5
 
-# What is read of a config.
+# The entries of a config that are read.
 _SECTION = {"_target_": str}
 _FORM = {
     "data": {"parts": {str: {"batch_size": int, "dataset": {**_SECTION, "max_objects": int}}}},
@@ -60,17 +57,23 @@ _layer_norm = F.layer_norm
 
 
 class StepMemory(NamedTuple):
-    """Bytes of activations: kept from the forward to the backward pass, and the most at any time in both."""
+    """Memory of the activations of a step.
+
+    Attributes:
+        kept: bytes that are kept from the forward to the backward pass.
+        peak: largest number of bytes at any time in both passes.
+    """
 
     kept: int
     peak: int
 
 
 class MemoryTracker(TorchDispatchMode):
-    """Follows what is allocated while it is active.
+    """Follows the tensors that are made while it is active.
 
     Attributes:
-        current, peak: bytes of the tensors that were made and are still there, and the most of them at any time.
+        current: bytes of those that still exist.
+        peak: largest number of bytes at any time.
     """
 
     def __init__(self) -> None:
@@ -80,7 +83,7 @@ class MemoryTracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
-            return False  # the rollout asks tensors whether memories repeat, and whether to click on the error or on the object
+            return False  # the rollout branches on whether memories repeat, and whether to click on the error or on the object
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -101,7 +104,7 @@ class MemoryTracker(TorchDispatchMode):
 
 
 class FusedAttention(torch.autograd.Function):
-    """What a GPU's fused attention allocates and keeps: no scores, but one number per query."""
+    """Allocates and keeps what a GPU's fused attention does: no scores, but one number per query."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -124,8 +127,10 @@ def _float32_layer_norm(x: Tensor, *arguments: Any) -> Tensor:
 
 @contextmanager
 def like_a_gpu() -> Iterator[None]:
-    """Fake tensors. They are of the CPU, because autograd asks the driver about those of a GPU; where autocast treats a GPU
-    differently in this network, it is done here."""
+    """A context with fake tensors on the CPU that are handled as on a GPU.
+
+    Autograd would ask the driver about fake tensors on a GPU. Where autocast differs on a GPU, this is imitated.
+    """
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         patch.object(F, "layer_norm", _float32_layer_norm),
@@ -165,10 +170,10 @@ def step_memory(config: DictConfig, recomputed: Sequence[str], clips: int, frame
 
 
 def batches_of(config: DictConfig) -> dict[str, tuple[int, int, int]]:
-    """Clips, frames and objects of the largest batch of each data set.
+    """The numbers of clips, frames and objects of the largest batch of each data set.
 
     Raises:
-        ValueError: a number of them is none, or not positive.
+        ValueError: a number is missing or not positive.
     """
     batches = {}
     for name, part in config.data.parts.items():
@@ -194,12 +199,11 @@ def settings_of(config: DictConfig) -> dict[str, Sequence[str]]:
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--config", type=given_text, default="i2v-train", help="an experiment (i2v-train by default) or a YAML file"
+        "--config", type=given_text, default="i2v-train", help="an experiment or a YAML file (default: i2v-train)"
     )
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="values of the config to change, KEY=VALUE")
     args = parser.parse_args(argv)
     try:
         config = load_experiment(args.config, args.overrides)
@@ -211,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def print_table(config: DictConfig) -> None:
-    """Count all settings of `settings_of`, and print the table."""
+    """Print the table of all settings of `settings_of`."""
     batches = batches_of(config)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in build(config, "model").parameters())
