@@ -434,6 +434,6 @@ def assert_keeps_what_was_tracked(predictor, state, message):
         done.extend(predictor.propagate_in_video(state))
     assert [frame for frame, _, _ in done] == list(range(6))
     bank = state.objects[1].bank
-    assert sorted(bank) == list(range(6))
+    assert sorted(bank.conditioning | bank.tracked) == list(range(6))
     for frame, _, masks in predictor.propagate_in_video(state, max_frame_num_to_track=5):
         np.testing.assert_array_equal(masks, done[frame][2])
