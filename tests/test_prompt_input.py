@@ -38,7 +38,7 @@ def test_ids_are_the_integers_that_they_hold(number, tiny_predictor, tiny_video,
     assert tiny_predictor.remove_object(state, number)[0] == []
     assert masks_to_labels(np.ones((1, 2, 2)), [number]).tolist() == [[3, 3], [3, 3]]
     session = StaticMask().start(png_folder)
-    session.prompt(0, number, mask=MASK)
+    session.prompt(0, number, Prompt(mask=MASK))
     assert [list(scores) for _, scores in session.propagate(0, 1)] == [[3], [3]]
 
 
