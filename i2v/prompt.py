@@ -6,6 +6,7 @@ A new kind of prompt is a field of `Prompt`, its check, and the points or mask t
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,17 @@ class Prompt:
         fields = {"points": xy, "labels": kinds, "box": corners, "mask": None if mask is None else parse_mask(mask)}
         for name, value in fields.items():
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def of_clicks(cls, clicks: Iterable[tuple[float, float, int]]) -> Prompt:
+        """A prompt of clicks (x, y, label), in pixels of the video."""
+        clicks = list(clicks)
+        return cls([(x, y) for x, y, _ in clicks], [label for *_, label in clicks])
+
+    @property
+    def clicks(self) -> list[tuple[float, float, int]]:
+        """The points as (x, y, label) each."""
+        return [(x, y, label) for (x, y), label in zip(self.points.tolist(), self.labels.tolist(), strict=True)]
 
     def check(self, frame_size: tuple[int, int]) -> None:
         """Compare the prompt with the frames of a video.

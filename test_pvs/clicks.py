@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from i2v.prompt import NEGATIVE, POSITIVE
 from i2v.utils.regions import depth, largest_component
 
-FOREGROUND, BACKGROUND = 1, 0
 # Which error a correction clicks on: the deepest, as in the published code and SAM 2, or the one with the most pixels.
 DEEPEST, LARGEST = "deepest", "largest"
 # Where the right and lower sides of a box lie: past the object's last column and row, as in the published code, or on them.
@@ -92,7 +92,7 @@ class SimulatedUser:
             ValueError: there is neither a prediction nor an object, or the masks differ in size.
         """
         if prediction is None:
-            return Click(frame, obj, *first_click(ground_truth, self.rng), FOREGROUND)
+            return Click(frame, obj, *first_click(ground_truth, self.rng), POSITIVE)
         found = correction_click(ground_truth, prediction, self.rng, self.correct)
         return None if found is None else Click(frame, obj, *found)
 
@@ -166,7 +166,7 @@ def correction_click(
         positive = np.count_nonzero(missed) >= np.count_nonzero(mistaken)
     else:
         positive = missed_depth.max() > mistaken_depth.max()
-    depths, label = (missed_depth, FOREGROUND) if positive else (mistaken_depth, BACKGROUND)
+    depths, label = (missed_depth, POSITIVE) if positive else (mistaken_depth, NEGATIVE)
     return (*_inside(depths, rng), label) if depths.any() else None
 
 

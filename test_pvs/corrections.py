@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from i2v.prompt import Prompt
 from i2v.utils.command_line import command_line, whole_number
 from test_pvs.clicks import Click, SimulatedUser, correction_click
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.prompting import rounded_iou
+from test_pvs.prompting import as_prompt, rounded_iou
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
 
@@ -49,13 +50,13 @@ def corrections(system: VideoSystem, video: EvaluationVideo, options: dict[str, 
     for obj, first in video.first_frames().items():
         truth = video.mask(first, obj)
         session = system.start(video.frames)
-        entry = {"object": obj, "frame": first, "given": rounded_iou(truth, session.prompt(first, obj, mask=truth) > 0)}
+        entry = {"object": obj, "frame": first, "given": rounded_iou(truth, session.prompt(first, obj, Prompt(mask=truth)) > 0)}
         entry |= _correct(session, video, obj, first, options, user)
         session.reset()
-        session.prompt(first, obj, mask=truth)
+        session.prompt(first, obj, Prompt(mask=truth))
         click = correction_click(truth, np.zeros_like(truth))
         assert click is not None  # the object is visible in this frame
-        entry["clicked_given"] = rounded_iou(truth, session.prompt(first, obj, points=[click]) > 0)
+        entry["clicked_given"] = rounded_iou(truth, session.prompt(first, obj, Prompt.of_clicks([click])) > 0)
         entries.append(entry)
     return {"objects": entries}
 
@@ -76,7 +77,7 @@ def _correct(
     mask = tracked[frame]
     while len(made) < options["clicks"] and (click := user.click(frame, obj, truth, mask)) is not None:
         made.append(click)
-        mask = session.prompt(frame, obj, points=[(c.x, c.y, c.label) for c in made]) > 0
+        mask = session.prompt(frame, obj, as_prompt(made)) > 0
         right = bool(mask[click.y, click.x] == truth[click.y, click.x])
         clicks.append({"x": click.x, "y": click.y, "label": click.label, "iou": rounded_iou(truth, mask), "right": right})
     entry = {"clicks": clicks, "before": rounded_iou(truth, tracked[frame]), "corrected": rounded_iou(truth, mask)}

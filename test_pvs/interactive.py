@@ -26,6 +26,7 @@ import numpy as np
 from i2v.data.annotations import save_object_mask
 from i2v.data.files import listed
 from i2v.data.rle import mask_to_rle, rle_to_mask
+from i2v.prompt import Prompt
 from i2v.utils.command_line import command_line, fraction, whole_number
 from i2v.utils.json_form import require_form
 from test_pvs.clicks import SimulatedUser
@@ -260,7 +261,7 @@ def _offline(system: VideoSystem, target: Target, options: dict[str, Any], annot
             if options["again"] == CLICKS_AGAIN or prompted[frame] is interactions[0]:
                 click_again(session, prompted[frame].all_clicks)
             else:
-                session.prompt(frame, target.obj, mask=rle_to_mask(prompted[frame].mask))
+                session.prompt(frame, target.obj, Prompt(mask=rle_to_mask(prompted[frame].mask)))
     return masks, interactions, curve
 
 

@@ -24,6 +24,7 @@ from i2v.data.files import expected_file, find_samples, named_errors
 from i2v.data.images import IMAGE_SUFFIXES, upright_size
 from i2v.data.instances import instance_file, read_instances
 from i2v.data.rle import decode_mask
+from i2v.prompt import Prompt
 from i2v.utils.command_line import command_line, fraction, given_path, make_room_for, one_line, whole_number
 from i2v.utils.files import atomic_write
 from test_pvs.clicks import SimulatedUser, box_around
@@ -78,7 +79,7 @@ def segment(system: VideoSystem, path: Path, masks: Sequence[np.ndarray], num_cl
             ious = click_object(session, mask, 0, 0, num_clicks, user).ious
             ious += ious[-1:] * (num_clicks - len(ious))  # no error was left to click on
             session.reset()
-            box = rounded_iou(mask, session.prompt(0, 0, box=box_around(mask)) > 0)
+            box = rounded_iou(mask, session.prompt(0, 0, Prompt(box=box_around(mask))) > 0)
             session.reset()
             entries.append({"clicks": ious, "box": box})
     return entries

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from i2v.prompt import Prompt
 from i2v.utils.jf import region_similarity
 from test_pvs.clicks import Click, SimulatedUser
 from test_pvs.systems import VideoSession
@@ -58,7 +59,7 @@ def click_object(
     ious: list[float] = []
     while len(clicks) < num_clicks and (click := user.click(frame, obj, ground_truth, prediction)) is not None:
         clicks.append(click)
-        prediction = session.prompt(frame, obj, points=as_points([*earlier, *clicks])) > 0
+        prediction = session.prompt(frame, obj, as_prompt([*earlier, *clicks])) > 0
         ious.append(rounded_iou(ground_truth, prediction))
     return Clicked(clicks, ious, prediction)
 
@@ -66,7 +67,7 @@ def click_object(
 def click_again(session: VideoSession, clicks: Sequence[Click]) -> None:
     """Repeat clicks on an object in a frame one by one, because a system starts from the mask of the clicks before."""
     for number in range(1, len(clicks) + 1):
-        session.prompt(clicks[0].frame, clicks[0].obj, points=as_points(clicks[:number]))
+        session.prompt(clicks[0].frame, clicks[0].obj, as_prompt(clicks[:number]))
 
 
 def rounded_iou(ground_truth: np.ndarray, mask: np.ndarray) -> float:
@@ -74,6 +75,6 @@ def rounded_iou(ground_truth: np.ndarray, mask: np.ndarray) -> float:
     return round(region_similarity(ground_truth, mask), 6)
 
 
-def as_points(clicks: Sequence[Click]) -> list[tuple[int, int, int]]:
-    """Convert clicks to the points (x, y, label) that a session takes."""
-    return [(click.x, click.y, click.label) for click in clicks]
+def as_prompt(clicks: Sequence[Click]) -> Prompt:
+    """Convert clicks to the prompt that a session takes."""
+    return Prompt.of_clicks((click.x, click.y, click.label) for click in clicks)

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from i2v.data.annotations import save_object_mask
+from i2v.prompt import Prompt
 from i2v.utils.command_line import command_line
 from test_pvs.clicks import INNER, OUTER, SimulatedUser, box_around
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.prompting import as_points, click_again, click_object, rounded_iou
+from test_pvs.prompting import as_prompt, click_again, click_object, rounded_iou
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
 
@@ -93,10 +94,10 @@ def prompt_object(
     ground_truth, kind = video.mask(frame, obj), options["input"]
     entry = {"frame": frame, "object": obj, "input": kind}
     if kind == "gm":
-        return entry | {"iou": rounded_iou(ground_truth, session.prompt(frame, obj, mask=ground_truth) > 0)}
+        return entry | {"iou": rounded_iou(ground_truth, session.prompt(frame, obj, Prompt(mask=ground_truth)) > 0)}
     if kind == "bb":
         box = box_around(ground_truth, options.get("box_edges", OUTER))
-        return entry | {"box": box, "iou": rounded_iou(ground_truth, session.prompt(frame, obj, box=box) > 0)}
+        return entry | {"box": box, "iou": rounded_iou(ground_truth, session.prompt(frame, obj, Prompt(box=box)) > 0)}
     anew = options.get("best_clicks") == ANEW
     return entry | _best_clicks(session, ground_truth, frame, obj, parse_clicks(kind), user, anew)
 
@@ -129,7 +130,7 @@ def _best_clicks(
             session.clear(frame, obj)
             click_again(session, clicked.clicks[:used])
     elif num_clicks > 1:
-        iou = rounded_iou(ground_truth, session.prompt(frame, obj, points=as_points(clicked.clicks[:used])) > 0)
+        iou = rounded_iou(ground_truth, session.prompt(frame, obj, as_prompt(clicked.clicks[:used])) > 0)
     return {"clicks": clicked.entries(), "used": used, "iou": iou}
 
 

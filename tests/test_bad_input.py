@@ -1,4 +1,4 @@
-"""Bad input: a clear error that names the thing, before any work, and nothing lost."""
+"""Bad input: a clear error that names its cause, before any work and without loss."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def call(predictor, state, method, arguments):
 
 
 def prompted_session(predictor, video):
-    """A session with two objects that are not tracked yet."""
+    """A session with two objects that were not tracked yet."""
     state = predictor.init_state(video)
     predictor.add_new_points_or_box(state, 0, 1, [[16, 24], [60, 4]], [1, 0])
     predictor.add_new_points_or_box(state, 2, 2, box=[10, 12, 30, 36])
@@ -113,7 +113,7 @@ def prompted_session(predictor, video):
 
 
 def contents(state):
-    """All that a session knows: objects, prompts, outputs, memories."""
+    """The content of a session: objects, prompts, outputs, memories."""
     found = {obj_id: asdict(obj) for obj_id, obj in state.objects.items()}
     for obj in found.values():
         obj["bank"]["corrected"] = sorted(obj["bank"]["corrected"])  # torch.testing does not compare sets
@@ -122,13 +122,13 @@ def contents(state):
 
 @pytest.fixture(scope="module")
 def undisturbed_masks(tiny_predictor, tiny_video):
-    """The masks without a bad call."""
+    """The masks of a session without a bad call."""
     state = prompted_session(tiny_predictor, tiny_video)
     return [masks.numpy() for _, _, masks in tiny_predictor.propagate_in_video(state, max_frame_num_to_track=8)]
 
 
 @pytest.mark.parametrize("bad", BAD_CALLS)
-def test_bad_call_names_the_thing_and_loses_nothing(bad, tiny_predictor, tiny_video, undisturbed_masks):
+def test_bad_call_names_its_cause_and_loses_nothing(bad, tiny_predictor, tiny_video, undisturbed_masks):
     method, arguments, error, message = BAD_CALLS[bad]
     state = prompted_session(tiny_predictor, tiny_video)
     results = tiny_predictor.propagate_in_video(state, max_frame_num_to_track=8)
@@ -156,7 +156,7 @@ def test_old_points_count(tiny_predictor, tiny_video, monkeypatch):
 
 @pytest.mark.parametrize("thing", ["video.mp4", None, 3])
 @pytest.mark.parametrize("method", ["points", "mask", "clear", "remove", "live", "propagate", "reset"])
-def test_what_is_no_session(method, thing, tiny_predictor):
+def test_arguments_that_are_not_sessions(method, thing, tiny_predictor):
     arguments = {"mask": {"mask": EMPTY_MASK}, "remove": {"obj_id": 1}, "live": {"frame": EMPTY_MASK}}.get(method, {})
     with pytest.raises(TypeError, match=f"inference_state must be the session .* not of type {type(thing).__name__}"):
         if method == "reset":
@@ -363,7 +363,7 @@ def test_checkpoint_truncated_anywhere_is_named(tmp_path):
 
 
 def nested_twice(levels: int) -> bytes:
-    """The pickle of a dictionary whose key is a tuple of twice a tuple of twice ..."""
+    """The pickle of a dictionary whose key is a tuple that holds a tuple twice, and so on."""
     doubled = b"".join(b"h%c\x86q%c" % (level, level + 1) for level in range(levels))
     return b"\x80\x02})q\x00" + doubled + b"K\x01s."
 
@@ -381,7 +381,7 @@ PICKLE_BOMBS = {
 
 
 def rewritten(path: Path, compression: int, pickled: bytes | None = None) -> None:
-    """Write a checkpoint's records anew, compressed or with another pickle among them."""
+    """Rewrite a checkpoint's records, compressed or with another pickle among them."""
     with zipfile.ZipFile(path) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -446,7 +446,7 @@ def test_checkpoints_that_repeat_a_little_are_read(zipped, tmp_path):
         ({}, r"a\.pt contains no weights: the dictionary is empty"),
     ],
 )
-def test_file_that_is_no_checkpoint(checkpoint, message, tmp_path):
+def test_file_that_is_not_a_checkpoint(checkpoint, message, tmp_path):
     torch.save(checkpoint, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=message):
         build_tiny(tmp_path / "a.pt")

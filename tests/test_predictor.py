@@ -1,4 +1,4 @@
-"""The predictor's calls, and what must be true of any tracker, without fixtures."""
+"""The predictor's methods, and properties that any tracker must have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def disc(video: np.ndarray, x: float, y: float, radius: float = 9) -> np.ndarray
 
 
 def long_video(tiny_video: np.ndarray, length: int) -> np.ndarray:
-    """Noise that changes slowly, so that every frame is its own."""
+    """Slowly changing noise, so that all frames differ."""
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 255, (2, *tiny_video.shape[1:]))
     weights = np.linspace(0, 3, length)[:, None, None, None]
@@ -45,7 +45,7 @@ def start(predictor, video, prompts=("disc",), **arguments):
 
 
 def assert_same(actual: dict[int, torch.Tensor], expected: dict[int, torch.Tensor], tolerance: float = 0.0) -> None:
-    """Equal, up to a share of the logits' deviation: other products of matrices round differently."""
+    """Equal up to a share of the logits' standard deviation, because other matrix products round differently."""
     assert list(actual) == list(expected)
     for frame in actual:
         torch.testing.assert_close(actual[frame], expected[frame], atol=tolerance * float(expected[frame].std()), rtol=0)
@@ -262,7 +262,7 @@ def test_live_frames_give_what_the_video_gives(tiny_predictor, tiny_video) -> No
         tiny_predictor.track_frame(tiny_predictor.init_state(video), video[0])
 
 
-def test_object_begins_anew_from_its_corrections(either_predictor, tiny_video) -> None:
+def test_object_starts_over_from_its_corrections(either_predictor, tiny_video) -> None:
     state = start(either_predictor, tiny_video)
     track(either_predictor, state)
     _, _, corrected = either_predictor.add_new_points_or_box(state, 5, 1, points=[[1, 1]], labels=[0])
@@ -350,7 +350,7 @@ def test_each_layer_computes_in_the_wanted_precision(precision, surrounding, exp
     assert {name: dtypes for name, dtypes in light.items() if dtypes != {torch.float32}} == {}
 
 
-def test_given_masks_are_returned_as_they_are(make_tiny_predictor, tiny_video) -> None:
+def test_given_masks_are_returned_unchanged(make_tiny_predictor, tiny_video) -> None:
     cord = np.zeros(tiny_video.shape[1:3], bool)
     cord[::7] = True  # thinner than a cell of the network's masks
     keeping, losing = make_tiny_predictor("+predictor.keep_given_masks=true"), make_tiny_predictor()

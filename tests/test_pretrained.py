@@ -1,4 +1,4 @@
-"""`from_pretrained`: a folder with config and weights, a file in it, a repository; and what writes such a folder."""
+"""`from_pretrained`: a folder with config and weights, a file in it, or a repository; and writing such a folder."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_repository_without_the_package(monkeypatch: pytest.MonkeyPatch) -> No
         I2VVideoPredictor.from_pretrained("user/sam-i2v")
 
 
-def test_what_is_missing(exported: Path, tmp_path: Path) -> None:
+def test_missing_files(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="'no/such/folder' is not a folder, a file or the name of a repository"):
         I2VVideoPredictor.from_pretrained("no/such/folder")
     for path in ("checkpoints/none.pt", "./model", "../model"):  # no names of repositories

@@ -1,4 +1,4 @@
-"""What users give as ids, masks, devices and options: it works, or the message says what is wrong."""
+"""Users' ids, masks, devices and options: accepted, or refused with a message that says what is wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MASK[10:30, 5:25] = True
 @pytest.mark.parametrize(
     "number", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.uint8)]
 )
-def test_ids_are_the_integers_that_they_hold(number, tiny_predictor, tiny_video, png_folder):
+def test_ids_are_any_kind_of_integer(number, tiny_predictor, tiny_video, png_folder):
     state = tiny_predictor.init_state(tiny_video, seed=number)
     tiny_predictor.add_new_points_or_box(state, number, number, [[16, 24]], [1])
     tiny_predictor.add_new_mask(state, 4, 3, MASK)
@@ -38,14 +38,14 @@ def test_ids_are_the_integers_that_they_hold(number, tiny_predictor, tiny_video,
     assert tiny_predictor.remove_object(state, number)[0] == []
     assert masks_to_labels(np.ones((1, 2, 2)), [number]).tolist() == [[3, 3], [3, 3]]
     session = StaticMask().start(png_folder)
-    session.prompt(0, number, mask=MASK)
+    session.prompt(0, number, Prompt(mask=MASK))
     assert [list(scores) for _, scores in session.propagate(0, 1)] == [[3], [3]]
 
 
 @pytest.mark.parametrize(
     "thing", [None, True, np.True_, 3.0, np.float32(3), torch.tensor(3.0), [3], np.array([3]), "3"], ids=repr
 )
-def test_what_is_no_integer(thing, tiny_predictor, tiny_video):
+def test_values_that_are_not_integers(thing, tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(tiny_video)
     tiny_predictor.add_new_points_or_box(state, 0, 1, [[16, 24]], [1])
     calls = {
@@ -127,14 +127,14 @@ def test_small_mask_prompt_has_a_mask(tiny_predictor):
 
 @pytest.mark.parametrize("overrides", [5, [3], {"a": 1}, None])
 @pytest.mark.parametrize("build", [build_i2v, build_i2v_video_predictor])
-def test_overrides_that_are_no_strings(build, overrides):
+def test_overrides_that_are_not_strings(build, overrides):
     with pytest.raises(TypeError, match=r"hydra_overrides_extra.* list of strings"):
         build(TINY_CONFIG, device="cpu", hydra_overrides_extra=overrides)
 
 
 @pytest.mark.parametrize("build", [build_i2v, build_i2v_video_predictor])
 @pytest.mark.parametrize("config", [None, 3])
-def test_config_that_is_no_name(build, config):
+def test_config_that_is_not_a_name(build, config):
     with pytest.raises(TypeError, match=f"config_file must be the name of a config .* not {config}"):
         build(config)
 
@@ -151,7 +151,7 @@ def test_device_0_is_not_the_default_device():
         build_i2v(TINY_CONFIG, device=0)
 
 
-def test_frames_that_are_open(tiny_predictor, png_folder: Path):
+def test_open_frames_are_used_directly(tiny_predictor, png_folder: Path):
     frames = ImageFolder(png_folder)
     assert tiny_predictor.init_state(frames).frames is frames
 
@@ -169,7 +169,7 @@ def test_frames_that_are_open(tiny_predictor, png_folder: Path):
     ],
     ids=["logits", "labels", "other floats", "huge", "unsigned", "dim"],
 )
-def test_arrays_that_are_no_mask(mask, message, kind, tiny_predictor, tiny_video):
+def test_arrays_that_are_not_masks(mask, message, kind, tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(tiny_video)
     with pytest.raises(ValueError, match=message):
         tiny_predictor.add_new_mask(state, 0, 1, kind(mask))
@@ -180,7 +180,7 @@ def test_arrays_with_one_value_besides_0(scale):
     np.testing.assert_array_equal(parse_mask(MASK * scale), MASK)
 
 
-def test_shares_are_thresholded_at_half():
+def test_soft_masks_are_thresholded_at_half():
     soft = cv2.GaussianBlur(MASK.astype(np.float32), (0, 0), 2)
     assert np.count_nonzero(parse_mask(soft).numpy() != (soft >= 0.5)) <= 2
     noise = np.random.RandomState(0).rand(48, 64) * 0.2
@@ -206,13 +206,13 @@ def test_shares_are_thresholded_at_half():
     ],
     ids=["complex", "sparse"],
 )
-def test_arrays_of_other_things(mask, message):
+def test_arrays_of_unsupported_types(mask, message):
     with pytest.raises(TypeError, match=message):
         parse_mask(mask)
 
 
-def test_arrays_as_they_come():
-    """Read-only, mirrored, in another byte order."""
+def test_arrays_of_any_memory_layout():
+    """Read-only, mirrored, and in another byte order."""
     read_only = np.asarray(Image.fromarray(MASK))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -230,7 +230,7 @@ def test_all_points_are_padding():
         Prompt(*padding)
 
 
-def test_pil_images_of_floats_are_shares(tmp_path):
+def test_pil_images_of_floats_are_soft_masks(tmp_path):
     image = Image.fromarray(np.where(MASK, 0.6, 0.4).astype(np.float32))
     assert image.mode == "F"
     np.testing.assert_array_equal(parse_mask(image), MASK)

@@ -1,4 +1,4 @@
-"""Scripts for SAM 2 run as they are: the calls of its notebooks and demos, and what they read of a state."""
+"""Scripts for SAM 2 run unchanged: the calls of its notebooks and demos, and the entries of a state that they read."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_calls_of_a_video_notebook(tiny_predictor, png_folder, tiny_video):
     assert inference_state["obj_ids"] == [1]
 
 
-def test_what_is_read_of_a_state(tiny_predictor, tiny_video):
+def test_entries_of_a_state(tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(tiny_video, offload_state_to_cpu=True)
     assert (state["num_frames"], state["video_height"], state["video_width"]) == tiny_video.shape[:3]
     images = state["images"]
@@ -55,7 +55,7 @@ def test_what_is_read_of_a_state(tiny_predictor, tiny_video):
         state["output_dict"]
 
 
-def test_images_of_a_source_without_end_are_read_as_far_as_they_are_asked_for(tiny_predictor, tiny_video):
+def test_images_of_an_endless_source_are_read_on_demand(tiny_predictor, tiny_video):
     with tiny_predictor.init_state(itertools.cycle(tiny_video)) as state:
         assert state["images"][2].equal(state.loader.load(2)[0])
         assert state.frames.extent() == "0 to 2 so far"
@@ -115,7 +115,7 @@ def test_a_mask_of_another_size_is_resized_with_a_warning(make_tiny_predictor, t
 
 
 def overlapping(predictor, video):
-    """Two objects that share pixels, and their masks when they are given."""
+    """Two objects that share pixels, and their masks when they are prompted."""
     height, width = video.shape[1:3]
     masks = np.zeros((2, height, width), bool)
     masks[0, 8:24, 10:40] = masks[1, 16:32, 20:50] = True

@@ -75,7 +75,7 @@ PROGRESS = {".session.pt", ".frames.jsonl", ".settings.json"}
 def check_results(
     output: Path, frames: list[int], num_frames: int = 12, obj_ids: tuple[int, ...] = (1,), stopped: bool = False
 ) -> dict:
-    """The results of the given frames are there, readable, and agree with each other; returns the JSON."""
+    """Check that the results of the given frames exist, are readable and agree with each other. Returns the JSON."""
     labels = read_masks(output)
     assert sorted(labels) == frames
     assert {image.shape for image in labels.values()} == {(48, 64)}
@@ -119,7 +119,7 @@ def test_run(arguments, frames, checkpoint, png_folder, tmp_path):
     output = tmp_path / "new" / "out"
     assert main([str(png_folder), *TINY, *checkpoint, *arguments, "--output", str(output)]) == 0
     annotation = check_results(output, list(frames))
-    # The tests would show little with empty or full masks.
+    # Empty or full masks would prove little.
     areas = [coco_mask.area(masklet[0]) for masklet in annotation["masklet"] if masklet]
     assert all(0 < area < 48 * 64 for area in areas)
     assert annotation["video_id"] == png_folder.name
@@ -138,7 +138,7 @@ def test_run_on_a_video_file_with_all_kinds_of_prompts(name, checkpoint, make_vi
     first = coco_mask.decode(annotation["masklet"][1][1])  # object 3 where it was prompted
     assert first[:, :18].all() and not first[:, 22:].any()
     assert annotation["masklet_first_appeared_frame"] == [0, 0, 0]  # also before it was prompted
-    # The prompts are drawn: a green point in the first frame, and none in a later one.
+    # The prompts are drawn: a green point in the first frame.
     capture = cv2.VideoCapture(str(output / "overlay.mp4"))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     blue, green, red = read_video(output / "overlay.mp4")[0][24, 16].astype(int)
@@ -147,7 +147,7 @@ def test_run_on_a_video_file_with_all_kinds_of_prompts(name, checkpoint, make_vi
 
 @pytest.mark.parametrize("untrained", [False, True])
 def test_seed_repeats(untrained, checkpoint, png_folder, tmp_path, monkeypatch):
-    """It draws the memories, and the weights if there are none, without a trace in the global random state."""
+    """It determines the sampled memories and untrained weights, and the global random state is untouched."""
     built = []
 
     def build(*args, **kwargs):
@@ -172,7 +172,7 @@ def test_seed_repeats(untrained, checkpoint, png_folder, tmp_path, monkeypatch):
         assert files[0] != files[2]
 
 
-def test_untrained_says_so(png_folder, tmp_path, caplog):
+def test_untrained_weights_are_announced(png_folder, tmp_path, caplog):
     assert main([str(png_folder), *TINY, "--untrained", *POINT, "--max-frames", "1", "--output", str(tmp_path / "out")]) == 0
     assert "masks mean nothing" in caplog.text
     assert str(tmp_path / "out") in caplog.text
@@ -182,7 +182,7 @@ def test_untrained_says_so(png_folder, tmp_path, caplog):
 
 
 def check_error(caplog, arguments: list[str], *named: str) -> None:
-    """Status 1, and one line that names the thing."""
+    """Check for status 1, and one line that names the cause."""
     assert main(arguments) == 1
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.exc_info is None
@@ -199,7 +199,7 @@ def check_error(caplog, arguments: list[str], *named: str) -> None:
     + [("--mask", text) for text in ("", "0", "a,m.png", "-1,m.png", "m.png", "0,m.png@999")],
 )
 def test_malformed_prompt_is_named(option, text, caplog, tmp_path):
-    # The video does not exist either: prompts are looked at first.
+    # The video does not exist either: prompts are parsed first.
     check_error(caplog, ["no-video", *TINY, "--untrained", option + "=" + text, "--output", str(tmp_path / "out")], repr(text))
     assert not (tmp_path / "out").exists()
 
@@ -221,7 +221,7 @@ def test_number_of_thousands_of_digits_is_malformed(option, text):
     assert len(str(error.value)) < 400
 
 
-def test_object_that_is_no_number_is_said_to_be_one(caplog, tmp_path):
+def test_object_must_be_a_number(caplog, tmp_path):
     run = ["no-video", *TINY, "--untrained", "--point=0,1,2@x", "--output", str(tmp_path / "out")]
     check_error(caplog, run, "--point FRAME,X,Y[,LABEL][@OBJ]", "OBJ from 1 to 255")
 
@@ -262,7 +262,7 @@ def test_mask_image_with_several_labels_is_several_objects(tmp_path):
     assert list(parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@5"], void=7)) == [(3, 5)]
 
 
-def test_object_that_is_nowhere_is_mentioned(caplog, png_folder, tmp_path):
+def test_object_with_empty_masks_is_reported(caplog, png_folder, tmp_path):
     Image.new("L", (64, 48)).save(tmp_path / "empty.png")
     run = [str(png_folder), *TINY, "--untrained", "--max-frames", "1", "--output", str(tmp_path / "out")]
     assert main([*run, "--mask", f"0,{tmp_path / 'empty.png'}@4"]) == 0
@@ -300,7 +300,7 @@ def test_prompts_are_parsed():
         ),
     ],
 )
-def test_error_names_the_thing_and_a_second_try_works(arguments, named, caplog, png_folder, tmp_path):
+def test_error_names_its_cause_and_a_second_try_works(arguments, named, caplog, png_folder, tmp_path):
     Image.new("L", (8, 8), 1).save(tmp_path / "mask.png")
     (tmp_path / "text.png").write_text("text")
     files = {"0,MASK": f"0,{tmp_path / 'mask.png'}", "0,TEXT": f"0,{tmp_path / 'text.png'}"}
@@ -356,7 +356,7 @@ def test_output_is_a_file(caplog, png_folder, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_frame_that_fails_in_mid_video_leaves_what_was_finished(caplog, checkpoint, broken_folder, tmp_path):
+def test_bad_frame_in_mid_video_leaves_the_finished_frames(caplog, checkpoint, broken_folder, tmp_path):
     check_error(caplog, [str(broken_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")], "00006.png")
     check_results(tmp_path / "out", list(range(6)), stopped=True)
 
@@ -366,7 +366,7 @@ def test_frame_that_fails_in_mid_video_leaves_what_was_finished(caplog, checkpoi
 
 @pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(("arguments", "finished"), [(POINT, range(9)), (["--point", "4,16,24", "--both"], range(3, 12))])
-def test_interrupted_run_leaves_what_was_finished(
+def test_interrupted_run_leaves_the_finished_frames(
     arguments, finished, stop, status, monkeypatch, checkpoint, png_folder, tmp_path
 ):
     track, calls = Tracker.track, []
@@ -384,7 +384,7 @@ def test_interrupted_run_leaves_what_was_finished(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
-def test_stopped_process_leaves_what_was_finished(checkpoint, tiny_video, make_video, tmp_path):
+def test_stopped_process_leaves_the_finished_frames(checkpoint, tiny_video, make_video, tmp_path):
     video = make_video(tmp_path / "video.avi", np.concatenate([tiny_video] * 100))
     command = [sys.executable, "-m", "i2v.segment", str(video), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -405,7 +405,7 @@ def test_stopped_process_leaves_what_was_finished(checkpoint, tiny_video, make_v
 
 
 def make_fail(monkeypatch, owner: type, name: str, error: BaseException, after: int = 0) -> None:
-    """Make a method raise an error, once it was called so many times."""
+    """Make a method raise an error after a number of calls."""
     method, calls = getattr(owner, name), []
 
     def failing(*args, **kwargs):
@@ -451,7 +451,7 @@ def test_what_was_tracked_outlives_a_failing_overlay(error, status, monkeypatch,
         make_fail(patch, VideoWriter, "write", error, after=5)
         assert main([*run, str(tmp_path / "out")]) == status
     assert {path.name for path in (tmp_path / "out").rglob(".*")} == PROGRESS
-    (tmp_path / "out" / ".123.overlay.mp4").write_text("of a process that was killed")
+    (tmp_path / "out" / ".123.overlay.mp4").write_text("left by a killed process")
     monkeypatch.setattr(Tracker, "track", lambda *args: pytest.fail("it was tracked again"))
     assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -492,7 +492,7 @@ def test_resume_with_other_files(change, said, monkeypatch, caplog, checkpoint, 
 
 
 @pytest.mark.parametrize("also", ["finish", "save"])
-def test_first_error_is_the_one_that_is_told(also, monkeypatch, caplog, checkpoint, broken_folder, tmp_path):
+def test_first_error_is_the_one_reported(also, monkeypatch, caplog, checkpoint, broken_folder, tmp_path):
     owner = ResultWriter if also == "finish" else Tracking
     make_fail(monkeypatch, owner, also, ValueError("no such mask: 00003.png"))
     check_error(caplog, [str(broken_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")], "00006.png")
@@ -501,7 +501,7 @@ def test_first_error_is_the_one_that_is_told(also, monkeypatch, caplog, checkpoi
 
 
 def test_stopped_on_a_full_disk(monkeypatch, caplog, checkpoint, png_folder, tmp_path):
-    """The status is that of the signal, and what was saved before stays usable."""
+    """The status is that of the signal, and what was saved earlier stays usable."""
     run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
     assert main([*run, str(tmp_path / "whole")]) == 0
     for tracked, said in ((2, "there"), (4, "the last saved frame")):
@@ -627,7 +627,7 @@ def test_resume_with_damaged_settings(content, said, stopped_run, png_folder, ca
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-def test_resume_with_a_session_that_is_no_file(make, check_damaged):
+def test_resume_with_a_session_that_is_not_a_file(make, check_damaged):
     def damage(output: Path) -> None:
         (output / ".session.pt").unlink()
         make(output / ".session.pt")
@@ -708,7 +708,7 @@ def test_a_frame_with_a_grid(
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
-def test_the_output_is_needed_without_a_grid(png_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_is_required_without_a_grid(png_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(png_folder), *POINT])
     assert "required: --output" in capsys.readouterr().err

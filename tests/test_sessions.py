@@ -1,4 +1,4 @@
-"""Sessions over time: several threads, closing, endless sources, live video that goes on for hours."""
+"""Sessions over time: several threads, closing, endless sources, live video that lasts for hours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from i2v.data.video_file import VideoFile
 
 
 def camera(frame: np.ndarray, limit: int = 1000) -> Iterator[np.ndarray]:
-    """Frames without end; an error if anybody tries to read them all."""
+    """An endless source of frames, which fails if it is read to its end."""
     yield from itertools.repeat(frame, limit)
     raise AssertionError("an endless source was read to its end")
 
@@ -34,7 +34,7 @@ def test_errors_do_not_read_an_endless_source(tiny_predictor, tiny_video, frame,
     assert not list(tmp_path.glob("i2v-frames-*/000001-*"))
 
 
-def test_an_iterator_that_failed_is_no_finished_video(tiny_predictor, tiny_video):
+def test_an_iterator_that_failed_is_not_a_finished_video(tiny_predictor, tiny_video):
     def frames() -> Iterator[np.ndarray]:
         yield from tiny_video[:3]
         raise ConnectionError("the camera is gone")
@@ -144,7 +144,7 @@ def test_closed_iterators_give_nothing(tiny_video):
             use()
 
 
-def test_a_live_session_stays_as_large_as_it_is(make_tiny_predictor, tiny_video):
+def test_a_live_session_does_not_grow(make_tiny_predictor, tiny_video):
     predictor = make_tiny_predictor("model.memory_selector.global_reach=6", "++model.memory_selector.max_pointers=8")
     with predictor.init_state() as state:
         sizes = []
@@ -158,7 +158,7 @@ def test_a_live_session_stays_as_large_as_it_is(make_tiny_predictor, tiny_video)
             sizes.append((len(bank.conditioning) + len(bank.tracked), len(state.objects[1].prompts), len(bank.memories)))
         assert max(sizes[60:]) <= max(sizes[30:60])
         assert sizes[-1][0] <= 1 + 6 + 8 + 1
-        assert 0 in state.objects[1].bank  # where it was prompted at first is remembered for good
+        assert 0 in state.objects[1].bank  # the first prompted frame is always remembered
 
 
 def test_what_is_forgotten_was_not_needed(make_tiny_predictor, tiny_video):

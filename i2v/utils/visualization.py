@@ -48,7 +48,7 @@ def draw_overlay(
         if prompt.box is not None:
             x0, y0, x1, y1 = map(round, prompt.box.tolist())
             cv2.rectangle(image, (x0, y0), (x1, y1), palette[label].tolist(), max(radius // 2, 2))
-        for (x, y), kind in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True):
+        for x, y, kind in prompt.clicks:
             centre = (round(x), round(y))
             cv2.circle(image, centre, radius + 2, (255, 255, 255), -1)
             cv2.circle(image, centre, radius, (0, 200, 0) if kind == POSITIVE else (220, 0, 0), -1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.utils.files import sha256
 from test_pvs.systems.checked import CheckedSystem
-from test_pvs.systems.interface import Box, Point, SystemBuilder, SystemSettings, VideoSession, VideoSystem
+from test_pvs.systems.interface import SystemBuilder, SystemSettings, VideoSession, VideoSystem
 from test_pvs.user_functions import find_function
 
 if TYPE_CHECKING:
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SYSTEMS",
-    "Box",
     "CarriedMaskSession",
     "CheckedSystem",
     "OpticalFlow",
-    "Point",
     "PredictorSession",
     "SAM2System",
     "SAMI2VSystem",

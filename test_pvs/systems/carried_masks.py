@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import numpy as np
 
 from i2v.data.frames import ImageFolder
 from i2v.data.rle import mask_to_rle, rle_to_mask
+from i2v.prompt import POSITIVE, Prompt
 from i2v.utils.numbers import whole_number
-from test_pvs.clicks import FOREGROUND
-from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
+from test_pvs.systems.interface import VideoSession, VideoSystem
 
 
 class CarriedMaskSession(VideoSession):
@@ -25,7 +25,7 @@ class CarriedMaskSession(VideoSession):
     Args:
         frames (ImageFolder): frames of the video.
         carry (callable): (index of a frame, masks (O, H, W) bool in the frame before) -> masks (O, H, W) bool in the frame.
-        to_mask (callable or None): (index of a frame, points, box, tracked mask (H, W) bool of the object, empty if it was not
+        to_mask (callable or None): (index of a frame, prompt, tracked mask (H, W) bool of the object, empty if it was not
             tracked) -> mask (H, W) bool; by default boxes become ellipses and clicks become discs.
     """
 
@@ -33,7 +33,7 @@ class CarriedMaskSession(VideoSession):
         self,
         frames: ImageFolder,
         carry: Callable[[int, np.ndarray], np.ndarray],
-        to_mask: Callable[[int, Sequence[Point], Box | None, np.ndarray], np.ndarray] | None = None,
+        to_mask: Callable[[int, Prompt, np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self._frames = frames
         self._carry = carry
@@ -42,16 +42,16 @@ class CarriedMaskSession(VideoSession):
         self._prompts: dict[tuple[int, int], dict[str, Any]] = {}
         self._results: dict[tuple[int, int], dict[str, Any]] = {}
 
-    def prompt(
-        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
-    ) -> np.ndarray:
+    def prompt(self, frame: int, obj: int, prompt: Prompt) -> np.ndarray:
         obj = whole_number(obj, "an object id")
         if not 0 <= frame < self._frames.count():
             raise self._frames.missing_frame_error(frame)
-        if mask is None:
+        if prompt.mask is not None:
+            mask = prompt.mask.numpy()
+        else:
             tracked = self._results.get((frame, obj))
             before = np.zeros(self._frames.size[::-1], bool) if tracked is None else rle_to_mask(tracked)
-            mask = self._to_mask(frame, points, box, before)
+            mask = self._to_mask(frame, prompt, before)
         if mask.shape != self._frames.size[::-1]:
             raise ValueError(f"the mask has shape {mask.shape}, the frames (height, width) = {self._frames.size[::-1]}")
         self._prompts[frame, obj] = mask_to_rle(mask)
@@ -104,21 +104,19 @@ def _as_scores(mask: np.ndarray) -> np.ndarray:
 _CLICK_RADIUS = 0.05
 
 
-def _shape_from_prompt(frame: int, points: Sequence[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
+def _shape_from_prompt(frame: int, prompt: Prompt, before: np.ndarray) -> np.ndarray:
     """Convert a prompt to a mask without looking at the image.
 
     The mask is the ellipse inscribed in the box, or the mask before if there is no box. A disc around each click is then added
     (foreground) or removed (background), in their order.
     """
-    if box is None and not points:
-        raise ValueError("give points, a box or a mask")
     y, x = np.mgrid[: before.shape[0], : before.shape[1]]
     mask = before.copy()
-    if box is not None:
-        x0, y0, x1, y1 = box
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box.tolist()
         mask = ((2 * x - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y - y0 - y1) / (y1 - y0)) ** 2 <= 1
-    for px, py, label in points:
-        mask[(x - px) ** 2 + (y - py) ** 2 <= (_CLICK_RADIUS * min(before.shape)) ** 2] = label == FOREGROUND
+    for px, py, label in prompt.clicks:
+        mask[(x - px) ** 2 + (y - py) ** 2 <= (_CLICK_RADIUS * min(before.shape)) ** 2] = label == POSITIVE
     return mask
 
 

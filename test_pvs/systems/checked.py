@@ -7,14 +7,15 @@ thresholded to bool, NaN (which counts as background), frames skipped or shifted
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from i2v.data.frames import ImageFolder
-from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
+from i2v.prompt import Prompt
+from test_pvs.systems.interface import VideoSession, VideoSystem
 
 
 class CheckedSystem(VideoSystem):
@@ -59,10 +60,8 @@ class _CheckedSession(VideoSession):
         self._shape = shape
         self._prompted: defaultdict[int, set[int]] = defaultdict(set)  # frames by object
 
-    def prompt(
-        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
-    ) -> np.ndarray:
-        scores = self._session.prompt(frame, obj, points, box, mask)
+    def prompt(self, frame: int, obj: int, prompt: Prompt) -> np.ndarray:
+        scores = self._session.prompt(frame, obj, prompt)
         self._check(scores, f"prompt() returned for object {obj} in frame {frame}")
         self._prompted[obj].add(frame)
         return scores

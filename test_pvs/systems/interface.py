@@ -15,15 +15,14 @@ Conventions:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-Point = tuple[float, float, int]  # x, y, label (1 for foreground, 0 for background)
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1
+from i2v.prompt import Prompt
 
 
 @runtime_checkable
@@ -31,9 +30,7 @@ class VideoSession(Protocol):
     """One video in a system: its prompts, and what was tracked. Conventions: see the module."""
 
     @abstractmethod
-    def prompt(
-        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
-    ) -> np.ndarray:
+    def prompt(self, frame: int, obj: int, prompt: Prompt) -> np.ndarray:
         """Prompt an object with points, a box and points, or a mask.
 
         The object may be new or known, and the frame any of the video, at any time. The prompt replaces the one that the object
@@ -43,10 +40,7 @@ class VideoSession(Protocol):
         Args:
             frame (int): index of the frame.
             obj (int): number of the object.
-            points (sequence of (x, y, label)): clicks in the order in which they were made, in pixels; label 1 for foreground,
-                0 for background.
-            box ((x0, y0, x1, y1) or None): corners of a box, in pixels.
-            mask (np.ndarray or None): (H, W) bool, at the size of the video; without points and box.
+            prompt (Prompt): points in the order in which they were clicked, a box, or both; or a mask at the size of the video.
 
         Returns:
             The scores of the object in this frame, (H, W) floating point.

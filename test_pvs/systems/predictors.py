@@ -16,8 +16,9 @@ from i2v.build_i2v import build_i2v_video_predictor
 from i2v.data.frames import ImageFolder
 from i2v.data.images import is_plain
 from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
+from i2v.prompt import Prompt
 from i2v.utils.numbers import whole_number
-from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
+from test_pvs.systems.interface import VideoSession, VideoSystem
 
 
 class PredictorSession(VideoSession):
@@ -38,21 +39,19 @@ class PredictorSession(VideoSession):
         self._context = context
         self._keep = keep
 
-    def prompt(
-        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
-    ) -> np.ndarray:
+    def prompt(self, frame: int, obj: int, prompt: Prompt) -> np.ndarray:
         obj = whole_number(obj, "an object id")
         with self._context():
-            if mask is not None:
-                _, objects, logits = self._predictor.add_new_mask(self._state, frame, obj, mask)
+            if prompt.mask is not None:
+                _, objects, logits = self._predictor.add_new_mask(self._state, frame, obj, prompt.mask)
             else:
                 _, objects, logits = self._predictor.add_new_points_or_box(
                     self._state,
                     frame,
                     obj,
-                    points=[point[:2] for point in points] or None,
-                    labels=[point[2] for point in points] or None,
-                    box=box,
+                    points=prompt.points.tolist() or None,
+                    labels=prompt.labels.tolist() or None,
+                    box=None if prompt.box is None else prompt.box.tolist(),
                 )
         return _scores(logits[list(objects).index(obj), 0])
 
@@ -91,10 +90,8 @@ class SAM2Session(PredictorSession):
         self._tracked: dict[int, np.ndarray] = {}  # scores in it by object
         self._corrected: dict[int, dict[int, np.ndarray]] = {}  # scores by frame and object
 
-    def prompt(
-        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
-    ) -> np.ndarray:
-        scores = super().prompt(frame, obj, points, box, mask)
+    def prompt(self, frame: int, obj: int, prompt: Prompt) -> np.ndarray:
+        scores = super().prompt(frame, obj, prompt)
         if frame == self._frame:
             self._corrected.setdefault(frame, dict(self._tracked))
         if frame in self._corrected:

@@ -6,7 +6,7 @@ The segmenter converts clicks and boxes to a mask in their frame, and the propag
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ import numpy as np
 
 from i2v.data.frames import ImageFolder
 from i2v.load_config import DEFAULT_CONFIG
-from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem
+from i2v.prompt import Prompt
+from test_pvs.systems.interface import SystemSettings, VideoSession, VideoSystem
 from test_pvs.systems.predictors import SAMI2VSystem
 from test_pvs.user_functions import find_function
 
-# (image (H, W, 3) uint8 RGB, points, box, mask (H, W) bool before, empty if the object has none) -> mask (H, W) bool
-Segmenter = Callable[[np.ndarray, Sequence[Point], Box | None, np.ndarray], np.ndarray]
+# (image (H, W, 3) uint8 RGB, points or a box, mask (H, W) bool before, empty if the object has none) -> mask (H, W) bool
+Segmenter = Callable[[np.ndarray, Prompt, np.ndarray], np.ndarray]
 # The same with the index of a frame instead of the image: the `to_mask` of a `CarriedMaskSession`.
-ToMask = Callable[[int, Sequence[Point], Box | None, np.ndarray], np.ndarray]
+ToMask = Callable[[int, Prompt, np.ndarray], np.ndarray]
 
 _PREFIX = "adapter."
 OPTIONS = ("segmenter", "repository", "size")
@@ -78,8 +79,8 @@ class SegmentThenPropagate(VideoSystem):
     def start(self, frames: Path) -> VideoSession:
         images = ImageFolder(frames)
 
-        def to_mask(frame: int, points: Sequence[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
-            return self._segmenter(images[frame], points, box, before)
+        def to_mask(frame: int, prompt: Prompt, before: np.ndarray) -> np.ndarray:
+            return self._segmenter(images[frame], prompt, before)
 
         return self._propagator.open(images, to_mask)
 
@@ -122,12 +123,12 @@ class SingleFrame:
     def __init__(self, system: SAMI2VSystem) -> None:
         self._system = system
 
-    def __call__(self, image: np.ndarray, points: Sequence[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, prompt: Prompt, before: np.ndarray) -> np.ndarray:
         session = self._system.start(image[None])
         if before.any():
-            session.prompt(0, 1, mask=before)
-        for shown in _one_by_one(points):
-            scores = session.prompt(0, 1, points=shown, box=box)
+            session.prompt(0, 1, Prompt(mask=before))
+        for shown in _one_by_one(prompt):
+            scores = session.prompt(0, 1, shown)
         return scores > 0
 
 
@@ -137,26 +138,27 @@ class WithSamPredictor:
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
 
-    def __call__(self, image: np.ndarray, points: Sequence[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, prompt: Prompt, before: np.ndarray) -> np.ndarray:
         self._predictor.set_image(image)
         low = _low_resolution(before) if before.any() else None
-        for shown in _one_by_one(points):
+        for shown in _one_by_one(prompt):
             masks, scores, lows = self._predictor.predict(
-                point_coords=np.array([point[:2] for point in shown], np.float32) if shown else None,
-                point_labels=np.array([point[2] for point in shown], np.int32) if shown else None,
-                box=None if box is None else np.asarray(box, np.float32),
+                point_coords=shown.points.numpy() if len(shown.points) else None,
+                point_labels=shown.labels.numpy() if len(shown.points) else None,
+                box=None if shown.box is None else shown.box.numpy(),
                 mask_input=low,
                 # One click is ambiguous between a part and the whole, so the best of several masks is taken.
-                multimask_output=len(shown) == 1 and box is None and low is None,
+                multimask_output=len(shown.points) == 1 and shown.box is None and low is None,
             )
             best = int(np.argmax(scores))
             low = lows[best : best + 1]
         return np.asarray(masks[best]) > 0
 
 
-def _one_by_one(points: Sequence[Point]) -> list[Sequence[Point]]:
-    """List the clicks as a person makes them, each with those before it; one empty list if there are no clicks."""
-    return [points[:number] for number in range(1, len(points) + 1)] or [()]
+def _one_by_one(prompt: Prompt) -> list[Prompt]:
+    """List the prompts as a person gives them: each click with the box and the clicks before it; or the box alone."""
+    numbers = range(1, len(prompt.points) + 1)
+    return [Prompt(prompt.points[:number], prompt.labels[:number], prompt.box) for number in numbers] or [prompt]
 
 
 _LOW_SIDE, _LOW_LOGIT = 256, 10.0

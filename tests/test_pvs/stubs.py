@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from i2v.prompt import POSITIVE, Prompt
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.systems import Box, Point, StaticMask, SystemSettings, VideoSession, VideoSystem
+from test_pvs.systems import StaticMask, SystemSettings, VideoSession, VideoSystem
 
 
 class RecordingSystem(VideoSystem):
@@ -41,17 +42,15 @@ class _RecordingSession(VideoSession):
         self._system = system
         self._masks: dict[int, np.ndarray] = {}
 
-    def prompt(
-        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
-    ) -> np.ndarray:
-        if mask is not None:
-            what, answer = "mask", mask
-        elif box is not None:
-            x0, y0, x1, y1 = box
-            what, answer = box, np.zeros(self._system.shape, bool)
+    def prompt(self, frame: int, obj: int, prompt: Prompt) -> np.ndarray:
+        if prompt.mask is not None:
+            what, answer = "mask", prompt.mask.numpy()
+        elif prompt.box is not None:
+            x0, y0, x1, y1 = map(int, prompt.box.tolist())
+            what, answer = (x0, y0, x1, y1), np.zeros(self._system.shape, bool)
             answer[y0 : y1 + 1, x0 : x1 + 1] = True
         else:
-            what, answer = list(points), self._system.answers[obj, len(points)]
+            what, answer = prompt.clicks, self._system.answers[obj, len(prompt.points)]
         self._system.calls.append(("prompt", frame, obj, what))
         self._masks[obj] = answer
         return self._scores(obj)
@@ -121,13 +120,13 @@ class _ErringSession(VideoSession):
         self._system = system
         self._prompts: dict[tuple[int, int], np.ndarray] = {}  # by object and frame
 
-    def prompt(
-        self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
-    ) -> np.ndarray:
-        self._system.calls.append(("prompt", frame, obj, "mask" if mask is not None else list(points)))
-        if mask is None:
+    def prompt(self, frame: int, obj: int, prompt: Prompt) -> np.ndarray:
+        self._system.calls.append(("prompt", frame, obj, "mask" if prompt.mask is not None else prompt.clicks))
+        if prompt.mask is not None:
+            mask = prompt.mask.numpy()
+        else:
             needed = self._system.needed
-            enough = len(points) >= (needed.get(frame, 1) if isinstance(needed, dict) else needed)
+            enough = len(prompt.points) >= (needed.get(frame, 1) if isinstance(needed, dict) else needed)
             mask = self._system.labels[frame] == obj if enough else self._tracked(frame, obj)
         self._prompts[obj, frame] = mask
         return self._scores(mask)
@@ -220,8 +219,12 @@ def painter(settings: SystemSettings) -> Any:
     click they are removed from it.
     """
 
-    def segment(image: np.ndarray, points: list[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
-        x, y, label = points[-1] if points else ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2, 1)
+    def segment(image: np.ndarray, prompt: Prompt, before: np.ndarray) -> np.ndarray:
+        if prompt.box is not None:
+            x, y = map(int, prompt.box.view(2, 2).mean(dim=0))
+            label = POSITIVE
+        else:
+            x, y, label = map(int, prompt.clicks[-1])
         alike = np.abs(image.astype(int) - image[y, x]).sum(axis=2) < 120
         return before | alike if label else before & ~alike
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from i2v.prompt import Prompt
 from test_pvs.systems import CheckedSystem, VideoSession, VideoSystem
 from tests.test_pvs.stubs import RecordingSystem
 
@@ -43,8 +44,8 @@ class Mistaken(RecordingSystem):
 def start(system: VideoSystem, frames: Path) -> VideoSession:
     """A checked session with object 7 prompted in frame 0 and object 8 in frame 1."""
     session = CheckedSystem(system, "my:function").start(frames)
-    session.prompt(0, 7, mask=MASK)
-    session.prompt(1, 8, mask=MASK)
+    session.prompt(0, 7, Prompt(mask=MASK))
+    session.prompt(1, 8, Prompt(mask=MASK))
     return session
 
 
@@ -98,7 +99,7 @@ def test_correct_results_are_passed_through(frames: Path) -> None:
 def test_scores_of_prompts_are_checked(frames: Path) -> None:
     system = RecordingSystem(SHAPE, {(7, 1): MASK[:3]})
     with pytest.raises(ValueError, match=r"prompt\(\) returned for object 7 in frame 2 an array \(3, 6\)"):
-        CheckedSystem(system, "my:function").start(frames).prompt(2, 7, [(0, 0, 1)])
+        CheckedSystem(system, "my:function").start(frames).prompt(2, 7, Prompt.of_clicks([(0, 0, 1)]))
 
 
 def test_tracking_may_stop_and_continue(frames: Path) -> None:
@@ -106,7 +107,7 @@ def test_tracking_may_stop_and_continue(frames: Path) -> None:
     for frame, _ in session.propagate(1, 4):
         if frame == 2:
             break
-    session.prompt(2, 7, mask=~MASK)
+    session.prompt(2, 7, Prompt(mask=~MASK))
     given = dict(session.propagate(2, 4))
     assert list(given) == [2, 3, 4]
     assert np.array_equal(given[4][7] > 0, ~MASK)
@@ -123,7 +124,7 @@ def test_objects_without_the_methods_are_refused(frames: Path) -> None:
 
 def test_an_object_that_was_forgotten_may_be_missing(frames: Path) -> None:
     session = start(RecordingSystem(SHAPE), frames)
-    session.prompt(1, 8, mask=MASK)
+    session.prompt(1, 8, Prompt(mask=MASK))
     session.clear(0, 7)
     assert [list(scores) for _, scores in session.propagate(1, 2)] == [[8]] * 2
     session.reset()
@@ -132,7 +133,7 @@ def test_an_object_that_was_forgotten_may_be_missing(frames: Path) -> None:
 
 def test_a_system_need_not_inherit(frames: Path) -> None:
     class Session:
-        def prompt(self, frame: int, obj: int, points: Any = (), box: Any = None, mask: Any = None) -> np.ndarray:
+        def prompt(self, frame: int, obj: int, prompt: Prompt) -> np.ndarray:
             return np.ones(SHAPE)
 
         def clear(self, frame: int, obj: int) -> None: ...
@@ -147,7 +148,7 @@ def test_a_system_need_not_inherit(frames: Path) -> None:
             return Session()
 
     session = CheckedSystem(System(), "my:function").start(frames)
-    session.prompt(0, 7, points=[(1, 1, 1)])
+    session.prompt(0, 7, Prompt.of_clicks([(1, 1, 1)]))
     assert [frame for frame, _ in session.propagate(0, 2)] == [0, 1, 2]
 
 

@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from i2v import I2VVideoPredictor
 from i2v.data.frames import ImageFolder
+from i2v.prompt import Prompt
 from i2v.utils.jf import region_similarity
 from test_pvs.datasets import read_dataset
 from test_pvs.interactive import offline, online
@@ -47,7 +48,7 @@ def frames(data: Path) -> Path:
 def test_clicks_are_given_to_a_sam_predictor_one_by_one(frames: Path) -> None:
     name = "adapter.segmenter=tests.test_pvs.stubs:fake_sam"
     session = build_system(SystemSettings("sam+optical-flow", overrides=(name,))).start(frames)
-    scores = session.prompt(2, 1, points=[(10, 11, 1), (20, 21, 0)])
+    scores = session.prompt(2, 1, Prompt.of_clicks([(10, 11, 1), (20, 21, 0)]))
     assert np.array_equal(stubs.FAKE_SAM.images[0], ImageFolder(frames)[2])
     first, second = stubs.FAKE_SAM.calls
     assert first["point_coords"].tolist() == [[10, 11]]
@@ -59,7 +60,7 @@ def test_clicks_are_given_to_a_sam_predictor_one_by_one(frames: Path) -> None:
     assert np.allclose(second["mask_input"], 1.1)  # of the first click's best mask, of three
     assert second["mask_input"].shape == (1, 256, 256)
     assert (scores > 0).sum() == HEIGHT * WIDTH - WIDTH  # the only mask of the second click
-    session.prompt(3, 2, box=(1, 2, 30, 40))
+    session.prompt(3, 2, Prompt(box=(1, 2, 30, 40)))
     assert stubs.FAKE_SAM.calls[2]["box"].tolist() == [1, 2, 30, 40]
     assert stubs.FAKE_SAM.calls[2]["point_coords"] is None
     assert not stubs.FAKE_SAM.calls[2]["multimask_output"]
@@ -68,9 +69,9 @@ def test_clicks_are_given_to_a_sam_predictor_one_by_one(frames: Path) -> None:
 def test_a_correction_starts_from_the_tracked_mask(frames: Path) -> None:
     name = "adapter.segmenter=tests.test_pvs.stubs:fake_sam"
     session = build_system(SystemSettings("sam+optical-flow", overrides=(name,))).start(frames)
-    session.prompt(0, 1, mask=FIRST)
+    session.prompt(0, 1, Prompt(mask=FIRST))
     tracked = dict(session.propagate(0, 3))[3][1] > 0
-    session.prompt(3, 1, points=[(10, 11, 1)])
+    session.prompt(3, 1, Prompt.of_clicks([(10, 11, 1)]))
     (call,) = stubs.FAKE_SAM.calls
     low = call["mask_input"][0] > 0
     assert not low[192:].any()  # 64x48 pixels fill three quarters of the square
@@ -91,16 +92,16 @@ def test_sam_i2v_segments_single_frames(tiny_settings: dict[str, str], tiny_pred
     points, labels = [[20, 14], [40, 30]], [1, 0]
     for number in (1, 2):
         *_, expected = tiny_predictor.add_new_points_or_box(state, 0, 1, points=points[:number], labels=labels[:number])
-    found = session.prompt(5, 1, points=[(20, 14, 1), (40, 30, 0)])
+    found = session.prompt(5, 1, Prompt.of_clicks([(20, 14, 1), (40, 30, 0)]))
     assert np.array_equal(found > 0, expected[0, 0].numpy() > 0)
     assert (found > 0).any()
     # A correction starts from what was tracked, as a mask that was given.
-    session.prompt(0, 2, mask=FIRST)
+    session.prompt(0, 2, Prompt(mask=FIRST))
     tracked = dict(session.propagate(0, 3))[3][2] > 0
     state = tiny_predictor.init_state(ImageFolder(frames)[3][None])
     tiny_predictor.add_new_mask(state, 0, 1, tracked)
     *_, expected = tiny_predictor.add_new_points_or_box(state, 0, 1, points=points[:1], labels=labels[:1])
-    found = session.prompt(3, 2, points=[(20, 14, 1)])
+    found = session.prompt(3, 2, Prompt.of_clicks([(20, 14, 1)]))
     assert np.array_equal(found > 0, expected[0, 0].numpy() > 0)
 
 
@@ -183,7 +184,7 @@ def masks_of(session: Any, first: int, last: int) -> dict[int, dict[int, np.ndar
 def test_cutie_is_given_the_frames_and_masks(cutie: type[FakeCutie], frames: Path) -> None:
     system = build_system(SystemSettings("sam+cutie", **SETTINGS))
     session = system.start(frames)
-    session.prompt(2, 7, mask=FIRST)
+    session.prompt(2, 7, Prompt(mask=FIRST))
     masks = masks_of(session, 0, 4)
     assert [sorted(found) for found in masks.values()] == [[], [], [7], [7], [7]]
     assert np.array_equal(masks[4][7], FIRST)
@@ -191,8 +192,8 @@ def test_cutie_is_given_the_frames_and_masks(cutie: type[FakeCutie], frames: Pat
     assert core.max_internal_size == -1
     assert core.calls == [[1], None, None]  # nothing is asked of it before there is an object
     # A correction in the last frame that it saw is a new reference, and tracking continues from there.
-    session.prompt(4, 7, mask=SECOND)
-    session.prompt(5, 3, mask=FIRST)
+    session.prompt(4, 7, Prompt(mask=SECOND))
+    session.prompt(5, 3, Prompt(mask=FIRST))
     masks = masks_of(session, 4, 6)
     assert cutie.made == [core]
     assert core.calls[3:] == [[1], [2], None]
@@ -209,16 +210,16 @@ def test_cutie_leaves_the_hydra_state_of_others(cutie: type[FakeCutie]) -> None:
 
 def test_another_pass_starts_with_an_empty_memory(cutie: type[FakeCutie], frames: Path) -> None:
     session = build_system(SystemSettings("sam+cutie", **SETTINGS)).start(frames)
-    session.prompt(0, 1, mask=FIRST)
+    session.prompt(0, 1, Prompt(mask=FIRST))
     masks_of(session, 0, 5)
-    session.prompt(4, 1, mask=SECOND)
+    session.prompt(4, 1, Prompt(mask=SECOND))
     masks = masks_of(session, 0, 5)  # back at the start
     assert len(cutie.made) == 2
     assert cutie.made[1].calls == [[1], None, None, None, [1], None]
     assert np.array_equal(masks[3][1], FIRST)
     assert np.array_equal(masks[5][1], SECOND)
     session.reset()
-    session.prompt(5, 1, mask=FIRST)  # the next frame of the video, but of another pass
+    session.prompt(5, 1, Prompt(mask=FIRST))  # the next frame of the video, but of another pass
     assert np.array_equal(masks_of(session, 5, 6)[6][1], FIRST)
     assert len(cutie.made) == 3
 
@@ -295,8 +296,8 @@ def start_xmem(repository: Path, frames: Path, size: int = -1) -> tuple[VideoSys
 
 def test_xmem_knows_all_references_before_tracking(xmem: Path, frames: Path) -> None:
     _, session = start_xmem(xmem, frames)
-    session.prompt(0, 5, mask=FIRST)
-    session.prompt(3, 5, mask=SECOND)
+    session.prompt(0, 5, Prompt(mask=FIRST))
+    session.prompt(3, 5, Prompt(mask=SECOND))
     masks = []
     for frame, scores in session.propagate(0, 4):
         if frame == 0:
@@ -313,9 +314,9 @@ def test_xmem_knows_all_references_before_tracking(xmem: Path, frames: Path) -> 
 
 def test_xmem_does_not_learn_that_an_object_without_a_reference_is_absent(xmem: Path, frames: Path) -> None:
     _, session = start_xmem(xmem, frames)
-    session.prompt(0, 1, mask=FIRST)
+    session.prompt(0, 1, Prompt(mask=FIRST))
     masks_of(session, 0, APPEARS - 1)
-    session.prompt(APPEARS, 2, mask=SECOND)
+    session.prompt(APPEARS, 2, Prompt(mask=SECOND))
     masks = masks_of(session, APPEARS, NUM_FRAMES - 1)
     (core,) = FakeXMem.made
     assert core.labels == [1, 2]
@@ -327,9 +328,9 @@ def test_xmem_does_not_learn_that_an_object_without_a_reference_is_absent(xmem: 
 
 def test_a_correction_replaces_the_permanent_reference(xmem: Path, frames: Path) -> None:
     _, session = start_xmem(xmem, frames)
-    session.prompt(0, 1, mask=FIRST)
+    session.prompt(0, 1, Prompt(mask=FIRST))
     masks_of(session, 0, 3)
-    session.prompt(3, 1, mask=SECOND)
+    session.prompt(3, 1, Prompt(mask=SECOND))
     masks = masks_of(session, 3, 4)
     (core,) = FakeXMem.made
     assert sorted(core.permanent) == [0, 3]
@@ -338,7 +339,7 @@ def test_a_correction_replaces_the_permanent_reference(xmem: Path, frames: Path)
 
 def test_xmem_is_given_frames_of_the_requested_size(xmem: Path, frames: Path) -> None:
     _, session = start_xmem(xmem, frames, size=2 * HEIGHT)
-    session.prompt(0, 1, mask=FIRST)
+    session.prompt(0, 1, Prompt(mask=FIRST))
     masks = masks_of(session, 0, 2)
     assert FakeXMem.made[0].shape == (3, 2 * HEIGHT, 2 * WIDTH)
     assert np.array_equal(masks[2][1], FIRST)

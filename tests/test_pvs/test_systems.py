@@ -18,6 +18,7 @@ from PIL import Image
 
 from i2v import I2VVideoPredictor
 from i2v.inference.state import VideoState
+from i2v.prompt import Prompt
 from i2v.utils.jf import region_similarity
 from test_pvs.systems import (
     OpticalFlow,
@@ -60,7 +61,7 @@ def track(session: VideoSession, first: int = 0, last: int = NUM_FRAMES - 1) -> 
 
 def test_a_static_mask_stays(frames: Path) -> None:
     session = StaticMask().start(frames)
-    scores = session.prompt(0, 3, mask=object_at(0))
+    scores = session.prompt(0, 3, Prompt(mask=object_at(0)))
     assert scores.dtype == np.float32
     assert np.array_equal(scores > 0, object_at(0))
     results = track(session)
@@ -70,7 +71,7 @@ def test_a_static_mask_stays(frames: Path) -> None:
 
 def test_optical_flow_follows_the_object(frames: Path) -> None:
     session = OpticalFlow().start(frames)
-    session.prompt(0, 1, mask=object_at(0))
+    session.prompt(0, 1, Prompt(mask=object_at(0)))
     results = track(session)
     # What it uncovers behind itself stays in the mask, which costs a little with every frame.
     assert region_similarity(object_at(1), results[1][1] > 0) > 0.9
@@ -81,8 +82,8 @@ def test_optical_flow_follows_the_object(frames: Path) -> None:
 def test_optical_flow_leaves_what_does_not_move(frames: Path) -> None:
     still = (X >= 60) & (Y <= 15)
     session = OpticalFlow().start(frames)
-    session.prompt(0, 1, mask=still)
-    session.prompt(0, 2, mask=object_at(0))
+    session.prompt(0, 1, Prompt(mask=still))
+    session.prompt(0, 2, Prompt(mask=object_at(0)))
     results = track(session)
     assert region_similarity(still, results[NUM_FRAMES - 1][1] > 0) > 0.95
     assert region_similarity(object_at(7), results[7][2] > 0) > 0.6  # both objects at once
@@ -90,21 +91,21 @@ def test_optical_flow_leaves_what_does_not_move(frames: Path) -> None:
 
 def test_boxes_and_clicks_become_ellipses_and_discs(frames: Path) -> None:
     session = StaticMask().start(frames)
-    ellipse = session.prompt(0, 1, box=(10, 20, 50, 40)) > 0
+    ellipse = session.prompt(0, 1, Prompt(box=(10, 20, 50, 40))) > 0
     assert ellipse.sum() == pytest.approx(np.pi * 20 * 10, rel=0.05)
     assert [ellipse[30, 10], ellipse[20, 30], ellipse[20, 10]] == [True, True, False]
-    discs = session.prompt(0, 2, points=[(30, 30, 1), (60, 30, 1)]) > 0
+    discs = session.prompt(0, 2, Prompt.of_clicks([(30, 30, 1), (60, 30, 1)])) > 0
     assert [discs[30, 30], discs[30, 60], discs[30, 45]] == [True, True, False]
-    bitten = session.prompt(0, 1, points=[(10, 30, 0)], box=(10, 20, 50, 40)) > 0
+    bitten = session.prompt(0, 1, Prompt([(10, 30)], [0], (10, 20, 50, 40))) > 0
     assert not bitten[30, 10]
     assert bitten[30, 30]
 
 
 def test_a_click_corrects_a_carried_mask(frames: Path) -> None:
     session = StaticMask().start(frames)
-    session.prompt(0, 1, mask=object_at(0))
+    session.prompt(0, 1, Prompt(mask=object_at(0)))
     track(session, 0, 4)
-    corrected = session.prompt(4, 1, points=[(70, 10, 1), (20, 30, 0)]) > 0
+    corrected = session.prompt(4, 1, Prompt.of_clicks([(70, 10, 1), (20, 30, 0)])) > 0
     assert [corrected[10, 70], corrected[30, 20], corrected[30, 10]] == [True, False, True]
     # It takes effect from there, and tracking continues from the frame that was corrected.
     results = track(session, 4)
@@ -114,9 +115,9 @@ def test_a_click_corrects_a_carried_mask(frames: Path) -> None:
 
 def test_objects_that_come_later_and_other_passes(frames: Path) -> None:
     session = StaticMask().start(frames)
-    session.prompt(2, 1, mask=object_at(2))
-    session.prompt(5, 2, mask=object_at(5))
-    session.prompt(6, 1, mask=object_at(6))
+    session.prompt(2, 1, Prompt(mask=object_at(2)))
+    session.prompt(5, 2, Prompt(mask=object_at(5)))
+    session.prompt(6, 1, Prompt(mask=object_at(6)))
     results = track(session)
     assert [list(scores) for scores in results.values()] == [[], [], [1], [1], [1], [1, 2], [1, 2], [1, 2]]
     assert np.array_equal(results[5][1] > 0, object_at(2))
@@ -126,18 +127,16 @@ def test_objects_that_come_later_and_other_passes(frames: Path) -> None:
     session.reset()
     with pytest.raises(ValueError, match="prompt"):
         track(session)
-    session.prompt(0, 9, mask=object_at(0))
+    session.prompt(0, 9, Prompt(mask=object_at(0)))
     assert list(track(session)[7]) == [9]
 
 
 def test_bad_prompts_of_baselines(frames: Path) -> None:
     session = StaticMask().start(frames)
     with pytest.raises(ValueError, match="shape"):
-        session.prompt(0, 1, mask=np.ones((5, 5), bool))
+        session.prompt(0, 1, Prompt(mask=np.ones((5, 5), bool)))
     with pytest.raises(IndexError, match="frame 8"):
-        session.prompt(8, 1, mask=object_at(0))
-    with pytest.raises(ValueError, match="points"):
-        session.prompt(0, 1)
+        session.prompt(8, 1, Prompt(mask=object_at(0)))
 
 
 @pytest.fixture
@@ -151,15 +150,13 @@ def test_sam_i2v_returns_what_its_predictor_returns(
 ) -> None:
     session = system.start(frames)
     state = tiny_predictor.init_state(frames)
-    pairs = [
-        (session.prompt(0, 4, points=[(20, 30, 1), (60, 30, 0)]), [(0, 4), {"points": [[20, 30], [60, 30]], "labels": [1, 0]}]),
-        (session.prompt(0, 2, box=(10, 20, 30, 40)), [(0, 2), {"box": [10, 20, 30, 40]}]),
-    ]
-    for scores, (place, prompt) in pairs:
-        _, objects, expected = tiny_predictor.add_new_points_or_box(state, *place, **prompt)
-        assert np.array_equal(scores, expected[objects.index(place[1]), 0].numpy())
+    prompts = {(0, 4): {"points": [[20, 30], [60, 30]], "labels": [1, 0]}, (0, 2): {"box": [10, 20, 30, 40]}}
+    for (frame, obj), prompt in prompts.items():
+        scores = session.prompt(frame, obj, Prompt(**prompt))
+        _, objects, expected = tiny_predictor.add_new_points_or_box(state, frame, obj, **prompt)
+        assert np.array_equal(scores, expected[objects.index(obj), 0].numpy())
     assert np.array_equal(
-        session.prompt(0, 7, mask=object_at(0)), tiny_predictor.add_new_mask(state, 0, 7, object_at(0))[2][2, 0]
+        session.prompt(0, 7, Prompt(mask=object_at(0))), tiny_predictor.add_new_mask(state, 0, 7, object_at(0))[2][2, 0]
     )
     results = track(session)
     expected = list(tiny_predictor.propagate_in_video(state))
@@ -172,7 +169,7 @@ def test_sam_i2v_returns_what_its_predictor_returns(
 def test_sam_i2v_continues_where_it_stopped(system: SAMI2VSystem, frames: Path) -> None:
     whole, parts = system.start(frames), system.start(frames)
     for session in (whole, parts):
-        session.prompt(0, 1, mask=object_at(0))
+        session.prompt(0, 1, Prompt(mask=object_at(0)))
     expected = track(whole)
     results = track(parts, 0, 2)
     assert list(results) == [0, 1, 2]
@@ -183,25 +180,25 @@ def test_sam_i2v_continues_where_it_stopped(system: SAMI2VSystem, frames: Path) 
 
 def test_sam_i2v_forgets(system: SAMI2VSystem, frames: Path) -> None:
     session = system.start(frames)
-    once = session.prompt(0, 1, points=[(20, 30, 1)])
-    refined = session.prompt(0, 1, points=[(20, 30, 1), (30, 30, 1)])
+    once = session.prompt(0, 1, Prompt.of_clicks([(20, 30, 1)]))
+    refined = session.prompt(0, 1, Prompt.of_clicks([(20, 30, 1), (30, 30, 1)]))
     assert not np.array_equal(once, refined)
     session.clear(0, 1)
-    assert np.array_equal(session.prompt(0, 1, points=[(20, 30, 1)]), once)
+    assert np.array_equal(session.prompt(0, 1, Prompt.of_clicks([(20, 30, 1)])), once)
     session.reset()
-    assert list(session.prompt(0, 5, points=[(20, 30, 1)]).shape) == [HEIGHT, WIDTH]
+    assert list(session.prompt(0, 5, Prompt.of_clicks([(20, 30, 1)])).shape) == [HEIGHT, WIDTH]
     assert all(list(scores) == [5] for scores in track(session).values())
 
 
 def test_precision_and_overrides_reach_sam_i2v(system: SAMI2VSystem, frames: Path, tmp_path: Path) -> None:
-    masks = {"fp32": system.start(frames).prompt(0, 1, points=[(20, 30, 1)])}
+    masks = {"fp32": system.start(frames).prompt(0, 1, Prompt.of_clicks([(20, 30, 1)]))}
     for settings in ({"precision": "bf16"}, {"overrides": ("model.memory_prompt_generator=null",)}):
         other = SystemSettings("sam-i2v", str(TINY_CONFIG), str(tmp_path / "tiny.pt"), **settings)
         if "overrides" in settings:  # the weights of that part have no place then
             with pytest.raises(ValueError, match="memory_prompt_generator"):
                 build_system(other)
         else:
-            masks["bf16"] = build_system(other).start(frames).prompt(0, 1, points=[(20, 30, 1)])
+            masks["bf16"] = build_system(other).start(frames).prompt(0, 1, Prompt.of_clicks([(20, 30, 1)]))
     assert not np.array_equal(masks["fp32"], masks["bf16"])
 
 
@@ -246,7 +243,7 @@ def test_sam2_gets_numbered_jpegs(sam2_calls: list, frames: Path, tmp_path: Path
     links = sorted(Path(session._state.frames.name).iterdir())
     assert [path.name for path in links] == [f"{index:05d}.jpg" for index in range(NUM_FRAMES)]
     assert links[3].resolve() == frames.resolve() / "frame_003.png"
-    session.prompt(0, 1, mask=object_at(0))
+    session.prompt(0, 1, Prompt(mask=object_at(0)))
     assert len(track(session)) == NUM_FRAMES
 
 
@@ -261,11 +258,11 @@ def test_sam2_keeps_corrections_as_sam_i2v_does(
     for session in sessions:
         for _ in range(2):  # the second time after a reset, which leaves nothing of the first
             session.reset()
-            session.prompt(0, 1, mask=object_at(0))
-            session.prompt(0, 2, mask=~object_at(0))
+            session.prompt(0, 1, Prompt(mask=object_at(0)))
+            session.prompt(0, 2, Prompt(mask=~object_at(0)))
             tracked = track(session, 0, stop)
-            session.prompt(stop, 1, points=[(70, 10, 1)])
-            corrected = session.prompt(stop, 1, points=[(70, 10, 1), (20, 30, 0)])
+            session.prompt(stop, 1, Prompt.of_clicks([(70, 10, 1)]))
+            corrected = session.prompt(stop, 1, Prompt.of_clicks([(70, 10, 1), (20, 30, 0)]))
             runs.append(track(session, stop))
         assert not np.array_equal(corrected, tracked[stop][1])
         assert np.array_equal(runs[-1][stop][1], corrected)

@@ -1,4 +1,4 @@
-"""Checkpoints: round trips, initialisation from an image segmenter, files that are whole or not there."""
+"""Checkpoints: round trips, initialisation from an image segmenter, files that are complete or absent."""
 
 from __future__ import annotations
 

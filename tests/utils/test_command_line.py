@@ -1,4 +1,4 @@
-"""Errors of command lines are one line, mistakes of the program are not hidden, and wrong arguments are refused."""
+"""Command lines report errors in one line, show the traceback of bugs, and refuse wrong arguments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_errors(raised: BaseException, status: int, message: str, outcome: Calla
     assert text.splitlines() == [message]
 
 
-def test_mistakes_of_the_program_keep_their_traceback() -> None:
+def test_bugs_keep_their_traceback() -> None:
     @command_line
     def main(arguments: list[str] | None = None) -> None:
         raise AttributeError("a mistake")

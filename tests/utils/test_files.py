@@ -1,4 +1,4 @@
-"""Errors of the system that are told with the name of the file."""
+"""System errors that name the file."""
 
 from __future__ import annotations
 

@@ -75,12 +75,12 @@ def test_rle_round_trip(case):
 
 
 def test_rle_counts_down_the_columns():
-    """Also when it is not compressed."""
+    """Uncompressed ones too."""
     np.testing.assert_array_equal(rle_to_mask({"size": [2, 3], "counts": [1, 1, 2, 1, 1]}), drawing("..#", "#.."))
 
 
 def test_damaged_rle_is_refused_or_decoded():
-    """Whatever is cut off, changed or added: an error, or a mask that encodes as the same runs."""
+    """Cutting, changing or adding bytes gives an error, or a mask that encodes as the same runs."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:96, :128]
     damages = {

@@ -21,7 +21,7 @@ DIED = "a worker process died, probably because memory ran out: give a lower"
 
 
 def die(*_: object) -> None:
-    """What the system does to a process when the memory is full."""
+    """Kill the process, as the system does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -35,7 +35,7 @@ class Sample:
 
     Attributes:
         name: name of the clip, for messages.
-        frames: (T, 3, S, S) float32, normalised.
+        frames: (T, 3, S, S) float32 RGB in [0, 1].
         masks: (O, T, S, S) bool.
     """
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from i2v.modeling.layers import full_precision
+from i2v.modeling.sam.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from i2v.utils.regions import depth, largest_component
 
 _BOX_NOISE = 0.1  # share of the box's sides
@@ -111,7 +112,7 @@ def sample_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     sides = box[:, 1:] - box[:, :1]
     noise = torch.rand(box.shape, generator=generator, device=masks.device) * 2 - 1
     box = box + noise * (sides * _BOX_NOISE).clamp(max=_MAX_BOX_NOISE)
-    labels = torch.tensor([2, 3], dtype=torch.int32, device=masks.device).expand(len(masks), -1)
+    labels = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], dtype=torch.int32, device=masks.device).expand(len(masks), -1)
     return box.clamp(0, size - 1), labels
 
 
