@@ -138,12 +138,12 @@ def _build_model(
 
 
 def _check_size(config: DictConfig) -> None:
-    """Raise a ConfigError if the network of an untrusted config has too many parameters, before allocating them."""
+    """Raise a ConfigError if the network of an untrusted config is too large, before allocating it."""
     with torch.device("meta"):
         model: SAMI2V = build(config, "model", kind=SAMI2V)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if parameters > _MOST_PARAMETERS:
+    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if numbers > _MOST_PARAMETERS:
         raise ConfigError(
-            f"model has {parameters / 1e6:,.0f} million parameters: at most {_MOST_PARAMETERS / 1e6:,.0f} million are allowed "
-            "in a config that is not trusted"
+            f"model has {numbers / 1e6:,.0f} million parameters and constants: at most {_MOST_PARAMETERS / 1e6:,.0f} million are "
+            "allowed in a config that is not trusted"
         )

@@ -648,12 +648,15 @@ def test_config_that_came_along_with_weights(key: str, value: Any, message: str,
         build_i2v_video_predictor(path, device="cpu", trusted=False)
 
 
-def test_network_of_a_config_that_came_along_is_not_huge(tmp_path: Path) -> None:
-    """Each of its numbers alone is allowed."""
-    channels = "model.image_encoder.high_res_channels=[1024,512,256]"
-    config = load_config("i2v-lite", ["model.embed_dim=4096", channels, "model.memory_attention.num_layers=64"])
+@pytest.mark.parametrize("override", ["model.memory_attention.num_layers=64", "model.image_size=4096"])
+def test_untrusted_network_must_not_be_huge(override: str, tmp_path: Path) -> None:
+    """Each number alone is allowed: the first makes too many parameters, the second too large position encodings."""
+    channels = ("model.embed_dim=4096", "model.image_encoder.high_res_channels=[1024,512,256]")
+    stride = ("model.feature_stride=8",) if "image_size" in override else ()
+    config = load_config("i2v-lite", [*channels, *stride, override])
     path = write(tmp_path / "config.yaml", OmegaConf.to_container(config, resolve=True))
-    with pytest.raises(ValueError, match=r"model has [\d,]+ million parameters: at most 1,000 million are allowed"):
+    message = r"model has [\d,]+ million parameters and constants: at most 1,000 million are allowed"
+    with pytest.raises(ValueError, match=message):
         build_i2v(path, device="cpu", trusted=False)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import lru_cache, wraps
 
 import numpy as np
 import torch
@@ -14,42 +12,24 @@ from torch import Tensor, nn
 _TEMPERATURE = 10000.0
 
 
-def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Cache a table by its arguments.
-
-    A table first needed in inference mode is a normal tensor all the same, because training shares it. The cache is bounded,
-    and a table's values depend only on its arguments.
-    """
-
-    @lru_cache(maxsize=32)
-    @wraps(make)
-    def table(*args: object) -> Tensor:
-        with torch.inference_mode(False), torch.no_grad():
-            return make(*args)
-
-    return table
-
-
-@cached_table
-def sine_encoding_2d(channels: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+def sine_encoding_2d(channels: int, height: int, width: int) -> Tensor:
     """Sine position encoding of a map, as in DETR, with positions scaled to (0, 2 pi].
 
     Args:
         channels: number of channels, a multiple of 4; the first half encodes y, the second x.
         height: height of the map, in cells.
         width: width of the map, in cells.
-        device: device of the encoding.
 
     Returns:
-        (1, channels, height, width) float32. It is cached: do not write to it.
+        (1, channels, height, width) float32.
     """
     if channels % 4:
         raise ValueError(f"the sine position encoding needs a multiple of 4 channels, got {channels}")
     half = channels // 2
-    frequency = _TEMPERATURE ** (2 * torch.arange(half // 2, dtype=torch.float32, device=device) / half)
+    frequency = _TEMPERATURE ** (2 * torch.arange(half // 2, dtype=torch.float32) / half)
 
     def encode(length: int) -> Tensor:
-        position = torch.arange(1, length + 1, dtype=torch.float32, device=device) / (length + 1e-6) * (2 * math.pi)
+        position = torch.arange(1, length + 1, dtype=torch.float32) / (length + 1e-6) * (2 * math.pi)
         angle = position[:, None] / frequency
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
 
@@ -66,21 +46,19 @@ def sine_encoding_1d(positions: Tensor, channels: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
-@cached_table
-def axial_rotation(channels: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+def axial_rotation(channels: int, height: int, width: int) -> Tensor:
     """The rotations of axial rotary position encoding over a grid (SAM 2, memory attention).
 
     Args:
         channels: number of channels of a query or key; the first half of the pairs rotates with x, the second with y.
         height: height of the grid, in cells; tokens are in row-major order.
         width: width of the grid, in cells.
-        device: device of the rotations.
 
     Returns:
-        (height * width, channels / 2, 2) float32: cosine and sine. It is cached: do not write to it.
+        (height * width, channels / 2, 2) float32: cosine and sine.
     """
-    frequency = 1.0 / _TEMPERATURE ** (torch.arange(0, channels, 4, dtype=torch.float32, device=device) / channels)
-    token = torch.arange(height * width, dtype=torch.float32, device=device)
+    frequency = 1.0 / _TEMPERATURE ** (torch.arange(0, channels, 4, dtype=torch.float32) / channels)
+    token = torch.arange(height * width, dtype=torch.float32)
     angle_x = torch.outer(token % width, frequency)
     angle_y = torch.outer(torch.div(token, width, rounding_mode="floor"), frequency)
     angle = torch.cat([angle_x, angle_y], dim=-1)

@@ -176,6 +176,15 @@ class SAMI2V(nn.Module):
         self.no_obj_ptr = _parameter(1, embed_dim)
         self.no_obj_embed_spatial = _parameter(1, memory_channels)
 
+        # Constants, which published checkpoints do not have.
+        size = self.feature_size
+        self.feature_position: Tensor
+        self.memory_position: Tensor
+        self.rotation: Tensor
+        self.register_buffer("feature_position", _to_tokens(sine_encoding_2d(embed_dim, size, size)), persistent=False)
+        self.register_buffer("memory_position", _to_tokens(sine_encoding_2d(memory_channels, size, size)), persistent=False)
+        self.register_buffer("rotation", axial_rotation(embed_dim, size, size), persistent=False)
+
     @property
     def mask_size(self) -> int:
         """Side of the decoded masks, in cells."""
@@ -198,13 +207,11 @@ class SAMI2V(nn.Module):
             return conditioned, None if generator is None else generator.no_memory(batch_size)
         height, width = features.shape[-2:]
         tokens, position, foreground, bias = self._memory_tokens(memory)
-        rotation = axial_rotation(self.embed_dim, height, width, features.device)
-        own_position = sine_encoding_2d(self.embed_dim, height, width, features.device)
-        conditioned = self.memory_attention(_to_tokens(features), _to_tokens(own_position), tokens, position, rotation, bias)
+        conditioned = self.memory_attention(_to_tokens(features), self.feature_position, tokens, position, self.rotation, bias)
         conditioned = conditioned.transpose(1, 2).unflatten(2, (height, width))
         if generator is None:
             return conditioned, None
-        return conditioned, generator(tokens, position, foreground, rotation, bias)
+        return conditioned, generator(tokens, position, foreground, self.rotation, bias)
 
     def decode(
         self,
@@ -334,9 +341,8 @@ class SAMI2V(nn.Module):
         pointers = memory.pointers.to(dtype).unflatten(2, (split, channels)).flatten(1, 2)
 
         time = self.maskmem_tpos_enc[len(self.maskmem_tpos_enc) - 1 - memory.positions].view(frames, 1, channels)
-        space = _to_tokens(sine_encoding_2d(channels, height, width, spatial.device))
         distance = self.obj_ptr_tpos_proj(sine_encoding_1d(memory.distances, self.embed_dim))
-        position = torch.cat([(space + time).flatten(0, 1), distance.repeat_interleave(split, dim=0)])
+        position = torch.cat([(self.memory_position + time).flatten(0, 1), distance.repeat_interleave(split, dim=0)])
 
         foreground = memory.foreground.flatten(1)
         foreground = torch.cat([foreground, foreground.new_ones(batch, pointers.shape[1])], dim=1)

@@ -44,6 +44,9 @@ class MemoryPromptGenerator(nn.Module):
         self.norm_fg_sa = nn.LayerNorm(embed_dim)
         self.norm1 = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
+        # A constant, which published checkpoints do not have.
+        self.rotation: Tensor
+        self.register_buffer("rotation", axial_rotation(embed_dim, 1, num_tokens), persistent=False)
 
     def no_memory(self, batch_size: int) -> Tensor:
         """Return the tokens of objects without a memory, (batch_size, num_tokens, embed_dim)."""
@@ -69,17 +72,16 @@ class MemoryPromptGenerator(nn.Module):
             masked = ~foreground & foreground.any(dim=1, keepdim=True)
             bias = (memory.new_zeros(masked.shape) if bias is None else bias).masked_fill(masked, _MASKED_SCORE)
         tokens = self.query_embedding_fg.weight.expand(memory.shape[0], -1, -1)
-        own_rotation = axial_rotation(tokens.shape[-1], 1, self.num_tokens, tokens.device)
         x = tokens + self.dropout(
             self.cross_attn(
                 self.norm_fg_ca(tokens),
                 memory + memory_position,
                 memory,
-                q_rotation=own_rotation,
+                q_rotation=self.rotation,
                 k_rotation=rotation,
                 bias=bias,
             )
         )
         y = self.norm_fg_sa(x)
-        x = x + self.dropout(self.self_attn(y, y, y, q_rotation=own_rotation, k_rotation=own_rotation))
+        x = x + self.dropout(self.self_attn(y, y, y, q_rotation=self.rotation, k_rotation=self.rotation))
         return x + self.dropout(self.linear2(self.dropout(F.relu(self.linear1(self.norm1(x))))))
