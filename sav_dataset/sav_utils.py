@@ -1,4 +1,4 @@
-"""Reading SA-V: videos, their masklets, and pictures of both.
+"""Read SA-V: videos, their masklets, and pictures of both.
 
 dataset = SAVDataset("sav_train")
 image = draw_frame(dataset.load("sav_000001"), 0)
@@ -22,8 +22,10 @@ class SAVVideo:
     """A video of SA-V.
 
     Attributes:
-        video_id: its name, such as "sav_000001". frames: (H, W, 3) uint8 RGB each, decoded when they are asked for.
-        manual, automatic: its masklets; None where there is no such file.
+        video_id (str): name of the video, such as "sav_000001".
+        frames (VideoFile): its frames, each (H, W, 3) uint8 RGB, decoded on access.
+        manual (Masklets): masklets drawn by people; None if the video has none.
+        automatic (Masklets): masklets found by a model; None if the video has none.
     """
 
     video_id: str
@@ -33,16 +35,18 @@ class SAVVideo:
 
 
 class SAVDataset:
-    """The videos in a folder of SA-V's training set, or in folders inside it.
+    """The videos in a folder of SA-V's training set and in its subfolders.
 
     Args:
-        root: the folder. stride: frames of the video from one annotated frame to the next.
+        root (str or Path): the folder.
+        stride (int): distance between annotated frames, in frames of the video.
 
     Attributes:
-        video_ids: the names of all videos, sorted.
+        video_ids (list of str): names of all videos, sorted.
 
     Raises:
-        NotADirectoryError: no such folder. ValueError: no MP4 file in it, or two of one name.
+        NotADirectoryError: no such folder.
+        ValueError: the folder has no MP4 files, or two of the same name.
     """
 
     def __init__(self, root: str | Path, stride: int = ANNOTATION_STRIDE) -> None:
@@ -61,27 +65,36 @@ class SAVDataset:
     def load(self, video_id: str) -> SAVVideo:
         """Open a video and its masklets.
 
+        Args:
+            video_id (str): name of the video, one of `video_ids`.
+
+        Returns:
+            The video (SAVVideo).
+
         Raises:
-            ValueError: no such video, or a file that cannot be read or has another size than the video.
+            ValueError: there is no such video, or a file is unreadable or differs from the video in size.
         """
         if video_id not in self._paths:
             raise ValueError(f"no video {video_id!r}: there are {len(self._paths)}, see `video_ids`")
-        path = self._paths[video_id]
-        frames = VideoFile(path)
-        masklets = []
-        for kind in ("manual", "auto"):
-            file = find_file(path.with_name(f"{video_id}_{kind}"), (".json",))
-            masklets.append(Masklets(file, self._stride) if file else None)
-            if masklets[-1] and (masklets[-1].height, masklets[-1].width) != (frames.height, frames.width):
-                raise ValueError(f"{file} is for another size than {frames.width}x{frames.height}, that of {path.name}")
-        return SAVVideo(video_id, frames, *masklets)
+        frames = VideoFile(self._paths[video_id])
+        return SAVVideo(video_id, frames, self._masklets(frames, "manual"), self._masklets(frames, "auto"))
+
+    def _masklets(self, frames: VideoFile, kind: str) -> Masklets | None:
+        path = find_file(frames.path.with_name(f"{frames.path.stem}_{kind}"), (".json",))
+        if path is None:
+            return None
+        masklets = Masklets(path, self._stride)
+        if (masklets.width, masklets.height) != frames.size:
+            raise ValueError(f"{path} is for another size than {frames.width}x{frames.height}, that of {frames.path.name}")
+        return masklets
 
 
 def draw_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Draw masks over an image, each in its colour; where they overlap the smaller one is on top.
+    """Draw masks over an image, each in its own colour; where they overlap, the smaller one is on top.
 
     Args:
-        image: (H, W, 3) uint8 RGB. masks: (objects, H, W) bool.
+        image (array): (H, W, 3) uint8 RGB.
+        masks (array): (objects, H, W) bool.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -93,10 +106,16 @@ def draw_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def draw_frame(video: SAVVideo, frame: int, manual: bool = True, automatic: bool = True) -> np.ndarray:
-    """A picture of an annotated frame and its masklets, (H, W, 3) uint8 RGB.
+    """Draw an annotated frame and its masklets.
 
     Args:
-        manual, automatic: which masklets to draw, if the video has them.
+        video (SAVVideo): the video.
+        frame (int): index of the frame.
+        manual (bool): draw the masklets drawn by people, if the video has them.
+        automatic (bool): draw the masklets found by a model, if the video has them.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
 
     Raises:
         ValueError: the frame is not annotated.

@@ -1,6 +1,6 @@
 """The simulated user: where a person would click, given what the object is and what was predicted.
 
-Everything is deterministic; with a random generator clicks are drawn near those places, and repeat with its seed.
+Clicks are deterministic by default; with a random generator they are sampled near those places, reproducibly for a given seed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,26 @@ import numpy as np
 from i2v.utils.regions import depth, largest_component
 
 FOREGROUND, BACKGROUND = 1, 0
-# What a correction clicks on: the deepest error, as the published code and SAM 2 do, or the one with the most pixels.
+# Which error a correction clicks on: the deepest, as in the published code and SAM 2, or the one with the most pixels.
 DEEPEST, LARGEST = "deepest", "largest"
-# Where the sides of a box lie: past the object's last column and row, as in the published code, or on them.
+# Where the right and lower sides of a box lie: past the object's last column and row, as in the published code, or on them.
 OUTER, INNER = "outer", "inner"
-# A drawn click is at least this far inside its region, in parts of the largest possible distance from the region's border.
-_DRAWN_DEPTH = 0.5
+# A sampled click is at least this deep inside its region, as a share of the depth of the deepest pixel.
+_SAMPLED_DEPTH = 0.5
 
 
 @dataclass(frozen=True)
 class Click:
-    """A click: the frame's index, the object's number, the pixel (x, y), and 1 for foreground or 0 for background.
+    """A click on an object in a frame.
 
     `dataclasses.asdict` turns it into JSON, and `Click.of` back.
+
+    Attributes:
+        frame (int): index of the frame.
+        obj (int): number of the object.
+        x (int): column of the pixel.
+        y (int): row of the pixel.
+        label (int): 1 for foreground, 0 for background.
     """
 
     frame: int
@@ -39,7 +46,7 @@ class Click:
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> Click:
-        """The click of an entry of the output JSON, which may hold more."""
+        """Read a click from an entry of the output JSON, which may have more keys."""
         return cls(**{field.name: entry[field.name] for field in fields(cls)})
 
 
@@ -48,8 +55,8 @@ class SimulatedUser:
     """Clicks on objects.
 
     Attributes:
-        rng: None for the deterministic places.
-        correct: which error a correction clicks on, `DEEPEST` or `LARGEST`.
+        rng (np.random.Generator or None): samples the places of clicks; None for the deterministic places.
+        correct (str): which error a correction clicks on, `DEEPEST` or `LARGEST`.
     """
 
     rng: np.random.Generator | None = None
@@ -57,54 +64,63 @@ class SimulatedUser:
 
     @classmethod
     def of_run(cls, options: dict[str, Any], video: str) -> SimulatedUser:
-        """The user of a run's options "seed" and "correct".
+        """Make the user that the options of a run describe.
 
-        With a seed the clicks are drawn: the same in every run with this seed, whatever other videos there are. Without one, or
-        with None, they are at the deterministic places.
+        Args:
+            options (dict): options of the run. With "seed", clicks are sampled, the same in every run with this seed whichever
+                other videos it has; without it, or with None, they are at the deterministic places. "correct" is the
+                attribute, by default `DEEPEST`.
+            video (str): name of the video.
         """
         seed = options.get("seed")
         rng = None if seed is None else np.random.default_rng([seed, zlib.crc32(video.encode())])
         return cls(rng, options.get("correct", DEEPEST))
 
     def click(self, frame: int, obj: int, ground_truth: np.ndarray, prediction: np.ndarray | None = None) -> Click | None:
-        """Click on the object, or, given its predicted mask, on what is wrong there.
+        """Click on the object, or on an error of its predicted mask.
 
         Args:
-            frame, obj: of the click. ground_truth, prediction: (H, W) bool.
+            frame (int): index of the frame.
+            obj (int): number of the object.
+            ground_truth (np.ndarray): (H, W) bool.
+            prediction (np.ndarray or None): (H, W) bool; None if the object has no mask yet.
 
         Returns:
-            The click; None if nothing is wrong.
+            The click; None if the prediction has no error.
 
         Raises:
-            ValueError: no prediction and no object, or masks of two sizes.
+            ValueError: there is neither a prediction nor an object, or the masks differ in size.
         """
         if prediction is None:
-            found = (*first_click(ground_truth, self.rng), FOREGROUND)
-        else:
-            found = correction_click(ground_truth, prediction, self.rng, self.correct)
+            return Click(frame, obj, *first_click(ground_truth, self.rng), FOREGROUND)
+        found = correction_click(ground_truth, prediction, self.rng, self.correct)
         return None if found is None else Click(frame, obj, *found)
 
 
 class LoggedUser(SimulatedUser):
-    """Makes given clicks again, in their order, whatever is predicted."""
+    """Repeats given clicks in their order, regardless of the predictions."""
 
     def __init__(self, clicks: Iterable[Click]) -> None:
         super().__init__()
         self._clicks = iter(clicks)
 
     def click(self, frame: int, obj: int, ground_truth: np.ndarray, prediction: np.ndarray | None = None) -> Click | None:
-        """The next click; None after the last one."""
+        """Return the next click; None after the last one."""
         return next(self._clicks, None)
 
 
 def first_click(mask: np.ndarray, rng: np.random.Generator | None = None) -> tuple[int, int]:
-    """The pixel (x, y) of a mask (H, W) bool nearest to its centre of mass; the upper, then left one of several.
+    """Find the pixel of a mask nearest to its centre of mass; among equals the upper, then the left one.
 
     Args:
-        rng: to draw a pixel well inside the mask instead.
+        mask (np.ndarray): (H, W) bool.
+        rng (np.random.Generator or None): samples a pixel well inside the mask instead.
+
+    Returns:
+        (x, y) in pixels.
 
     Raises:
-        ValueError: an empty mask.
+        ValueError: the mask is empty.
     """
     y, x = np.nonzero(mask)
     if not len(y):
@@ -118,29 +134,30 @@ def first_click(mask: np.ndarray, rng: np.random.Generator | None = None) -> tup
 def correction_click(
     ground_truth: np.ndarray, prediction: np.ndarray, rng: np.random.Generator | None = None, correct: str = DEEPEST
 ) -> tuple[int, int, int] | None:
-    """A click on what is wrong with a mask.
+    """Click on an error of a mask.
 
-    With `DEEPEST`, at the wrong pixel that is farthest from the border of the errors of its kind (missed, or foreground by
-    mistake); the click is positive only if the deepest missed pixel is strictly deeper than the deepest mistaken one. With
-    `LARGEST`, at that pixel of the largest connected component (8 neighbours) of errors; positive where the largest ones of
-    both kinds have as many pixels. Beyond the frame nothing is wrong, so that its border counts as the errors' border.
+    There are two kinds of errors: false negatives and false positives. With `DEEPEST`, the click is at the error farthest from
+    the border of the errors of its kind; it is positive only if the deepest false negative is strictly deeper than the
+    deepest false positive. With `LARGEST`, it is at the deepest pixel of the largest connected component (8 neighbours) of
+    errors; it is positive if the largest component of false negatives has at least as many pixels as that of false positives.
+    The border of the frame counts as a border of errors.
 
     Args:
-        ground_truth: (H, W) bool.
-        prediction: (H, W) bool.
-        rng: to draw a pixel well inside the errors instead.
-        correct: `DEEPEST`, the rule of the published code and of SAM 2, or `LARGEST`.
+        ground_truth (np.ndarray): (H, W) bool.
+        prediction (np.ndarray): (H, W) bool.
+        rng (np.random.Generator or None): samples a pixel well inside the errors instead.
+        correct (str): `DEEPEST`, the rule of the published code and of SAM 2, or `LARGEST`.
 
     Returns:
-        (x, y, label): label 1 where the object was missed, 0 where it is not; None if the masks are equal, where the published
-        code clicks on the background.
+        (x, y, label) with label 1 on a false negative and 0 on a false positive; None if the masks are equal (the published
+        code clicks on the background then).
 
     Raises:
-        ValueError: masks of two sizes.
+        ValueError: the masks differ in size.
     """
     if ground_truth.shape != prediction.shape:
         sizes = f"{ground_truth.shape} of the ground truth and {prediction.shape} of the prediction"
-        raise ValueError(f"the masks have two sizes: {sizes}")
+        raise ValueError(f"the masks differ in size: {sizes}")
     missed, mistaken = ground_truth & ~prediction, prediction & ~ground_truth
     if correct == LARGEST:
         missed, mistaken = largest_component(missed), largest_component(mistaken)
@@ -154,15 +171,19 @@ def correction_click(
 
 
 def box_around(mask: np.ndarray, edges: str = OUTER) -> tuple[int, int, int, int]:
-    """The corners (x0, y0, x1, y1) of the box of a mask (H, W) bool, in pixels.
+    """Compute the bounding box of a mask.
 
     Args:
-        edges: with `OUTER`, x1 and y1 are the column and row after the last ones of the mask, and may be the frame's width and
-            height. With `INNER` they are the last ones; an object that is one pixel wide has a box from that pixel to the next,
-            because boxes have an area.
+        mask (np.ndarray): (H, W) bool.
+        edges (str): with `OUTER`, x1 and y1 are one past the last column and row of the mask, at most the width and height of
+            the frame. With `INNER` they are the last column and row, except that the box of an object one pixel wide or high
+            ends at the next pixel, because a box has an area.
+
+    Returns:
+        The corners (x0, y0, x1, y1) in pixels.
 
     Raises:
-        ValueError: an empty mask.
+        ValueError: the mask is empty.
     """
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     if not width:
@@ -173,7 +194,7 @@ def box_around(mask: np.ndarray, edges: str = OUTER) -> tuple[int, int, int, int
 
 
 def _inside(depths: np.ndarray, rng: np.random.Generator | None) -> tuple[int, int]:
-    """The deepest pixel (x, y) of a region by its `depth` (H, W), or one that is drawn among the deep ones."""
-    chosen = depths.argmax() if rng is None else rng.choice(np.flatnonzero(depths >= _DRAWN_DEPTH * depths.max()))
+    """Choose the deepest pixel (x, y) of a region by its `depth` (H, W), or sample one of the deep ones."""
+    chosen = depths.argmax() if rng is None else rng.choice(np.flatnonzero(depths >= _SAMPLED_DEPTH * depths.max()))
     y, x = np.unravel_index(chosen, depths.shape)
     return int(x), int(y)

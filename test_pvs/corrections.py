@@ -1,10 +1,10 @@
-"""Does a system obey corrections? Clicks in a frame that was tracked, and on a mask that was given.
+"""Measures how a system reacts to corrections: clicks in a tracked frame, and on a given mask.
 
     python -m test_pvs.corrections davis2016 /data/DAVIS --output results/corrections
 
-Each object is given its true mask in the first frame that shows it, and tracked. Then a simulated user corrects one tracked
-frame with clicks on the deepest error, and the frames after it are tracked again. In another
-pass, one click on the middle of the given mask, which is right already, should leave it as it is.
+Each object is prompted with its ground-truth mask in the first frame that shows it, and tracked. Then a simulated user
+corrects one tracked frame with clicks on the deepest error, and the following frames are tracked again. In another pass, one
+click on the middle of the given mask, which is already right, should not change it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from i2v.utils.command_line import command_line, whole_number
 from test_pvs.clicks import Click, SimulatedUser, correction_click
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.prompting import mask_iou
+from test_pvs.prompting import rounded_iou
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
 
@@ -29,27 +29,33 @@ def corrections(system: VideoSystem, video: EvaluationVideo, options: dict[str, 
     """Evaluate one video.
 
     Args:
-        options: "distance" of the corrected frame from the prompted one, and "after", the frames that are tracked after it, in
-            frames; "clicks" at most; "seed" and "correct", see `SimulatedUser.of_run`.
-        folder: unused, no masks are saved.
+        system (VideoSystem): the system.
+        video (EvaluationVideo): the video.
+        options (dict): options of the protocol.
+            "distance": number of frames from the prompt to the correction.
+            "after": number of frames tracked after the correction.
+            "clicks": maximum number of clicks of the correction.
+            "seed", "correct": see `SimulatedUser.of_run`.
+        folder (Path): unused, since no masks are saved.
 
     Returns:
         {"objects": [{"object", "frame", "given", "clicked_given", "clicks", "before", "corrected", "after", "after_corrected"},
-        ...]}: IoUs of the given mask and of the same after a click, of the corrected frame before and after, and the mean over
-        the frames that follow without and with the correction. A click has its "iou", and whether its pixel is "right" after
-        it. Objects that are not annotated, or not visible, in the corrected frame have the first two alone.
+        ...]}: IoUs of the given mask without and with a click, of the corrected frame before and after the correction, and
+        their mean over the following frames without and with the correction. A click has its "iou", and whether its pixel is
+        "right" after it. Objects that are not annotated or not visible in the corrected frame only have the first four.
     """
     user = SimulatedUser.of_run(options, video.name)
     entries = []
     for obj, first in video.first_frames().items():
         truth = video.mask(first, obj)
         session = system.start(video.frames)
-        entry = {"object": obj, "frame": first, "given": mask_iou(truth, session.prompt(first, obj, mask=truth) > 0)}
+        entry = {"object": obj, "frame": first, "given": rounded_iou(truth, session.prompt(first, obj, mask=truth) > 0)}
         entry |= _correct(session, video, obj, first, options, user)
         session.reset()
         session.prompt(first, obj, mask=truth)
-        x, y, label = correction_click(truth, np.zeros_like(truth))
-        entry["clicked_given"] = mask_iou(truth, session.prompt(first, obj, points=[(x, y, label)]) > 0)
+        click = correction_click(truth, np.zeros_like(truth))
+        assert click is not None  # the object is visible in this frame
+        entry["clicked_given"] = rounded_iou(truth, session.prompt(first, obj, points=[click]) > 0)
         entries.append(entry)
     return {"objects": entries}
 
@@ -57,7 +63,7 @@ def corrections(system: VideoSystem, video: EvaluationVideo, options: dict[str, 
 def _correct(
     session: VideoSession, video: EvaluationVideo, obj: int, first: int, options: dict[str, Any], user: SimulatedUser
 ) -> dict[str, Any]:
-    """Track a prompted object, correct it in one frame, and track it on."""
+    """Track a prompted object, correct it in one frame, and track the following frames again."""
     frame = first + options["distance"]
     last = min(frame + options["after"], video.images.count() - 1)
     annotated = set(video.frames_of(obj))
@@ -72,18 +78,18 @@ def _correct(
         made.append(click)
         mask = session.prompt(frame, obj, points=[(c.x, c.y, c.label) for c in made]) > 0
         right = bool(mask[click.y, click.x] == truth[click.y, click.x])
-        clicks.append({"x": click.x, "y": click.y, "label": click.label, "iou": mask_iou(truth, mask), "right": right})
-    entry = {"clicks": clicks, "before": mask_iou(truth, tracked[frame]), "corrected": mask_iou(truth, mask)}
+        clicks.append({"x": click.x, "y": click.y, "label": click.label, "iou": rounded_iou(truth, mask), "right": right})
+    entry = {"clicks": clicks, "before": rounded_iou(truth, tracked[frame]), "corrected": rounded_iou(truth, mask)}
     following = [t for t in range(frame + 1, last + 1) if t in annotated]
     if following:
         again = {t: scores[obj] > 0 for t, scores in session.propagate(frame + 1, last)}
         for name, masks in (("after", tracked), ("after_corrected", again)):
-            entry[name] = round(float(np.mean([mask_iou(video.mask(t, obj), masks[t]) for t in following])), 6)
+            entry[name] = round(float(np.mean([rounded_iou(video.mask(t, obj), masks[t]) for t in following])), 6)
     return entry
 
 
 def summarise(videos: dict[str, dict[str, Any]]) -> str:
-    """The means over all objects, by the names of the videos."""
+    """Summarise the means over all objects of the results of videos, by name."""
     objects = [entry for result in videos.values() for entry in result["objects"]]
     clicks = [click for entry in objects for click in entry.get("clicks", [])]
 
@@ -98,7 +104,7 @@ def summarise(videos: dict[str, dict[str, Any]]) -> str:
             f"clicks whose pixel is right afterwards: {right:.1f} %",
             f"corrected frame: {mean('before'):.1f} -> {mean('corrected'):.1f}",
             f"frames after it: {mean('after'):.1f} -> {mean('after_corrected'):.1f}",
-            f"given mask, as it is returned: {mean('given'):.1f}; after a click on its middle: {mean('clicked_given'):.1f}",
+            f"given mask as returned: {mean('given'):.1f}; after a click on its middle: {mean('clicked_given'):.1f}",
         ]
     )
 
@@ -106,11 +112,15 @@ def summarise(videos: dict[str, dict[str, Any]]) -> str:
 @command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
-    parser = argparse.ArgumentParser(description="A simulated user corrects one tracked frame; prints what it changed.")
+    parser = argparse.ArgumentParser(description="A simulated user corrects one tracked frame. Prints what this changes.")
     add_run_arguments(parser)
-    parser.add_argument("--distance", type=whole_number(1), default=12, help="frames from the prompt to the correction")
-    parser.add_argument("--after", type=whole_number(0), default=10, help="frames tracked after it")
-    parser.add_argument("--clicks", type=whole_number(1), default=3, help="at most (default: 3)")
+    parser.add_argument(
+        "--distance", type=whole_number(1), default=12, help="frames from the prompt to the correction (default: 12)"
+    )
+    parser.add_argument("--after", type=whole_number(0), default=10, help="frames tracked after the correction (default: 10)")
+    parser.add_argument(
+        "--clicks", type=whole_number(1), default=3, help="maximum number of clicks of the correction (default: 3)"
+    )
     args = parser.parse_args(arguments)
     options = {name: getattr(args, name) for name in ("distance", "after", "clicks", "seed", "correct")}
     return run_command(corrections, options, args, summarise)

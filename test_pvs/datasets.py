@@ -1,9 +1,9 @@
-"""The data sets of the benchmarks, a small reader each, and a checker that says what is missing or odd before hours are spent.
+"""The data sets of the benchmarks: a small reader for each, and a checker that finds missing or odd files before a long run.
 
     python -m test_pvs.datasets --check davis2016 /data/DAVIS
     python -m test_pvs.datasets --export davis2016 /data/DAVIS ground_truth
 
-The second writes the ground truth in the layout in which systems' masks are saved, so that SA-V's evaluator compares both.
+--export writes the ground truth in the layout of saved masks, for SA-V's evaluator.
 """
 
 from __future__ import annotations
@@ -12,236 +12,117 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 from tqdm import tqdm
 
-from i2v.data.annotations import Annotations, LabelImages, ObjectFolders, RunLengths, save_object_mask
+from i2v.data.annotations import LabelImages, ObjectFolders, RunLengths, save_object_mask
 from i2v.data.files import (
     check_inside,
     entries,
     find_samples,
-    gaps,
     is_foreign,
     listed,
-    match_frames,
     named_errors,
     read_json,
     read_list,
     subfolders,
     walk,
 )
-from i2v.data.frames import ImageFolder
 from i2v.data.mask_files import MAX_LABEL, check_void
 from i2v.data.masklets import ANNOTATION_STRIDE
 from i2v.utils.command_line import command_line, given_path, given_text, label, one_line
 from i2v.utils.files import whole_folder
 from i2v.utils.json_form import require_form
-from i2v.utils.numbers import whole_number
+from test_pvs.evaluation_video import EvaluationVideo
+from test_pvs.user_functions import find_function
 
 log = logging.getLogger("test_pvs.datasets")
 
 
-@dataclass
-class EvaluationVideo:
-    """A video with ground truth. Frames are indices into the video, which `init_state(frames)` opens.
-
-    Everything but these four raises a ValueError that names the file, where a file cannot be used.
-
-    Attributes:
-        name: unique in its data set. frames: folder of the images. annotations: the ground truth, by frame numbers.
-        annotated_every: frames from one annotated frame to the next; None where data sets leave that open.
-    """
-
-    name: str
-    frames: Path
-    annotations: Annotations
-    annotated_every: int | None = None
-
-    @cached_property
-    def images(self) -> ImageFolder:
-        """The frames, decoded when they are asked for: (H, W, 3) uint8 RGB each."""
-        return ImageFolder(self.frames)
-
-    @cached_property
-    def frame_names(self) -> list[str]:
-        """Names of the frames' files without suffix; masks are saved under them."""
-        return [path.stem for path in self.images.paths]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.images.size
-
-    @cached_property
-    def annotated_frames(self) -> list[int]:
-        """Indices of the frames that have ground truth, in order."""
-        return self._indices_of(self.annotations.frames)
-
-    @cached_property
-    def objects(self) -> list[int]:
-        """Numbers of all objects."""
-        return self.annotations.objects
-
-    def frames_of(self, obj: int) -> list[int]:
-        """Indices of the frames that have ground truth of an object, in order."""
-        return self._indices_of(self.annotations.frames_of(whole_number(obj, "an object id")))
-
-    def mask(self, frame: int, obj: int) -> np.ndarray:
-        """The ground truth of an object in an annotated frame: (H, W) bool, empty where it is absent."""
-        return self.annotations.mask(self._annotated_names[frame], whole_number(obj, "an object id"), self.size)
-
-    def first_frame(self, obj: int) -> int | None:
-        """The first annotated frame in which an object is visible; None if it never is."""
-        return next((frame for frame in self.annotated_frames if self.mask(frame, obj).any()), None)
-
-    def first_frames(self) -> dict[int, int]:
-        """The first annotated frame in which each object is visible, by object; without those that never are."""
-        return {obj: first for obj in self.objects if (first := self.first_frame(obj)) is not None}
-
-    def require_complete(self) -> None:
-        """Make sure that frames and masks of frames which belong to the video are there. Without them fewer frames, perhaps
-        easier ones, would be scored.
-
-        Raises:
-            ValueError: they are not.
-        """
-        if missing := list(self._find_missing()):
-            raise ValueError("; ".join(missing))
-
-    def problems(self, thorough: bool = False) -> list[str]:
-        """What is missing or odd, one message each.
-
-        Args:
-            thorough: decode every frame, which takes a while; otherwise the images' headers and ends are looked at.
-        """
-        found = []
-        try:
-            # One by one: what was found before an error counts.
-            for problem in self._find_problems(thorough):
-                found.append(problem)
-        except (OSError, ValueError) as error:
-            found.append(str(error))
-        return list(dict.fromkeys(found))  # a label image that cannot be read is met once per object
-
-    @cached_property
-    def _indices(self) -> dict[str, int]:
-        """Indices of the frames by the names of the masks."""
-        return match_frames(self.annotations.frames, self.frame_names)
-
-    @cached_property
-    def _annotated_names(self) -> dict[int, str]:
-        return {index: name for name, index in self._indices.items()}
-
-    def _indices_of(self, names: Iterable[str]) -> list[int]:
-        """The indices of the frames of these masks; without those that the video has not."""
-        return sorted(self._indices[name] for name in names if name in self._indices)
-
-    def _find_problems(self, thorough: bool) -> Iterator[str]:
-        if after := gaps(self.frame_names):
-            yield f"{self.frames}: frames are missing after {listed(after)}"
-        yield from self._find_missing()
-        yield from (f"{self.annotations.source}: {gap}" for gap in self.annotations.gaps())
-        if not self.annotated_frames or not self.objects:
-            yield f"{self.annotations.source}: no annotated frame with an object"
-        elif len(self.annotated_frames) < 3:
-            few = f"only {len(self.annotated_frames)} of {self.images.count()} frames annotated"
-            yield f"{self.annotations.source}: {few}: without the first and the last one, none is left for the evaluator"
-        for obj in self.objects:
-            yield from self._find_mask_problems(obj)
-        for index in range(self.images.count() if thorough else 0):
-            try:
-                _ = self.images[index]
-            except ValueError as error:
-                yield str(error)
-
-    def _find_missing(self) -> Iterator[str]:
-        frameless = [name for name in self.annotations.frames if name not in self._indices]
-        if frameless:
-            yield f"{self.annotations.source}: masks of frame {listed(frameless)}, but {self.frames} has no such frame"
-        if self.annotated_every is not None:
-            expected = range(0, self.images.count(), self.annotated_every)
-            missing = sorted(set(expected) - set(self.annotated_frames))
-            if missing:
-                yield f"{self.annotations.source}: no masks of frame {listed([self.frame_names[index] for index in missing])}"
-
-    def _find_mask_problems(self, obj: int) -> Iterator[str]:
-        found = False
-        for frame in self.annotated_frames:
-            try:
-                found |= bool(self.mask(frame, obj).any())
-            except (OSError, ValueError) as error:
-                yield str(error)
-        if not found:
-            yield f"{self.annotations.source}: object {obj} is in no frame"
-
-
 def read_sav(root: Path) -> list[EvaluationVideo]:
-    """SA-V's validation or test set: JPEGImages_24fps/VIDEO/00000.jpg, Annotations_6fps/VIDEO/OBJECT/00000.png, 00004.png, ...
-    and lists of the videos (sav_val.txt, sav_test.txt), which may be missing."""
+    """Read SA-V's validation or test set.
+
+    JPEGImages_24fps/VIDEO/00000.jpg, Annotations_6fps/VIDEO/OBJECT/00000.png, 00004.png, ... and optional lists of the videos
+    (sav_val.txt, sav_test.txt).
+    """
     frames, annotations = _subfolders(root, "JPEGImages_24fps", "Annotations_6fps")
     names = _existing(annotations, _listed_names(root, "sav_*.txt") or find_samples(annotations, ("",)))
     return [EvaluationVideo(name, frames / name, ObjectFolders(annotations / name), ANNOTATION_STRIDE) for name in names]
 
 
 def read_davis2016(root: Path) -> list[EvaluationVideo]:
-    """DAVIS 2016: JPEGImages/480p/VIDEO/00000.jpg, Annotations/480p/VIDEO/00000.png. All objects are one."""
+    """Read DAVIS 2016: JPEGImages/480p/VIDEO/00000.jpg, Annotations/480p/VIDEO/00000.png. All objects count as one."""
     return _read_davis(root, ("480p/val.txt", "2016/val.txt"), single=True)
 
 
 def read_davis2017(root: Path) -> list[EvaluationVideo]:
-    """DAVIS 2017: as DAVIS 2016, with label images."""
+    """Read DAVIS 2017: the layout of DAVIS 2016, with label images."""
     return _read_davis(root, ("2017/val.txt",), single=False)
 
 
 def read_folders(root: Path) -> list[EvaluationVideo]:
-    """MOSE, YouTube-VOS: JPEGImages/VIDEO/00000.jpg, Annotations/VIDEO/00000.png with label images of some of the frames."""
-    return _read_label_images(*_subfolders(root, "JPEGImages", "Annotations"))
+    """Read MOSE or YouTube-VOS: JPEGImages/VIDEO/00000.jpg, and label images of some frames Annotations/VIDEO/00000.png."""
+    frames, annotations = _subfolders(root, "JPEGImages", "Annotations")
+    return _read_label_images(frames, annotations)
 
 
 def read_pumavos(root: Path) -> list[EvaluationVideo]:
-    """PUMaVOS: the same layout, and every frame is annotated."""
-    return _read_label_images(*_subfolders(root, "JPEGImages", "Annotations"), every=1)
+    """Read PUMaVOS: the layout of MOSE, with label images of all frames."""
+    frames, annotations = _subfolders(root, "JPEGImages", "Annotations")
+    return _read_label_images(frames, annotations, every=1)
 
 
 def read_lvvis(root: Path) -> list[EvaluationVideo]:
-    """LV-VIS: JPEGImages/VIDEO/00000.jpg and a YouTube-VIS JSON in the same folder, or beside it (val/, val_instances.json)."""
+    """Read LV-VIS: JPEGImages/VIDEO/00000.jpg, and a YouTube-VIS JSON in the folder or beside it (val/, val_instances.json)."""
     (frames,) = _subfolders(root, "JPEGImages")
+    file = _lvvis_file(root)
+    content = read_json(file)
+    require_form(content, _LVVIS_FORM, str(file))
+    with named_errors(file):
+        segmentations = _lvvis_annotations(content)
+        videos = [_lvvis_video(video, segmentations[video["id"]], frames, file) for video in content["videos"]]
+    return sorted(videos, key=lambda video: video.name)
+
+
+def _lvvis_file(root: Path) -> Path:
+    """Find the JSON with the annotations of LV-VIS."""
     name = root.resolve().name
     files = [path for path in entries(root) if path.suffix.lower() == ".json"] or [
         path for path in entries(root.resolve().parent) if path.name.startswith(name) and path.suffix.lower() == ".json"
     ]
     if len(files) != 1:
-        found = f"there are {listed([path.name for path in files])}" if files else "there is none"
+        found = f"found {listed([path.name for path in files])}" if files else "found none"
         raise ValueError(f"{root}: expected one JSON file with annotations there or beside it; {found}")
-    content = read_json(files[0])
-    require_form(content, _LVVIS_FORM, str(files[0]))
-    with named_errors(files[0]):
-        segmentations = _lvvis_annotations(content)
-        videos = []
-        for video in content["videos"]:
-            paths = [Path(check_inside(name, files[0])) for name in video["file_names"]]
-            names, folders = [path.stem for path in paths], list(dict.fromkeys(path.parent for path in paths))
-            if len(folders) != 1:
-                raise ValueError(f"the file_names of video {video['id']} are in {len(folders)} folders, expected one")
-            if repeated := _repeated(names):
-                raise ValueError(f"the file_names of video {video['id']} have the frame {listed(repeated)} several times")
-            for entry in segmentations[video["id"]]:
-                if len(entry["segmentations"]) != len(names):
-                    counts = f"{len(entry['segmentations'])} segmentations, its video {len(names)} file_names"
-                    raise ValueError(f"the annotation with the id {entry['id']} has {counts}: expected as many")
-            check_inside(str(folders[0]), files[0])
-            annotations = RunLengths(files[0], names, segmentations[video["id"]])
-            videos.append(EvaluationVideo(_flat(folders[0]), frames / folders[0], annotations, 1))
-    return sorted(videos, key=lambda video: video.name)
+    return files[0]
 
 
-# What is used of a YouTube-VIS JSON. An id that is taken for another one, such as 1.5 for 1, would lose an object.
+def _lvvis_video(video: dict[str, Any], segmentations: list[dict[str, Any]], frames: Path, file: Path) -> EvaluationVideo:
+    """Make a video from its entry in a YouTube-VIS JSON.
+
+    Args:
+        video (dict): the entry.
+        segmentations (list of dict): annotations of the video.
+        frames (Path): folder of the videos' frames.
+        file (Path): the JSON file.
+    """
+    paths = [Path(check_inside(name, file)) for name in video["file_names"]]
+    names, folders = [path.stem for path in paths], list(dict.fromkeys(path.parent for path in paths))
+    if len(folders) != 1:
+        raise ValueError(f"the file_names of video {video['id']} are in {len(folders)} folders, expected one")
+    if repeated := _repeated(names):
+        raise ValueError(f"the file_names of video {video['id']} have the frame {listed(repeated)} several times")
+    for entry in segmentations:
+        if len(entry["segmentations"]) != len(names):
+            counts = f"{len(entry['segmentations'])} segmentations, but its video has {len(names)} file_names"
+            raise ValueError(f"the annotation with the id {entry['id']} has {counts}")
+    check_inside(str(folders[0]), file)
+    return EvaluationVideo(_flat(folders[0]), frames / folders[0], RunLengths(file, names, segmentations), 1)
+
+
+# The parts of a YouTube-VIS JSON that are used. Ids must be integers: 1.5 taken for 1 would lose an object.
 _LVVIS_FORM = {
     "videos": [{"id": int, "file_names": [str]}],
     "annotations": [{"id": int, "video_id": int, "segmentations": list}],
@@ -249,10 +130,10 @@ _LVVIS_FORM = {
 
 
 def _lvvis_annotations(content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    """The annotations of each video of a YouTube-VIS JSON, by the video's id.
+    """Group the annotations of a YouTube-VIS JSON by id of the video.
 
     Raises:
-        ValueError: ids are repeated, or an annotation's one cannot be an object's number.
+        ValueError: an id is repeated, or that of an annotation cannot be the number of an object.
     """
     if repeated := _repeated(video["id"] for video in content["videos"]):
         raise ValueError(f"several videos have the id {listed(repeated)}")
@@ -267,7 +148,7 @@ def _lvvis_annotations(content: dict[str, Any]) -> dict[int, list[dict[str, Any]
         if repeated := _repeated(entry["id"] for entry in entries_of_video):
             raise ValueError(f"video {number} has several annotations with the id {listed(repeated)}")
     if others:
-        log.warning("warning: %d annotations of LV-VIS are of videos that are not in its list, and left out", others)
+        log.warning("warning: %d annotations of LV-VIS are ignored, because their videos are not in its list", others)
     return annotations
 
 
@@ -275,21 +156,46 @@ ESD_IMAGES, ESD_MASKS = ("rgb", "image", "images"), ("mask", "masks")
 
 
 def read_esd(root: Path) -> list[EvaluationVideo]:
-    """ESD-1: sequences in folders of any depth, each with a folder of images and one of label images (`ESD_IMAGES`,
-    `ESD_MASKS`, in any case). An image and its mask have the same number in their names."""
+    """Read ESD-1: sequences at any depth, each with a folder of images (`ESD_IMAGES`) and one of label images (`ESD_MASKS`).
+
+    The case of these names does not matter. An image and its mask have the same number in their names.
+    """
     videos = []
     for folder in sorted({path.parent for path in walk(root) if path.parent.name.lower() in ESD_IMAGES} - {root}):
         masks = [path for path in subfolders(folder.parent) if path.name.lower() in ESD_MASKS]
         if not masks:
-            raise ValueError(f"{folder.parent} has images, but no folder of masks ({' or '.join(ESD_MASKS)})")
+            raise ValueError(f"{folder.parent} has images but no folder of masks ({' or '.join(ESD_MASKS)})")
         name = _flat(folder.parent.relative_to(root)) if folder.parent != root else root.resolve().name
         videos.append(EvaluationVideo(name, folder, LabelImages(masks[0]), 1))
     if not videos:
-        raise ValueError(f"no sequences in {root}: expected folders {' or '.join(ESD_IMAGES)} beside {' or '.join(ESD_MASKS)}")
+        raise ValueError(f"no sequences in {root}: expected a folder {' or '.join(ESD_IMAGES)} beside {' or '.join(ESD_MASKS)}")
     return videos
 
 
-READERS: dict[str, Callable[[Path], list[EvaluationVideo]]] = {
+class DatasetReader(Protocol):
+    """Reads a data set: the contract of the functions in `READERS` and of user-defined ones ("package.module:function").
+
+    A reader lists the videos; it should not open images or masks, because `EvaluationVideo` reads those when they are used.
+
+    - Names of videos are unique, and each is the name of a folder: masks are saved in OUTPUT/masks/NAME.
+    - `EvaluationVideo.annotations` is one of the classes in `i2v.data.annotations` (`LabelImages`, `ObjectFolders`,
+      `RunLengths`), or another subclass of `Annotations`. `read_dataset` sets its `void`.
+    - Videos can be pickled, since worker processes receive them.
+
+    Args:
+        root: folder of the data set, as given on the command line; it exists.
+
+    Returns:
+        All videos with ground truth, in the order in which they are evaluated; at least one.
+
+    Raises:
+        ValueError, OSError: the folder does not have the layout of this data set; the message names the folder or file.
+    """
+
+    def __call__(self, root: Path, /) -> list[EvaluationVideo]: ...
+
+
+READERS: dict[str, DatasetReader] = {
     "sav": read_sav,
     "davis2016": read_davis2016,
     "davis2017": read_davis2017,
@@ -300,25 +206,56 @@ READERS: dict[str, Callable[[Path], list[EvaluationVideo]]] = {
     "youtubevos": read_folders,
 }
 
+DATASET_HELP = f"{', '.join(READERS)}, or package.module:function"
 
-def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void: int | None = None) -> list[EvaluationVideo]:
-    """The videos of a data set. Little is read: what is wrong with a video shows when it is used, or in `check`.
 
-    Args:
-        dataset: one of `READERS`.
-        root: its folder.
-        names: of the videos; all of them by default.
-        void: the label, such as 255, of pixels that belong to no object; none by default. JSON files have none.
+def check_dataset_name(name: str) -> str:
+    """Return the name of a data set, if it is in `READERS` or may be that of a user-defined reader.
 
     Raises:
-        ValueError: an unknown data set or video, or a folder of another layout. NotADirectoryError: no such folder.
+        ValueError: it is neither.
     """
-    if dataset not in READERS:
-        raise ValueError(f"unknown data set {dataset!r}: the known ones are {', '.join(READERS)}")
+    if name not in READERS and ":" not in name:
+        known = ", ".join(READERS)
+        raise ValueError(f"unknown data set {name!r}: give {known}, or package.module:function for another one")
+    return name
+
+
+def dataset_name(text: str) -> str:
+    """Parse the name of a data set: the type of an argument of a command line."""
+    try:
+        return check_dataset_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def find_reader(dataset: str) -> DatasetReader:
+    """Find the reader of a data set; see `read_dataset`."""
+    return READERS.get(check_dataset_name(dataset)) or find_function(dataset)
+
+
+def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void: int | None = None) -> list[EvaluationVideo]:
+    """List the videos of a data set. Their files are read only when they are used, or by `check`.
+
+    Args:
+        dataset: a name in `READERS`, or "package.module:function", a `DatasetReader`.
+        root: folder of the data set.
+        names: names of the videos; by default all.
+        void: label of pixels that belong to no object, such as 255; by default there is none. JSON files have none.
+
+    Raises:
+        ValueError: the data set or a video is unknown, the folder has another layout, or a user-defined reader returns
+            something other than a list of `EvaluationVideo`.
+        NotADirectoryError: there is no such folder.
+        ImportError: the module of a user-defined reader cannot be imported.
+    """
+    read = find_reader(dataset)
     root, void = Path(root), check_void(void)
     if not root.is_dir():
         raise NotADirectoryError(f"no such folder: {root}")
-    videos = READERS[dataset](root)
+    videos = read(root)
+    if not isinstance(videos, list) or not all(isinstance(video, EvaluationVideo) for video in videos):
+        raise ValueError(f"{dataset} must return a list of test_pvs.datasets.EvaluationVideo")
     if not videos:
         raise ValueError(f"{root} has no videos")
     if repeated := _repeated(video.name for video in videos):
@@ -331,52 +268,53 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void
     return [video for video in videos if not names or video.name in names]
 
 
-@lru_cache(maxsize=1)
-def videos_by_name(dataset: str, root: Path, void: int | None = None) -> dict[str, EvaluationVideo]:
-    """The videos of `read_dataset` by name; for workers, which read it once, because a JSON of annotations may be large."""
-    return {video.name: video for video in read_dataset(dataset, root, void=void)}
-
-
 def require_same_labels(settings: Path, dataset: str, void: int | None) -> None:
-    """Make sure that a run read the masks as they are going to be read now. The folder may be another one: data sets move.
+    """Make sure that a run read the masks with the same reader and void label. The folder may differ, since data sets move.
 
     Args:
-        settings: settings.json of the run. dataset, void: see `read_dataset`.
+        settings (Path): settings.json of the run.
+        dataset (str): name of the data set; see `read_dataset`.
+        void (int or None): label of pixels that belong to no object; see `read_dataset`.
 
     Raises:
-        ValueError: the run was of another data set or void label, or the file is not one of a run.
+        ValueError: the run has another data set or void label, or the file is not the settings of a run.
     """
     found = read_json(settings)
     require_form(found, {"dataset": str}, str(settings))
     require_form(found.get("void"), (int, type(None)), f"{settings}: 'void'")
     for name, value in (("dataset", dataset), ("void", void)):
         if found.get(name) != value:
-            raise ValueError(f"{settings}: the run's {name} is {found.get(name)}, not {value}: give the same one as it had")
+            raise ValueError(f"{settings}: the run's {name} is {found.get(name)}, not {value}: give the same value")
 
 
 def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str]:
-    """What is missing or odd in a data set, one message each (see `EvaluationVideo.problems`)."""
+    """List what is missing or odd in a data set, a message for each problem; see `EvaluationVideo.problems`."""
     found = [f"{video.name}: {problem}" for video in tqdm(videos, unit="video") for problem in video.problems(thorough)]
     for folder in {video.frames.parent for video in videos if isinstance(video.annotations, (LabelImages, ObjectFolders))}:
         used = {video.frames for video in videos}
         unused = [path.name for path in subfolders(folder) if path not in used]
-        # A list of videos, or a folder of masks, names fewer: that may be intended, as in DAVIS, which holds its training set.
+        # This may be intended, as in DAVIS, which includes its training set.
         if unused:
-            log.info("not used, because it is in no list or has no masks: %s", listed(unused))
+            log.info("not used, because they are in no list or have no masks: %s", listed(unused))
     return found
 
 
 def export_ground_truth(videos: Sequence[EvaluationVideo], output: Path) -> list[str]:
-    """Write the ground truth as OUTPUT/VIDEO/OBJECT/FRAME.png, in a new folder. Videos without objects are left out.
+    """Write the ground truth as OUTPUT/VIDEO/OBJECT/FRAME.png. Videos without objects are left out.
+
+    Args:
+        videos (sequence of EvaluationVideo): the videos.
+        output (Path): a new folder.
 
     Returns:
-        One message for each video whose ground truth cannot be used; it is left out, too.
+        A message for each video whose ground truth cannot be used; it is left out, too.
 
     Raises:
-        ValueError: OUTPUT is there already. OSError: it cannot be written.
+        ValueError: `output` exists.
+        OSError: it cannot be written.
     """
-    if output.exists():  # it may be of other videos, or of annotations that were replaced
-        raise ValueError(f"{output} is there already: remove it, or give another folder")
+    if output.exists():  # it may have other videos, or outdated annotations
+        raise ValueError(f"{output} already exists: remove it, or give another folder")
     found, empty = [], []
     with whole_folder(output) as root:
         for video in tqdm(videos, unit="video"):
@@ -392,7 +330,9 @@ def export_ground_truth(videos: Sequence[EvaluationVideo], output: Path) -> list
             except (OSError, ValueError) as error:
                 found.append(f"{video.name}: {error}")
     if empty:
-        log.info("%d of %d videos have no annotated object, and are left out: %s", len(empty), len(videos), listed(empty))
+        log.info(
+            "%d of %d videos are left out, because they have no annotated object: %s", len(empty), len(videos), listed(empty)
+        )
     return found
 
 
@@ -409,20 +349,23 @@ def _read_davis(root: Path, lists: Sequence[str], single: bool) -> list[Evaluati
 def _read_label_images(
     frames: Path, annotations: Path, names: list[str] | None = None, every: int | None = None, single: bool = False
 ) -> list[EvaluationVideo]:
-    names = _existing(annotations, names or find_samples(annotations, ("",)))
-    return [EvaluationVideo(name, frames / name, LabelImages(annotations / name, single), every) for name in names]
+    existing = _existing(annotations, names or find_samples(annotations, ("",)))
+    return [EvaluationVideo(name, frames / name, LabelImages(annotations / name, single), every) for name in existing]
 
 
 def _subfolders(root: Path, *names: str) -> list[Path]:
     folders = [root / name for name in names]
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"{root} is not the folder of this data set: it has no folder {folder.name}")
+            raise ValueError(f"{root} is not the folder of this data set: {folder.name} is missing")
     return folders
 
 
 def _listed_names(folder: Path, pattern: str) -> list[str]:
-    """The videos in lists: a name per line, or, in DAVIS 2016, the paths /JPEGImages/480p/VIDEO/00000.jpg and of its mask."""
+    """Read names of videos from lists: one per line, or, in DAVIS 2016, the paths of a frame and its mask.
+
+    Such a line is "/JPEGImages/480p/VIDEO/00000.jpg /Annotations/480p/VIDEO/00000.png".
+    """
     names = set()
     for source in sorted(path for path in folder.glob(pattern) if not is_foreign(path.name)):
         for path in (Path(line.split()[0]) for line in read_list(source)):
@@ -433,7 +376,7 @@ def _listed_names(folder: Path, pattern: str) -> list[str]:
 def _existing(folder: Path, names: Sequence[str]) -> Sequence[str]:
     missing = [name for name in names if not (folder / name).is_dir()]
     if missing:
-        raise ValueError(f"{folder} lacks {listed(missing)} of the list of videos: repair the list, or get them")
+        raise ValueError(f"{folder} lacks {listed(missing)} of the list of videos: fix the list, or add them")
     return names
 
 
@@ -442,28 +385,37 @@ def _repeated(values: Iterable[Any]) -> list[Any]:
 
 
 def _flat(path: Path) -> str:
-    """A name for a folder below others that can itself be one folder's name."""
+    """Make the name of a single folder from the path of a nested one."""
     return "--".join(path.parts)
 
 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, or 1 if something is wrong."""
+    """Run the command line. Returns the exit status: 0, or 1 if there is a problem."""
     parser = argparse.ArgumentParser(description="Check a data set, or write its ground truth for the evaluator.")
     action = parser.add_mutually_exclusive_group(required=True)
-    names = f"NAME: {', '.join(READERS)}"
+    names = f"check a data set; NAME is {DATASET_HELP}"
     action.add_argument("--check", nargs=2, type=given_text, metavar=("NAME", "PATH"), help=names)
     folders = ("NAME", "PATH", "OUT")
-    action.add_argument("--export", nargs=3, type=given_text, metavar=folders, help="a folder per video and object")
-    parser.add_argument("--thorough", action="store_true", help="with --check: decode every frame")
-    parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="only these")
+    action.add_argument(
+        "--export",
+        nargs=3,
+        type=given_text,
+        metavar=folders,
+        help="write the ground truth to OUT, a folder per video and object",
+    )
+    parser.add_argument("--thorough", action="store_true", help="decode every frame (with --check)")
+    parser.add_argument("--videos", nargs="*", default=(), metavar="VIDEO", help="names of videos (default: all)")
     parser.add_argument("--void", type=label, metavar="LABEL", help="label of pixels that belong to no object, such as 255")
     parser.add_argument(
-        "--settings", type=given_path, metavar="FILE", help="settings.json of a run whose data set and void label must be these"
+        "--settings",
+        type=given_path,
+        metavar="FILE",
+        help="settings.json of a run; its data set and void label must be the same",
     )
     args = parser.parse_args(arguments)
     if args.export and args.thorough:
-        parser.error("--thorough belongs to --check")
+        parser.error("--thorough needs --check")
     dataset, root, *output = args.check or args.export
     if args.settings:
         require_same_labels(args.settings, dataset, args.void)

@@ -1,4 +1,4 @@
-"""Who interacts with a session during the interactive benchmarks: the simulated user, or the log of one."""
+"""Who interacts with a session in the interactive benchmarks: a simulated user, or the log of one."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from typing import Any
 import numpy as np
 
 from i2v.data.rle import mask_to_rle, rle_to_mask
-from sav_dataset.jf import ObjectScores, region_similarity
+from i2v.utils.jf import ObjectScores, region_similarity
 from test_pvs.clicks import Click, LoggedUser, SimulatedUser
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.prompting import click_object, mask_iou
+from test_pvs.prompting import click_object, rounded_iou
 from test_pvs.systems import VideoSession
 
-# Which of an object's annotated frames are scored, from the first one that shows it on: all, as in SAM 2's interactive
-# evaluation, the prompted ones included. slice(1, -1) would leave out the first and the last, as SA-V's evaluator does.
+# Which annotated frames of an object are scored, from the first one that shows it: all, prompted ones included, as in SAM 2's
+# interactive evaluation. slice(1, -1) would leave out the first and the last, as SA-V's evaluator does.
 SCORED_FRAMES = slice(None)
 
-Masks = dict[int, dict[str, Any]]  # run-length encoded, by frame
+EncodedMasks = dict[int, dict[str, Any]]  # run-length encoded masks by frame
 
 
 @dataclass(frozen=True)
 class Target:
-    """An object that is to be segmented from the first frame that shows it to the end of the video.
+    """An object to segment, from the first frame that shows it to the end of the video.
 
     Attributes:
-        first: that frame.
+        video (EvaluationVideo): the video.
+        obj (int): number of the object.
+        first (int): index of the first annotated frame that shows the object.
     """
 
     video: EvaluationVideo
@@ -39,27 +41,27 @@ class Target:
 
     @cached_property
     def last(self) -> int:
-        """The video's last frame."""
+        """Index of the last frame of the video."""
         return self.video.images.count() - 1
 
     @cached_property
     def frames(self) -> list[int]:
-        """The frames that have ground truth of this object, from the first one on, in order."""
+        """Indices of the frames with ground truth of this object, from `first`, in order."""
         return [frame for frame in self.video.frames_of(self.obj) if frame >= self.first]
 
     def truth(self, frame: int) -> np.ndarray:
-        """The ground truth in an annotated frame: (H, W) bool."""
+        """Return the ground truth in an annotated frame, (H, W) bool."""
         return self.video.mask(frame, self.obj)
 
     def iou(self, frame: int, mask: np.ndarray) -> float:
-        """IoU of a mask (H, W) bool with the ground truth; 1 if both are empty."""
+        """Compute the IoU of a mask (H, W) bool with the ground truth; 1 if both are empty."""
         return region_similarity(self.truth(frame), mask)
 
-    def scores(self, masks: Masks) -> dict[str, float]:
-        """J&F, J and F in percent, averaged over the frames that are scored (`SCORED_FRAMES`).
+    def scores(self, masks: EncodedMasks) -> dict[str, float]:
+        """Compute J&F, J and F in percent, averaged over the scored frames (`SCORED_FRAMES`).
 
         Args:
-            masks: of all annotated frames.
+            masks (EncodedMasks): masks of all annotated frames.
         """
         scores = ObjectScores()
         for frame in self.frames[SCORED_FRAMES]:
@@ -68,7 +70,11 @@ class Target:
         return {name: round(number, 6) for name, number in (("j_and_f", found.j_and_f), ("j", found.j), ("f", found.f))}
 
     def track(self, session: VideoSession, first: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Track to the end. Yields the annotated frames and the object's masks in them, (H, W) bool."""
+        """Track to the end of the video.
+
+        Yields:
+            (frame, mask): index of each annotated frame, and the mask of the object in it, (H, W) bool.
+        """
         annotated = set(self.frames)
         for frame, scores in session.propagate(first, self.last):
             if frame in annotated:
@@ -77,11 +83,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Interaction:
-    """The clicks on an object in a frame.
+    """Clicks on an object in a frame.
 
     Attributes:
-        iou: before them; None if the object had no mask yet. clicks: those of this interaction. all_clicks: with those that it
-            had in this frame before. mask: after them, run-length encoded.
+        frame (int): index of the frame.
+        iou (float or None): IoU before the clicks; None if the object had no mask yet.
+        clicks (list of dict): clicks of this interaction, as entries of the output JSON.
+        all_clicks (list of Click): all clicks on the object in this frame, earlier ones included.
+        mask (dict): mask after the clicks, run-length encoded.
     """
 
     frame: int
@@ -91,7 +100,7 @@ class Interaction:
     mask: dict[str, Any]
 
     def entry(self) -> dict[str, Any]:
-        """For the output JSON."""
+        """Return the entry of the output JSON."""
         return {"frame": self.frame, "iou": self.iou, "clicks": self.clicks}
 
 
@@ -100,14 +109,19 @@ class Annotator(ABC):
 
     @abstractmethod
     def pauses(self, frame: int, iou: float) -> bool:
-        """Online: whether to correct a frame that has just been tracked."""
+        """Decide, online, whether to correct a frame that has just been tracked.
+
+        Args:
+            frame (int): index of the frame.
+            iou (float): IoU of the mask in it.
+        """
 
     @abstractmethod
     def worst(self, ious: dict[int, float]) -> int | None:
-        """Offline: the frame to correct after a pass; None if there is nothing to correct.
+        """Choose, offline, the frame to correct after a pass; None if there is nothing to correct.
 
         Args:
-            ious: of all annotated frames.
+            ious (dict): IoU by index of the frame, for all annotated frames.
         """
 
     def interact(
@@ -121,24 +135,31 @@ class Annotator(ABC):
         """Click on an object in a frame.
 
         Args:
-            prediction: (H, W) bool; None for a new object. earlier: the clicks that it has in this frame.
+            session (VideoSession): session that is prompted.
+            target (Target): the object.
+            frame (int): index of the frame.
+            prediction (np.ndarray or None): (H, W) bool; None for a new object.
+            earlier (sequence of Click): earlier clicks on the object in this frame.
         """
         user, num_clicks = self._clicker()
         truth = target.truth(frame)
         clicked = click_object(session, truth, frame, target.obj, num_clicks, user, prediction, earlier)
-        iou = None if prediction is None else mask_iou(truth, prediction)
+        assert clicked.mask is not None  # a new object is clicked on at least once
+        iou = None if prediction is None else rounded_iou(truth, prediction)
         return Interaction(frame, iou, clicked.entries(), [*earlier, *clicked.clicks], mask_to_rle(clicked.mask))
 
     @abstractmethod
     def _clicker(self) -> tuple[SimulatedUser, int]:
-        """Who makes the clicks of the next interaction, and how many at most."""
+        """Return who makes the clicks of the next interaction, and their maximum number."""
 
 
 class SimulatedAnnotator(Annotator):
-    """Looks at the ground truth.
+    """Compares masks with the ground truth.
 
     Args:
-        user: who clicks. num_clicks: per frame. threshold: the IoU below which tracking is paused.
+        user (SimulatedUser): who clicks.
+        num_clicks (int): maximum number of clicks per interaction.
+        threshold (float): IoU below which tracking is paused, from 0 to 1.
     """
 
     def __init__(self, user: SimulatedUser, num_clicks: int, threshold: float = 0.0) -> None:
@@ -150,7 +171,7 @@ class SimulatedAnnotator(Annotator):
         return iou < self._threshold
 
     def worst(self, ious: dict[int, float]) -> int | None:
-        wrong = [(iou, frame) for frame, iou in ious.items() if iou < 1]  # of equally bad frames the first
+        wrong = [(iou, frame) for frame, iou in ious.items() if iou < 1]  # the first of equally bad frames
         return min(wrong)[-1] if wrong else None
 
     def _clicker(self) -> tuple[SimulatedUser, int]:
@@ -158,10 +179,10 @@ class SimulatedAnnotator(Annotator):
 
 
 class LoggedAnnotator(Annotator):
-    """Does again what is in a log, whatever is predicted.
+    """Repeats the interactions of a log, regardless of the predictions.
 
     Args:
-        interactions: entries of the output JSON.
+        interactions (sequence of dict): entries of the output JSON.
     """
 
     def __init__(self, interactions: Sequence[dict[str, Any]]) -> None:

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Interactive benchmarks: MODE=online DATASET=davis2016 DATA=/data/DAVIS OUT=results/online-3c CLICKS=3 sh test_pvs/interactive.sh
-# MODE: online (one pass, the default) or offline (several). CLICKS: 1, 3 (the default) or 5 per interacted frame.
-# DATASET: name of the data set (python -m test_pvs.datasets --help). DATA: its folder. OUT: folder of the results.
-# SYSTEM, CONFIG, CKPT, PRECISION, DEVICES, VIDEOS, VOID: as for semi_infer.sh.
-# Further arguments go to python -m test_pvs.interactive. Started again after a kill, it goes on where it was.
+# MODE: online (one pass, default) or offline (several). CLICKS: maximum number per interacted frame: 1, 3 (default) or 5.
+# DATASET: name of the data set (python -m test_pvs.datasets --help), or package.module:function. DATA: its folder.
+# OUT: folder for the results.
+# SYSTEM, CONFIG, CKPT, PRECISION, DEVICES, VIDEOS, VOID: see semi_infer.sh.
+# Further arguments go to python -m test_pvs.interactive. Rerun to resume.
 set -eu
 : "${DATASET:?set it to the name of the data set}" "${DATA:?set it to the folder of the data set}" "${OUT:?set it to a folder}"
 project=$(cd "$(dirname "$0")/.." && pwd)

@@ -2,7 +2,7 @@
 
     python -m test_pvs.photographs /data/photographs --output results/photographs.json
 
-Reads photographs with masks as in SA-1B: NAME.jpg and NAME.json below the folder. A photograph is a video of one frame.
+Photographs have masks in SA-1B's format: NAME.jpg and NAME.json below the folder. A photograph is a video of one frame.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from i2v.data.rle import decode_mask
 from i2v.utils.command_line import command_line, fraction, given_path, make_room_for, one_line, whole_number
 from i2v.utils.files import atomic_write
 from test_pvs.clicks import SimulatedUser, box_around
-from test_pvs.prompting import click_object, mask_iou
+from test_pvs.prompting import click_object, rounded_iou
 from test_pvs.runner import add_system_arguments, parse_devices, system_settings
 from test_pvs.systems import VideoSystem, build_system, recorded_settings
 
@@ -37,16 +37,16 @@ _SUFFIXES = IMAGE_SUFFIXES["JPEG"]
 
 
 def instance_masks(path: Path, min_share: float, most: int | None) -> list[np.ndarray]:
-    """The masks (H, W) bool of a photograph's instances, largest first.
+    """Read the masks (H, W) bool of the instances in a photograph, largest first.
 
     Args:
-        path: of the photograph; its JSON lies beside it.
-        min_share: smaller instances, as a share of the photograph, are left out.
-        most: instances; None for all.
+        path (Path): the photograph; its JSON is next to it.
+        min_share (float): minimum area of an instance as a share of the photograph, from 0 to 1.
+        most (int or None): maximum number of instances; None for all.
 
     Raises:
         FileNotFoundError: the photograph is missing.
-        ValueError: the JSON is missing, or not as in SA-1B; the message names it.
+        ValueError: the JSON is missing or not in SA-1B's format; the message names it.
     """
     width, height = upright_size(path)
     annotations = instance_file(path)
@@ -57,10 +57,16 @@ def instance_masks(path: Path, min_share: float, most: int | None) -> list[np.nd
 
 
 def segment(system: VideoSystem, path: Path, masks: Sequence[np.ndarray], num_clicks: int) -> list[dict[str, Any]]:
-    """Segment instances of one photograph from clicks, and from a box.
+    """Segment instances in one photograph from clicks, and from a box.
+
+    Args:
+        system (VideoSystem): the system.
+        path (Path): the photograph.
+        masks (sequence of np.ndarray): (H, W) bool, the instances.
+        num_clicks (int): maximum number of clicks on each instance.
 
     Returns:
-        {"clicks": IoU after each click, "box": IoU} per instance.
+        {"clicks": list of IoUs after each click, "box": IoU} per instance.
     """
     user = SimulatedUser()
     entries = []
@@ -70,16 +76,20 @@ def segment(system: VideoSystem, path: Path, masks: Sequence[np.ndarray], num_cl
         session = system.start(Path(folder))
         for mask in masks:
             ious = click_object(session, mask, 0, 0, num_clicks, user).ious
-            ious += ious[-1:] * (num_clicks - len(ious))  # nothing was left to click on
+            ious += ious[-1:] * (num_clicks - len(ious))  # no error was left to click on
             session.reset()
-            box = mask_iou(mask, session.prompt(0, 0, box=box_around(mask)) > 0)
+            box = rounded_iou(mask, session.prompt(0, 0, box=box_around(mask)) > 0)
             session.reset()
             entries.append({"clicks": ious, "box": box})
     return entries
 
 
 def photograph_paths(folder: Path, file_list: Path | None) -> list[Path]:
-    """The photographs of a folder that have a JSON, or those that a list names (paths below the folder without suffix).
+    """Find the photographs in a folder that have a JSON, or those in a list.
+
+    Args:
+        folder (Path): the folder.
+        file_list (Path or None): text file with paths below the folder without suffix, one per line.
 
     Raises:
         FileNotFoundError, NotADirectoryError, ValueError: see `find_samples`; or no photograph has a JSON.
@@ -87,12 +97,17 @@ def photograph_paths(folder: Path, file_list: Path | None) -> list[Path]:
     paths = [expected_file(folder / name, _SUFFIXES) for name in find_samples(folder, _SUFFIXES, file_list)]
     with_masks = [path for path in paths if file_list is not None or instance_file(path).exists()]
     if not with_masks:
-        raise ValueError(f"{folder} has no photographs with a JSON beside them")
+        raise ValueError(f"{folder} has no photographs with a JSON next to them")
     return with_masks
 
 
 def summarise(entries: Sequence[dict[str, Any]], counts: Sequence[int] = (1, 3, 5)) -> str:
-    """Means over all instances."""
+    """Summarise the mean IoUs over all instances.
+
+    Args:
+        entries (sequence of dict): results of `segment` for all photographs.
+        counts (sequence of int): numbers of clicks to report.
+    """
     clicks = 100 * np.mean([entry["clicks"] for entry in entries], axis=0)
     after = ", ".join(f"{clicks[n - 1]:.1f} after {n}" for n in counts if n <= len(clicks))
     return f"{len(entries)} instances, mean IoU: {after} clicks; {100 * np.mean([e['box'] for e in entries]):.1f} from a box"
@@ -101,18 +116,7 @@ def summarise(entries: Sequence[dict[str, Any]], counts: Sequence[int] = (1, 3, 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a photograph failed."""
-    parser = argparse.ArgumentParser(description="Clicks and boxes on photographs with instance masks; prints IoUs.")
-    parser.add_argument("folder", type=given_path, help="photographs NAME.jpg with NAME.json as in SA-1B")
-    parser.add_argument(
-        "--file-list", type=given_path, help="names below the folder without suffix, one per line (default: all)"
-    )
-    parser.add_argument("--output", type=given_path, required=True, help="JSON file of the results")
-    parser.add_argument("--clicks", type=whole_number(1), default=5, help="on each instance (default: 5)")
-    parser.add_argument("--min-share", type=fraction, default=0.01, help="of the photograph's area (default: 0.01)")
-    parser.add_argument("--most", type=whole_number(1), help="instances of a photograph, largest first (default: all)")
-    add_system_arguments(parser)
-    parser.add_argument("--device", default="", help="by default the first GPU, or the CPU")
-    args = parser.parse_args(arguments)
+    args = _parser().parse_args(arguments)
     results: dict[str, list[dict[str, Any]]] = {}
     failures: dict[str, str] = {}
     paths = photograph_paths(args.folder, args.file_list)
@@ -134,6 +138,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(summarise(entries) if entries else f"no instance of at least {args.min_share} of its photograph")  # noqa: T201
     print(f"The results are in {args.output}; {len(failures)} photographs failed")  # noqa: T201
     return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Segment photographs with instance masks from clicks and boxes. Prints IoUs.")
+    parser.add_argument("folder", type=given_path, help="folder of photographs NAME.jpg with NAME.json as in SA-1B")
+    parser.add_argument(
+        "--file-list",
+        type=given_path,
+        help="text file of paths below the folder without suffix, one per line (default: all photographs)",
+    )
+    parser.add_argument("--output", type=given_path, required=True, help="JSON file for the results")
+    parser.add_argument(
+        "--clicks", type=whole_number(1), default=5, help="maximum number of clicks on each instance (default: 5)"
+    )
+    parser.add_argument(
+        "--min-share",
+        type=fraction,
+        default=0.01,
+        help="minimum area of an instance as a share of the photograph (default: 0.01)",
+    )
+    parser.add_argument(
+        "--most", type=whole_number(1), help="maximum number of instances per photograph, largest first (default: all)"
+    )
+    add_system_arguments(parser)
+    parser.add_argument("--device", default="", help="device (default: the first GPU, or the CPU)")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures that compare runs: J&F over interacted frames, one system against another, and masks frame by frame."""
+"""Draws pictures that compare runs: J&F over interacted frames, one system against another, and masks frame by frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from i2v.utils.files import atomic_write
 from i2v.utils.visualization import draw_overlay
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import FinishedRun
-from test_pvs.runner import MASKS
+from test_pvs.runs import MASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,23 +26,28 @@ _INCHES, _DOTS_PER_INCH = (6.0, 4.5), 120
 _PANELS_PER_ROW = 3
 _LINE_STYLES, _MARKERS = (":", "--", "-", "-."), "os^vD"
 _LEGEND_LINE = 0.2  # inches
-# Of strips, in pixels.
+# Sizes in strips, in pixels.
 _TILE_WIDTH, _TITLE_HEIGHT, _GAP = 240, 22, 4
 _STRIP_FRAMES = 6
 _JPEG_QUALITY = 85
 
 
 def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
-    """Plot J&F over the number of interacted frames, a line per run: a colour per system, a style per setting.
+    """Plot J&F over the number of interacted frames, a line per run, with a colour per system and a style per setting.
 
     Args:
-        runs: interactive ones, each with a finished video.
+        path (Path): file of the picture.
+        title (str): title of the plot.
+        runs (sequence of FinishedRun): interactive runs, each with a finished video.
+
+    Returns:
+        `path`.
 
     Raises:
         ImportError: matplotlib is missing.
     """
     figure, (axes,) = _plot(title)
-    axes.set_xlabel("interacted frames, at most")
+    axes.set_xlabel("maximum number of interacted frames")
     axes.set_ylabel("J&F")
     systems = list(dict.fromkeys(run.system for run in runs))
     settings = list(dict.fromkeys(run.setting for run in runs))
@@ -56,18 +61,23 @@ def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
             marker=_MARKERS[style % len(_MARKERS)],
             label=_label(run, f"{run.system}, {run.setting}"),
         )
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    # Below the plot, where names may be long.
+    axes.locator_params(axis="x", integer=True)
+    # Names may be long, so the legend is below the plot.
     figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * len(runs))
     figure.legend(loc="outside lower center", fontsize="small")
     return _save(figure, path)
 
 
 def draw_scatter(path: Path, title: str, pairs: Sequence[tuple[FinishedRun, FinishedRun]]) -> Path:
-    """Plot the J&F of two systems against each other, a point per video that both finished.
+    """Plot J&F of two systems against each other, a point per video that both finished.
 
     Args:
-        pairs: a run of each, a panel for each pair.
+        path (Path): file of the picture.
+        title (str): title of the plot.
+        pairs (sequence of (FinishedRun, FinishedRun)): a run of each system, for each panel.
+
+    Returns:
+        `path`.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -81,24 +91,29 @@ def draw_scatter(path: Path, title: str, pairs: Sequence[tuple[FinishedRun, Fini
         axes.set_ylabel(_label(second, second.system))
         axes.plot([0, 100], [0, 100], color="grey", linewidth=1)
         axes.scatter(x, y, s=16)
-        for name, *point in zip(shared, x, y, strict=True):
-            axes.annotate(name, point, fontsize=6, xytext=(3, 3), textcoords="offset points")
+        for name, across, up in zip(shared, x, y, strict=True):
+            axes.annotate(name, (across, up), fontsize=6, xytext=(3, 3), textcoords="offset points")
     return _save(figure, path)
 
 
 def shared_videos(first: FinishedRun, second: FinishedRun) -> list[str]:
-    """The videos in which both of two runs have an object that is scored."""
+    """List the videos in which both of two runs have a scored object."""
     return sorted(name for name, scores in first.scores.items() if scores and second.scores.get(name))
 
 
 def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
-    """Draw the masks of a video with their outlines: a column per frame, the ground truth in the first row, then a row per run.
+    """Draw the masks of a video: a column per frame, the ground truth in the first row, then a row per run.
 
     Args:
-        path: a JPEG file, because photographs are large as PNG. runs: of one data set, which must be where it was.
+        path (Path): file of the picture, a JPEG, because photographs are large as PNG.
+        name (str): name of the video.
+        runs (sequence of FinishedRun): runs on one data set, which must not have moved.
+
+    Returns:
+        `path`.
 
     Raises:
-        ValueError, OSError: the data set, its frames, or masks cannot be used.
+        ValueError, OSError: the data set, its frames or the masks cannot be used.
     """
     settings = runs[0].settings
     (video,) = read_dataset(settings["dataset"], settings["data"], [name], settings.get("void"))
@@ -115,7 +130,7 @@ def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
 
 
 def spread(frames: Sequence[int], count: int = _STRIP_FRAMES) -> list[int]:
-    """At most `count` of some frames, evenly spread, the first and the last among them."""
+    """Choose at most `count` of some frames, evenly spaced, with the first and the last one."""
     places = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     return [frames[place] for place in places]
 
@@ -125,12 +140,19 @@ def _saved_mask(folder: Path, obj: int, video: EvaluationVideo, frame: int) -> n
     mask = read_mask(path)
     if mask.shape[::-1] != video.size:
         sizes = ["x".join(map(str, size)) for size in (mask.shape[::-1], video.size)]
-        raise ValueError(f"{path} is {sizes[0]} pixels, the video's frames {sizes[1]}: was the data set replaced?")
+        raise ValueError(f"{path} is {sizes[0]} pixels, but the frames of the video are {sizes[1]}: was the data set replaced?")
     return mask
 
 
 def _row(title: str, video: EvaluationVideo, frames: Sequence[int], masks: Sequence[dict[int, np.ndarray]]) -> np.ndarray:
-    """A row of a strip, (h, w, 3) uint8, with its title above."""
+    """Draw a row of a strip, (h, w, 3) uint8 RGB, with its title above.
+
+    Args:
+        title (str): title of the row.
+        video (EvaluationVideo): the video.
+        frames (sequence of int): indices of the frames.
+        masks (sequence of dict): masks (H, W) bool by object, for each frame.
+    """
     width, height = _TILE_WIDTH, round(_TILE_WIDTH * video.size[1] / video.size[0])
     tiles = []
     for frame, objects in zip(frames, masks, strict=True):
@@ -152,9 +174,9 @@ def _label(run: FinishedRun, text: str) -> str:
 
 def _plot(title: str, num_panels: int = 1) -> tuple[Figure, list[Axes]]:
     try:
-        from matplotlib.figure import Figure  # without pyplot, which keeps figures and wants a display
+        from matplotlib.figure import Figure  # without pyplot, which keeps figures and needs a display
     except ImportError as error:
-        raise ImportError("the plots need matplotlib: pip install matplotlib, or leave them out with --tables-only") from error
+        raise ImportError("plots need matplotlib: pip install matplotlib, or leave them out with --tables-only") from error
     width, height = _INCHES
     columns = min(num_panels, _PANELS_PER_ROW)
     rows = -(-num_panels // columns)

@@ -1,8 +1,8 @@
-"""Tables and pictures of finished runs, in the layout of the paper's tables 1, 2 and 7.
+"""Makes tables and pictures of finished runs, in the layout of the paper's tables 1, 2 and 7.
 
     python -m test_pvs.report results/* [--output report] [--quoted quoted.csv] [--strips VIDEO ...]
 
-Numbers of others come from the file of --quoted alone, and are marked as quoted wherever they stand.
+Published numbers come only from the file of --quoted, and are marked as quoted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib import parse
 
@@ -30,7 +30,7 @@ from test_pvs.pictures import draw_curves, draw_scatter, draw_strip, shared_vide
 
 log = logging.getLogger("test_pvs.report")
 
-AVERAGE = "average"  # name of the column beside the data sets'
+AVERAGE = "average"  # column next to those of the data sets
 NOTHING = "-"
 _COLUMNS = ("table", "system", "dataset", "setting", "value", "source")
 
@@ -40,7 +40,10 @@ class Layout:
     """A table of the paper.
 
     Attributes:
-        number: the paper's. settings: how objects are prompted, a column for each per data set.
+        number (str): number of the table in the paper.
+        title (str): title of the table.
+        protocol (str): protocol of its runs.
+        settings (tuple of str): prompts of the objects, a column for each per data set.
     """
 
     number: str
@@ -58,7 +61,16 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Quote:
-    """A number that somebody else published; `dataset` may be `AVERAGE`."""
+    """A published number.
+
+    Attributes:
+        table (str): number of the table.
+        system (str): name of the row.
+        dataset (str): name of the data set, or `AVERAGE`.
+        setting (str): prompt of the objects, such as 3c.
+        value (float): J&F in percent.
+        source (str): where the number was published.
+    """
 
     table: str
     system: str
@@ -73,7 +85,10 @@ class Table:
     """A table of texts.
 
     Attributes:
-        rows: the name of a row, the source of its numbers (empty for those of the runs), and the texts of its columns.
+        layout (Layout): the layout.
+        columns (list of (str, str)): data set and setting of each column.
+        rows (list of (str, str, list of str)): name of each row, source of its numbers (empty for runs), and texts of its
+            columns.
     """
 
     layout: Layout
@@ -81,7 +96,7 @@ class Table:
     rows: list[tuple[str, str, list[str]]]
 
     def markdown(self) -> str:
-        """The table as Markdown, with a title."""
+        """Format the table as Markdown, with a title."""
         header = ["system", "quoted", *(f"{dataset} {setting}" for dataset, setting in self.columns)]
         lines = [f"## Table {self.layout.number}: {self.layout.title}, J&F", "", _line(header)]
         lines.append(_line(["---", "---", *["---:"] * len(self.columns)]))
@@ -89,7 +104,7 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """The same as CSV; "quoted" has the source of quoted rows."""
+        """Format the table as CSV; the column "quoted" has the source of quoted rows."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["system", "quoted", *(f"{dataset} {setting}" for dataset, setting in self.columns)])
@@ -98,13 +113,13 @@ class Table:
 
 
 def read_quotes(path: Path) -> list[Quote]:
-    """Read the numbers of others: a CSV with the columns table (1, 2 or 7), system, dataset, setting, value, source.
+    """Read published numbers from a CSV with the columns table (1, 2 or 7), system, dataset, setting, value, source.
 
     Raises:
-        ValueError: it has other columns, or a line of it cannot be used. OSError: it cannot be read.
+        ValueError: the columns differ, or a line cannot be used.
+        OSError: the file cannot be read.
     """
-    quotes: dict[tuple[str, ...], Quote] = {}
-    if not path.is_file():  # a FIFO would be waited for
+    if not path.is_file():  # opening a FIFO would block
         raise FileNotFoundError(f"no such file: {path}")
     with named_errors(path), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
@@ -114,30 +129,48 @@ def read_quotes(path: Path) -> list[Quote]:
             raise ValueError(f"line {reader.line_num + 1}: {error}") from error
         if columns != _COLUMNS:
             raise ValueError(f"{path} has the columns {', '.join(columns) or 'of no table'}, expected {', '.join(_COLUMNS)}")
+        quotes: dict[Quote, Quote] = {}  # by the quote without its value
         for number, line in lines:
-            where = f"{path}, line {number}"
-            if None in line or not all(line.values()):
-                raise ValueError(f"{where}: expected {len(_COLUMNS)} values, none of them empty")
-            settings = {layout.number: layout.settings for layout in LAYOUTS}.get(line["table"])
-            if settings is None:
-                raise ValueError(f"{where}: no table {line['table']}; there are {', '.join(each.number for each in LAYOUTS)}")
-            if line["setting"] not in settings:
-                raise ValueError(f"{where}: no setting {line['setting']} in this table; there are {', '.join(settings)}")
-            key = tuple(line[name] for name in _COLUMNS if name != "value")
+            quote = _parse_quote(line, f"{path}, line {number}")
+            key = replace(quote, value=0.0)
             if key in quotes:
-                raise ValueError(f"{where}: it stands there twice")
-            quotes[key] = Quote(**{**line, "value": _number(line["value"], where)})
+                raise ValueError(f"{path}, line {number}: duplicate row")
+            quotes[key] = quote
     return list(quotes.values())
 
 
-def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quote]) -> Table | None:
-    """Fill a table; None if there is nothing for it.
-
-    The average over data sets is there where a system has all of the table's, each with all videos. Quoted rows have the
-    average that is quoted, and no other.
+def _parse_quote(line: dict[str, str], where: str) -> Quote:
+    """Parse a line of a CSV.
 
     Args:
-        runs, quotes: of all tables.
+        line (dict): values by column.
+        where (str): place of the line, for error messages.
+    """
+    if None in line or not all(line.values()):
+        raise ValueError(f"{where}: expected {len(_COLUMNS)} values, none of them empty")
+    settings = {layout.number: layout.settings for layout in LAYOUTS}
+    if line["table"] not in settings:
+        raise ValueError(f"{where}: no table {line['table']}; expected one of {', '.join(settings)}")
+    expected = settings[line["table"]]
+    if line["setting"] not in expected:
+        raise ValueError(f"{where}: no setting {line['setting']} in this table; expected one of {', '.join(expected)}")
+    value = _number(line["value"], where)
+    return Quote(line["table"], line["system"], line["dataset"], line["setting"], value, line["source"])
+
+
+def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quote]) -> Table | None:
+    """Fill a table.
+
+    A system has an average over data sets if it has a complete run on all of them. Quoted rows have only the average that is
+    quoted.
+
+    Args:
+        layout (Layout): the table.
+        runs (sequence of FinishedRun): runs of all tables.
+        quotes (sequence of Quote): quotes of all tables.
+
+    Returns:
+        The table; None if it has neither runs nor quotes.
     """
     names = dataset_names(runs)
     runs = [run for run in runs if run.protocol == layout.protocol]
@@ -149,25 +182,38 @@ def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quo
     settings = list(dict.fromkeys([*layout.settings, *sorted(run.setting for run in runs)]))
     columns = [(dataset, setting) for dataset in datasets for setting in settings]
 
-    measured: defaultdict[str, dict[tuple[str, str], FinishedRun]] = defaultdict(dict)
-    for run in runs:
-        measured[run.system][names[run.settings["data"]], run.setting] = run
-    # A data set of which there are quotes alone cannot be asked of a system.
-    asked = list(dict.fromkeys(names[run.settings["data"]] for run in runs))
-    rows = []
-    for system, cells in measured.items():
-        texts = {column: _cell(run) for column, run in cells.items()}
-        for setting in settings:
-            found = [cells.get((dataset, setting)) for dataset in asked]
-            if all(run is not None and not run.missing for run in found):
-                texts[AVERAGE, setting] = f"{np.mean([run.j_and_f for run in found]):.1f}"
-        rows.append((system, "", [texts.get(column, NOTHING) for column in columns]))
-
-    quoted: defaultdict[tuple[str, str], dict[tuple[str, str], str]] = defaultdict(dict)
+    # Data sets that only quoted rows have are not required for the average of a system.
+    required = list(dict.fromkeys(names[run.settings["data"]] for run in runs))
+    texts: defaultdict[tuple[str, str], dict[tuple[str, str], str]] = defaultdict(dict)  # by row and column
+    for system in dict.fromkeys(run.system for run in runs):
+        cells = {(names[run.settings["data"]], run.setting): run for run in runs if run.system == system}
+        texts[system, ""] = {column: _cell(run) for column, run in cells.items()} | _averages(cells, required, settings)
     for quote in quotes:
-        quoted[quote.system, quote.source][quote.dataset, quote.setting] = f"{quote.value:.1f}"
-    rows += [(*row, [cells.get(column, NOTHING) for column in columns]) for row, cells in quoted.items()]
+        texts[quote.system, quote.source][quote.dataset, quote.setting] = f"{quote.value:.1f}"
+    rows = [(*row, [cells.get(column, NOTHING) for column in columns]) for row, cells in texts.items()]
     return Table(layout, columns, rows)
+
+
+def _averages(
+    cells: dict[tuple[str, str], FinishedRun], datasets: Sequence[str], settings: Sequence[str]
+) -> dict[tuple[str, str], str]:
+    """Average J&F of a system over data sets, for the settings in which it has a complete run on each.
+
+    Args:
+        cells (dict): runs of the system by data set and setting.
+        datasets (sequence of str): names of the data sets.
+        settings (sequence of str): settings.
+
+    Returns:
+        Texts by column.
+    """
+    averages = {}
+    for setting in settings:
+        runs = [cells[dataset, setting] for dataset in datasets if (dataset, setting) in cells]
+        scores = [run.j_and_f for run in runs if not run.missing and run.j_and_f is not None]
+        if len(scores) == len(datasets):
+            averages[AVERAGE, setting] = f"{np.mean(scores):.1f}"
+    return averages
 
 
 def write_report(
@@ -182,12 +228,17 @@ def write_report(
     """Write report.md, a CSV per table, and the pictures.
 
     Args:
-        strips: videos to compare frame by frame; their data sets must be where they were. strip_settings: only in these, by
-            default in all. pictures: plots, too, which need matplotlib. left_out: why runs are not in the report, a line each.
+        runs (sequence of FinishedRun): the runs.
+        quotes (sequence of Quote): published numbers.
+        output (Path): folder of the report.
+        strips (sequence of str): videos to compare frame by frame; their data sets must not have moved.
+        strip_settings (sequence of str): settings to compare them in; by default all.
+        pictures (bool): whether to draw pictures, which need matplotlib.
+        left_out (sequence of str): a line for each run that is not in the report, with the reason.
 
     Raises:
-        ImportError: matplotlib is missing. ValueError, OSError: frames or masks of a strip cannot be used, or no run has the
-            video or the setting.
+        ImportError: matplotlib is missing.
+        ValueError, OSError: frames or masks of a strip cannot be used, or no run has the video or the setting.
     """
     make_output_folder(output)
     parts = ["# Report\n"]
@@ -198,10 +249,12 @@ def write_report(
             parts.append(table.markdown())
     incomplete = [_plain(f"- {run.folder}: {run.missing}") for run in runs if run.missing]
     if incomplete:
-        parts.append("Incomplete runs: the J&F is of these videos only, and in no average.\n\n" + "\n".join(incomplete) + "\n")
+        parts.append(
+            "Incomplete runs: their J&F is over these videos only, and not in an average.\n\n" + "\n".join(incomplete) + "\n"
+        )
     if left_out:
         parts.append("Left out:\n\n" + "\n".join(_plain(f"- {line}") for line in left_out) + "\n")
-    # First without pictures: the tables are there even if one of those cannot be drawn.
+    # Written without pictures first, so that the tables exist even if a picture cannot be drawn.
     _write(output / "report.md", "\n".join(parts))
     if pictures:
         drawn = [(_plain(title), parse.quote(path.name)) for title, path in _draw(runs, output, strips, strip_settings)]
@@ -212,7 +265,11 @@ def write_report(
 def _draw(
     runs: Sequence[FinishedRun], output: Path, strips: Sequence[str], strip_settings: Sequence[str]
 ) -> Iterator[tuple[str, Path]]:
-    """Draw all pictures. Yields their titles and paths."""
+    """Draw all pictures.
+
+    Yields:
+        The title and path of each picture.
+    """
     unknown = sorted(set(strips) - {video for run in runs for video in run.videos})
     if unknown:
         raise ValueError(f"no run has finished the video {unknown[0]}")
@@ -220,34 +277,60 @@ def _draw(
     if unknown:
         raise ValueError(f"no run has the setting {unknown[0]}")
     names = dataset_names(runs)
-    groups: defaultdict[tuple[str, ...], list[FinishedRun]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str], list[FinishedRun]] = defaultdict(list)
     for run in runs:
         if run.scores:
             groups[run.protocol, names[run.settings["data"]]].append(run)
     for number, ((protocol, dataset), group) in enumerate(groups.items(), start=1):
-        title, stem = f"{protocol}, {dataset}", _file_name(f"{number:02d}_{protocol}_{group[0].settings['dataset']}")
-        # Online runs have a curve with --curve alone.
-        if curved := [run for run in group if protocol != SEMI_SUPERVISED and 1 in run.curve()]:
-            yield f"{title}: J&F over interacted frames", draw_curves(output / f"{stem}_curves.png", title, curved)
-        first, *others = dict.fromkeys(run.system for run in group)
-        for number_of_other, other in enumerate(others, start=2):
-            pairs = [(one, two) for one in group for two in group if (one.system, two.system) == (first, other)]
-            # A single point says nothing.
-            pairs = [pair for pair in pairs if pair[0].setting == pair[1].setting and len(shared_videos(*pair)) > 1]
-            if pairs:
-                versus = f"{title}: {first} and {other}, by video"
-                yield versus, draw_scatter(output / f"{stem}_1_{number_of_other}.png", title, pairs)
-        for setting in dict.fromkeys(run.setting for run in group):
-            if strip_settings and setting not in strip_settings:
-                continue
-            same = [run for run in group if run.setting == setting]
-            for video in strips:
-                shown = [run for run in same if video in run.videos]
-                if shown:
-                    yield (
-                        f"{title}, {setting}: {video}",
-                        draw_strip(output / _file_name(f"{stem}_{setting}_{video}.jpg"), video, shown),
-                    )
+        stem = _file_name(f"{number:02d}_{protocol}_{group[0].settings['dataset']}")
+        yield from _draw_plots(group, f"{protocol}, {dataset}", output / stem)
+        yield from _draw_strips(group, f"{protocol}, {dataset}", output / stem, strips, strip_settings)
+
+
+def _draw_plots(group: Sequence[FinishedRun], title: str, stem: Path) -> Iterator[tuple[str, Path]]:
+    """Draw the curves of runs, and the first system against each other one.
+
+    Args:
+        group (sequence of FinishedRun): runs of one protocol on one data set.
+        title (str): start of the titles.
+        stem (Path): start of the paths.
+
+    Yields:
+        The title and path of each picture.
+    """
+    # Online runs only have a curve with --curve.
+    if curved := [run for run in group if run.protocol != SEMI_SUPERVISED and 1 in run.curve()]:
+        yield f"{title}: J&F over interacted frames", draw_curves(Path(f"{stem}_curves.png"), title, curved)
+    first, *others = dict.fromkeys(run.system for run in group)
+    for number, other in enumerate(others, start=2):
+        pairs = [(one, two) for one in group for two in group if (one.system, two.system) == (first, other)]
+        # A single point says nothing.
+        pairs = [pair for pair in pairs if pair[0].setting == pair[1].setting and len(shared_videos(*pair)) > 1]
+        if pairs:
+            versus = f"{title}: {first} and {other}, by video"
+            yield versus, draw_scatter(Path(f"{stem}_1_{number}.png"), title, pairs)
+
+
+def _draw_strips(
+    group: Sequence[FinishedRun], title: str, stem: Path, videos: Sequence[str], settings: Sequence[str]
+) -> Iterator[tuple[str, Path]]:
+    """Draw videos frame by frame, with a row for each run of a setting.
+
+    Args:
+        group (sequence of FinishedRun): runs of one protocol on one data set.
+        title (str): start of the titles.
+        stem (Path): start of the paths.
+        videos (sequence of str): names of the videos.
+        settings (sequence of str): settings to draw; all if empty.
+
+    Yields:
+        The title and path of each picture.
+    """
+    for setting in dict.fromkeys(run.setting for run in group):
+        for video in videos if not settings or setting in settings else ():
+            if shown := [run for run in group if run.setting == setting and video in run.videos]:
+                path = stem.with_name(_file_name(f"{stem.name}_{setting}_{video}.jpg"))
+                yield f"{title}, {setting}: {video}", draw_strip(path, video, shown)
 
 
 def _number(text: str, where: str) -> float:
@@ -256,7 +339,7 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{where}: {text!r} is no number")
+        raise ValueError(f"{where}: {text!r} is not a number")
     return number
 
 
@@ -270,13 +353,13 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text for a line of Markdown: a line break in a name would end the line."""
+    """Replace line breaks, which names may have, in a line of Markdown."""
     return "<br>".join(text.splitlines())
 
 
 def _file_name(text: str) -> str:
-    """A text as the name of a file: a path in the settings of a run would lead out of the report's folder."""
-    return re.sub(r"[/\\\x00-\x1f]", "_", text)
+    """Make a text the name of a file: a path in the settings of a run would lead out of the report's folder."""
+    return re.sub(r"[/\\:\x00-\x1f]", "_", text)
 
 
 def _write(path: Path, text: str) -> None:
@@ -288,17 +371,23 @@ def _write(path: Path, text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a folder is left out."""
     parser = argparse.ArgumentParser(description="Tables and pictures of finished runs.")
-    parser.add_argument("results", nargs="+", type=given_path, metavar="RESULTS", help="folder of a finished run")
+    parser.add_argument("results", nargs="+", type=given_path, metavar="RESULTS", help="output folder of a finished run")
     parser.add_argument("--output", type=given_path, default=Path("report"), help="folder of the report (default: report)")
     parser.add_argument("--quoted", type=given_path, metavar="FILE", help=f"CSV of published numbers: {','.join(_COLUMNS)}")
     parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
-    parser.add_argument("--strip-settings", nargs="*", default=(), metavar="SETTING", help="strips of these only: 3c, gm ...")
-    parser.add_argument("--tables-only", action="store_true", help="no pictures, which need matplotlib")
+    parser.add_argument(
+        "--strip-settings",
+        nargs="*",
+        default=(),
+        metavar="SETTING",
+        help="settings to compare them in, such as 3c gm (default: all)",
+    )
+    parser.add_argument("--tables-only", action="store_true", help="leave out the pictures, which need matplotlib")
     args = parser.parse_args(arguments)
     if args.tables_only and args.strips:
-        parser.error("--strips are pictures: leave out --tables-only")
+        parser.error("--strips cannot be combined with --tables-only")
     if args.strip_settings and not args.strips:
-        parser.error("--strip-settings go with --strips VIDEO ...")
+        parser.error("--strip-settings needs --strips VIDEO ...")
     quotes = read_quotes(args.quoted) if args.quoted else []
     runs, left_out = read_runs(args.results)
     if not runs:

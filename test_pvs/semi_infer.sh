@@ -1,13 +1,16 @@
 #!/bin/sh
 # Semi-supervised benchmark, first half: DATASET=davis2016 DATA=/data/DAVIS OUT=results/3c INPUT=3c sh test_pvs/semi_infer.sh
-# DATASET: name of the data set (python -m test_pvs.datasets --help). DATA: its folder. OUT: folder of the results.
+# DATASET: name of the data set (python -m test_pvs.datasets --help), or package.module:function. DATA: its folder.
+# OUT: folder for the results.
 # INPUT: 3c (three clicks, the default), bb (box), gm (ground-truth mask).
-# SYSTEM: sam-i2v (default), sam2, optical-flow, static-mask, sam+... or package.module:function. CONFIG, CKPT, PRECISION: of the system;
-#   CONFIG=i2v-infer CKPT=checkpoints/sam-i2v_32gpu.pt for the published weights, by default the Lite model.
-# DEVICES: cuda:0,cuda:1; cuda (all); cpu:2 (two workers); by default all GPUs, or the CPU.
-# VIDEOS: only these, names with spaces between them. VOID: the label, such as 255, of pixels that belong to no object.
-# Without DATASET, DATA, OUT, SYSTEM, CONFIG and CKPT it is the published test: SAV-Test in data/sav_test, checkpoints/sam-i2v_32gpu.pt.
-# Further arguments go to python -m test_pvs.semi_supervised. Started again after a kill, it goes on where it was.
+# SYSTEM: sam-i2v (default), sam2, optical-flow, static-mask, sam+... or package.module:function.
+# CONFIG, CKPT, PRECISION: config, weights and precision of the system (default: the Lite model);
+#   CONFIG=i2v-infer CKPT=checkpoints/sam-i2v_32gpu.pt for the published weights.
+# DEVICES: cuda:0,cuda:1; cuda (all); cpu:2 (two workers). Default: all GPUs, or the CPU.
+# VIDEOS: names of videos, separated by spaces (default: all). VOID: label of pixels that belong to no object, such as 255.
+# Without DATASET, DATA, OUT, SYSTEM, CONFIG and CKPT it runs the published test: SAV-Test in data/sav_test with
+#   checkpoints/sam-i2v_32gpu.pt.
+# Further arguments go to python -m test_pvs.semi_supervised. Rerun to resume.
 set -eu
 project=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${DATASET:-}${DATA:-}${OUT:-}${SYSTEM:-}${CONFIG:-}${CKPT:-}" ]; then # as published

@@ -1,10 +1,10 @@
-"""The semi-supervised benchmark: objects are prompted where they first appear, and tracked in one pass.
+"""The semi-supervised benchmark: objects are prompted where they first appear and tracked in one pass.
 
     python -m test_pvs.semi_supervised davis2016 /data/DAVIS --input 3c --output results/3c
 
-The Lite model by default; --config i2v-infer --checkpoint checkpoints/sam-i2v_32gpu.pt for the published one.
-test_pvs/semi_infer.sh is the same with variables; test_pvs/semi_eval.sh scores the masks. A run that was killed goes on where
-it was when it is started again.
+The default is the Lite model; --config i2v-infer --checkpoint checkpoints/sam-i2v_32gpu.pt runs the published one.
+test_pvs/semi_infer.sh does the same with environment variables; test_pvs/semi_eval.sh scores the masks. Rerun the command to
+resume an interrupted run.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from i2v.data.annotations import save_object_mask
 from i2v.utils.command_line import command_line
 from test_pvs.clicks import INNER, OUTER, SimulatedUser, box_around
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.prompting import as_points, click_again, click_object, mask_iou
+from test_pvs.prompting import as_points, click_again, click_object, rounded_iou
 from test_pvs.runner import add_run_arguments, run_command
 from test_pvs.systems import VideoSession, VideoSystem
 
-# How the best of the clicks are given in the end.
+# How the best clicks are given at the end: as one more prompt, or after forgetting all clicks.
 ONCE_MORE, ANEW = "once-more", "anew"
 
 
@@ -37,14 +37,19 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
     """Evaluate one video, and save the masks of its annotated frames.
 
     Args:
-        options: "input" is gm for the ground truth's mask, bb for its box, or 3c for three clicks (or any number).
-            "seed" and "correct": see `SimulatedUser.of_run`. "best_clicks": see `_best_clicks`. "box_edges": see `box_around`.
-            "all_frames": save masks of frames without ground truth, too.
-        folder: for the masks, OBJECT/FRAME.png.
+        system (VideoSystem): the system.
+        video (EvaluationVideo): the video.
+        options (dict): options of the protocol.
+            "input": gm for the ground-truth mask, bb for its box, or 3c for three clicks (or another number).
+            "seed", "correct": see `SimulatedUser.of_run`.
+            "best_clicks": `ONCE_MORE` (default) or `ANEW`; see `_best_clicks`.
+            "box_edges": see `box_around`.
+            "all_frames": whether to save masks of frames without ground truth, too.
+        folder (Path): folder for the masks, OBJECT/FRAME.png.
 
     Returns:
-        {"seconds", "frames", "prompts": [{"frame", "object", "input", ...}, ...]}; a prompt has the "iou" of its mask and
-        "clicks" with theirs and the number that was "used", or the "box".
+        {"seconds", "frames", "prompts": [{"frame", "object", "input", ...}, ...]}. A prompt has the "iou" of its mask, and
+        either its "clicks" with their IoUs and the number "used", or the "box".
     """
     appearing: defaultdict[int, list[int]] = defaultdict(list)
     for obj, first in video.first_frames().items():
@@ -57,7 +62,7 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
     session = system.start(video.frames)
     prompts = []
     starts = [*sorted(appearing), last + 1]
-    # Up to the first prompt there is nothing; then objects are tracked until the next ones appear.
+    # Frames before the first prompt have empty masks; then objects are tracked until the next ones appear.
     for frame in sorted(wanted):
         if frame < starts[0]:
             _save(video, folder, frame, {})
@@ -75,18 +80,23 @@ def prompt_object(
     """Prompt an object with its ground truth.
 
     Args:
-        options: of `semi_supervised`.
+        session (VideoSession): session that is prompted.
+        video (EvaluationVideo): the video.
+        frame (int): index of the frame.
+        obj (int): number of the object.
+        options (dict): options of `semi_supervised`.
+        user (SimulatedUser): who clicks.
 
     Returns:
-        The prompt's entry in the output JSON.
+        The entry of the prompt in the output JSON.
     """
     ground_truth, kind = video.mask(frame, obj), options["input"]
     entry = {"frame": frame, "object": obj, "input": kind}
     if kind == "gm":
-        return entry | {"iou": mask_iou(ground_truth, session.prompt(frame, obj, mask=ground_truth) > 0)}
+        return entry | {"iou": rounded_iou(ground_truth, session.prompt(frame, obj, mask=ground_truth) > 0)}
     if kind == "bb":
         box = box_around(ground_truth, options.get("box_edges", OUTER))
-        return entry | {"box": box, "iou": mask_iou(ground_truth, session.prompt(frame, obj, box=box) > 0)}
+        return entry | {"box": box, "iou": rounded_iou(ground_truth, session.prompt(frame, obj, box=box) > 0)}
     anew = options.get("best_clicks") == ANEW
     return entry | _best_clicks(session, ground_truth, frame, obj, parse_clicks(kind), user, anew)
 
@@ -94,34 +104,40 @@ def prompt_object(
 def _best_clicks(
     session: VideoSession, ground_truth: np.ndarray, frame: int, obj: int, num_clicks: int, user: SimulatedUser, anew: bool
 ) -> dict[str, Any]:
-    """Click on an object, and keep the best prefix of the clicks by IoU.
+    """Click on an object, and keep the prefix of the clicks with the best IoU.
 
-    As in the published code, the prefix is given once more at the end, also where it is all clicks: a further pass of the
-    decoder, which starts from the mask of the last click. One click has no choice, and no such pass.
+    As in the published code, the prefix is given once more at the end, even if it is all clicks: another pass of the decoder,
+    which starts from the mask of the last click. A single click is given once.
 
     Args:
-        anew: instead, forget everything where the prefix is not all clicks, and make its clicks again, one by one.
+        session (VideoSession): session that is prompted.
+        ground_truth (np.ndarray): (H, W) bool.
+        frame (int): index of the frame.
+        obj (int): number of the object.
+        num_clicks (int): maximum number of clicks.
+        user (SimulatedUser): who clicks.
+        anew (bool): if the prefix is not all clicks, clear the prompt and repeat its clicks one by one instead.
 
     Returns:
-        "clicks", each with the "iou" of the mask after it, "used" (how many were kept) and the "iou" in the end.
+        "clicks", each with the "iou" of the mask after it, "used" (the number kept), and the final "iou".
     """
     clicked = click_object(session, ground_truth, frame, obj, num_clicks, user)
-    used = 1 + int(np.argmax(clicked.ious))  # the shortest one of several
+    used = 1 + int(np.argmax(clicked.ious))  # the shortest of equally good ones
     iou = clicked.ious[used - 1]
     if anew:
         if used < len(clicked.clicks):
             session.clear(frame, obj)
             click_again(session, clicked.clicks[:used])
     elif num_clicks > 1:
-        iou = mask_iou(ground_truth, session.prompt(frame, obj, points=as_points(clicked.clicks[:used])) > 0)
+        iou = rounded_iou(ground_truth, session.prompt(frame, obj, points=as_points(clicked.clicks[:used])) > 0)
     return {"clicks": clicked.entries(), "used": used, "iou": iou}
 
 
 def parse_clicks(kind: str) -> int:
-    """The number of clicks of an input such as "3c".
+    """Parse the number of clicks of an input such as "3c".
 
     Raises:
-        ValueError: not of that form.
+        ValueError: the input does not have this form.
     """
     if not re.fullmatch(r"[1-9]\d*c", kind):
         raise ValueError(f"unknown input {kind!r}: give 3c (or another number of clicks), bb (box) or gm (mask)")
@@ -129,7 +145,7 @@ def parse_clicks(kind: str) -> int:
 
 
 def _save(video: EvaluationVideo, folder: Path, frame: int, scores: dict[int, np.ndarray]) -> None:
-    """Save the masks of all objects of the data set in a frame; objects that were not prompted yet have empty ones."""
+    """Save the masks of all objects of the video in a frame; objects that are not prompted yet have empty ones."""
     masks = {obj: score > 0 for obj, score in scores.items()}
     if scores and video.annotations.exclusive:
         winner = np.argmax(np.stack(list(scores.values())), axis=0)
@@ -150,20 +166,25 @@ def _input(text: str) -> str:
 @command_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
-    parser = argparse.ArgumentParser(description="Prompt objects where they first appear, and save their masks.")
+    parser = argparse.ArgumentParser(description="Prompt objects where they first appear, track them, and save their masks.")
     add_run_arguments(parser)
-    parser.add_argument("--input", type=_input, default="3c", help="3c: three clicks; bb: box; gm: ground-truth mask")
+    parser.add_argument(
+        "--input",
+        type=_input,
+        default="3c",
+        help="prompt: 3c (or another number) for clicks, bb for a box, gm for the ground-truth mask (default: 3c)",
+    )
     parser.add_argument(
         "--best-clicks",
         choices=(ONCE_MORE, ANEW),
         default=ONCE_MORE,
-        help="how the best of several clicks are given in the end: as one more prompt, or from the start (default: once-more)",
+        help="give the best prefix of several clicks as one more prompt, or again from the start (default: once-more)",
     )
     parser.add_argument(
         "--box-edges",
         choices=(OUTER, INNER),
         default=OUTER,
-        help="past the object's last column and row, or on them (default: outer)",
+        help="right and lower sides of boxes: past the object's last column and row, or on them (default: outer)",
     )
     parser.add_argument("--all-frames", action="store_true", help="save masks of frames without ground truth, too")
     args = parser.parse_args(arguments)

@@ -7,7 +7,8 @@ import os
 import shutil
 import signal
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,7 @@ import torch
 from PIL import Image
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
+from i2v.modeling.sam_i2v import SAMI2V, MaskPrediction
 
 # Python ignores Ctrl-C where its parent does, as in the background of a script, and its children with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,6 +53,25 @@ def fixed_weight(name: str, value: torch.Tensor) -> torch.Tensor:
     elif value.ndim > 2 or min(value.shape) > 4:  # matrices and kernels; what is left are embeddings
         noise = noise / np.sqrt(np.prod(value.shape[1:])) * (0.3 if name.endswith(_FEEDBACK) else 1)
     return torch.as_tensor(noise, dtype=value.dtype)
+
+
+@contextmanager
+def recorded_ious() -> Iterator[list[torch.Tensor]]:
+    """A list of the predicted IoUs (M,) of the first object in each prediction; a mask prompt makes two, the last its own."""
+    ious = []
+
+    def recorded(method: Callable[..., MaskPrediction]) -> Callable[..., MaskPrediction]:
+        def call(*arguments, **options):
+            prediction = method(*arguments, **options)
+            ious.append(prediction.ious[0].float())
+            return prediction
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("decode", "use_mask"):
+            patch.setattr(SAMI2V, name, recorded(getattr(SAMI2V, name)))
+        yield ious
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ MODEL_CASES = [
     ("model.image_size", "???", "Missing mandatory value: model.image_size"),
     ("model.num_maskmem", None, "model.num_maskmem must be a whole number, not null"),
     ("model.nonsense", 1, "unknown key model.nonsense; SAMI2V takes image_encoder"),
-    ("model.width", 0, "model"),
+    ("model.embed_dim", 0, "model"),
     ("model.image_encoder", None, "model.image_encoder must be a mapping with a `_target_`, not null"),
     ("model.image_encoder", [], "model.image_encoder must be a mapping with a `_target_`, not []"),
     ("model.image_encoder.levels", 5, "model.image_encoder.levels must be a list, not 5"),
@@ -54,7 +54,7 @@ MODEL_CASES = [
     ("model.image_encoder.trunk_image._target_", None, "model.image_encoder.trunk_image._target_ must name a class"),
     ("model.memory_attention.dropout", "some", "model.memory_attention.dropout must be a number, not 'some'"),
     ("model.memory_selector.mode", "x", "model.memory_selector: unknown memory selection mode 'x'"),
-    ("model.memory_selector.mode", None, "model.memory_selector.mode must be text, not null"),
+    ("model.memory_selector.num_local", 5, "num_local=5 frames cannot be chosen from a local pool of local_reach=4"),
     ("model.memory_prompt_generator.masked_attention", "perhaps", "masked_attention must be true or false, not 'perhaps'"),
     ("model._target_", DROP, "model must be a mapping with a `_target_`"),
     ("model", None, "model must be a mapping with a `_target_`, not null"),
@@ -193,15 +193,15 @@ CHECKPOINT_CASES = {
     "meta": ({"a": TENSOR.to("meta")}, "the tensor a has no numbers"),
     "complex": ({"a": TENSOR + 1j}, "the tensor a is of complex numbers"),
     "enormous view": ({"a": torch.zeros(1).expand(10**13)}, "the tensor a has fewer numbers than elements"),
-    "nan": ({"model": {"a": TENSOR, "b": TENSOR * torch.nan}}, "the tensor b has NaN or infinity"),
-    "infinity": ({"a": TENSOR.half() - torch.inf}, "the tensor a has NaN or infinity"),
-    "infinite as float32": ({"a": TENSOR.double() + 1e300}, "the tensor a has NaN or infinity"),
+    "nan": ({"model": {"a": TENSOR, "b": TENSOR * torch.nan}}, "the tensor b contains NaN or infinity"),
+    "infinity": ({"a": TENSOR.half() - torch.inf}, "the tensor a contains NaN or infinity"),
+    "infinite as float32": ({"a": TENSOR.double() + 1e300}, "the tensor a contains NaN or infinity"),
     "nested": ({"a": {"b": TENSOR}}, "'a' is a dict, not a tensor"),
     "none": ({"a": None}, "'a' is a NoneType, not a tensor"),
     "number": ({"a": 3}, "'a' is a int, not a tensor"),
-    "model is none": ({"model": None}, "no dictionary of weights, but a NoneType"),
-    "list": ([TENSOR], "holds a list, not a dictionary"),
-    "tensor": (TENSOR, "holds a Tensor, not a dictionary"),
+    "model is none": ({"model": None}, "contains a NoneType, not a dictionary of weights"),
+    "list": ([TENSOR], "contains a list, not a dictionary"),
+    "tensor": (TENSOR, "contains a Tensor, not a dictionary"),
     "empty": ({}, "the dictionary is empty"),
 }
 
@@ -229,8 +229,8 @@ RESUME_CASES: list[tuple[str, Callable[[Any], Any], str]] = [
     ("seed", lambda _: [3], "last.pt: 'seed' is "),
     ("world_size", lambda _: "two", "last.pt: 'world_size' is "),
     ("parameters", lambda _: [[1, None], 3], "other parameters were trained"),
-    ("model", nan_in, "has NaN or infinity in it"),
-    ("current", nan_in, "has NaN or infinity in it"),
+    ("model", nan_in, "contains NaN or infinity"),
+    ("current", nan_in, "contains NaN or infinity"),
     ("current", lambda _: {"a": 1}, "'a' is a int, not a tensor"),
     ("model", lambda value: dict(enumerate(value.values())), "the name 0 in it is not text"),
     ("optimizer", lambda _: {}, "'optimizer' in it is not the state of this training's optimizer"),
@@ -509,14 +509,14 @@ BOMBS = {
         "a0: &a0 [lol]\n" + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)),
         "more than 10000 values",
     ),
-    "in itself": ("a: &a [*a]", "the alias *a stands for nothing, or for what it is in itself"),
+    "in itself": ("a: &a [*a]", "the alias *a is undefined, or inside its own value"),
     "huge": ("a: 1\n" * 300_000, "more than 1048576 bytes"),
     "many values": ("a: [" + "1, " * 20_000 + "]", "more than 10000 values"),
     "long value": ("a: '" + "${b}" * 10_000 + "'", "more than 4000 characters"),
     "hexadecimal": ("model:\n  image_size: 0x" + "f" * 3900, "line 2: the number 0xffffffff... has more than 1000 digits"),
     "sexagesimal": ("a: -" + ":".join(["59"] * 1300), "line 1: the number -59:59:59:... has more than 1000 digits"),
-    "not UTF-8": (b"\xff\xfe\x00", "is no YAML"),
-    "no YAML": ("a: [1, 2", "is no YAML"),
+    "not UTF-8": (b"\xff\xfe\x00", "is not YAML"),
+    "no YAML": ("a: [1, 2", "is not YAML"),
     "tag of Python": ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
     "no number": ("a: !!int x", "invalid literal for int()"),
 }
@@ -600,7 +600,7 @@ UNTRUSTED_CASES = [
     ("model._recursive_", False, "model._recursive_ is not allowed"),
     ("model.image_size", "${oc.env:HOME}", "model.image_size has an interpolation"),
     ("model.image_size", "${oc.decode:${oc.env:HOME}}", "model.image_size has an interpolation"),
-    ("model.image_size", "${model.width}", "model.image_size has an interpolation"),
+    ("model.image_size", "${model.embed_dim}", "model.image_size has an interpolation"),
     ("predictor.precision", "x${oc.env:HOME}", "predictor.precision has an interpolation"),
     ("model.memory_attention.num_layers", 10_000_000, "model.memory_attention.num_layers is 10000000: at most 64 is allowed"),
     ("model.memory_attention.num_layers", "1_000", "model.memory_attention.num_layers is 1_000: at most 64 is allowed"),
@@ -614,7 +614,7 @@ UNTRUSTED_CASES = [
     ("model.image_encoder.high_res_channels", [8] * 2000, "model.image_encoder.high_res_channels is a list of 2000 items: at"),
     ("model.image_encoder.levels", list(range(65)), "model.image_encoder.levels is a list of 65 items: at most 64 are allowed"),
     ("predictor.others", [[0] * 65], "predictor.others.0 is a list of 65 items: at most 64 are allowed"),
-    ("model.width", -(2**80), f"model.width is -{2**80}: at most 4096 is allowed"),
+    ("model.embed_dim", -(2**80), f"model.embed_dim is -{2**80}: at most 4096 is allowed"),
     ("model.memory_attention.hidden", 10_000, "model.memory_attention.hidden is 10000: at most 4096 is allowed"),
     ("model.image_encoder.trunk_image.mlp_ratio", 1e9, "model.image_encoder.trunk_image.mlp_ratio is 1000000000.0: at most"),
     (
@@ -651,7 +651,7 @@ def test_config_that_came_along_with_weights(key: str, value: Any, message: str,
 def test_network_of_a_config_that_came_along_is_not_huge(tmp_path: Path) -> None:
     """Each of its numbers alone is allowed."""
     channels = "model.image_encoder.high_res_channels=[1024,512,256]"
-    config = load_config("i2v-lite", ["model.width=4096", channels, "model.memory_attention.num_layers=64"])
+    config = load_config("i2v-lite", ["model.embed_dim=4096", channels, "model.memory_attention.num_layers=64"])
     path = write(tmp_path / "config.yaml", OmegaConf.to_container(config, resolve=True))
     with pytest.raises(ValueError, match=r"model has [\d,]+ million parameters: at most 1,000 million are allowed"):
         build_i2v(path, device="cpu", trusted=False)

@@ -145,7 +145,7 @@ def test_bad_call_names_the_thing_and_loses_nothing(bad, tiny_predictor, tiny_vi
 
 
 def test_old_points_count(tiny_predictor, tiny_video, monkeypatch):
-    monkeypatch.setattr("i2v.inference.prompts.MAX_POINTS", 3)
+    monkeypatch.setattr("i2v.prompt.MAX_POINTS", 3)
     state = prompted_session(tiny_predictor, tiny_video)
     two = {"points": [[16, 24], [17, 24]], "labels": [1, 1]}
     with pytest.raises(ValueError, match="there are 4 points: at most 3 are allowed"):
@@ -295,7 +295,7 @@ def test_video_that_ends_early_without_an_error_is_worth_a_warning(tiny_predicto
     path = make_video(tmp_path / "vp9.mkv", tiny_video)
     cut_at(0.6)(path)
     assert 0 < tiny_predictor.init_state(path).num_frames < 12
-    assert re.search(r"vp9\.mkv: its header promises 1\.2 seconds, its [1-9] frames .*cut off", caplog.text)
+    assert re.search(r"vp9\.mkv: its header promises 1\.2 seconds, but its [1-9] frames .*truncated", caplog.text)
 
 
 def test_mp4_that_lost_its_end_cannot_be_opened(tiny_predictor, tiny_video, tmp_path, make_video):
@@ -370,13 +370,13 @@ def nested_twice(levels: int) -> bytes:
 
 # Pickles that are small, and what is said of them.
 PICKLE_BOMBS = {
-    "hash": (nested_twice(60), "holds the same values again and again"),
+    "hash": (nested_twice(60), "repeats the same values too often"),
     "text": (
         b"\x80\x02}U\x01a]q\x00" + b"]q\x01(h\x00h\x00e" + b"]q\x00(h\x01h\x01e]q\x01(h\x00h\x00e" * 30 + b"s.",
-        "holds the same",
+        "repeats the same",
     ),
     "deep": (b"\x80\x02})" + b"\x85" * 100_000 + b"K\x01s.", "is nested more than 100 deep"),
-    "filled afterwards": (b"\x80\x02}U\x01a]q\x00]q\x01(h\x00h\x00eh\x00h\x01as.", "holds what is changed after it was used"),
+    "filled afterwards": (b"\x80\x02}U\x01a]q\x00]q\x01(h\x00h\x00eh\x00h\x01as.", "changes an object after using it"),
 }
 
 
@@ -440,10 +440,10 @@ def test_checkpoints_that_repeat_a_little_are_read(zipped, tmp_path):
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
-        ([1, 2], r"a\.pt holds a list"),
-        ({"model": 3}, r"a\.pt holds no dictionary of weights"),
-        ({"epoch": 3}, r"a\.pt holds no dictionary of weights"),
-        ({}, r"a\.pt holds no weights: the dictionary is empty"),
+        ([1, 2], r"a\.pt contains a list"),
+        ({"model": 3}, r"a\.pt contains a int, not a dictionary of weights"),
+        ({"epoch": 3}, r"a\.pt does not contain a dictionary of weights"),
+        ({}, r"a\.pt contains no weights: the dictionary is empty"),
     ],
 )
 def test_file_that_is_no_checkpoint(checkpoint, message, tmp_path):
@@ -505,7 +505,7 @@ def test_weights_whose_results_are_not_finite(make_tiny_predictor, tiny_video):
     for parameter in predictor.model.parameters():
         parameter.data.fill_(1e30)
     state = predictor.init_state(tiny_video)
-    with pytest.raises(ValueError, match="results are not finite numbers: its weights are broken"):
+    with pytest.raises(ValueError, match="outputs are not finite: its weights are broken"):
         predictor.add_new_points_or_box(state, 0, 1, points=[[16, 24]], labels=[1])
     assert state.obj_ids == []
 

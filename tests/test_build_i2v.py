@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 import i2v
 from i2v import I2VVideoPredictor, build_i2v, build_i2v_video_predictor
 from i2v.build_i2v import CONFIG_DIR, default_device, known_configs, load_config
+from i2v.modeling.memory.selector import GreedySelector
 from i2v.utils.checkpoints import save_checkpoint
 
 TINY_CONFIG = Path(__file__).parent / "configs" / "tiny.yaml"
@@ -101,7 +102,7 @@ def test_own_config_is_found_by_its_path_and_sees_the_packaged_model(name, tmp_p
     own.parent.mkdir(exist_ok=True)
     shutil.copy(TINY_CONFIG, own)
     for path in (own, str(own), name, f"./{name}"):
-        assert load_config(path, ["model.memory_selector.mode=greedy"]).model.image_size == 128
+        assert load_config(path, ["model/memory_selector=greedy"]).model.image_size == 128
     predictor = build_i2v_video_predictor(name, device="cpu")
     assert predictor.model.image_size == 128
 
@@ -140,8 +141,8 @@ def test_same_checkpoint_same_masks(tiny_predictor, tiny_video):
 
 
 def test_overrides_reach_model_and_predictor(make_tiny_predictor):
-    predictor = make_tiny_predictor("model.memory_selector.mode=greedy", "predictor.precision=bf16")
-    assert predictor.model.memory_selector.mode == "greedy"
+    predictor = make_tiny_predictor("model/memory_selector=greedy", "predictor.precision=bf16")
+    assert isinstance(predictor.model.memory_selector, GreedySelector)
     config = load_config(TINY_CONFIG, ["model.image_size=64", "predictor.fill_hole_area=0"])
     assert OmegaConf.select(config, "model.sam_prompt_encoder.image_size") == 64  # what depends on it follows
     assert config.predictor.fill_hole_area == 0

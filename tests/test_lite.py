@@ -16,7 +16,7 @@ from i2v import I2VVideoPredictor, build_i2v_video_predictor
 from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.data.video_file import VideoFile
 from i2v.segment import build_parser
-from sav_dataset.jf import region_similarity
+from i2v.utils.jf import region_similarity
 
 PROJECT = Path(__file__).parents[1]
 

@@ -67,9 +67,9 @@ def test_the_order_of_objects_does_not_matter(tiny_predictor, tiny_video) -> Non
     assert_same({frame: masks.flip(0) for frame, masks in other.items()}, forward, 0.01)
 
 
-@pytest.mark.parametrize("mode", ["sample", "greedy", "uniform", "consecutive"])
+@pytest.mark.parametrize("mode", ["sample", "greedy", "uniform", "evenly_spaced", "consecutive"])
 def test_backward_is_forward_of_the_reversed_video(mode, make_tiny_predictor, tiny_video) -> None:
-    predictor = make_tiny_predictor(f"model.memory_selector.mode={mode}", "model.image_encoder.trunk_video.window=1")
+    predictor = make_tiny_predictor(f"model/memory_selector={mode}", "model.image_encoder.trunk_video.window=1")
     video = long_video(tiny_video, 30)
     last = len(video) - 1
 
@@ -306,7 +306,7 @@ def test_holes_are_filled_and_postprocessing_can_be_off(make_tiny_predictor, tin
 def test_bfloat16_is_close(make_tiny_predictor, tiny_video) -> None:
     runs = []
     for precision in ("fp32", "bf16"):
-        predictor = make_tiny_predictor(f"predictor.precision={precision}", "model.memory_selector.mode=greedy")
+        predictor = make_tiny_predictor(f"predictor.precision={precision}", "model/memory_selector=greedy")
         runs.append(track(predictor, start(predictor, tiny_video)))
     for frame in runs[0]:
         scale = runs[0][frame].abs().max()
@@ -332,7 +332,7 @@ SENSITIVE = re.compile(r"image_encoder\.(trunk_image\.(layers\.[123]|neck)|trunk
 )
 def test_each_layer_computes_in_the_wanted_precision(precision, surrounding, expected, make_tiny_predictor, tiny_video) -> None:
     """Set for the predictor, or by the caller's autocast; the decoder never leaves float32."""
-    predictor = make_tiny_predictor(f"predictor.precision={precision or 'null'}", "model.memory_selector.mode=greedy")
+    predictor = make_tiny_predictor(f"predictor.precision={precision or 'null'}", "model/memory_selector=greedy")
     seen: defaultdict[str, set[torch.dtype]] = defaultdict(set)
     for name, module in predictor.model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from i2v import build_i2v, build_i2v_video_predictor
 from i2v.data.frames import ImageFolder
-from i2v.inference.prompts import check_mask, make_points_prompt, resize_mask
+from i2v.prompt import Prompt, parse_mask, resize_mask
 from i2v.utils.masks import masks_to_labels
 from i2v.utils.numbers import whole_number
 from test_pvs.systems import StaticMask
@@ -92,7 +92,7 @@ def test_masks_of_several_types(tiny_predictor, tiny_video):
             tiny_predictor.add_new_mask(state, 0, 1, bad)
     two = np.zeros((48, 64, 3), np.uint8)
     two[:10], two[20:] = (255, 0, 0), (0, 255, 0)
-    with pytest.raises(ValueError, match="the mask is an image in colour"):
+    with pytest.raises(ValueError, match="the mask is a colour image"):
         tiny_predictor.add_new_mask(state, 0, 1, Image.fromarray(two))
 
 
@@ -162,10 +162,10 @@ def test_frames_that_are_open(tiny_predictor, png_folder: Path):
     [
         (np.where(MASK, 3.5, -7.0), "negative values, as logits have: give a boolean mask"),
         (np.where(MASK, 1, 0) + 2 * np.eye(48, 64, 40, dtype=int), "several objects, with labels 1, 2"),
-        (np.where(MASK, 2.5, 0), "give a boolean mask, or shares from 0 to 1"),
+        (np.where(MASK, 2.5, 0), "give a boolean mask, or values from 0 to 1"),
         (np.where(MASK, 2**20, 0), "give a boolean mask"),
         (np.where(MASK, 2**63, 0).astype(np.uint64), "values up to 9.22337e\\+18: give a boolean mask"),
-        (MASK * 0.001, "shares up to 0.001, of which none reaches 0.5: scale or threshold them"),
+        (MASK * 0.001, "values up to 0.001, none of which reaches 0.5: scale or threshold them"),
     ],
     ids=["logits", "labels", "other floats", "huge", "unsigned", "dim"],
 )
@@ -177,12 +177,12 @@ def test_arrays_that_are_no_mask(mask, message, kind, tiny_predictor, tiny_video
 
 @pytest.mark.parametrize("scale", [1, 255, 1.0, 255.0, np.uint16(700)], ids=repr)
 def test_arrays_with_one_value_besides_0(scale):
-    np.testing.assert_array_equal(check_mask(MASK * scale, (64, 48)), MASK)
+    np.testing.assert_array_equal(parse_mask(MASK * scale), MASK)
 
 
 def test_shares_are_thresholded_at_half():
     soft = cv2.GaussianBlur(MASK.astype(np.float32), (0, 0), 2)
-    assert np.count_nonzero(check_mask(soft, (64, 48)).numpy() != (soft >= 0.5)) <= 2
+    assert np.count_nonzero(parse_mask(soft).numpy() != (soft >= 0.5)) <= 2
     noise = np.random.RandomState(0).rand(48, 64) * 0.2
     for shares in (
         np.where(MASK, 0.9, 0.1),
@@ -192,10 +192,10 @@ def test_shares_are_thresholded_at_half():
         noise + MASK * 0.5,
     ):
         for kind in (np.float16, np.float32, np.float64):
-            np.testing.assert_array_equal(check_mask(shares.astype(kind), (64, 48)), MASK)
-    assert not check_mask(MASK * 0.0, (64, 48)).any()
+            np.testing.assert_array_equal(parse_mask(shares.astype(kind)), MASK)
+    assert not parse_mask(MASK * 0.0).any()
     smooth = (soft * 255).round().astype(np.uint8)
-    assert np.count_nonzero(check_mask(smooth, (64, 48)).numpy() != (soft >= 0.5)) <= 2
+    assert np.count_nonzero(parse_mask(smooth).numpy() != (soft >= 0.5)) <= 2
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_shares_are_thresholded_at_half():
 )
 def test_arrays_of_other_things(mask, message):
     with pytest.raises(TypeError, match=message):
-        check_mask(mask, (64, 48))
+        parse_mask(mask)
 
 
 def test_arrays_as_they_come():
@@ -216,38 +216,38 @@ def test_arrays_as_they_come():
     read_only = np.asarray(Image.fromarray(MASK))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        np.testing.assert_array_equal(check_mask(read_only, (64, 48)), MASK)
-    np.testing.assert_array_equal(check_mask(MASK[:, ::-1], (64, 48)), MASK[:, ::-1])
-    np.testing.assert_array_equal(check_mask(MASK.astype(">i4"), (64, 48)), MASK)
+        np.testing.assert_array_equal(parse_mask(read_only), MASK)
+    np.testing.assert_array_equal(parse_mask(MASK[:, ::-1]), MASK[:, ::-1])
+    np.testing.assert_array_equal(parse_mask(MASK.astype(">i4")), MASK)
     for points in (np.array([[3, 5]])[::-1], np.array([[3, 5]], ">f8")):
-        assert make_points_prompt(points, [1], None, (64, 48), 64).points.tolist() == [pytest.approx([3, 5 * 64 / 48])]
+        assert Prompt(points, [1]).to_network((64, 48), 64, 16).points.tolist() == [pytest.approx([3, 5 * 64 / 48])]
 
 
 def test_all_points_are_padding():
     padding = [[7, 5], [0, 0]], [-1, -1]
-    assert make_points_prompt(*padding, [1, 2, 3, 4], (64, 48), 64).labels.tolist() == [2, 3]
-    with pytest.raises(ValueError, match=r"all points are padding, as their label is -1"):
-        make_points_prompt(*padding, None, (64, 48), 64)
+    assert Prompt(*padding, [1, 2, 3, 4]).to_network((64, 48), 64, 16).labels.tolist() == [2, 3]
+    with pytest.raises(ValueError, match=r"has only padding \(label -1\)"):
+        Prompt(*padding)
 
 
 def test_pil_images_of_floats_are_shares(tmp_path):
     image = Image.fromarray(np.where(MASK, 0.6, 0.4).astype(np.float32))
     assert image.mode == "F"
-    np.testing.assert_array_equal(check_mask(image, (64, 48)), MASK)
+    np.testing.assert_array_equal(parse_mask(image), MASK)
     image.save(tmp_path / "a.tif")
     with Image.open(tmp_path / "a.tif") as opened:
-        np.testing.assert_array_equal(check_mask(opened, (64, 48)), MASK)
+        np.testing.assert_array_equal(parse_mask(opened), MASK)
     with pytest.raises(ValueError, match="negative values, as logits have"):
-        check_mask(Image.fromarray(np.where(MASK, 3, -3).astype(np.float32)), (64, 48))
+        parse_mask(Image.fromarray(np.where(MASK, 3, -3).astype(np.float32)))
 
 
 @pytest.mark.filterwarnings("error")
 def test_several_masks_in_a_list():
     with pytest.raises(ValueError, match=r"the mask has shape \(2, 48, 64\)"):
-        check_mask([MASK, MASK], (64, 48))
+        parse_mask([MASK, MASK])
     with pytest.raises(TypeError, match=r"a mask is an array"):
-        check_mask([MASK, MASK[:3]], (64, 48))
-    assert make_points_prompt([np.array([3, 5])], [1], None, (64, 48), 64).labels.tolist() == [1]
+        parse_mask([MASK, MASK[:3]])
+    assert Prompt([np.array([3, 5])], [1]).labels.tolist() == [1]
 
 
 def test_label_images_hold_objects_1_to_255():
@@ -266,3 +266,17 @@ def test_frames_without_pixels(shape, tiny_predictor):
     for video in (np.zeros(shape, np.uint8), list(np.zeros(shape, np.uint8)), iter(np.zeros(shape, np.uint8))):
         with pytest.raises(ValueError, match="frame 0 has no pixels"):
             tiny_predictor.init_state(video)
+
+
+@pytest.mark.parametrize("prompt", [{"points": [[16, 24]], "labels": [1]}, {"box": [6, 14, 26, 34]}, {"mask": MASK}], ids=str)
+def test_add_prompt_equals_the_calls_of_sam_2(prompt, tiny_predictor, tiny_video):
+    state = tiny_predictor.init_state(tiny_video)
+    call = tiny_predictor.add_new_mask if "mask" in prompt else tiny_predictor.add_new_points_or_box
+    expected = call(state, 0, 1, **prompt)[2]
+    assert tiny_predictor.add_prompt(state, 0, 2, Prompt(**prompt))[2][1].equal(expected[0])
+
+
+def test_a_mask_excludes_points_and_boxes():
+    for other in ({"points": [[1, 1]], "labels": [1]}, {"box": [1, 2, 3, 4]}):
+        with pytest.raises(ValueError, match="either a mask, or points and a box"):
+            Prompt(mask=MASK, **other)

@@ -86,7 +86,7 @@ def test_a_box_as_two_labelled_points(tiny_predictor, tiny_video):
     expected = mask(points=[[20, 20]], labels=[1], box=[10, 8, 40, 30])
     assert mask(points=[[20, 20], [10, 8], [40, 30], [0, 0]], labels=[1, 2, 3, -1]).equal(expected)
     for prompt in ({"labels": [2, 2]}, {"labels": [2, 1]}, {"labels": [2, 3], "box": [1, 1, 5, 5]}):
-        with pytest.raises(ValueError, match="a box is given once"):
+        with pytest.raises(ValueError, match="give a box once"):
             mask(points=[[10, 8], [40, 30]], **prompt)
 
 
@@ -104,7 +104,7 @@ def test_a_mask_of_another_size_is_resized_with_a_warning(make_tiny_predictor, t
     mask = np.zeros((height, width), bool)
     mask[8:24, 10:40] = True
     small = predictor.add_new_mask(predictor.init_state(tiny_video), 0, 1, mask[::2, ::2])[2]
-    assert f"the mask is {width // 2}x{height // 2} pixels, the video {width}x{height}: it is resized" in caplog.text
+    assert f"the mask is {width // 2}x{height // 2} pixels, the video {width}x{height}: the mask is resized" in caplog.text
     np.testing.assert_array_equal(small[0, 0] > 0, mask)
     dot = np.zeros((4 * height, 4 * width), bool)
     dot[101, 77] = True
@@ -138,15 +138,18 @@ def test_masks_that_do_not_overlap(make_tiny_predictor, tiny_video):
 
 
 def test_a_prompt_clears_the_memory_around_it(make_tiny_predictor, tiny_video):
+    def frames_of(bank):
+        return sorted(bank.conditioning | bank.tracked)
+
     def remembered(*options):
-        predictor = make_tiny_predictor("model.memory_selector.mode=consecutive", *options)
+        predictor = make_tiny_predictor("model/memory_selector=consecutive", *options)
         state, _ = overlapping(predictor, tiny_video)
         list(predictor.propagate_in_video(state))
         for point in ([20, 20], [24, 20]):  # the second one still sees the memory
             predictor.add_new_points_or_box(state, 3, 0, points=[point], labels=[1], clear_old_points=False)
-            assert sorted(state.objects[0].bank) == list(range(len(tiny_video)))
+            assert frames_of(state.objects[0].bank) == list(range(len(tiny_video)))
         list(predictor.propagate_in_video(state, start_frame_idx=3, max_frame_num_to_track=0))
-        return [sorted(state.objects[obj_id].bank) for obj_id in (0, 1)]
+        return [frames_of(state.objects[obj_id].bank) for obj_id in (0, 1)]
 
     everything = list(range(len(tiny_video)))
     assert len(everything) > 10
@@ -172,7 +175,9 @@ def test_overrides_by_their_published_keys(make_tiny_predictor, override, attrib
 
 
 def test_stride_by_its_published_key(make_tiny_predictor):
-    options = ("model.memory_selector.mode=consecutive", "model.memory_temporal_stride_for_eval=2")
+    options = ("model/memory_selector=consecutive", "model.memory_temporal_stride_for_eval=2")
     assert make_tiny_predictor(*options).model.memory_selector.temporal_stride == 2
-    with pytest.raises(ValueError, match="memory_temporal_stride_for_eval is for the mode 'consecutive'"):
+    with pytest.raises(
+        ValueError, match="memory_temporal_stride_for_eval is for SAM 2's selector: set model/memory_selector=cons"
+    ):
         make_tiny_predictor("model.memory_temporal_stride_for_eval=2")

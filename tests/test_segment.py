@@ -24,7 +24,9 @@ from i2v import build_i2v_video_predictor, segment
 from i2v.data.frames import open_frames
 from i2v.data.mask_files import save_label_image
 from i2v.inference.tracker import Tracker
-from i2v.segment import ResultWriter, Tracking, main, parse_prompts
+from i2v.prompt_arguments import parse_prompts
+from i2v.results import ResultWriter, VideoWriter
+from i2v.segment import Tracking, main
 from i2v.utils.checkpoints import save_checkpoint
 
 # pycocotools does not know NumPy 2 well.
@@ -35,12 +37,12 @@ POINT = ["--point", "0,16,24"]
 
 
 @pytest.fixture(autouse=True)
-def keep_signals_and_logs(caplog):
-    """`main` sets how the process reacts to SIGTERM; errors are read off the log."""
+def keep_logs(caplog):
+    """Errors and messages are read off the log."""
     caplog.set_level(logging.INFO)
     handler = signal.getsignal(signal.SIGTERM)
     yield
-    signal.signal(signal.SIGTERM, handler)
+    assert signal.getsignal(signal.SIGTERM) is handler  # `main` puts it back
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +257,7 @@ def test_mask_image_with_several_labels_is_several_objects(tmp_path):
     np.testing.assert_array_equal(prompts[3, 7].mask, labels == 7)
     Image.fromarray(labels).save(tmp_path / "grey.png")
     assert list(parse_prompts([], [], [f"3,{tmp_path / 'grey.png'}"])) == [(3, 2), (3, 7)]
-    with pytest.raises(ValueError, match=r"two\.png@2.*several objects, with labels 2, 7"):
+    with pytest.raises(ValueError, match=r"two\.png@2.*has several objects, with labels 2, 7"):
         parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@2"])
     assert list(parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@5"], void=7)) == [(3, 5)]
 
@@ -270,9 +272,10 @@ def test_object_that_is_nowhere_is_mentioned(caplog, png_folder, tmp_path):
 def test_prompts_are_parsed():
     prompts = parse_prompts(["0,1.5,2", "0,3,4,0", "7,5,6@2"], ["0,1,2,3,4", " 7 ,1,2,3,4@3"], [])
     assert list(prompts) == [(0, 1), (7, 2), (7, 3)]
-    assert prompts[0, 1].points == [(1.5, 2, 1), (3, 4, 0)]
-    assert prompts[0, 1].box == (1, 2, 3, 4)
-    assert prompts[7, 2].points == [(5, 6, 1)]
+    assert prompts[0, 1].points.tolist() == [[1.5, 2], [3, 4]]
+    assert prompts[0, 1].labels.tolist() == [1, 0]
+    assert prompts[0, 1].box.tolist() == [1, 2, 3, 4]
+    assert prompts[7, 2].points.tolist() == [[5, 6]]
 
 
 @pytest.mark.parametrize(
@@ -320,7 +323,7 @@ def test_all_prompts_are_checked_before_any_work(prompt, caplog, monkeypatch, pn
 
 def test_weights_or_untrained(caplog, capsys, tmp_path):
     run = ["video", *TINY, *POINT, "--output", str(tmp_path)]
-    check_error(caplog, run, "no weights come with the config", "tiny.yaml", "--checkpoint", "--untrained")
+    check_error(caplog, run, "has no bundled weights", "tiny.yaml", "--checkpoint", "--untrained")
     with pytest.raises(SystemExit) as status:
         main([*run, "--untrained", "--checkpoint", "a.pt"])
     assert status.value.code == 2
@@ -340,7 +343,7 @@ def test_results_of_another_run_are_not_overwritten(caplog, png_folder, tmp_path
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     check_error(caplog, [*run, "--seed", "5"], str(tmp_path / "out"))
     caplog.clear()
-    check_error(caplog, [*run, "--resume"], str(tmp_path / "out"), "of a run that is finished", "nothing to resume")
+    check_error(caplog, [*run, "--resume"], str(tmp_path / "out"), "of a finished run", "nothing to resume")
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
     shutil.rmtree(tmp_path / "out" / "masks")
     caplog.clear()
@@ -429,7 +432,7 @@ def test_resumed_run_equals_one_that_was_not_stopped(arguments, monkeypatch, che
         with monkeypatch.context() as patch:
             make_fail(patch, Tracker, "track", KeyboardInterrupt(), after=count)
             assert main([*run, str(tmp_path / "out"), "--resume"]) == 130
-    assert "--resume goes on from there" in caplog.text
+    assert "--resume continues from there" in caplog.text
     # As on a disk that is full, or of a process that is killed.
     with (tmp_path / "out" / ".frames.jsonl").open("a") as file:
         file.write('[5, {"1": {"si')
@@ -445,7 +448,7 @@ def test_what_was_tracked_outlives_a_failing_overlay(error, status, monkeypatch,
     run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
     assert main([*run, str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patch:
-        make_fail(patch, segment.VideoWriter, "write", error, after=5)
+        make_fail(patch, VideoWriter, "write", error, after=5)
         assert main([*run, str(tmp_path / "out")]) == status
     assert {path.name for path in (tmp_path / "out").rglob(".*")} == PROGRESS
     (tmp_path / "out" / ".123.overlay.mp4").write_text("of a process that was killed")
@@ -484,7 +487,7 @@ def test_resume_with_other_files(change, said, monkeypatch, caplog, checkpoint, 
         assert main(run) == 130
     change(tmp_path)
     before = contents(tmp_path / "out")
-    check_error(caplog, run, "out/.settings.json is of a run with other settings: ", said.format(folder=tmp_path))
+    check_error(caplog, run, "out/.settings.json belongs to a run with other settings: ", said.format(folder=tmp_path))
     assert contents(tmp_path / "out") == before
 
 
@@ -501,16 +504,16 @@ def test_stopped_on_a_full_disk(monkeypatch, caplog, checkpoint, png_folder, tmp
     """The status is that of the signal, and what was saved before stays usable."""
     run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
     assert main([*run, str(tmp_path / "whole")]) == 0
-    for tracked, said in ((2, "there"), (4, "where it was saved before")):
+    for tracked, said in ((2, "there"), (4, "the last saved frame")):
         with monkeypatch.context() as patch:
             make_fail(patch, Tracker, "track", segment.Terminated(), after=tracked)
             if tracked == 4:
                 make_fail(patch, torch, "save", FULL_DISK)
-                make_fail(patch, segment.VideoWriter, "write", FULL_DISK)
+                make_fail(patch, VideoWriter, "write", FULL_DISK)
             assert main([*run, str(tmp_path / "out"), "--resume"]) == 143
-        assert f"interrupted: writing what is finished; --resume goes on from {said}" in caplog.text
+        assert f"interrupted: writing the finished frames; --resume continues from {said}" in caplog.text
     assert main([*run, str(tmp_path / "out"), "--resume"]) == 0
-    assert "going on after 3 frames" in caplog.text
+    assert "resuming after 3 frames" in caplog.text
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -520,7 +523,7 @@ def test_stopped_on_a_full_disk_before_anything_was_saved(monkeypatch, caplog, c
         make_fail(patch, Tracker, "track", segment.Terminated(), after=2)
         make_fail(patch, torch, "save", FULL_DISK)
         assert main(run) == 143
-    assert "--resume goes on from the start" in caplog.text
+    assert "--resume continues from the start" in caplog.text
     assert main(run) == 0
     check_results(tmp_path / "out", list(range(12)))
 
@@ -587,7 +590,7 @@ def test_resume_with_a_damaged_list_of_frames(line, said, check_damaged):
     [
         (lambda output: (output / ".frames.jsonl").write_text(""), ".frames.jsonl lacks frames that were tracked: 0, 1, 2, 3"),
         (lambda output: (output / ".frames.jsonl").unlink(), "no such file: "),
-        (lambda output: (output / "masks" / "00002.png").unlink(), "masks/00002.png is not there"),
+        (lambda output: (output / "masks" / "00002.png").unlink(), "masks/00002.png is missing"),
     ],
 )
 def test_resume_without_some_results(damage, named, check_damaged, tmp_path):
@@ -641,10 +644,10 @@ def first_tracked(content: dict) -> dict:
     [
         (lambda content: content["progress"].update(done=float("inf")), "progress is {'direction': 0, 'done': inf}"),
         (lambda content: content["progress"].update(done=True), "not whole numbers"),
-        (lambda content: content["progress"].update(done=13), "no such progress"),
-        (lambda content: content["progress"].update(done=-1), "no such progress"),
-        (lambda content: content["progress"].update(direction=1), "no such progress"),
-        (lambda content: content["progress"].clear(), "no such progress"),
+        (lambda content: content["progress"].update(done=13), "its progress is impossible"),
+        (lambda content: content["progress"].update(done=-1), "its progress is impossible"),
+        (lambda content: content["progress"].update(direction=1), "its progress is impossible"),
+        (lambda content: content["progress"].clear(), "its progress is impossible"),
         (lambda content: first_tracked(content)["pointer"].fill_(float("nan")), "the tensor pointer of frame 1 has NaN"),
         (lambda content: first_tracked(content).update(pointer=torch.zeros(3)), "not those of this session"),
         (lambda content: first_tracked(content).update(pointer=3), "pointer of frame 1 is of type int"),

@@ -154,7 +154,8 @@ def test_a_live_session_stays_as_large_as_it_is(make_tiny_predictor, tiny_video)
                 predictor.add_new_points_or_box(state, 0, 1, points=[[16, 24]], labels=[1])
             if i % 5 == 2:  # corrections, which must not add up either
                 predictor.add_new_points_or_box(state, i, 1, points=[[16 + i % 20, 24]], labels=[1])
-            sizes.append((len(list(state.objects[1].bank)), len(state.objects[1].prompts), len(state.objects[1].bank.memories)))
+            bank = state.objects[1].bank
+            sizes.append((len(bank.conditioning) + len(bank.tracked), len(state.objects[1].prompts), len(bank.memories)))
         assert max(sizes[60:]) <= max(sizes[30:60])
         assert sizes[-1][0] <= 1 + 6 + 8 + 1
         assert 0 in state.objects[1].bank  # where it was prompted at first is remembered for good

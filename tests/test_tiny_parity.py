@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from i2v import I2VVideoPredictor
-from tests.conftest import moving_disc, seeded_predictor
+from tests.conftest import moving_disc, recorded_ious, seeded_predictor
 
 FIXTURE = Path(__file__).parent / "parity" / "tiny.npz"
 FRAMES = (0, 4, 11)
@@ -35,18 +35,21 @@ def outputs(predictor: I2VVideoPredictor) -> dict[str, np.ndarray]:
     model, video = predictor.model, moving_disc()
     noise = torch.from_numpy(np.random.RandomState(1).standard_normal((1, 3, 128, 128)).astype(np.float32))
     maps = model.image_encoder.trunk_image(noise)
-    features = model.image_encoder.integrate(maps, model.image_encoder.stem_products(noise.expand(5, -1, -1, -1)).split(1))
+    features = model.image_encoder.integrate(maps, model.image_encoder.stem_taps(noise.expand(5, -1, -1, -1)).split(1))
     actual = {"trunk": maps[-1][:, ::4], "features": features[:, ::4]}
     for name, prompt in PROMPTS.items():
         state = predictor.init_state(video)
-        if name == "mask":
-            predictor.add_new_mask(state, 0, 1, video[0, ..., 0] > 100)
-        else:
-            predictor.add_new_points_or_box(state, 0, 1, **prompt)
-        masks = {frame: mask[0, 0] > 0 for frame, _, mask in predictor.propagate_in_video(state)}
+        with recorded_ious() as ious:
+            if name == "mask":
+                predictor.add_new_mask(state, 0, 1, video[0, ..., 0] > 100)
+            else:
+                predictor.add_new_points_or_box(state, 0, 1, **prompt)
+            masks, kept_ious = {}, {}
+            for frame, _, mask in predictor.propagate_in_video(state):
+                masks[frame], kept_ious[frame] = mask[0, 0] > 0, ious[-1].expand(3)
         kept = [state.objects[1].bank[frame] for frame in FRAMES]
         actual[f"{name}.logits"] = torch.stack([output.mask_logits.reshape(32, 32)[::2, ::2] for output in kept])
-        actual[f"{name}.ious"] = torch.stack([output.ious.expand(3) for output in kept])
+        actual[f"{name}.ious"] = torch.stack([kept_ious[frame] for frame in FRAMES])
         actual[f"{name}.scores"] = torch.stack([output.score.reshape(()) for output in kept])
         actual[f"{name}.pointers"] = torch.stack([output.pointer.reshape(-1) for output in kept])
         actual[f"{name}.masks"] = torch.from_numpy(np.packbits([masks[frame].numpy() for frame in FRAMES]))
@@ -54,7 +57,7 @@ def outputs(predictor: I2VVideoPredictor) -> dict[str, np.ndarray]:
 
 
 def tiny_predictor() -> I2VVideoPredictor:
-    return seeded_predictor("model.memory_selector.mode=greedy", "predictor.fill_hole_area=0")
+    return seeded_predictor("model/memory_selector=greedy", "predictor.fill_hole_area=0")
 
 
 @pytest.fixture(scope="module")

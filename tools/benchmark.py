@@ -19,7 +19,7 @@ import resource
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,8 +33,8 @@ from count_flops import COMPONENTS, around_components, build_meta_model, count_m
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
 from i2v.build_i2v import device_of_option, known_configs
 from i2v.data.frames import Frames
-from i2v.modeling.layers import PRECISIONS, tiled_attention
-from i2v.modeling.memory.selector import MemorySelector
+from i2v.modeling.cpu_attention import tiled_attention
+from i2v.modeling.layers import PRECISIONS
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.command_line import command_line, given_text, whole_number
 from i2v.utils.process_memory import peak_memory
@@ -85,7 +85,7 @@ class Timing:
     """
 
     frames: list[float] = field(default_factory=list)
-    components: Counter[str] = field(default_factory=Counter)
+    components: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     processor: float = 0.0
 
     @property
@@ -116,18 +116,10 @@ def start_tracking(predictor: I2VVideoPredictor, num_objects: int) -> Iterator[t
     return predictor.propagate_in_video(state)
 
 
-def frames_to_full_memory(selector: MemorySelector) -> int:
-    """Number of frames, with the prompted one, after which an object remembers as many frames as it ever will."""
-    if selector.mode == "consecutive":
-        return 1 + max(selector.num_tracked, selector.max_pointers)
-    # The global pool starts where the local one ends; one frame more, so that nothing is computed for the first time.
-    return 1 + selector.num_global + selector.local_reach + 1
-
-
 def measure_tracking(predictor: I2VVideoPredictor, object_counts: Sequence[int], num_frames: int) -> dict[int, Timing]:
     """Time `num_frames` frames for each number of objects, in turn, so that a change of the machine's speed hits all alike."""
     device = predictor.device
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def timer(component: str) -> Iterator[None]:
@@ -138,7 +130,7 @@ def measure_tracking(predictor: I2VVideoPredictor, object_counts: Sequence[int],
     timings = {count: Timing() for count in object_counts}
     runs = {count: start_tracking(predictor, count) for count in object_counts}
     for run in runs.values():
-        for _ in range(frames_to_full_memory(predictor.model.memory_selector)):
+        for _ in range(predictor.model.memory_selector.frames_to_full_memory):
             next(run)
     with around_components(predictor.model, timer):
         for _ in range(num_frames):
@@ -147,7 +139,8 @@ def measure_tracking(predictor: I2VVideoPredictor, object_counts: Sequence[int],
                 started, processor_started = now(device), time.process_time()
                 next(run)
                 timings[count].frames.append(now(device) - started)
-                timings[count].components.update(seconds)
+                for component, duration in seconds.items():
+                    timings[count].components[component] += duration
                 timings[count].processor += time.process_time() - processor_started
     return timings
 
@@ -237,11 +230,11 @@ def report_memory(predictor: I2VVideoPredictor, num_objects: int, last: int) -> 
 def report_attention(meta_model: SAMI2V, device: torch.device) -> None:
     """Print the time of the memory's cross-attention: PyTorch's, which needs values as wide as the keys, and the tiled one."""
     cells = meta_model.feature_size**2
-    width, narrow = meta_model.width, meta_model.memory_channels
+    embed_dim, narrow = meta_model.embed_dim, meta_model.memory_channels
     frames = 1 + meta_model.memory_selector.num_tracked
-    keys = frames * (cells + width // narrow)
+    keys = frames * (cells + embed_dim // narrow)
     generator = torch.Generator(device).manual_seed(0)
-    shapes = {"q": (1, cells, width), "k": (1, keys, width), "wide": (1, keys, width), "narrow": (1, keys, narrow)}
+    shapes = {"q": (1, cells, embed_dim), "k": (1, keys, embed_dim), "wide": (1, keys, embed_dim), "narrow": (1, keys, narrow)}
     tensors = {name: torch.randn(shape, generator=generator, device=device) for name, shape in shapes.items()}
     rows = []
     for precision in ("fp32", "bf16"):
@@ -255,9 +248,12 @@ def report_attention(meta_model: SAMI2V, device: torch.device) -> None:
             seconds["sdpa"] = min(seconds["sdpa"], between - started)
             seconds["tiled"] = min(seconds["tiled"], now(device) - between)
         times = [f"{1e3 * value:.1f}" for value in seconds.values()]
-        speeds = [f"{cells * keys * (width + e) / seconds[name] / 1e9:.1f}" for name, e in (("sdpa", width), ("tiled", narrow))]
+        speeds = [
+            f"{cells * keys * (embed_dim + e) / seconds[name] / 1e9:.1f}"
+            for name, e in (("sdpa", embed_dim), ("tiled", narrow))
+        ]
         rows.append([precision, *times, f"{seconds['sdpa'] / seconds['tiled']:.2f}", *speeds])
-    print(f"{cells} queries, {keys} keys of {width} channels, values of {width} (sdpa) and {narrow} (tiled) channels\n")
+    print(f"{cells} queries, {keys} keys of {embed_dim} channels, values of {embed_dim} (sdpa) and {narrow} (tiled) channels\n")
     print(format_table(["precision", "sdpa, ms", "tiled, ms", "sdpa / tiled", "sdpa, G/s", "tiled, G/s"], rows))
 
 
@@ -278,7 +274,7 @@ def build_parser() -> argparse.ArgumentParser:
     mode.add_argument("--attention", action="store_true", help="compare implementations of attention instead")
     last = whole_number(SETTLED + 1)
     mode.add_argument("--memory", type=last, metavar="FRAMES", help="measure the growth of memory up to this frame instead")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model.memory_selector.mode=greedy")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model/memory_selector=greedy")
     return parser
 
 

@@ -32,7 +32,7 @@ from i2v.utils.command_line import command_line, given_text
 # The modules of each component, and the methods through which the model and its users enter them.
 COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "image trunk": {"image_encoder.trunk_image": ("forward",)},
-    "TFI": {"image_encoder.trunk_video": ("stem_products", "forward")},
+    "TFI": {"image_encoder.trunk_video": ("stem_taps", "forward")},
     "memory encoder": {"memory_encoder": ("forward",)},
     "memory attention": {"memory_attention": ("forward",)},
     "MPG": {"memory_prompt_generator": ("forward",)},
@@ -195,8 +195,8 @@ def _run_frame(model: SAMI2V, num_objects: int) -> None:
     """The steps of tracking a frame."""
     encoder, size = model.image_encoder, model.feature_size
     image = torch.empty(1, 3, model.image_size, model.image_size, device="meta")
-    products = encoder.stem_products(image)  # made once per frame; the rest of the window is at hand
-    features = encoder.integrate(encoder.trunk_maps(image), [products] * encoder.window)
+    taps = encoder.stem_taps(image)  # computed once per frame; the rest of the window is cached
+    features = encoder.integrate(encoder.trunk_maps(image), [taps] * encoder.window)
 
     frames = 1 + model.memory_selector.num_tracked  # what a tracked object remembers once the video is long enough
     memory = ObjectMemory(
@@ -204,7 +204,7 @@ def _run_frame(model: SAMI2V, num_objects: int) -> None:
         foreground=torch.empty(num_objects, frames, size, size, device="meta", dtype=torch.bool),
         positions=torch.arange(frames),
         repeats=torch.ones(frames, dtype=torch.long),  # on the CPU, because the model looks at the values
-        pointers=torch.empty(num_objects, frames, model.width, device="meta"),
+        pointers=torch.empty(num_objects, frames, model.embed_dim, device="meta"),
         distances=torch.empty(frames, device="meta"),
         pointer_repeats=torch.ones(frames, dtype=torch.long),
     )
@@ -264,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(row(f"TFI, window {tfi.window}", parameters["TFI"], *costs))
 
     frames, size = 1 + model.memory_selector.num_tracked, model.image_size
-    pointer_tokens = frames * model.width // model.memory_channels
+    pointer_tokens = frames * model.embed_dim // model.memory_channels
     print(f"One {size}x{size} frame, one object, {frames} memories, {pointer_tokens} tokens of object pointers.")
     print('"Published" is how the published network computes it. MACs: multiply-accumulates.\n')
     header = ["component", "parameters, M", "published: layers, G MACs", "quoted", "published: products, G", "here: all, G"]

@@ -1,9 +1,9 @@
-"""Makes a small file for users of a training's checkpoint: the weights alone, in half precision.
+"""Export the weights of a training checkpoint in half precision, as a small file for users.
 
     python tools/export_checkpoint.py runs/lite-video/best.pt checkpoints/sam-i2v_lite.pt
     python tools/export_checkpoint.py runs/lite-video/best.pt my-model --config i2v-lite
 
-The second one writes a folder with the weights and the whole config, which `I2VVideoPredictor.from_pretrained` reads.
+The second command writes a folder with the weights and the whole config, which `I2VVideoPredictor.from_pretrained` reads.
 """
 
 from __future__ import annotations
@@ -22,10 +22,17 @@ from i2v.utils.command_line import command_line, given_path, given_text, make_ro
 
 
 def half_weights(source: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint in half precision.
+    """Read the weights of a checkpoint and convert them to half precision.
+
+    Args:
+        source (Path): path of the checkpoint.
+
+    Returns:
+        The weights by name.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_weights`; or a number is too large.
+        FileNotFoundError: no such file.
+        ValueError: see `read_weights`; or a weight is too large for half precision.
     """
     weights = read_weights(source)
     halves = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
@@ -37,18 +44,19 @@ def half_weights(source: Path) -> dict[str, Tensor]:
 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=given_path, help="a checkpoint of a training")
-    parser.add_argument("target", type=given_path, help="the file to write, or with --config the folder")
-    parser.add_argument("--config", type=given_text, help="of the model: write a folder with it and the weights")
-    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="overrides for the config")
+    parser.add_argument("source", type=given_path, help="checkpoint written by a training")
+    parser.add_argument("target", type=given_path, help="file to write, or folder with --config")
+    parser.add_argument("--config", type=given_text, help="config of the model: write a folder with the config and the weights")
+    parser.add_argument("--overrides", nargs="*", default=(), metavar="KEY=VALUE", help="overrides of the config")
     args = parser.parse_args(arguments)
     if args.config is None:
         make_room_for(args.target)
         weights, file = half_weights(args.source), args.target
         save_checkpoint(file, {"model": weights})
     else:
-        build_i2v(args.config, args.source, "cpu", hydra_overrides_extra=args.overrides)  # they belong together
+        build_i2v(args.config, args.source, "cpu", hydra_overrides_extra=args.overrides)  # checks that they match
         weights, file = half_weights(args.source), args.target / WEIGHTS_NAME
         write_pretrained(args.target, weights, args.config, args.overrides)
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")

@@ -1,9 +1,9 @@
-"""Converts public data sets, as they are downloaded, into the folders that the Lite model's training reads.
+"""Convert public data sets, as downloaded, into the folders that the Lite model's training reads.
 
 python tools/prepare_lite_data.py data/lite --bsds500 BSR/BSDS500/data --davis DAVIS \
   --coco annotations/instances_val2017.json val2017
 
-writes data/lite/bsds500, data/lite/coco-mini and data/lite/davis2016-train, and says how to start the training with them.
+writes data/lite/bsds500, data/lite/coco-mini and data/lite/davis2016-train, and prints the command that trains with them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from i2v.utils.command_line import MAX_SIDE, command_line, given_path, make_outp
 from i2v.utils.files import whole_folder
 from i2v.utils.json_form import require_form
 
-# Segmentations of a photograph of BSDS500 that are kept: the coarsest, a middle one and the finest.
+# Number of segmentations kept per photograph of BSDS500: the coarsest, a middle one and the finest.
 _SEGMENTATIONS = 3
-# What is read of an annotation file of COCO.
+# The parts of a COCO annotation file that are read.
 _COCO = {
     "images": [{"id": int, "file_name": str, "height": int, "width": int}],
     "annotations": [{"id": int, "image_id": int, "iscrowd": int, "segmentation": (list, dict)}],
@@ -41,14 +41,18 @@ _COCO = {
 
 
 def convert_bsds500(source: Path, target: Path) -> int:
-    """BSDS500: images/SPLIT/NAME.jpg and groundTruth/SPLIT/NAME.mat become images/NAME.jpg and regions/NAME_{0,1,2}.png.
+    """Convert images/SPLIT/NAME.jpg and groundTruth/SPLIT/NAME.mat to images/NAME.jpg and regions/NAME_{0,1,2}.png.
+
+    Args:
+        source (Path): folder BSDS500/data of the archive.
+        target (Path): empty folder to write to.
 
     Returns:
-        The number of photographs.
+        Number of photographs (int).
 
     Raises:
-        FileNotFoundError: there are no such files.
-        ValueError: a .mat file that is not of BSDS500; the message names it.
+        FileNotFoundError: a file is missing.
+        ValueError: a .mat file is not from BSDS500; the message names it.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -76,26 +80,26 @@ def convert_bsds500(source: Path, target: Path) -> int:
 
 
 def convert_coco(annotations: Path, images: Path, target: Path, most: int | None) -> int:
-    """COCO: each photograph becomes NAME.jpg and NAME.json with run-length encoded masks, as in SA-1B. Crowds are left out.
+    """Convert photographs of COCO to NAME.jpg and NAME.json with run-length encoded masks, as in SA-1B, without crowds.
 
     Args:
-        annotations: an instances_*.json.
-        images: the folder of its photographs.
-        target: an empty folder.
-        most: photographs, in the order of their ids; None for all.
+        annotations (Path): path of an instances_*.json.
+        images (Path): folder of its photographs.
+        target (Path): empty folder to write to.
+        most (int): largest number of photographs, which are taken in the order of their ids; None for all.
 
     Returns:
-        The number of photographs.
+        Number of photographs (int).
 
     Raises:
         FileNotFoundError: a photograph is missing.
-        ValueError: not an annotation file of COCO, or one without a photograph.
+        ValueError: the file is not an annotation file of COCO, or lists no photographs.
     """
     content = read_json(annotations)
     require_form(content, _COCO, str(annotations))
     coco = COCO()
     coco.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         coco.createIndex()
     numbers = sorted(coco.imgs)[:most]
     if not numbers:
@@ -110,7 +114,7 @@ def convert_coco(annotations: Path, images: Path, target: Path, most: int | None
             raise ValueError(f"{annotations}: a photograph has the name {name!r}, expected one without folders")
         try:
             rles = [coco.annToRLE(instance) for instance in instances]
-        except Exception as error:  # pycocotools raises plain ones
+        except Exception as error:  # pycocotools raises no other class
             raise ValueError(f"{annotations}: a segmentation of {name} cannot be read: {error!r}") from error
         path = images / name
         if not path.is_file():
@@ -123,22 +127,28 @@ def convert_coco(annotations: Path, images: Path, target: Path, most: int | None
 
 
 def convert_davis(source: Path, target: Path, height: int) -> int:
-    """DAVIS 2016's training set: JPEGImages/480p/VIDEO and Annotations/480p/VIDEO become the same without resolution, smaller;
-    all that moves is one object.
+    """Scale the training set of DAVIS 2016 down, from {JPEGImages,Annotations}/480p/VIDEO to {JPEGImages,Annotations}/VIDEO.
+
+    All objects of a video become one object, as in DAVIS 2016.
+
+    Args:
+        source (Path): folder of DAVIS.
+        target (Path): empty folder to write to.
+        height (int): height of the scaled frames in pixels.
 
     Returns:
-        The number of videos.
+        Number of videos (int).
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: an image that cannot be read, or a name in the list that is none; the message names the file.
+        ValueError: an image is unreadable, or the list has an invalid name; the message names the file.
     """
     file_list = source / "ImageSets" / "2016" / "train.txt"
     if not file_list.is_file():
         file_list = source / "ImageSets" / "480p" / "train.txt"
     if not file_list.is_file():
         raise FileNotFoundError(f"{source} has neither ImageSets/2016/train.txt nor ImageSets/480p/train.txt")
-    # A line is the name of a video, or the paths of a frame and its mask: .../VIDEO/00000.jpg .../VIDEO/00000.png
+    # A line holds the name of a video, or the paths of a frame and its mask: .../VIDEO/00000.jpg .../VIDEO/00000.png
     lines = [line.split()[0] for line in read_list(file_list)]
     names = sorted({Path(line).parent.name if line.lower().endswith(".jpg") else line for line in lines})
     if wrong := [name for name in names if name != Path(name).name]:
@@ -158,7 +168,12 @@ def convert_davis(source: Path, target: Path, height: int) -> int:
 
 
 def convert(target: Path, function: Callable[[Path], int]) -> None:
-    """Write a folder as a whole, or not at all; one that already exists is left unchanged."""
+    """Write the folder of a data set completely or not at all; an existing folder is left unchanged.
+
+    Args:
+        target (Path): folder to write.
+        function (callable): writes to the folder that it is given and returns the number of samples.
+    """
     if target.exists():
         print(f"{target} already exists; left unchanged")
         return
@@ -168,7 +183,7 @@ def convert(target: Path, function: Callable[[Path], int]) -> None:
 
 
 def command(output: Path, prepared: Sequence[str]) -> str:
-    """The command that trains with some of the data sets."""
+    """The command that trains with the data sets of these names."""
     folder = output.resolve()
     stills = ",".join(f"{folder}/{name}" for name in ("bsds500", "coco-mini") if name in prepared)
     clips = ["data.parts.others=null", "data.parts.clips.dataset.background_videos=null"]
@@ -180,27 +195,33 @@ def command(output: Path, prepared: Sequence[str]) -> str:
 
 @command_line
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=given_path, help="the folder to write")
+    parser.add_argument("output", type=given_path, help="folder to write the data sets to")
     parser.add_argument(
-        "--bsds500", type=given_path, help="BSDS500/data of the archive: images/ and groundTruth/ (needs scipy)"
+        "--bsds500", type=given_path, help="folder BSDS500/data of the archive, with images/ and groundTruth/ (needs scipy)"
     )
     parser.add_argument(
-        "--coco", type=given_path, nargs=2, metavar=("JSON", "IMAGES"), help="instances_*.json and its photographs"
+        "--coco",
+        type=given_path,
+        nargs=2,
+        metavar=("JSON", "IMAGES"),
+        help="instances_*.json, and the folder of its photographs",
     )
-    parser.add_argument("--coco-photographs", type=whole_number(1), help="at most so many (default: all)")
-    parser.add_argument("--davis", type=given_path, help="DAVIS: JPEGImages/480p, Annotations/480p and ImageSets")
+    parser.add_argument("--coco-photographs", type=whole_number(1), help="maximum number of photographs (default: all)")
+    parser.add_argument("--davis", type=given_path, help="folder with JPEGImages/480p, Annotations/480p and ImageSets of DAVIS")
     parser.add_argument(
-        "--height", type=whole_number(1, MAX_SIDE), default=272, help="of the videos that are written, in pixels (default: 272)"
+        "--height", type=whole_number(1, MAX_SIDE), default=272, help="height of the videos in pixels (default: 272)"
     )
     args = parser.parse_args(arguments)
     if not (args.bsds500 or args.coco):
-        parser.error("give --bsds500 or --coco, whose photographs the first stage needs, and --davis if you have it")
+        parser.error("give --bsds500 or --coco, whose photographs the first stage needs, and --davis if available")
     wanted: dict[str, Callable[[Path], int]] = {}
     if args.bsds500:
         wanted["bsds500"] = lambda folder: convert_bsds500(args.bsds500, folder)
     if args.coco:
-        wanted["coco-mini"] = lambda folder: convert_coco(*args.coco, folder, args.coco_photographs)
+        annotations, images = args.coco
+        wanted["coco-mini"] = lambda folder: convert_coco(annotations, images, folder, args.coco_photographs)
     if args.davis:
         wanted["davis2016-train"] = lambda folder: convert_davis(args.davis, folder, args.height)
     make_output_folder(args.output)

@@ -1,14 +1,14 @@
-"""Prepares `mask_info`, a JSON per video that says where its objects are, so that statistics need not read all masks.
+"""Write `mask_info`, a JSON file per video with the areas and boxes of its objects, for statistics without reading masks.
 
     python tools/save_gt_mask_multiprocess.py sav sav_val mask_info
 
-writes mask_info/VIDEO.json of every video of SA-V's validation set (24 frames per second, 6 of them annotated), or of any other
-data set that the benchmarks read, several videos at a time. Videos whose file is there are skipped: take a folder per data set.
+writes mask_info/VIDEO.json for every video of SA-V's validation set (24 frames per second, 6 of them annotated), or of another
+data set that the benchmarks read, several videos at a time. Videos whose file exists are skipped: use one folder per data set.
 
     {"video": "sav_000001", "height": 848, "width": 480, "num_frames": 341,
-     "annotated_frames": [0, 4, ...],                              indices into the video
-     "objects": {"0": {"first_frame": 0,                           null if it is never visible
-                       "areas": [1520, ...],                       pixels, one per annotated frame; null without a file
+     "annotated_frames": [0, 4, ...],                              indices of frames in the video
+     "objects": {"0": {"first_frame": 0,                           null if the object is never visible
+                       "areas": [1520, ...],                       in pixels, per annotated frame; null without a mask
                        "boxes": [[30, 40, 80, 95], null, ...]}}}   x0, y0, x1, y1; null where the area is 0 or null
 """
 
@@ -18,29 +18,35 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+# The only tool that needs a package that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from i2v.utils.command_line import command_line, given_path, make_output_folder, one_line, whole_number
+from i2v.utils.command_line import command_line, given_path, make_output_folder, whole_number
 from i2v.utils.files import atomic_write
-from i2v.utils.processes import default_workers, worker_pool
+from i2v.utils.jobs import run_jobs
+from i2v.utils.processes import default_workers
 from test_pvs.clicks import INNER, box_around
-from test_pvs.datasets import READERS, EvaluationVideo, read_dataset, videos_by_name
+from test_pvs.datasets import DATASET_HELP, EvaluationVideo, dataset_name, read_dataset
 
-# Bytes of a process that looks at a video: 545 MB were measured; a JSON with the annotations of all videos comes on top.
+# Bytes that a process needs for a video: 545 MB were measured, plus the JSON file if it holds the annotations of all videos.
 _WORKER_MEMORY = 10**9
 
 
 def mask_info(video: EvaluationVideo) -> dict[str, Any]:
-    """What the JSON of a video holds.
+    """Compute the content of a video's JSON file.
+
+    Args:
+        video (EvaluationVideo): the video.
+
+    Returns:
+        The content; see the top of this file.
 
     Raises:
-        ValueError, OSError: a file of the video cannot be used, or is missing.
+        ValueError: a file of the video is unusable.
+        OSError: a file of the video is missing.
     """
     video.require_complete()
     width, height = video.size
@@ -67,25 +73,33 @@ def mask_info(video: EvaluationVideo) -> dict[str, Any]:
     }
 
 
-def save_mask_info(dataset: str, data: Path, name: str, path: Path) -> None:
-    """Write the JSON of one video."""
-    info = mask_info(videos_by_name(dataset, data)[name])
+def save_mask_info(video: EvaluationVideo, path: Path) -> None:
+    """Write the JSON file of a video.
+
+    Args:
+        video (EvaluationVideo): the video.
+        path (Path): path of the file to write.
+    """
+    info = mask_info(video)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(info))
 
 
 @command_line
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, or 1 after an error or if something is wrong with a video."""
+    """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
     parser = argparse.ArgumentParser(
-        description="Write a JSON per video that says where its objects are. The published tool of this name writes files that "
-        "its benchmarks need; those of this project read the masks themselves."
+        description="Write a JSON file per video with the areas and boxes of its objects. The published tool of this name "
+        "writes files that its benchmarks need; those of this project read the masks themselves."
     )
-    parser.add_argument("dataset", nargs="?", choices=READERS, help="name of the data set (default: sav)")
-    parser.add_argument("data", nargs="?", type=given_path, help="its folder (default: data/sav_test)")
+    parser.add_argument("dataset", nargs="?", type=dataset_name, help=f"{DATASET_HELP} (default: sav)")
+    parser.add_argument("data", nargs="?", type=given_path, help="folder of the data set (default: data/sav_test)")
     parser.add_argument("output", nargs="?", type=given_path, help="folder of the JSON files (default: mask_info)")
     parser.add_argument(
-        "--workers", type=whole_number(1), metavar="N", help="processes (default: one per core, as far as the memory allows)"
+        "--workers",
+        type=whole_number(1),
+        metavar="N",
+        help="processes (default: one per core, as far as memory allows)",
     )
     args = parser.parse_args(argv)
     if args.dataset is None:
@@ -94,25 +108,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.output is None:
         parser.error("give the data set, its folder and the output, or none of them")
     try:
-        names = [video.name for video in read_dataset(args.dataset, args.data)]
+        videos = {video.name: video for video in read_dataset(args.dataset, args.data)}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     make_output_folder(args.output)
-    paths = {name: args.output / f"{name}.json" for name in names}
-    todo = [name for name in names if not paths[name].exists()]
-    failures = []
-    with worker_pool(args.workers or default_workers(_WORKER_MEMORY), "--workers") as pool:
-        futures = {pool.submit(save_mask_info, args.dataset, args.data, name, paths[name]): name for name in todo}
-        for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
-            try:
-                future.result()
-            except (ValueError, OSError) as error:
-                failures.append(f"{futures[future]}: {one_line(error)}")
-    for failure in sorted(failures):
-        print(failure, file=sys.stderr)
-    done = len(todo) - len(failures)
-    print(f"{done} of {len(names)} videos done now, {len(names) - len(todo)} before, {len(failures)} failed")
-    return 1 if failures else 0
+    paths = {name: args.output / f"{name}.json" for name in videos}
+    todo = [name for name in videos if not paths[name].exists()]
+    jobs = {name: (videos[name], paths[name]) for name in todo}
+    num_failed = run_jobs(save_mask_info, jobs, args.workers or default_workers(_WORKER_MEMORY))
+    done = len(todo) - num_failed
+    print(f"{done} of {len(videos)} videos done now, {len(videos) - len(todo)} before, {num_failed} failed")
+    return 1 if num_failed else 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.layers import autocast
 from i2v.modeling.sam_i2v import SAMI2V
-from sav_dataset.jf import jf_scores
+from i2v.utils.jf import jf_scores
 from train.dataset.mixture import SampleReader, collate
 from train.dataset.sample import BAD_SAMPLE, ClipDataset, require_positive
 from train.dataset.transforms import PlainTransform

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes every run of this folder's report, and the report: DATA=../shared/data RUNS=results sh docs/results/run.sh
-# Started again after a kill, it goes on where it was. Variables of the benchmarks (DEVICES, CKPT ...) are passed on.
-# REPORT: the report's folder, by default this one. SYSTEMS: names with spaces between them, by default all four.
+# Makes all runs of the report in this folder, and the report: DATA=../shared/data RUNS=results sh docs/results/run.sh
+# Rerun to resume. Variables of the benchmarks (DEVICES, CKPT ...) are passed on.
+# REPORT: folder of the report (default: this one). SYSTEMS: names separated by spaces (default: all four).
 set -eu
 cd "$(dirname "$0")/../.."
 shared=${DATA:-../shared/data} runs=${RUNS:-results} systems=${SYSTEMS:-sam-i2v sam+optical-flow optical-flow static-mask}

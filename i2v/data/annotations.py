@@ -1,6 +1,6 @@
-"""The masks of a video's objects in the forms that data sets have: label images, a folder per object, run-length encodings.
+"""The masks of a video in the layouts of data sets: label images, a folder per object, run-length encodings.
 
-Frames go by the names of their files without suffix, objects by their numbers.
+Frames are identified by the names of their files without suffix, objects by their numbers.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import entries, listed, natural_key, subfolders
-from i2v.data.mask_files import MASK_VALUE, MAX_LABEL, Found, labels_in, mask_paths, open_labels, read_mask, same_colour
+from i2v.data.files import entries, listed, subfolders
+from i2v.data.frame_order import natural_key
+from i2v.data.mask_files import MASK_VALUE, MAX_LABEL, colour_of, labels_in, mask_paths, open_labels, read_mask, same_colour
 from i2v.data.rle import decode_mask
 from i2v.utils.files import read_each
 
 
 class Annotations(ABC):
-    """Masks of a video's objects. Nothing is read before it is asked for.
+    """The masks of a video's objects, read on access.
 
     Attributes:
-        source: the file or folder, for messages.
-        exclusive: whether a pixel belongs to at most one object.
-        void: the value of pixels in images that belong to no object, such as 255 in PASCAL VOC; by default there is none.
+        source (Path): file or folder of the masks, for messages.
+        exclusive (bool): whether a pixel belongs to at most one object.
+        void (int): label of pixels that belong to no object, such as 255 in PASCAL VOC; None for no such label.
     """
 
     source: Path
@@ -41,48 +42,60 @@ class Annotations(ABC):
     @property
     @abstractmethod
     def objects(self) -> list[int]:
-        """Numbers of all objects, in order."""
+        """Numbers of all objects, in ascending order."""
 
     def frames_of(self, obj: int) -> list[str]:
-        """Names of the frames in which an object is annotated, in order; it may be annotated as absent."""
+        """Names of the frames in which an object is annotated, possibly as absent, in order."""
         return self.frames
 
     @abstractmethod
     def mask(self, frame: str, obj: int, size: tuple[int, int]) -> np.ndarray:
-        """The mask of an object in an annotated frame.
+        """Read the mask of an object in an annotated frame.
 
         Args:
-            frame: its name.
-            obj: its number.
-            size: (width, height) of the video.
+            frame (str): name of the frame.
+            obj (int): number of the object.
+            size (tuple of int): (width, height) of the video in pixels.
 
         Returns:
-            (H, W) bool; empty where the object is not.
+            (H, W) bool; empty if the object is absent.
 
         Raises:
-            ValueError: a file that cannot be read, or is of another size; the message names it.
+            ValueError: a file is unreadable or has another size; the message names it.
         """
 
     def masks(self, frame: str, objects: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-        """The masks of some objects in an annotated frame, (O, H, W) bool; otherwise as `mask`."""
+        """Read the masks of several objects in an annotated frame.
+
+        Args:
+            frame (str): name of the frame.
+            objects (sequence of int): numbers of the objects.
+            size (tuple of int): (width, height) of the video in pixels.
+
+        Returns:
+            (O, H, W) bool.
+
+        Raises:
+            ValueError: see `mask`.
+        """
         return np.stack([self.mask(frame, obj, size) for obj in objects])
 
     def gaps(self) -> list[str]:
-        """What an object lacks that others have, one message each."""
+        """Messages about frames in which only some of the objects are annotated, one per object."""
         return []
 
 
 class LabelImages(Annotations):
     """A label image per annotated frame, in one folder.
 
-    `masks` and `areas` go by the labels in the frame alone, which saves reading others: where all masks are 0 and 255, the
-    object has number 255 there.
+    `masks` and `areas` use the labels of the frame as they are, without reading other frames: in a video whose masks are 0 and
+    255, the object has number 255 there, but number 1 in `objects` and `mask`.
 
     Args:
-        folder: with the images.
-        single: everything but 0 is the one object, number 1. Where the first image with an object has nothing but 255, that is
-            so in any case, as in SA-V's evaluator.
-        void: see `Annotations`.
+        folder (Path): folder of the images.
+        single (bool): whether every value but 0 is the one object, number 1. This is always so if the first image with an
+            object has no other label than 255, as in SA-V's evaluator.
+        void (int): see `Annotations`.
     """
 
     exclusive = True
@@ -113,49 +126,61 @@ class LabelImages(Annotations):
         return np.asarray(image) == np.reshape(objects, (-1, 1, 1))
 
     def areas(self, frame: str) -> np.ndarray:
-        """Pixels of each object in an annotated frame, (largest number + 1,) or fewer, by number; 0 where one is not.
+        """Count the pixels of each object in an annotated frame.
+
+        Args:
+            frame (str): name of the frame.
+
+        Returns:
+            (N,) int64 areas by the object's number, 0 for an absent object; N is at most the largest number + 1.
 
         Raises:
-            ValueError: a file that cannot be read; the message names it.
+            ValueError: a file is unreadable; the message names it.
         """
         counts = np.bincount(np.asarray(self.open(frame)).ravel())
         counts[0] = 0
         return counts
 
     def open(self, frame: str) -> Image.Image:
-        """The label image of a frame, see `open_labels`.
+        """Open the label image of a frame; see `open_labels`.
+
+        Args:
+            frame (str): name of the frame.
+
+        Returns:
+            The label image.
 
         Raises:
-            ValueError: see there; or objects are told by colours alone, and it has another one than the frames before.
+            ValueError: see `open_labels`; or objects differ only in colour, and this frame has another one than earlier frames.
         """
         if self._latest is not None and self._latest[:2] == (frame, self.void):
             return self._latest[2]
         path = self.paths[frame]
         image = open_labels(path, self.void)
-        if (colour := image.info.get(Found.COLOUR)) is not None:
+        if (colour := colour_of(image)) is not None:
             first, known = self._colour = self._colour or (path, colour)
             if not same_colour(colour, known):
                 raise ValueError(
-                    f"{path} is an image in colour, in another one than {first.name}, which does not tell whether it is the "
-                    "same object: expected a palette or grey image, whose values are the labels"
+                    f"{path} shows an object in another colour than {first.name}, so it is unknown whether it is the same "
+                    "object: expected a palette or grayscale image, whose values are the labels"
                 )
         self._latest = frame, self.void, image
         return image
 
     @cached_property
     def paths(self) -> dict[str, Path]:
-        """The images by the names of the frames, in order."""
+        """Paths of the images by the name of the frame, in order."""
         return mask_paths(self.source)
 
     @cached_property
     def is_binary(self) -> bool:
-        """Whether everything but 0 is the one object."""
-        # Decided without reading all images, where one suffices.
+        """Whether every value but 0 is the one object."""
+        # Images are read only up to the first one that shows an object.
         return self._single or next(filter(None, map(self._labels_in, self.paths)), None) == {MASK_VALUE}
 
     @cached_property
     def _labels(self) -> dict[str, set[int]]:
-        """The labels in each frame, without 0. All images are read for it, because an object may appear in any of them."""
+        """The labels in each frame, without 0. All images are read, since an object may appear in any of them."""
         names = {path: name for name, path in self.paths.items()}
         labels = read_each(lambda path: self._labels_in(names[path]), names)
         return dict(zip(self.paths, labels, strict=True))
@@ -165,11 +190,11 @@ class LabelImages(Annotations):
 
 
 class ObjectFolders(Annotations):
-    """A folder per object, with a mask per annotated frame: SA-V. Without a file an object's mask is empty, and not scored.
+    """A folder per object with a mask per annotated frame, as in SA-V. A mask without a file is empty and not scored.
 
     Args:
-        folder: with the folders of the objects, named by their numbers.
-        void: see `Annotations`.
+        folder (Path): folder that holds the objects' folders, which are named by their numbers.
+        void (int): see `Annotations`.
     """
 
     exclusive = False
@@ -198,7 +223,7 @@ class ObjectFolders(Annotations):
         return mask
 
     def areas(self, frame: str) -> np.ndarray:
-        """As `LabelImages.areas`."""
+        """Count the pixels of each object in an annotated frame; see `LabelImages.areas`."""
         areas = np.zeros(max(self.paths, default=0) + 1, np.int64)
         for obj, paths in self.paths.items():
             if frame in paths:
@@ -211,31 +236,34 @@ class ObjectFolders(Annotations):
 
     @cached_property
     def paths(self) -> dict[int, dict[str, Path]]:
-        """The images by the objects' numbers, and by the names of the frames, each in order."""
+        """Paths of the images by the object's number and the name of the frame, each in order."""
         return {obj: mask_paths(folder) for obj, folder in self.folders.items()}
 
     @cached_property
     def folders(self) -> dict[int, Path]:
-        """The folders by the objects' numbers, in order."""
+        """Paths of the folders by the object's number, in order."""
         folders: dict[int, Path] = {}
         for path in sorted(entries(self.source), key=lambda path: natural_key(path.name)):
             if not path.is_dir() or not path.name.isdecimal() or len(path.name) > 9 or int(path.name) > MAX_LABEL:
                 raise ValueError(
-                    f"{self.source} must hold a folder per object, named by its number, which is at most {MAX_LABEL}, and "
-                    f"nothing like {path.name}"
+                    f"{self.source} must hold nothing but a folder per object, named by its number (at most {MAX_LABEL}), "
+                    f"but it has {path.name}"
                 )
             if folders.setdefault(int(path.name), path) is not path:
-                raise ValueError(f"{self.source} has two folders of one number: {folders[int(path.name)].name} and {path.name}")
+                raise ValueError(
+                    f"{self.source} has two folders of the same number: {folders[int(path.name)].name} and {path.name}"
+                )
         return folders
 
 
 class RunLengths(Annotations):
-    """Objects of a YouTube-VIS JSON.
+    """Run-length encoded masks from a YouTube-VIS JSON file.
 
     Args:
-        source: the JSON file.
-        frames: names of the video's frames, in the order of the file.
-        entries: its annotations of this video, each with as many masks; an object's number is that of its annotation.
+        source (Path): path of the JSON file.
+        frames (sequence of str): names of the video's frames, in the order of the file.
+        entries (sequence of dict): the file's annotations of this video, each with a mask per frame; the number of an object is
+            the id of its annotation.
     """
 
     exclusive = False
@@ -261,14 +289,17 @@ class RunLengths(Annotations):
 
 
 def open_annotations(folder: Path, void: int | None = None) -> LabelImages | ObjectFolders:
-    """The masks of a video in a folder: a folder per object if there are folders in it, otherwise label images.
+    """Open the masks of a video: a folder per object if its folder has subfolders, otherwise label images.
 
     Args:
-        folder: of the video.
-        void: see the classes.
+        folder (Path): folder of the video.
+        void (int): see `Annotations`.
+
+    Returns:
+        The masks.
 
     Raises:
-        ValueError: there are both.
+        ValueError: the folder holds both subfolders and files.
     """
     folders = subfolders(folder)
     if folders and len(folders) < len(entries(folder)):
@@ -277,18 +308,18 @@ def open_annotations(folder: Path, void: int | None = None) -> LabelImages | Obj
 
 
 def object_mask_path(folder: Path, obj: int, frame: str) -> Path:
-    """Where the mask of an object is in SA-V's layout: folder/OBJECT/FRAME.png, the object's number with three digits."""
+    """The path of a mask in SA-V's layout: folder/OBJECT/FRAME.png, with a three-digit object number."""
     return folder / f"{obj:03d}" / f"{frame}.png"
 
 
 def save_object_mask(folder: Path, obj: int, frame: str, mask: np.ndarray) -> None:
-    """Write a mask in SA-V's layout (`object_mask_path`), 0 and 255.
+    """Write a mask with values 0 and 255 in SA-V's layout; see `object_mask_path`.
 
     Args:
-        folder: of the video.
-        obj: number of the object.
-        frame: name of the frame.
-        mask: (H, W) bool.
+        folder (Path): folder of the video.
+        obj (int): number of the object.
+        frame (str): name of the frame.
+        mask (array): (H, W) bool.
     """
     path = object_mask_path(folder, obj, frame)
     path.parent.mkdir(exist_ok=True)
@@ -297,4 +328,4 @@ def save_object_mask(folder: Path, obj: int, frame: str, mask: np.ndarray) -> No
 
 def _check_size(path: Path, found: tuple[int, int], size: tuple[int, int]) -> None:
     if found != tuple(size):
-        raise ValueError(f"{path} is {found[0]}x{found[1]} pixels, the video {size[0]}x{size[1]}")
+        raise ValueError(f"{path} is {found[0]}x{found[1]} pixels, but the video is {size[0]}x{size[1]}")

@@ -1,90 +1,87 @@
-"""One image with masks or labels in it, read and written: the only place that knows what the values of such images mean."""
+"""Read and write an image with masks or labels: the only module that knows what the values of such images mean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from i2v.data.files import entries, listed, natural_key, warn_once
+from i2v.data.files import entries, listed, warn_once
+from i2v.data.frame_order import natural_key
 from i2v.data.images import chosen_kind, has_deep_colours, kind_of, num_pictures, open_image, upright
 from i2v.utils.files import atomic_write
 from i2v.utils.numbers import whole_number
 
-# An image in which everything but 0 has this value is a mask, as in DAVIS 2016, rather than object 255.
+# An image that has only this value besides 0 is a mask, as in DAVIS 2016, rather than object 255.
 MASK_VALUE = 255
-# Areas are kept per label.
+# Larger labels are refused, because areas are kept per label.
 MAX_LABEL = 65535
-# Half of what a value can be.
-_HALF = 128
-# White in 16 bits, from 8 bits that were shifted up to all of them.
+# White in 16 bits: from here (8 bits shifted up) to 65535.
 _WHITE_16 = 0xFF00
-# Up to and from these shares of an image's largest value, values are taken for black and white that smoothing has changed.
+# Values below the first and above the second share of an image's largest value count as black and white, changed by smoothing.
 _DARK, _BRIGHT = 1 / 8, 7 / 8
-# Areas of 5x5 pixels and more whose values differ by no more than this are an object's, also after compression; so many of
-# them, in pixels, are no accident.
+# Areas of at least 5x5 pixels whose values differ by at most `_PLATEAU` belong to an object, also after compression, if there
+# are at least `_PLATEAU_AREA` pixels of them.
 _PLATEAU, _PLATEAU_AREA = 16, 6
-# What has more colours than this is a photograph.
+# An image with more colours than this is a photograph.
 _MANY = 32
-# How far apart the colours of one object may be, per channel.
+# Largest difference between the colours of one object, per channel.
 _SHADES = 64
-# Flat colours that are closer than this were one before somebody edited the image.
+# Flat colours closer than this were one colour before the image was edited.
 _SAME = 16
 _LOSSY = ("JPEG", "MPO", "WEBP")
-# Up to this many values, each is looked at; of more, those that are nearly black or white are traces of compression.
+# Up to this many values, each one counts; if there are more, nearly black and nearly white ones are compression artefacts.
 _FEW = 8
-# Which share of the pixels of smooth edges has a brighter one beside it. Dark values are more likely labels: smooth edges have
-# so many of them at least, a darker pixel beside them, too, and black within so many pixels around them.
+# Smallest share of the pixels of smooth edges that adjoin a brighter one. Dark values are more likely labels, so for these the
+# share is larger, there must be at least `_FADING` of them, and they must adjoin a darker pixel too and have black in a window
+# of `_REACH` pixels around them.
 _SHARE_BESIDE, _SHARE_BETWEEN, _FADING, _REACH = 0.75, 0.85, 3, 33
 _SMOOTH_OBJECTS = (
-    "{} has several objects, and smooth edges or traces of compression between them: save labels as they are, in a PNG"
+    "{} has several objects, with smooth edges or compression artefacts between them: save labels as they are, in a PNG"
 )
 _UNKNOWN_COLOURS = (
-    "{} is an image in colour, with several of them that do not tell which object is which: expected a palette or grey image, "
+    "{} is a colour image with several colours, which do not identify the objects: expected a palette or grayscale image, "
     "whose values are the labels, or DAVIS' colours"
 )
 
 
-class Found(Enum):
-    """Keys of what `open_labels` keeps in the `info` of its images, where a file's own texts end up, too."""
-
-    LABELS = 0  # a list, see `labels_in`
-    COLOUR = 1  # (R, G, B) of an object that DAVIS' palette has no label for
+# Keys under which `open_labels` keeps its findings in an image's `info`: the labels, and the colour of an object that DAVIS'
+# palette has no label for. Entries of the file have other keys: texts, or pairs of non-negative numbers.
+_LABELS, _COLOUR = (-1, 0), (-1, 1)
 
 
 def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Image.Image:
-    """Read a label image, or a mask as one. What it holds is decided in this order:
+    """Read a label image, or a mask as a label image. The kind of image is determined in this order:
 
-    - A palette image holds labels: the indices of its colours. Of colours in a palette that are transparent, only the first
-      one may be; otherwise it is read as an image with transparency. Where all its colours are greys, the first one is not
-      black, and black is among them, a program chose the palette, and what is bright is a mask. Greys with smooth edges are
-      one, too. A warning says where black is not the first colour of another palette.
-    - Where an image is partly transparent, the opaque part is the mask; if it is painted in a few colours, these count.
-    - A grey image holds labels: its values. One that was compressed with loss or has smooth edges is a mask; it is
-      thresholded at half of its largest value, with a warning. Several objects with smooth edges are an error. 0 and white in
-      16 bits are a mask like 0 and 255.
-    - An image in colour holds the labels that DAVIS' palette has these colours for, or one object in one colour, with smooth
-      edges or not, as label 255. Other colours do not tell which object is which, and are an error.
+    - A palette image holds labels: the indices of its colours. If any colour but the first is transparent, it is read as an
+      image with transparency instead. If all its colours are greys, including black, but the first is not black, a program
+      chose the palette, and the bright part is a mask. Greys with smooth edges are a mask too. If the first colour of any other
+      palette is not black but another label is, a warning says so.
+    - If an image is partly transparent, its opaque part is the mask; if that is painted in a few colours, the colours count.
+    - A grayscale image holds labels: its values. With lossy compression or smooth edges it is a mask, which is thresholded at
+      half of its largest value, with a warning. Several objects with smooth edges are an error. 0 and white in 16 bits are a
+      mask like 0 and 255.
+    - A colour image holds labels if all its colours are in DAVIS' palette, or one object in one colour, with or without smooth
+      edges, as label 255. Other colours do not identify objects and are an error.
 
-    A mask with smooth edges has the label that it would have without them: the value or colour of its inside. Where it is too
-    small to have an inside, or was compressed with loss, it has label 255.
+    A mask with smooth edges has the label that it would have without them: that of the value or colour of its inside. If it is
+    too small to have an inside, or has lossy compression, its label is 255.
 
     Args:
-        source: the path of an image, or a PIL image.
-        void: the label of pixels that belong to no object; they become 0, before anything is taken for smooth edges. None for
-            no such label. Values that compression has changed are none.
+        source (str, Path or Image): path of an image, or a PIL image.
+        void (int): label of pixels that belong to no object, which become 0 before smooth edges are looked for; None for no
+            such label. It does not apply to values changed by compression.
 
     Returns:
-        A decoded image of mode P or L, or I where labels are larger than 255, whose values are the labels; 0 is background. It
-        is turned upright as its EXIF data say. Its `info` has what is `Found`.
+        A decoded PIL image, upright according to its EXIF data, whose values are the labels, 0 for background. Its mode is P or
+            L, or I if there are labels above 255.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an image that can be read, or one that does not tell objects apart.
+        ValueError: the image is unreadable or does not identify its objects.
     """
     void = check_void(void)
     if isinstance(source, Image.Image):
@@ -98,40 +95,53 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
 
 
 def decoded(image: Image.Image) -> Image.Image:
-    """A copy of an image that is given as a mask, upright; see `open_image` for what is refused."""
+    """Decode a PIL image that is passed as a mask.
+
+    Args:
+        image (Image): the image, which stays unchanged.
+
+    Returns:
+        An upright copy.
+
+    Raises:
+        ValueError: the image is corrupt, or its file holds several pictures.
+    """
     if (count := num_pictures(image)) > 1:
-        raise ValueError(f"the mask is an image file with {count} pictures: give one of them, as a copy()")
+        raise ValueError(f"the mask is an image file with {count} pictures: pass one of them, as a copy()")
     try:
         image = upright(image).copy()
-        image.info.pop(Found.LABELS, None)  # it may have been changed since
+        image.info.pop(_LABELS, None)  # the image may have been changed since
         return image
     except (OSError, SyntaxError) as error:
         raise ValueError(f"the mask is not a readable image, it may be corrupt or truncated: {error}") from error
 
 
 def _without(image: Image.Image, void: int | None, name: str) -> Image.Image:
-    """An image of labels without those that are void."""
+    """A label image with background in place of void pixels."""
     if void is None or void not in (labels := labels_in(image)):
         return image
     if labels == [void] == [MASK_VALUE]:
-        warn_once(f"{_any_mask_like(name)} has nothing but 255, which is void: without void it would be an object")
+        warn_once(f"{_any_mask_like(name)} has no label but 255, which is void; without void, 255 would be an object")
     if image.mode == "I":
         values = np.asarray(image)
         return Image.fromarray(np.where(values == void, 0, values))
     image = image.point([0 if value == void else value for value in range(256)])
-    image.info[Found.LABELS] = [label for label in labels if label != void]
+    image.info[_LABELS] = [label for label in labels if label != void]
     return image
 
 
 def check_void(void: int | None) -> int | None:
     """Check the label of pixels that belong to no object.
 
+    Args:
+        void (int): the label; None for no such label.
+
     Returns:
-        The label, as an int, or None where there is none.
+        The label as an int, or None.
 
     Raises:
-        TypeError: it is no integer.
-        ValueError: it is not a label, from 1 to 65535.
+        TypeError: the label is not an integer.
+        ValueError: the label is not in 1 to 65535.
     """
     if void is None:
         return None
@@ -142,23 +152,35 @@ def check_void(void: int | None) -> int | None:
 
 
 def read_labels(source: str | Path | Image.Image, void: int | None = None) -> np.ndarray:
-    """Read a label image; see `open_labels`.
+    """Read a label image as an array.
+
+    Args:
+        source (str, Path or Image): path of an image, or a PIL image.
+        void (int): see `open_labels`.
 
     Returns:
-        (H, W) int32, 0 where there is no object.
+        (H, W) int32 labels, 0 for background.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: see `open_labels`.
     """
     return np.asarray(open_labels(source, void)).astype(np.int32)
 
 
 def read_mask(source: str | Path | Image.Image, void: int | None = None) -> np.ndarray:
-    """Read the mask of one object, whatever its label; see `open_labels`.
+    """Read the mask of one object, regardless of its label.
+
+    Args:
+        source (str, Path or Image): path of an image, or a PIL image.
+        void (int): see `open_labels`.
 
     Returns:
         (H, W) bool.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: see `open_labels`, or there are several objects in it.
+        ValueError: see `open_labels`; or the image shows several objects.
     """
     image = open_labels(source, void)
     require_one_object(image, "the mask" if isinstance(source, Image.Image) else source)
@@ -166,54 +188,78 @@ def read_mask(source: str | Path | Image.Image, void: int | None = None) -> np.n
 
 
 def require_one_object(image: Image.Image, name: str | Path, void: int | None = None) -> None:
-    """A ValueError that names it if an image of `open_labels` has more labels than one besides 0 and `void`."""
+    """Check that a label image shows at most one object.
+
+    Args:
+        image (Image): label image from `open_labels`.
+        name (str or Path): name of the image, for the message.
+        void (int): label of pixels that belong to no object; None for no such label.
+
+    Raises:
+        ValueError: there is more than one label besides 0 and `void`.
+    """
     labels = [label for label in labels_in(image) if label != void]
     if len(labels) > 1:
         raise ValueError(f"{name} holds several objects, with labels {listed(labels)}: expected the mask of one")
 
 
 def labels_in(image: Image.Image) -> list[int]:
-    """The labels in an image of `open_labels`, or in a part of it around all objects, in order, without 0."""
-    known: list[int] | None = image.info.get(Found.LABELS)
+    """The labels in a label image from `open_labels`, in ascending order, without 0.
+
+    The image may be cropped to a box that contains all objects.
+    """
+    known: list[int] | None = image.info.get(_LABELS)
     return _find_labels(image) if known is None else known
+
+
+def colour_of(image: Image.Image) -> tuple[int, int, int] | None:
+    """The colour (R, G, B) of the object in a label image from `open_labels`, if only its colour identifies it; else None."""
+    return image.info.get(_COLOUR)
 
 
 def _find_labels(image: Image.Image) -> list[int]:
     if image.mode == "I":
         return [label for label in np.flatnonzero(np.bincount(np.asarray(image).ravel())).tolist() if label]
-    box = image.getbbox()  # most of a mask is background, which need not be looked at twice
+    box = image.getbbox()  # most of a mask is background
     return [label for label, count in enumerate(image.crop(box).histogram()) if count and label] if box else []
 
 
 def same_colour(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two colours (R, G, B) may be shades of one object's."""
+    """Whether two colours (R, G, B) may be shades of the same object."""
     return all(abs(int(a) - int(b)) <= _SHADES for a, b in zip(one, other, strict=True))
 
 
 def mask_paths(folder: Path) -> dict[str, Path]:
-    """The mask or label images of a folder by their names without suffix, in natural order.
+    """Find the mask or label images of a folder.
 
-    Beside PNGs, images of other kinds are left out, with a warning, unless there are more of them.
+    If there are PNGs, images of other kinds are left out with a warning.
+
+    Args:
+        folder (Path): the folder.
+
+    Returns:
+        Paths of the images by their names without suffix, in natural order.
 
     Raises:
-        ValueError: two of them have the same name, or images of several kinds leave open which are the masks.
+        ValueError: two images have the same name, or it is unclear which of several kinds of images are the masks, because
+            PNGs are outnumbered or missing.
     """
-    kinds: dict[str | None, list[Path]] = {}
+    kinds: dict[str, list[Path]] = {}
     for path in entries(folder):
-        kinds.setdefault(kind_of(path), []).append(path)
-    kinds.pop(None, None)
+        if (found_kind := kind_of(path)) is not None:
+            kinds.setdefault(found_kind, []).append(path)
     found: dict[str, Path] = {}
     kind = chosen_kind(folder, kinds, "PNG", "masks")
     if left_out := [path.name for other, paths in kinds.items() if other != kind for path in paths]:
-        warn_once(f"{folder}: {len(left_out)} images that are not {kind} are left out, as no masks: {listed(left_out)}")
-    for path in kinds.get(kind, []):
+        warn_once(f"{folder}: {len(left_out)} images that are not {kind} are left out: {listed(left_out)}")
+    for path in kinds[kind] if kind is not None else ():
         if found.setdefault(path.stem, path) is not path:
-            raise ValueError(f"{found[path.stem]} and {path.name} both are masks of frame {path.stem}")
+            raise ValueError(f"{found[path.stem]} and {path.name} are both masks of frame {path.stem}")
     return {name: found[name] for name in sorted(found, key=natural_key)}
 
 
 def davis_palette() -> list[int]:
-    """The colours of DAVIS' and PASCAL VOC's label images: 256 RGB triples, flat; label 0 is black."""
+    """The palette of DAVIS' and PASCAL VOC's label images: 256 RGB triples as a flat list; label 0 is black."""
     labels = np.arange(256)
     colours = np.zeros((256, 3), np.int64)
     for bit in range(8):
@@ -223,11 +269,11 @@ def davis_palette() -> list[int]:
 
 
 def save_label_image(path: str | Path, labels: np.ndarray) -> None:
-    """Write a palette PNG in DAVIS' colours, atomically.
+    """Write a palette PNG in DAVIS' colours atomically.
 
     Args:
-        path: of the file.
-        labels: (H, W) uint8.
+        path (str or Path): path of the file.
+        labels (array): (H, W) uint8.
     """
     image = Image.fromarray(labels)
     image.putpalette(davis_palette())
@@ -236,33 +282,33 @@ def save_label_image(path: str | Path, labels: np.ndarray) -> None:
 
 
 def _labels_of(image: Image.Image, lossy: bool, name: str, void: int | None) -> Image.Image:
-    """See `open_labels`.
+    """Convert a decoded image to a label image; see `open_labels`.
 
     Args:
-        image: decoded and upright.
-        lossy: whether it was compressed with loss.
-        name: of the image, for messages.
-        void: see `open_labels`.
+        image (Image): decoded, upright image.
+        lossy (bool): whether its compression is lossy.
+        name (str): name of the image, for messages.
+        void (int): see `open_labels`.
     """
     if image.mode == "P" and _only_background_is_transparent(image):
         return _of_palette(image, name, void)
     if image.mode == "1":
         image = image.convert("L")
-        image.info[Found.LABELS] = [MASK_VALUE] if image.getbbox() else []  # there is nothing else to look for
+        image.info[_LABELS] = [MASK_VALUE] if image.getbbox() else []  # no other label is possible
         return _without(image, void, name)
     if image.mode in ("L", "I") or image.mode.startswith("I;16"):
         return _of_grey(image, lossy, name, void)
     if has_deep_colours(image):
         raise ValueError(
-            f"{name} is an image in colour of 16 bits: expected a palette or grey image, whose values are the labels"
+            f"{name} is a colour image of 16 bits: expected a palette or grayscale image, whose values are the labels"
         )
     if image.mode == "F":
-        raise ValueError(f"{name} has values that are floats: expected labels, or a mask of 0 and 255")
+        raise ValueError(f"{name} has floating-point values: expected labels, or a mask of 0 and 255")
     pixels = np.asarray(image.convert("RGBA"))
     alpha = pixels[..., 3]
     if alpha.min(initial=255) < 255 and _alpha_counts(pixels, name):
         opaque = alpha >= (int(alpha.max()) + 1) // 2 if alpha.any() else alpha > 0
-        if len(_unique_colours(pixels[opaque])) > _MANY:  # something that was cut out of a photograph
+        if len(_unique_colours(pixels[opaque])) > _MANY:  # an object cut out of a photograph
             if ((alpha > 0) & (alpha < 255)).any():
                 _warn_threshold(name)
             return Image.fromarray(np.where(opaque, np.uint8(MASK_VALUE), np.uint8(0)))
@@ -278,8 +324,10 @@ def _only_background_is_transparent(image: Image.Image) -> bool:
 
 
 def _alpha_counts(pixels: np.ndarray, name: str) -> bool:
-    """Whether the transparency of an image (H, W, 4) uint8 says what the mask is. Where it is much the same everywhere, it does
-    not, unless all is transparent, and no mask is painted in it."""
+    """Whether the mask in an image (H, W, 4) uint8 is given by its transparency.
+
+    If transparency is much the same everywhere, it is not, unless the image is fully transparent and no mask is painted in it.
+    """
     alpha = pixels[..., 3]
     if 2 * int(alpha.min()) < int(alpha.max()):
         return True
@@ -287,28 +335,29 @@ def _alpha_counts(pixels: np.ndarray, name: str) -> bool:
     if alpha.any() or 1 < num_colours <= _MANY:
         return False
     if num_colours > 1:
-        warn_once(f"{_any_mask_like(name)} is transparent everywhere, and is read as empty, whatever its colours show")
+        warn_once(f"{_any_mask_like(name)} is fully transparent and is read as empty, regardless of its colours")
     return True
 
 
 def _of_palette(image: Image.Image, name: str, void: int | None) -> Image.Image:
     """The labels of a palette image."""
-    colours = np.reshape(image.getpalette("RGB"), (-1, 3))
+    colours = _palette_of(image)
     greys = (colours == colours[:, :1]).all(axis=1)
     dark = _DARK * colours.max(initial=0)
     starts_dark = bool((colours[:1] <= dark).all())
     if starts_dark and np.count_nonzero(greys) <= _FEW and not greys.all():  # DAVIS' palette has 4 greys
         return _without(image, void, name)
-    image.info[Found.LABELS] = _find_labels(image)
-    used = np.array([label for label in (0, *image.info[Found.LABELS]) if label < len(colours)], int)
+    labels = _find_labels(image)
+    image.info[_LABELS] = labels
+    used = np.array([label for label in (0, *labels) if label < len(colours)])
     levels = np.unique(colours[used, 0])
     if not starts_dark and greys.all() and (levels[0] <= dark or len(np.unique(colours)) <= 2):
         return _of_brightness(image, name)
-    black = [label for label in image.info[Found.LABELS] if label < len(colours) and (colours[label] <= dark).all()]
+    black = [label for label in labels if label < len(colours) and (colours[label] <= dark).all()]
     if black and not starts_dark:  # a program may have chosen the palette
         warn_once(
             f"{_any_mask_like(name)} has a palette that does not begin with black, and black is label {listed(black)}: its "
-            "values count, not its colours, so that 0 is the background"
+            "values count, not its colours, so 0 is the background"
         )
     image = _without(image, void, name)
     if starts_dark and greys[used].all() and len(levels) > 2:
@@ -322,40 +371,40 @@ def _of_palette(image: Image.Image, name: str, void: int | None) -> Image.Image:
 
 
 def _of_brightness(image: Image.Image, name: str) -> Image.Image:
-    """The mask in a palette image for which a program chose greys, the first of them not black: what is bright, as label 255.
+    """The mask in a palette image with greys chosen by a program, the first of them not black: its bright part, as label 255.
 
     Raises:
-        ValueError: it shows several objects, for whose labels the greys may stand as well as their order.
+        ValueError: the image shows several objects, whose labels may be either the greys or their indices.
     """
     shown = image.convert("L")
     values, pixels = _find_labels(shown), np.asarray(shown)
-    top = max(image.getpalette("RGB"))
+    top = int(_palette_of(image).max())
     if any(_DARK * top < value < _BRIGHT * top for value in values[:-1]) and _smooth_label(pixels, values, name) is None:
         raise ValueError(
-            f"{name} has a palette of greys that does not begin with black, and several objects: save it as a grey image, "
-            "whose values are the labels"
+            f"{name} has a palette of greys that does not begin with black, and several objects: save it as a grayscale "
+            "image, whose values are the labels"
         )
-    warn_once(f"{_any_mask_like(name)} has a palette of greys that does not begin with black: what is bright is the object")
+    warn_once(f"{_any_mask_like(name)} has a palette of greys that does not begin with black: its bright part is the object")
     return Image.fromarray(np.where(pixels >= (top + 1) // 2, np.uint8(MASK_VALUE), np.uint8(0)))
 
 
 def _of_grey(image: Image.Image, lossy: bool, name: str, void: int | None = None) -> Image.Image:
-    """The labels of a grey image."""
+    """The labels of a grayscale image."""
     if image.mode != "L":
-        values = np.asarray(image).astype(np.int32)
-        if values.min(initial=0) < 0 or values.max(initial=0) > MAX_LABEL:
-            raise ValueError(f"{name} has values from {values.min()} to {values.max()}: expected labels from 0 to {MAX_LABEL}")
-        image = Image.fromarray(values.astype(np.uint8) if values.max(initial=0) <= MASK_VALUE else values)
+        wide = np.asarray(image).astype(np.int32)
+        if wide.min(initial=0) < 0 or wide.max(initial=0) > MAX_LABEL:
+            raise ValueError(f"{name} has values from {wide.min()} to {wide.max()}: expected labels from 0 to {MAX_LABEL}")
+        image = Image.fromarray(wide.astype(np.uint8) if wide.max(initial=0) <= MASK_VALUE else wide)
     values = _find_labels(image)
     if lossy and values:
         pixels = np.asarray(image)
         if values[-1] < 64:
-            raise ValueError(f"{name} was compressed with loss, and is too dark to tell its mask: save it as PNG")
+            raise ValueError(f"{name} has lossy compression and is too dark to find its mask: save it as PNG")
         if _has_darker_objects(pixels):
             raise ValueError(_SMOOTH_OBJECTS.format(name))
         return _thresholded(pixels, values, MASK_VALUE, name)
-    image.info[Found.LABELS] = values  # looking for them takes as long as scoring a small mask
-    # Smooth edges of what has the value that is void elsewhere have no object beside them: it is a mask.
+    image.info[_LABELS] = values  # finding them takes as long as scoring a small mask
+    # If the largest value is void but has smooth edges, and no object beside them, it is that of a mask.
     label = _smooth_label(_unsigned(image), values, name) if len(values) > 2 and values[-1] == void else None
     if label is None:
         image = _without(image, void, name)
@@ -369,21 +418,23 @@ def _of_grey(image: Image.Image, lossy: bool, name: str, void: int | None = None
 
 
 def _unsigned(image: Image.Image) -> np.ndarray:
-    """The values of an image of mode L or I, which are no larger than 65535, as OpenCV takes them."""
+    """The values of an image of mode L or I, up to 65535, in a type that OpenCV supports."""
     return np.asarray(image) if image.mode == "L" else np.asarray(image).astype(np.uint16)
 
 
 def _thresholded(pixels: np.ndarray, values: Sequence[int], label: int, name: str) -> Image.Image:
-    """The mask of what is brighter than half of the largest value, with a label."""
+    """The mask of the pixels with at least half of the largest value, as the given label."""
     if any(value < MASK_VALUE for value in values):
         _warn_threshold(name)
-    kind = np.uint8 if label <= MASK_VALUE else np.int32
-    return Image.fromarray(np.where(pixels >= (values[-1] + 1) // 2, kind(label), kind(0)))
+    mask = pixels >= (values[-1] + 1) // 2
+    return Image.fromarray(mask * np.uint8(label) if label <= MASK_VALUE else mask * np.int32(label))
 
 
 def _has_darker_objects(pixels: np.ndarray) -> bool:
-    """Whether an image that was compressed with loss, (H, W) uint8, shows objects between black and its largest value: areas of
-    one value, or what is by itself and nowhere bright. Of ones as small as 8x8 pixels nearly all are found."""
+    """Whether an image with lossy compression, (H, W) uint8, shows objects darker than its largest value.
+
+    These are areas of a uniform value, or isolated parts that are nowhere bright. Nearly all of at least 8x8 pixels are found.
+    """
     window, top = np.ones((5, 5), np.uint8), int(pixels.max())
     flat = cv2.dilate(pixels, window) - cv2.erode(pixels, window) <= _PLATEAU
     bright = pixels >= 0.85 * top
@@ -396,16 +447,18 @@ def _has_darker_objects(pixels: np.ndarray) -> bool:
 
 
 def _smooth_label(pixels: np.ndarray, values: Sequence[int], name: str) -> int | None:
-    """The label of a mask with smooth edges, in a grey image (H, W) uint8 or uint16: the value of its inside, or 255 where it
-    has none. None if the image has labels.
+    """Find out whether a grayscale image is a mask with smooth edges.
 
-    Edges have values between black and the object's, that fill no area of as much as 3x3 pixels, and lie beside brighter ones.
-    Where no value is as much as half of white, they must lie between black and an inside, too.
+    The values of edges lie between black and that of the object, do not fill an area of 3x3 pixels, and adjoin brighter ones.
+    If no value reaches half of white, they must also lie between black and an inside.
 
     Args:
-        pixels: of the image.
-        values: in it, without 0, in order.
-        name: of the image, for messages.
+        pixels (array): (H, W) uint8 or uint16.
+        values (sequence of int): the values in the image, without 0, in ascending order.
+        name (str): name of the image, for messages.
+
+    Returns:
+        The label of the mask: the value of its inside, or 255 if it has none. None if the image holds labels.
 
     Raises:
         ValueError: several objects have smooth edges.
@@ -443,26 +496,28 @@ def _smooth_label(pixels: np.ndarray, values: Sequence[int], name: str) -> int |
 
 
 def _of_painted(pixels: np.ndarray, opaque: np.ndarray, name: str, void: int | None) -> Image.Image:
-    """The labels of an image whose opaque part has a few colours, (H, W, 4) uint8; black may be the only one of them."""
+    """The labels of an image (H, W, 4) uint8 whose opaque part has a few colours, or is all black."""
     colours = _unique_colours(pixels[opaque])
     if ((pixels[..., 3] > 0) & (pixels[..., 3] < 255)).any():
         _warn_threshold(name)
     if not colours.any():
         return Image.fromarray(np.where(opaque, np.uint8(MASK_VALUE), np.uint8(0)))
     if not colours.all():
-        raise ValueError(f"{name} is painted in black and in other colours on nothing: expected labels, or one mask")
+        raise ValueError(
+            f"{name} is painted in black and other colours on a transparent background: expected labels, or one mask"
+        )
     return _of_colours(np.where(opaque[..., None], pixels[..., :3], np.uint8(0)), False, name, void)
 
 
 def _of_colours(pixels: np.ndarray, lossy: bool, name: str, void: int | None) -> Image.Image:
-    """The labels of an image in colour, (H, W, 3) uint8."""
+    """The labels of a colour image, (H, W, 3) uint8."""
     if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
         return _of_grey(Image.fromarray(np.ascontiguousarray(pixels[..., 0])), lossy, name, void)
     packed = _pack(pixels)
     colours = np.unique(packed)
     palette = _pack(np.reshape(davis_palette(), (256, 3)))
     if np.isin(colours, palette).all() and not _is_one_fading_colour(pixels, name):
-        labels = np.zeros(packed.shape, np.uint8)
+        labels: np.ndarray = np.zeros(packed.shape, np.uint8)
         for label, colour in enumerate(palette):
             labels[packed == colour] = label
         image = Image.fromarray(labels)
@@ -477,22 +532,25 @@ def _of_colours(pixels: np.ndarray, lossy: bool, name: str, void: int | None) ->
     hues = pixels[inside] * (255 / brightness[inside, None])
     if not same_colour(hues.min(axis=0), hues.max(axis=0)) or (lossy and _has_other_hues(pixels, bright, hues)):
         raise ValueError(_UNKNOWN_COLOURS.format(name))
-    labels = _of_grey(Image.fromarray(brightness), lossy, name)
-    values = labels_in(labels)
+    shown = _of_grey(Image.fromarray(brightness), lossy, name)
+    values = labels_in(shown)
     if len(values) > 1:
         raise ValueError(_UNKNOWN_COLOURS.format(name))
-    mask = np.asarray(labels) != 0
-    own = np.unique(packed[brightness == values[0]]) if values and not lossy else ()  # with smooth edges, that of its inside
+    mask = np.asarray(shown) != 0
+    # With smooth edges, the colour of the object is that of its inside.
+    own = np.unique(packed[brightness == values[0]]).tolist() if values and not lossy else []
     if len(own) == 1 and own[0] in palette:
         return _without(Image.fromarray(mask * np.uint8(palette.tolist().index(own[0]))), void, name)
-    labels = Image.fromarray(mask * np.uint8(MASK_VALUE))
-    labels.info[Found.COLOUR] = tuple(np.median(pixels[inside], axis=0).astype(int).tolist())
-    return labels
+    image = Image.fromarray(mask * np.uint8(MASK_VALUE))
+    image.info[_COLOUR] = tuple(np.median(pixels[inside], axis=0).astype(int).tolist())
+    return image
 
 
 def _is_one_fading_colour(pixels: np.ndarray, name: str) -> bool:
-    """Whether colours of DAVIS' palette in an image (H, W, 3) uint8 are those of one object's smooth edges, as halves of its
-    first colours are others of them."""
+    """Whether the colours of an image (H, W, 3) uint8, all in DAVIS' palette, are those of one object with smooth edges.
+
+    Halves of some of the palette's colours are in the palette themselves.
+    """
     brightness = pixels.max(axis=2)
     values = _find_labels(Image.fromarray(brightness))
     if len(values) <= _FADING:
@@ -502,7 +560,7 @@ def _is_one_fading_colour(pixels: np.ndarray, name: str) -> bool:
 
 
 def _num_flat_colours(pixels: np.ndarray) -> int:
-    """Number of colours, besides black, that fill an area of 3x3 pixels in an image (H, W, 3); nearly equal ones are one."""
+    """Number of colours but black that fill an area of 3x3 pixels in an image (H, W, 3); nearly equal ones count as one."""
     kernel = np.ones((3, 3), np.uint8)
     flat = (cv2.erode(pixels, kernel) == cv2.dilate(pixels, kernel)).all(axis=2)
     colours = np.unique(pixels[flat & pixels.any(axis=2)] // _SAME, axis=0).astype(int)
@@ -510,12 +568,12 @@ def _num_flat_colours(pixels: np.ndarray) -> int:
 
 
 def _has_other_hues(pixels: np.ndarray, bright: np.ndarray, hues: np.ndarray) -> bool:
-    """Whether an image in colour that was compressed with loss has a small object in another hue than most of it.
+    """Whether a colour image with lossy compression has a small object in another hue than the rest.
 
     Args:
-        pixels: (H, W, 3) uint8.
-        bright: (H, W) bool, where there are objects.
-        hues: (N, 3), of most of it, at full brightness.
+        pixels (array): (H, W, 3) uint8.
+        bright (array): (H, W) bool, True where there are objects.
+        hues (array): (N, 3) colours of the large objects at full brightness.
     """
     own = pixels * (255 / np.maximum(pixels.max(axis=2), 1)[..., None])
     other = bright & (abs(own - np.median(hues, axis=0)) > 1.5 * _SHADES).any(axis=2)
@@ -523,8 +581,13 @@ def _has_other_hues(pixels: np.ndarray, bright: np.ndarray, hues: np.ndarray) ->
 
 
 def _pack(pixels: np.ndarray) -> np.ndarray:
-    """One number per pixel of (..., 3) RGB."""
+    """One int32 number per pixel of (..., 3) RGB."""
     return pixels[..., 0].astype(np.int32) << 16 | pixels[..., 1].astype(np.int32) << 8 | pixels[..., 2]
+
+
+def _palette_of(image: Image.Image) -> np.ndarray:
+    """The colours of a palette image, (N, 3) RGB."""
+    return np.reshape(np.array(image.getpalette("RGB")), (-1, 3))
 
 
 def _unique_colours(pixels: np.ndarray) -> np.ndarray:
@@ -532,14 +595,13 @@ def _unique_colours(pixels: np.ndarray) -> np.ndarray:
 
 
 def _warn_threshold(name: str) -> None:
-    """Once for all masks of a folder."""
+    """Warn that a mask is thresholded, once for all masks of a folder."""
     warn_once(
-        f"{_any_mask_like(name)} has smooth edges or was compressed with loss, and is thresholded at half: PNGs of 0 and 255 "
-        "are exact"
+        f"{_any_mask_like(name)} has smooth edges or lossy compression and is thresholded at half: PNGs of 0 and 255 are exact"
     )
 
 
 def _any_mask_like(name: str) -> str:
-    """What a warning names, so that there is one for a folder of masks."""
+    """The subject of a warning, the same for all masks of a folder, so that there is one warning for them."""
     folder = Path(name).parent
     return name if folder == Path() else f"{folder}: a mask"

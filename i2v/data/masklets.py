@@ -19,21 +19,21 @@ ANNOTATION_STRIDE = 4  # SA-V's videos have 24 frames per second, its masklets 6
 
 
 class Masklets:
-    """The masklets of a video, from SA-V's JSON (or the one that `i2v.segment` writes, with a stride of 1).
+    """The masklets of a video from SA-V's JSON, or from that of `i2v.segment`, which has a stride of 1.
 
     Args:
-        path: of the JSON file.
-        stride: frames of the video from one annotated frame to the next.
+        path (str or Path): path of the JSON file.
+        stride (int): distance between annotated frames, in frames of the video.
 
     Attributes:
-        object_ids: of the masklets, in their order.
-        height: in pixels.
-        width: in pixels.
-        annotated_frames: indices into the video.
+        object_ids (list of int): ids of the objects, in the order of their masklets.
+        height (int): height of the video in pixels.
+        width (int): width of the video in pixels.
+        annotated_frames (list of int): indices of the annotated frames in the video.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not the JSON of masklets.
+        ValueError: the file is not a JSON file of masklets.
     """
 
     def __init__(self, path: str | Path, stride: int = ANNOTATION_STRIDE) -> None:
@@ -44,9 +44,9 @@ class Masklets:
             annotation = read_json(self._path)
             self.object_ids = [whole_number(obj_id, "a masklet_id") for obj_id in annotation["masklet_id"]]
             if repeated := [obj_id for obj_id, count in Counter(self.object_ids).items() if count > 1]:
-                raise ValueError(f"masklet_id has {listed(repeated)} several times")
+                raise ValueError(f"masklet_id has {listed(repeated)} more than once")
             self.height, self.width = (_side(annotation[key], key) for key in ("video_height", "video_width"))
-            # Where an object is absent, nothing but the JSON says how large its mask is.
+            # The masks of absent objects have this size, which nothing else in the file limits.
             if self.height * self.width > MAX_PIXELS:
                 raise ValueError(
                     f"video_height and video_width are {self.height} and {self.width}, more than {MAX_PIXELS} pixels"
@@ -58,11 +58,17 @@ class Masklets:
         self.annotated_frames = list(self._rles)
 
     def areas(self, frame: int) -> np.ndarray:
-        """Pixels of all objects in an annotated frame, (objects,); 0 for one that is absent.
+        """The areas of all objects in an annotated frame.
+
+        Args:
+            frame (int): index of the frame in the video.
+
+        Returns:
+            (objects,) int64 areas in pixels; 0 for an absent object.
 
         Raises:
-            TypeError: `frame` is no integer.
-            ValueError: the frame is not annotated, or a mask in the file is broken.
+            TypeError: `frame` is not an integer.
+            ValueError: the frame is not annotated, or a mask in the file is malformed.
         """
         frame = whole_number(frame, "a frame")
         with self._errors(frame):
@@ -72,15 +78,15 @@ class Masklets:
         """The masks of objects in an annotated frame.
 
         Args:
-            frame: index into the video.
-            positions: of the objects in `object_ids`, counted from 0; all of them by default.
+            frame (int): index of the frame in the video.
+            positions (iterable of int): positions of the objects in `object_ids`, from 0; all objects by default.
 
         Returns:
             (objects, height, width) bool.
 
         Raises:
-            TypeError: `frame` or a position is no integer.
-            ValueError: the frame is not annotated, there is no such position, or a mask in the file is broken.
+            TypeError: `frame` or a position is not an integer.
+            ValueError: the frame is not annotated, there is no such position, or a mask in the file is malformed.
         """
         frame = whole_number(frame, "a frame")
         rles, shape = self._masks_in(frame), (self.height, self.width)
@@ -109,7 +115,7 @@ class Masklets:
 
 
 def _side(value: Any, key: str) -> int:
-    """A side of the video in pixels. SA-V's own files have 848.0."""
+    """The height or width of the video in pixels. SA-V's own files have floats, such as 848.0."""
     side = whole_number(int(value) if isinstance(value, float) and value.is_integer() else value, key)
     if side < 1:
         raise ValueError(f"{key} must be at least 1, not {side}")

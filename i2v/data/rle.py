@@ -1,4 +1,4 @@
-"""COCO's run-length encoding of masks, checked before it is decoded."""
+"""COCO's run-length encoding of masks, validated before it is decoded."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pycocotools import mask as coco_mask
 
 
 def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
-    """Encode a binary mask (H, W) as COCO's compressed run-length encoding: {"size": [H, W], "counts": str}."""
+    """Encode a binary mask (H, W) in COCO's compressed run-length encoding: {"size": [H, W], "counts": str}."""
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
-    """Decode COCO's run-length encoding, compressed or not: (H, W) bool.
+    """Decode a mask in COCO's run-length encoding, compressed or not, to (H, W) bool.
 
     Raises:
         ValueError: see `run_lengths`.
@@ -27,10 +27,16 @@ def rle_to_mask(rle: dict[str, Any]) -> np.ndarray:
 
 
 def run_lengths(rle: dict[str, Any]) -> np.ndarray:
-    """The lengths (N,) int64 of the runs in COCO's run-length encoding: background, foreground ... in turn, column by column.
+    """Decode the lengths of the runs in COCO's run-length encoding.
 
-    pycocotools does not check what it decodes: runs that are too long end the process, runs that are too short leave pixels
-    as they were in memory.
+    pycocotools does not validate what it decodes: runs that are too long crash the process, and runs that are too short leave
+    pixels uninitialised.
+
+    Args:
+        rle (dict): the encoding, compressed or not.
+
+    Returns:
+        (N,) int64 lengths, alternately of background and foreground, column by column.
 
     Raises:
         ValueError: the encoding is malformed, or its runs do not add up to its size.
@@ -44,15 +50,18 @@ def run_lengths(rle: dict[str, Any]) -> np.ndarray:
     else:
         runs = _decompress(counts)
     num_pixels = height * width
-    # A run that is too long is looked for by itself: a sum of such runs may overflow.
+    # Runs that are too long are checked individually, because their sum may overflow.
     if min(height, width) < 0 or (runs < 0).any() or (runs > num_pixels).any() or runs.sum() != num_pixels:
-        raise ValueError(f"a run-length encoded mask does not fit its size of {width}x{height} pixels: is it cut off?")
+        raise ValueError(f"a run-length encoded mask does not fit its size of {width}x{height} pixels: is it truncated?")
     return runs
 
 
 def _decompress(counts: str | bytes) -> np.ndarray:
-    """Run lengths from COCO's characters. Each holds 5 bits of a number, lowest ones first, and whether more follow; from the
-    fourth number on it is the difference to the number before the last one."""
+    """Decode COCO's characters to run lengths.
+
+    Each character holds 5 bits of a number, the lowest ones first, and whether more follow. From the fourth number on, it is
+    the difference to the number two places before.
+    """
     if not isinstance(counts, str | bytes):
         raise ValueError(f"a run-length encoded mask is malformed: its counts are of type {type(counts).__name__}")
     data = counts if isinstance(counts, bytes) else counts.encode("ascii")
@@ -70,17 +79,17 @@ def _decompress(counts: str | bytes) -> np.ndarray:
 
 
 def decode_mask(rle: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarray:
-    """Decode a run-length encoded mask, or that of an absent object.
+    """Decode a run-length encoded mask, which may be that of an absent object.
 
     Args:
-        rle: the encoding, or None.
-        size: (height, width) of the frame.
+        rle (dict): the encoding; None if the object is absent.
+        size (tuple of int): (height, width) of the frame in pixels.
 
     Returns:
-        (H, W) bool; empty where the encoding is None or has no counts.
+        (H, W) bool; empty if the encoding is None or has no counts.
 
     Raises:
-        ValueError: it is malformed, or of another size.
+        ValueError: the encoding is malformed or has another size.
     """
     if not rle or not rle["counts"]:
         return np.zeros(size, bool)
@@ -89,23 +98,23 @@ def decode_mask(rle: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarray
 
 
 def rle_area(rle: dict[str, Any] | None) -> int:
-    """Pixels of a run-length encoded mask; 0 for an absent object, which has no or empty counts.
+    """The area of a run-length encoded mask in pixels; 0 for an absent object, whose encoding is None or has no counts.
 
     Raises:
-        ValueError: it is malformed.
+        ValueError: the encoding is malformed.
     """
     return int(run_lengths(rle)[1::2].sum()) if rle and rle["counts"] else 0
 
 
 def check_mask_size(mask_size: tuple[int, ...], frame_size: tuple[int, ...]) -> None:
-    """Check that a mask is as large as its frame.
+    """Check that a mask has the size of its frame.
 
     Args:
-        mask_size: (height, width) of the mask.
-        frame_size: (height, width) of the frame.
+        mask_size (tuple of int): (height, width) of the mask in pixels.
+        frame_size (tuple of int): (height, width) of the frame in pixels.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the sizes differ.
     """
     if tuple(mask_size) != tuple(frame_size):
         height, width = frame_size

@@ -1,4 +1,4 @@
-"""The sound of a video file, for a video that is made from its frames."""
+"""Copy the sound of a video file to a video made from its frames."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ import av
 
 from i2v.data.video_file import VideoFile, open_container
 
-# How far pictures and sound may drift apart before a viewer notices, in seconds.
+# Drift between pictures and sound that a viewer does not notice, in seconds.
 _TOLERANCE = 0.15
 
 
 def copy_sound(source: VideoFile, indices: Sequence[int], frames_per_second: float, silent: Path, target: Path) -> bool:
-    """Write a video once more, with the sound of its source. Pictures and sound are copied as they are, not encoded again.
+    """Write a copy of a silent video with the sound of its source. Neither pictures nor sound are encoded again.
 
     Args:
-        source: the video file whose sound it is.
-        indices: of the frames of the source that the video shows, at least one.
-        frames_per_second: at which it shows them.
-        silent: the video, without sound.
-        target: the MP4 file to write.
+        source (VideoFile): the video file with the sound.
+        indices (sequence of int): indices of the source's frames that the silent video shows; at least one.
+        frames_per_second (float): frame rate of the silent video.
+        silent (Path): path of the silent video.
+        target (Path): path of the MP4 file to write.
 
     Returns:
-        Whether the source has sound at that time. Nothing is written if it has none.
+        Whether the source has sound at that time. If not, nothing is written.
 
     Raises:
-        ValueError: the sound would not fit the pictures.
-        av.FFmpegError, OSError: the file cannot be written, or MP4 cannot hold sound of this kind, such as mu-law.
+        ValueError: pictures and sound would not be in sync.
+        av.FFmpegError: the file cannot be written, or MP4 does not support the sound's codec, such as mu-law.
+        OSError: the file cannot be written.
     """
     with open_container(source.path) as heard, av.open(str(silent.absolute())) as seen:
         if not heard.streams.audio:
@@ -42,7 +43,7 @@ def copy_sound(source: VideoFile, indices: Sequence[int], frames_per_second: flo
             return False
         with av.open(str(target.absolute()), "w", format="mp4") as output:
             streams = {stream.type: output.add_stream_from_template(stream) for stream in (seen.streams.video[0], first.stream)}
-            pictures = (packet for packet in seen.demux(video=0) if packet.dts is not None)  # the last one is empty
+            pictures = (packet for packet in seen.demux(video=0) if packet.dts is not None)  # the last packet is empty
             for packet in merge(pictures, chain([first], sounds), key=lambda packet: packet.dts * packet.time_base):
                 packet.stream = streams[packet.stream.type]
                 output.mux(packet)
@@ -50,13 +51,13 @@ def copy_sound(source: VideoFile, indices: Sequence[int], frames_per_second: flo
 
 
 def _start(source: VideoFile, indices: Sequence[int], frames_per_second: float) -> Fraction:
-    """When the first frame is shown in the source, in seconds.
+    """The time at which the source shows the first frame, in seconds.
 
     Raises:
-        ValueError: the others are shown at other times after it than in a video with a constant rate.
+        ValueError: a frame has no time stamp, or the frames do not follow each other at a constant rate.
     """
-    times = [source.seconds(index) for index in indices]
-    if None in times:
+    times = [time for index in indices if (time := source.seconds(index)) is not None]
+    if len(times) < len(indices):
         raise ValueError("its frames have no time stamps")
     if any(abs(float(time - times[0]) - i / frames_per_second) > _TOLERANCE for i, time in enumerate(times)):
         raise ValueError("its frames do not follow each other at a constant rate, or some between them were not tracked")
@@ -64,7 +65,7 @@ def _start(source: VideoFile, indices: Sequence[int], frames_per_second: float) 
 
 
 def _sound_between(packets: Iterator[av.Packet], start: Fraction, end: Fraction) -> Iterator[av.Packet]:
-    """The packets of sound from `start` to `end`, in seconds, shifted so that `start` is zero."""
+    """The packets of sound from `start` to `end` (both in seconds), shifted so that `start` becomes zero."""
     for packet in packets:
         if packet.pts is None or packet.dts is None or packet.pts * packet.time_base < start:
             continue

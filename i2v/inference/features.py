@@ -1,4 +1,4 @@
-"""Image features per frame, and the frames and TFI window that they are made of. Everything here is bounded."""
+"""Image features per frame, and the frames and TFI window that they are computed from, in caches of bounded size."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from torch import Tensor
 from i2v.data.frames import Frames
 from i2v.modeling.backbones.image_encoder import ImageEncoder
 
-IMAGE_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGE_STD = np.array([0.229, 0.224, 0.225], np.float32)
-# The process whose threads PyTorch knows.
+# The process that PyTorch's threads live in.
 _IMPORTED_BY = os.getpid()
 
 Key = TypeVar("Key", bound=Hashable)
@@ -26,7 +24,7 @@ Value = TypeVar("Value")
 
 
 class RecentlyUsed(Generic[Key, Value]):
-    """A mapping that makes a value when it is missing, and drops the least recently used beyond its capacity."""
+    """A mapping that computes missing values, and drops the least recently used one beyond its capacity."""
 
     def __init__(self, capacity: int, make: Callable[[Key], Value]) -> None:
         self.capacity = capacity
@@ -40,7 +38,7 @@ class RecentlyUsed(Generic[Key, Value]):
         return self._values[key]
 
     def put(self, key: Key, value: Value) -> None:
-        """Set a value that was made on another occasion."""
+        """Set a value that was computed elsewhere."""
         self._values[key] = value
         self._values.move_to_end(key)
         if len(self._values) > self.capacity:
@@ -57,13 +55,13 @@ class RecentlyUsed(Generic[Key, Value]):
 
 
 def preprocess(frame: np.ndarray, image_size: int) -> Tensor:
-    """A frame (H, W, 3) uint8 RGB as the network's input: (1, 3, image_size, image_size) float32, normalised.
+    """Resize a frame (H, W, 3) uint8 RGB to the network's input, (1, 3, image_size, image_size) float32 in [0, 1].
 
-    It is NumPy up to the end: a PyTorch operation in the background thread would start a second pool of OpenMP threads there,
-    and the two pools slow down each other's matrix products.
+    All in NumPy: a PyTorch operation in the background thread would start a second pool of OpenMP threads there, and the two
+    pools slow down each other's matrix products.
     """
     image = np.asarray(Image.fromarray(frame).resize((image_size, image_size)), np.float32)
-    pixels = (image / np.float32(255) - IMAGE_MEAN) / IMAGE_STD
+    pixels = image / np.float32(255)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
 
 
@@ -71,9 +69,12 @@ class FrameLoader:
     """Decodes and preprocesses frames, ahead of time in a background thread.
 
     Args:
-        frames: the source; other loaders may read it, too. image_size: of the network's input, in pixels.
-        device: where the frames go. keep_on_cpu: move a frame to the device only when it is used.
-        keep: number of frames that are held. background: whether `prefetch` does anything.
+        frames: the source, which other loaders may read too.
+        image_size: side of the network's input, in pixels.
+        device: device that the frames are moved to.
+        keep_on_cpu: move a frame to the device only when it is used.
+        keep: number of frames in the cache.
+        background: whether `prefetch` does anything.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class FrameLoader:
         self.image_size = image_size
         self.device = device
         self.keep_on_cpu = keep_on_cpu
-        # A source of unknown length may wait for its next frame: then no other thread must wait in turn, nor ask ahead.
+        # A source of unknown length may block, so it is read inline: no worker thread, no prefetching.
         inline = frames.num_frames is None
         if os.getpid() != _IMPORTED_BY:
             _settle_after_fork()
@@ -93,16 +94,16 @@ class FrameLoader:
         self._futures: RecentlyUsed[int, Future[Tensor]] = RecentlyUsed(keep, self._submit)
 
     def load(self, index: int) -> Tensor:
-        """Frame `index` on the device, (1, 3, S, S)."""
-        self._begin_anew_after_fork()
+        """Return frame `index` on the device, (1, 3, S, S) float32 in [0, 1]."""
+        self._restart_after_fork()
         try:
             return self._to_device(self._futures[index].result())
         except Exception:
-            self._futures.clear()  # so that a frame that failed is tried again
+            self._futures.clear()  # so that a failed frame is tried again
             raise
 
     def decoded(self, index: int) -> np.ndarray:
-        """Frame `index` as the source has it, (height, width, 3) uint8 RGB."""
+        """Frame `index` as in the source, (height, width, 3) uint8 RGB."""
         return self._run(self.frames.__getitem__, index)
 
     def has(self, index: int) -> bool:
@@ -114,26 +115,27 @@ class FrameLoader:
         return self._run(self.frames.count)
 
     def prefetch(self, indices: Iterable[int]) -> None:
-        """Start to decode frames that will be needed soon; those that are known not to exist are left out."""
-        if not self._background:
+        """Start to decode frames that will be needed soon, skipping those that do not exist."""
+        num_frames = self.frames.num_frames
+        if not self._background or num_frames is None:
             return
-        self._begin_anew_after_fork()
+        self._restart_after_fork()
         for index in indices:
-            if 0 <= index < self.frames.num_frames and index not in self._futures:
+            if 0 <= index < num_frames and index not in self._futures:
                 _ = self._futures[index]
 
     def close(self) -> None:
-        """End the background thread, and drop all frames."""
+        """Stop the background thread, and drop all frames."""
         self._futures.clear()
         if self._worker is not None and self._process == os.getpid():
             self._worker.shutdown(cancel_futures=True)
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        self._begin_anew_after_fork()
+        self._restart_after_fork()
         return function(*arguments) if self._worker is None else self._worker.submit(function, *arguments).result()
 
-    def _begin_anew_after_fork(self) -> None:
-        """In a forked process, start a thread: the former one, with all that it was asked for, stayed in the parent process."""
+    def _restart_after_fork(self) -> None:
+        """In a forked process, start a new thread: the old one stayed in the parent process, with all its tasks."""
         if self._process != os.getpid():
             self._process = os.getpid()
             _settle_after_fork()
@@ -160,7 +162,7 @@ class FrameLoader:
 
 
 def _settle_after_fork() -> None:
-    """OpenMP's threads stayed in the parent process: PyTorch would wait for them for ever."""
+    """Run PyTorch on one thread: it would wait forever for OpenMP's threads, which stayed in the parent process."""
     torch.set_num_threads(1)
 
 
@@ -169,10 +171,13 @@ def _start_worker() -> ThreadPoolExecutor:
 
 
 class FeatureStore:
-    """The features of a video's frames, computed when they are needed.
+    """The features of a video's frames, computed on demand.
 
     Args:
-        capacity: number of frames whose features are kept. storage_device: where they are kept.
+        encoder: the network's image encoder.
+        loader: source of preprocessed frames.
+        capacity: number of frames whose features are cached.
+        storage_device: device on which they are cached.
     """
 
     def __init__(self, encoder: ImageEncoder, loader: FrameLoader, capacity: int, storage_device: torch.device) -> None:
@@ -180,7 +185,7 @@ class FeatureStore:
         self._loader = loader
         self._storage_device = storage_device
         self._features: RecentlyUsed[int, Tensor] = RecentlyUsed(capacity, self._encode)
-        self._products: RecentlyUsed[int, Tensor | None] = RecentlyUsed(encoder.window + 1, self._stem_products)
+        self._stem_taps: RecentlyUsed[int, Tensor] = RecentlyUsed(encoder.window + 1, self._apply_stem)
         # Large, and needed only while a frame's masks are decoded.
         self._high_res: RecentlyUsed[int, list[Tensor]] = RecentlyUsed(2, self._high_res_features)
 
@@ -189,32 +194,36 @@ class FeatureStore:
         return self._features[index].to(self._loader.device)
 
     def high_res(self, index: int) -> list[Tensor]:
-        """High-resolution features of frame `index` on the model's device, (1, C_l, h_l, w_l) per level; empty without them."""
+        """High-resolution features of frame `index` on the model's device: (1, C_l, h_l, w_l) per level, if there are any."""
         return self._high_res[index]
 
     def similarity(self, index: int, others: Sequence[int]) -> Tensor:
-        """Cosine similarity of frame `index` and others, (len(others),) (SAM-I2V, section 3.3)."""
+        """Cosine similarity of frame `index` to others, (len(others),) (SAM-I2V, section 3.3)."""
         current = self._features[index].flatten()
         similarities = [torch.cosine_similarity(current, self._features[i].flatten(), dim=0) for i in others]
         return torch.stack(similarities)
 
     def clear(self) -> None:
-        """Drop everything; it is computed again when needed."""
-        for values in (self._features, self._products, self._high_res):
+        """Drop everything; it is recomputed on demand."""
+        for values in (self._features, self._stem_taps, self._high_res):
             values.clear()
 
     def _encode(self, index: int) -> Tensor:
-        maps = self._encoder.trunk_maps(self._loader.load(index))
+        maps = self._encoder.trunk_maps(self._image(index))
         self._high_res.put(index, self._project(maps))
         window = range(max(index - self._encoder.window + 1, 0), index + 1)
-        features = self._encoder.integrate(maps, [self._products[i] for i in window])
+        taps = [self._stem_taps[i] for i in window]
+        features = self._encoder.integrate(maps, [x for x in taps if x is not None])  # there are none without a TFI
         return features.float().contiguous().to(self._storage_device)
 
     def _high_res_features(self, index: int) -> list[Tensor]:
-        return self._project(self._encoder.trunk_maps(self._loader.load(index)) if self._encoder.high_res_levels else [])
+        return self._project(self._encoder.trunk_maps(self._image(index)) if self._encoder.high_res_levels else [])
 
     def _project(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [x.float().contiguous() for x in self._encoder.high_res_features(maps)]
 
-    def _stem_products(self, index: int) -> Tensor | None:
-        return self._encoder.stem_products(self._loader.load(index))
+    def _apply_stem(self, index: int) -> Tensor:
+        return self._encoder.stem_taps(self._image(index))
+
+    def _image(self, index: int) -> Tensor:
+        return self._encoder.normalize(self._loader.load(index))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -10,19 +9,20 @@ from torch import Tensor
 
 @dataclass
 class FrameOutput:
-    """The result for one object in one frame. It is kept for the whole video.
+    """The result for one object in one frame, kept for the whole video.
 
     Attributes:
-        mask_logits: (1, mask_size, mask_size) float32, as decoded. score: (1,) object score logit.
-        pointer: (width,) object pointer. ious: (M,) predicted IoUs of the masks that were decoded.
-        prompted: whether it comes from a prompt. reverse: whether it was tracked backward.
-        given: (height, width) bool, the mask that a user gave in this frame, if it is to be returned as it is.
+        mask_logits: (1, mask_size, mask_size) float32, as decoded.
+        score: (1,) float32, logit of the object being in the frame.
+        pointer: (embed_dim,) float32, the object pointer.
+        prompted: whether it comes from a prompt.
+        reverse: whether it was tracked backward.
+        given: (height, width) bool, the mask that a user gave in this frame, if it is to be returned unchanged.
     """
 
     mask_logits: Tensor
     score: Tensor
     pointer: Tensor
-    ious: Tensor
     prompted: bool
     reverse: bool = False
     given: Tensor | None = None
@@ -30,10 +30,11 @@ class FrameOutput:
 
 @dataclass
 class FrameMemory:
-    """The memory of one object in one frame. It can be made again from the output and the frame's features.
+    """The memory of one object in one frame; it can be recomputed from the output and the frame's features.
 
     Attributes:
-        features: (memory_channels, h, w) bfloat16. foreground: (h, w) bool.
+        features: (memory_channels, h, w) bfloat16.
+        foreground: (h, w) bool, the cells that the memory prompt generator may attend to.
     """
 
     features: Tensor
@@ -42,12 +43,14 @@ class FrameMemory:
 
 @dataclass
 class MemoryBank:
-    """The outputs and memories of one object.
+    """The outputs and memories of one object, by frame.
 
     Attributes:
-        conditioning: outputs of frames that are always remembered: those that were prompted before they were tracked, and
-            corrected ones if they shall condition. tracked: outputs of all others. No frame is in both. corrected: the
-            frames of `conditioning` that had been tracked. memories: of some of these frames.
+        conditioning: outputs of the conditioning frames, which are always remembered: those that were prompted before they were
+            tracked, and optionally those that were corrected afterwards.
+        tracked: outputs of all other frames; no frame is in both.
+        corrected: the conditioning frames that had been tracked before.
+        memories: memories of some of these frames.
     """
 
     conditioning: dict[int, FrameOutput] = field(default_factory=dict)
@@ -59,22 +62,18 @@ class MemoryBank:
         return self.conditioning[frame] if frame in self.conditioning else self.tracked[frame]
 
     def get(self, frame: int) -> FrameOutput | None:
-        """The output of a frame; None if there is none."""
+        """The output of a frame, or None."""
         return self.conditioning.get(frame) or self.tracked.get(frame)
 
     def __contains__(self, frame: int) -> bool:
         return frame in self.conditioning or frame in self.tracked
 
-    def __iter__(self) -> Iterator[int]:
-        yield from self.conditioning
-        yield from self.tracked
-
     def was_tracked(self, frame: int) -> bool:
-        """Whether a frame was tracked, and perhaps corrected since."""
+        """Whether a frame was tracked, even if it was corrected afterwards."""
         return frame in self.tracked or frame in self.corrected
 
     def store(self, frame: int, output: FrameOutput, conditioning: bool) -> None:
-        """Set the output of a frame; a memory of the former one is dropped."""
+        """Set the output of a frame, and drop the memory of its previous one."""
         corrected = conditioning and self.was_tracked(frame)
         self.remove(frame)
         (self.conditioning if conditioning else self.tracked)[frame] = output
@@ -82,18 +81,18 @@ class MemoryBank:
             self.corrected.add(frame)
 
     def remove(self, frame: int) -> None:
-        """Forget all about a frame."""
+        """Remove a frame's output and memory."""
         for frames in (self.conditioning, self.tracked, self.memories):
             frames.pop(frame, None)
         self.corrected.discard(frame)
 
     def forget_tracked_around(self, frame: int, reach: int) -> None:
-        """Forget the frames within `reach` of one that were tracked and not prompted."""
+        """Remove the frames within `reach` of a frame that were tracked and not prompted."""
         for other in [t for t, output in self.tracked.items() if abs(t - frame) <= reach and not output.prompted]:
             self.remove(other)
 
     def start_from_corrections(self) -> None:
-        """Begin anew where no frame is left that was prompted at first: from those that were corrected, if there are any."""
+        """If no frame is left that was prompted before tracking, start over from the corrected ones, if any."""
         if self.conditioning.keys() - self.corrected:
             return
         self.conditioning |= {frame: output for frame, output in self.tracked.items() if output.prompted}
@@ -102,6 +101,6 @@ class MemoryBank:
         self.memories = {frame: memory for frame, memory in self.memories.items() if frame in self.conditioning}
 
     def drop_memories(self, frame: int, reach: int) -> None:
-        """Drop the memories of tracked frames further than `reach` from `frame`: the selector cannot choose them there."""
+        """Drop the memories of tracked frames further than `reach` from a frame, where the selector cannot choose them."""
         for other in [other for other in self.memories if abs(other - frame) > reach and other in self.tracked]:
             del self.memories[other]

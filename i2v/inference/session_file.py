@@ -1,4 +1,4 @@
-"""What a session remembers, in a file: tracking that was killed goes on from it as if nothing had happened."""
+"""What a session remembers, in a file: tracking that was stopped resumes from it as if it had not been."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import torch
 
 from i2v.data.files import named_errors
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
-from i2v.inference.state import Prompt, TrackedObject, VideoState
+from i2v.inference.state import TrackedObject, VideoState
 from i2v.modeling.memory.selector import MemorySelector
+from i2v.prompt import NetworkPrompt
 from i2v.utils.checkpoints import checked_weights, read_checkpoint, save_checkpoint
 
 
 def save_session(state: VideoState, path: Path, near: Iterable[int], selector: MemorySelector, **progress: int) -> None:
-    """Write the objects of a session, with what tracking from some frames on needs of them.
+    """Write the objects of a session, with what tracking needs to resume.
 
     Args:
         state: the session.
-        path: of the file, which is written atomically.
-        near: indices of the frames from which tracking will go on.
-        selector: of the network, which knows how far back it looks.
-        progress: numbers that `load_session` gives back.
+        path: the file, which is written atomically.
+        near: indices of the frames from which tracking will resume.
+        selector: the network's memory selector, which knows how far back it looks.
+        progress: numbers that `load_session` returns.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     near = list(near)
     objects = []
@@ -53,15 +54,19 @@ def save_session(state: VideoState, path: Path, near: Iterable[int], selector: M
 
 
 def load_session(state: VideoState, path: Path) -> dict[str, int]:
-    """Give a session the objects in a file of `save_session`, in place of its own, which have the same prompts.
+    """Replace the objects of a session by those in a file of `save_session`, which must have the same prompts.
+
+    Args:
+        state: the session.
+        path: the file.
 
     Returns:
-        The numbers that were saved with them.
+        The numbers that were saved as its progress.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is none of `save_session`, has NaN or infinity in it, or is of a session with other prompts; the message
-            names it.
+        ValueError: the file was not written by `save_session`, contains NaN or infinity, or belongs to a session with other
+            prompts; the message names it.
     """
     content = read_checkpoint(path)
     objects = {}
@@ -71,13 +76,13 @@ def load_session(state: VideoState, path: Path) -> dict[str, int]:
                 if type(frame) is not int or not state.frames.has(frame):
                     raise ValueError(f"there is no frame {frame}")
             obj = objects[entry["id"]] = TrackedObject(entry["id"])
-            obj.prompts = _restored(Prompt, entry["prompts"], path, torch.device("cpu"))
+            obj.prompts = _restored(NetworkPrompt, entry["prompts"], path, torch.device("cpu"))
             obj.bank.conditioning = _restored(FrameOutput, entry["conditioning"], path, state.storage_device)
             obj.bank.tracked = _restored(FrameOutput, entry["tracked"], path, state.storage_device)
             obj.bank.corrected = set(entry["corrected"])
             obj.bank.memories = _restored(FrameMemory, entry["memories"], path, state.storage_device)
         if _outline(objects) != _outline(state.objects):
-            raise ValueError("its objects, prompts or sizes of masks are not those of this session")
+            raise ValueError("its objects, prompts or mask sizes are not those of this session")
         progress = content["progress"]
         if not isinstance(progress, dict) or not all(type(value) is int for value in progress.values()):
             raise ValueError(f"its progress is {progress}, not whole numbers")
@@ -88,16 +93,17 @@ def load_session(state: VideoState, path: Path) -> dict[str, int]:
 
 
 def _plain(item: Any) -> dict[str, Any]:
-    """The attributes of a dataclass of tensors and numbers. Tensors are copied: a view would be saved with what it is of."""
+    """The attributes of a dataclass; tensors are copied, because a view would be saved with its whole storage."""
     values = {field.name: getattr(item, field.name) for field in fields(item)}
     return {name: value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
 
 def _restored(kind: type, frames: dict[int, dict[str, Any]], path: Path, device: torch.device) -> dict[int, Any]:
-    """Dataclasses by frame of what `_plain` made of them, whose types and numbers are checked. The path is for messages."""
+    """The dataclasses, by frame, that `_plain` was given; types and numbers are checked, and `path` is for messages."""
     types = get_type_hints(kind)
     restored = {}
-    for t, values in frames.items():
+    for t, saved in frames.items():
+        values = {name: value for name, value in saved.items() if name != "ious"}  # earlier versions saved predicted IoUs
         for name, value in values.items():
             if not isinstance(value, types[name]):
                 raise ValueError(f"{name} of frame {t} is of type {type(value).__name__}")
@@ -110,7 +116,7 @@ def _restored(kind: type, frames: dict[int, dict[str, Any]], path: Path, device:
 
 
 def _outline(objects: dict[int, TrackedObject]) -> dict[int, Any]:
-    """What the objects of two sessions with the same prompts have in common, however far they were tracked."""
+    """What the objects of sessions with the same prompts have in common, however far they were tracked."""
     return {
         obj_id: (
             {t: [None if x is None else x.shape for x in (prompt.points, prompt.labels)] for t, prompt in obj.prompts.items()},

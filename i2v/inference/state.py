@@ -1,4 +1,4 @@
-"""What one video's session holds."""
+"""The state of one video's session."""
 
 from __future__ import annotations
 
@@ -14,20 +14,7 @@ from torch import Tensor
 from i2v.data.frames import ForkSafeLock, Frames
 from i2v.inference.features import FeatureStore, FrameLoader
 from i2v.inference.memory_bank import MemoryBank
-
-
-@dataclass
-class Prompt:
-    """The prompt for one object in one frame: points (a box is two of them) or a mask.
-
-    Attributes:
-        points: (N, 2) float32, (x, y) in pixels of the network's input. labels: (N,) int32: 1 foreground, 0 background, 2
-            and 3 the box's corners. mask: (1, 1, S, S) float32 of 0 and 1.
-    """
-
-    points: Tensor | None = None
-    labels: Tensor | None = None
-    mask: Tensor | None = None
+from i2v.prompt import NetworkPrompt
 
 
 @dataclass
@@ -35,16 +22,19 @@ class TrackedObject:
     """One object: its prompts by frame, and what it remembers.
 
     Attributes:
-        newly_prompted: frames that were prompted since objects were tracked, around which memories are to be cleared.
+        obj_id: the user's id.
+        prompts: prompts by frame, without masks.
+        bank: outputs and memories by frame.
+        newly_prompted: frames that were prompted since objects were last tracked, around which memories will be cleared.
     """
 
     obj_id: int
-    prompts: dict[int, Prompt] = field(default_factory=dict)
+    prompts: dict[int, NetworkPrompt] = field(default_factory=dict)
     bank: MemoryBank = field(default_factory=MemoryBank)
     newly_prompted: list[int] = field(default_factory=list)
 
     def forget_tracked(self, before: int) -> None:
-        """Forget all about the tracked frames before a frame, also if they were corrected."""
+        """Remove all tracked frames before a frame, including corrected ones."""
         for frame in [frame for frame in self.bank.tracked if frame < before]:
             self.bank.remove(frame)
             self.prompts.pop(frame, None)
@@ -52,18 +42,18 @@ class TrackedObject:
 
 @dataclass
 class VideoState:
-    """One video and the objects in it. A context manager, which closes the session.
+    """One video and the objects in it: a context manager, which closes the session.
 
-    Several threads may use a session: each call waits for the others to end.
+    Several threads may share a session: each call waits for the others to finish.
 
     Attributes:
-        frames: the source.
-        loader: frames that are at hand.
-        features: features that are at hand.
-        storage_device: where results are kept.
-        seed: of the memory selector's drawing.
-        owns_frames: whether the session opened the source, and closes it.
-        objects: by id, in the order in which they were added.
+        frames: the source of frames.
+        loader: cache of decoded frames.
+        features: cache of image features.
+        storage_device: device on which results are kept.
+        seed: random seed of the memory selector.
+        owns_frames: whether the session opened the source, and so closes it.
+        objects: objects by id, in the order in which they were added.
     """
 
     frames: Frames
@@ -83,7 +73,7 @@ class VideoState:
         self.close()
 
     def close(self) -> None:
-        """End the session: its threads, open files, temporary folders and results are gone when this returns."""
+        """End the session, with its threads, open files, temporary folders and results."""
         with self._lock:
             self._is_closed = True
             self.objects.clear()
@@ -97,7 +87,7 @@ class VideoState:
         """Keep other threads out of the session.
 
         Raises:
-            ValueError: it was closed.
+            ValueError: the session was closed.
         """
         with self._lock:
             if self._is_closed:
@@ -112,19 +102,19 @@ class VideoState:
 
     @property
     def obj_ids(self) -> list[int]:
-        """Ids of the objects, in the order of the masks that are returned."""
+        """Ids of the objects, in the order of the returned masks."""
         return list(self.objects)
 
     @property
     def num_frames(self) -> int | None:
-        """Number of frames, None while it is not known (an iterator)."""
+        """Number of frames, or None while it is unknown (an iterator)."""
         return self.frames.num_frames
 
     def __getitem__(self, name: str) -> Any:
-        """What scripts for SAM 2 read of its dictionary of a state.
+        """The entries of SAM 2's state dictionary that scripts read.
 
         Raises:
-            KeyError: another name; the message has the known ones.
+            KeyError: an unknown name; the message lists the known ones.
         """
         known: dict[str, Callable[[], Any]] = {
             "num_frames": self.loader.count,
@@ -141,15 +131,14 @@ class VideoState:
             return known[name]()
 
     def time(self, frame: int, reverse: bool) -> int:
-        """A frame's place in the direction of tracking; its own inverse."""
+        """Position of a frame in the direction of tracking; its own inverse."""
         if not reverse:
             return frame
         return (self.num_frames or self.loader.count()) - 1 - frame
 
 
 class NetworkInputs(Sequence[Tensor]):
-    """The frames of a session as the network sees them: (3, image_size, image_size) float32 each, normalised, made when they
-    are asked for."""
+    """The frames of a session as the network sees them, loaded on access: (3, image_size, image_size) float32 in [0, 1]."""
 
     def __init__(self, state: VideoState) -> None:
         self._state = state
@@ -158,21 +147,20 @@ class NetworkInputs(Sequence[Tensor]):
         with self._state.in_use():
             return self._state.loader.count()
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]  # slices would hold a whole video
         with self._state.in_use():
             loader = self._state.loader
             if index < 0:
-                index += loader.count()  # nothing else needs the end, which an iterator may not have
+                index += loader.count()  # only here, because an iterator may have no end
             if not loader.has(index):
-                raise self._state.frames.no_frame(index)
+                raise self._state.frames.missing_frame_error(index)
             return loader.load(index)[0]
 
 
 def in_session(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of the predictor, (self, inference_state, ...), that has the session for itself while it runs.
+    """Decorate a method of the predictor, (self, inference_state, ...), to have exclusive use of the session.
 
-    Raises:
-        TypeError: by the method, at anything but a session.
+    The method raises a TypeError if `inference_state` is not a session.
     """
 
     @wraps(method)

@@ -10,9 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+# Ratio of the longest to the shortest wavelength, as in "Attention is all you need".
+_TEMPERATURE = 10000.0
+
 
 def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Cache a table by its arguments, as a normal tensor even if first needed in inference mode: training shares it."""
+    """Cache a table by its arguments.
+
+    A table first needed in inference mode is a normal tensor all the same, because training shares it. The cache is bounded,
+    and a table's values depend only on its arguments.
+    """
 
     @lru_cache(maxsize=32)
     @wraps(make)
@@ -24,14 +31,14 @@ def cached_table(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @cached_table
-def sine_encoding_2d(
-    channels: int, height: int, width: int, device: torch.device | str = "cpu", temperature: float = 10000.0
-) -> Tensor:
+def sine_encoding_2d(channels: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Sine position encoding of a map, as in DETR, with positions scaled to (0, 2 pi].
 
     Args:
-        channels: of the encoding, a multiple of 4; the first half encodes y, the second x.
-        height, width: of the map, in cells.
+        channels: number of channels, a multiple of 4; the first half encodes y, the second x.
+        height: height of the map, in cells.
+        width: width of the map, in cells.
+        device: device of the encoding.
 
     Returns:
         (1, channels, height, width) float32. It is cached: do not write to it.
@@ -39,7 +46,7 @@ def sine_encoding_2d(
     if channels % 4:
         raise ValueError(f"the sine position encoding needs a multiple of 4 channels, got {channels}")
     half = channels // 2
-    frequency = temperature ** (2 * torch.arange(half // 2, dtype=torch.float32, device=device) / half)
+    frequency = _TEMPERATURE ** (2 * torch.arange(half // 2, dtype=torch.float32, device=device) / half)
 
     def encode(length: int) -> Tensor:
         position = torch.arange(1, length + 1, dtype=torch.float32, device=device) / (length + 1e-6) * (2 * math.pi)
@@ -51,28 +58,28 @@ def sine_encoding_2d(
     return torch.cat([y, x], dim=-1).permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
-def sine_encoding_1d(positions: Tensor, channels: int, temperature: float = 10000.0) -> Tensor:
-    """Sine encoding of scalars (distances in time): (...,) -> (..., channels) float32."""
+def sine_encoding_1d(positions: Tensor, channels: int) -> Tensor:
+    """Encode scalars (distances in time) with sines: (...,) -> (..., channels) float32."""
     half = channels // 2
     exponent = 2 * (torch.arange(half, dtype=torch.float32, device=positions.device) // 2) / half
-    angle = positions.float().unsqueeze(-1) / temperature**exponent
+    angle = positions.float().unsqueeze(-1) / _TEMPERATURE**exponent
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
 @cached_table
-def axial_rotation(
-    channels: int, height: int, width: int, device: torch.device | str = "cpu", theta: float = 10000.0
-) -> Tensor:
+def axial_rotation(channels: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """The rotations of axial rotary position encoding over a grid (SAM 2, memory attention).
 
     Args:
-        channels: of a query or key; the first half of the pairs turns with x, the second with y.
-        height, width: of the grid, in cells; tokens are in row-major order.
+        channels: number of channels of a query or key; the first half of the pairs rotates with x, the second with y.
+        height: height of the grid, in cells; tokens are in row-major order.
+        width: width of the grid, in cells.
+        device: device of the rotations.
 
     Returns:
         (height * width, channels / 2, 2) float32: cosine and sine. It is cached: do not write to it.
     """
-    frequency = 1.0 / theta ** (torch.arange(0, channels, 4, dtype=torch.float32, device=device) / channels)
+    frequency = 1.0 / _TEMPERATURE ** (torch.arange(0, channels, 4, dtype=torch.float32, device=device) / channels)
     token = torch.arange(height * width, dtype=torch.float32, device=device)
     angle_x = torch.outer(token % width, frequency)
     angle_y = torch.outer(torch.div(token, width, rounding_mode="floor"), frequency)
@@ -83,17 +90,19 @@ def axial_rotation(
 class RandomPositionEncoding(nn.Module):
     """Random Fourier features of points, as in SAM: the same projection encodes prompts and image positions."""
 
+    positional_encoding_gaussian_matrix: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, channels // 2))
 
     def encode(self, points: Tensor) -> Tensor:
-        """Encode points (..., 2), (x, y) in [0, 1], as (..., channels) float32."""
+        """Encode points (..., 2), (x, y) in [0, 1]; returns (..., channels) float32."""
         angle = 2 * np.pi * ((2 * points - 1) @ self.positional_encoding_gaussian_matrix.float())
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
     def forward(self, height: int, width: int) -> Tensor:
-        """Encode the centres of a grid's cells: (channels, height, width) float32."""
+        """Encode the centres of the cells of a grid; returns (channels, height, width) float32."""
         device = self.positional_encoding_gaussian_matrix.device
         y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
         x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width

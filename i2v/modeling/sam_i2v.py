@@ -1,7 +1,7 @@
 """SAM-I2V: the network. One class, for inference and for training.
 
-It knows tensors only: no videos, no files, no users. The steps, in the order in which a frame goes through them:
-`image_encoder` (features), `condition` (memory joins), `decode` or `use_mask` (mask and object pointer), `encode_memory`.
+It sees only tensors: no videos, no files, no users. A frame passes through these steps, in this order: `image_encoder`
+(features), `condition` (on the memory), `decode` or `use_mask` (mask and object pointer), `encode_memory`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,28 @@ from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
 from i2v.modeling.position_encoding import axial_rotation, sine_encoding_1d, sine_encoding_2d
 from i2v.modeling.sam.dense_prompts import DensePromptEncoder
 from i2v.modeling.sam.mask_decoder import MaskDecoder
-from i2v.modeling.sam.prompt_encoder import PromptEncoder
+from i2v.modeling.sam.prompt_encoder import NOT_A_POINT, PromptEncoder
 
 # The logit of every cell of the mask of an object that is not in the frame.
 NO_OBJECT_LOGIT = -1024.0
-# Masks enter the memory encoder, and mask prompts become logits, as mask * 20 - 10.
+# Masks enter the memory encoder, and mask prompts become logits, as mask * 20 - 10 (SAM 2).
 MASK_SCALE, MASK_BIAS = 20.0, -10.0
-# Logits of a former prediction that a click starts from are clamped to this, as in SAM 2.
+# Logits of an earlier prediction that a click refines are clamped to this, as in SAM 2.
 PREVIOUS_LOGIT_LIMIT = 32.0
 
 
 @dataclass
 class ObjectMemory:
-    """What B objects remember, N frames and P object pointers each.
+    """What B objects remember: N frames and P object pointers each.
 
     Attributes:
-        features: (B, N, memory_channels, h, w) from `encode_memory`. foreground: (B, N, h, w) bool, from `foreground`.
-        positions: (N,) integer temporal positions. repeats: (N,) how often each frame counts.
-        pointers: (B, P, width). distances: (P,) in time, relative. pointer_repeats: (P,).
+        features: (B, N, memory_channels, h, w) from `SAMI2V.encode_memory`.
+        foreground: (B, N, h, w) bool, from `SAMI2V.foreground`.
+        positions: (N,) int64, temporal position of each frame.
+        repeats: (N,) int64, how many times each frame counts.
+        pointers: (B, P, embed_dim) object pointers.
+        distances: (P,) float32, relative distance in time of each pointer.
+        pointer_repeats: (P,) int64, how many times each pointer counts.
     """
 
     features: Tensor
@@ -52,9 +56,9 @@ class ObjectMemory:
 
     @classmethod
     def of_plan(cls, plan: MemoryPlan, features: Tensor, foreground: Tensor, pointers: Tensor) -> ObjectMemory:
-        """The memories and pointers of a plan, in its order."""
+        """Combine a plan with its memories and pointers, which are given in the plan's order."""
 
-        def numbers(values: list[float], dtype: torch.dtype) -> Tensor:
+        def numbers(values: Sequence[float], dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=features.device)
 
         return cls(
@@ -73,9 +77,11 @@ class MaskPrediction:
     """Masks of B objects in one frame.
 
     Attributes:
-        masks: (B, 1, mask_size, mask_size) logits of the best mask, -1024 everywhere where the object is absent.
-        all_masks: (B, M, mask_size, mask_size) logits of all masks. ious: (B, M), their predicted IoUs.
-        pointers: (B, width) object pointers. object_score_logits: (B, 1), positive where the object is in the frame.
+        masks: (B, 1, mask_size, mask_size) logits of the best mask; -1024 everywhere if the object is absent.
+        all_masks: (B, M, mask_size, mask_size) logits of all masks.
+        ious: (B, M) predicted IoUs of all masks, in [0, 1].
+        pointers: (B, embed_dim) object pointers.
+        object_score_logits: (B, 1), positive if the object is in the frame.
     """
 
     masks: Tensor
@@ -89,12 +95,23 @@ class SAMI2V(nn.Module):
     """The SAM-I2V network.
 
     Args:
-        image_size: side of the input, in pixels. feature_stride: pixels per feature.
-        width: of the features and tokens. memory_channels: of the memories; divides `width`.
-        num_maskmem: number of temporal positions of memories (one for conditioning frames).
-        memory_prompt_generator: the MPG, or None (ablation).
-        dense_prompt_encoder: draws clicks, boxes and masks as maps; None as published.
-        max_points_for_multimask: up to this many points, several masks are decoded and the best is taken.
+        image_encoder: computes features of frames.
+        memory_attention: conditions features on memories.
+        memory_encoder: computes memories from features and masks.
+        memory_selector: chooses the frames that an object remembers.
+        sam_prompt_encoder: turns prompts into tokens.
+        sam_mask_decoder: decodes masks from features and tokens.
+        memory_prompt_generator: the MPG; None for the ablation without it.
+        dense_prompt_encoder: encodes clicks, boxes and masks as maps; the published model has none.
+        image_size: side of the input, in pixels.
+        feature_stride: pixels per feature; divides `image_size`.
+        embed_dim: number of channels of the features and tokens.
+        memory_channels: number of channels of the memories; divides `embed_dim`.
+        num_maskmem: number of temporal positions of memories, one of them for conditioning frames.
+        max_points_for_multimask: for at most this many points, several masks are decoded and the best is taken.
+
+    Raises:
+        ValueError: sizes that do not fit together.
     """
 
     def __init__(
@@ -109,7 +126,7 @@ class SAMI2V(nn.Module):
         dense_prompt_encoder: DensePromptEncoder | None = None,
         image_size: int = 1024,
         feature_stride: int = 16,
-        width: int = 256,
+        embed_dim: int = 256,
         memory_channels: int = 64,
         num_maskmem: int = 7,
         max_points_for_multimask: int = 1,
@@ -117,17 +134,25 @@ class SAMI2V(nn.Module):
         super().__init__()
         if image_size < 1 or feature_stride < 1 or image_size % feature_stride:
             raise ValueError(f"image_size={image_size} must be a multiple of feature_stride={feature_stride}, both above 0")
-        if width % memory_channels:
-            raise ValueError(f"width={width} must be a multiple of memory_channels={memory_channels}")
+        if embed_dim % memory_channels:
+            raise ValueError(f"embed_dim={embed_dim} must be a multiple of memory_channels={memory_channels}")
         if memory_selector.num_tracked >= num_maskmem:
             raise ValueError(
-                f"memory_selector draws {memory_selector.num_tracked} frames, num_maskmem={num_maskmem} has temporal "
-                f"positions for {num_maskmem - 1}: raise num_maskmem or draw fewer"
+                f"memory_selector remembers up to {memory_selector.num_tracked} tracked frames, num_maskmem={num_maskmem} has "
+                f"temporal positions for {num_maskmem - 1}: raise num_maskmem or remember fewer"
+            )
+        if image_encoder.out_channels != embed_dim:
+            raise ValueError(
+                f"the image encoder's features have {image_encoder.out_channels} channels, not embed_dim={embed_dim}"
+            )
+        if image_encoder.trunk_image.stride != feature_stride:
+            raise ValueError(
+                f"the trunk's stride is {image_encoder.trunk_image.stride} pixels, not feature_stride={feature_stride}"
             )
         _check_high_resolution(image_encoder, sam_mask_decoder, dense_prompt_encoder)
         self.image_size = image_size
         self.feature_size = image_size // feature_stride
-        self.width = width
+        self.embed_dim = embed_dim
         self.memory_channels = memory_channels
         self.max_points_for_multimask = max_points_for_multimask
 
@@ -142,29 +167,30 @@ class SAMI2V(nn.Module):
 
         downsample = image_size // sam_prompt_encoder.mask_size
         self.mask_downsample = nn.Conv2d(1, 1, downsample, stride=downsample)
-        self.obj_ptr_proj = MLP(width, width, width, 3)
-        self.obj_ptr_tpos_proj = nn.Linear(width, memory_channels)
+        self.obj_ptr_proj = MLP(embed_dim, embed_dim, embed_dim, 3)
+        self.obj_ptr_tpos_proj = nn.Linear(embed_dim, memory_channels)
         self.maskmem_tpos_enc = _parameter(num_maskmem, 1, 1, memory_channels)
-        self.no_mem_embed = _parameter(1, 1, width)
-        # Not used (SAM 2 adds `no_mem_embed` to the features directly), but published checkpoints have it.
-        self.no_mem_pos_enc = _parameter(1, 1, width).requires_grad_(False)
-        self.no_obj_ptr = _parameter(1, width)
+        self.no_mem_embed = _parameter(1, 1, embed_dim)
+        # Unused, as SAM 2 adds `no_mem_embed` to the features directly; kept frozen for checkpoint compatibility.
+        self.no_mem_pos_enc = _parameter(1, 1, embed_dim).requires_grad_(False)
+        self.no_obj_ptr = _parameter(1, embed_dim)
         self.no_obj_embed_spatial = _parameter(1, memory_channels)
 
     @property
     def mask_size(self) -> int:
-        """Side of the masks that are decoded, in cells."""
+        """Side of the decoded masks, in cells."""
         return self.sam_mask_decoder.upscaling * self.feature_size
 
     def condition(self, features: Tensor, memory: ObjectMemory | None, batch_size: int = 1) -> tuple[Tensor, Tensor | None]:
-        """Let a frame's features see what the objects remember.
+        """Condition a frame's features on what the objects remember.
 
         Args:
-            features: (B, width, h, w), or (1, width, h, w) for objects of one frame.
-            memory: of B objects, or None where there is none. batch_size: B, where there is no memory.
+            features: (B, embed_dim, h, w), or (1, embed_dim, h, w) for objects of one frame.
+            memory: memory of B objects; None if they have none.
+            batch_size: B, if there is no memory.
 
         Returns:
-            Conditioned features (B or 1, width, h, w) and memory prompts (B, K, width), None without an MPG.
+            Conditioned features (B or 1, embed_dim, h, w), and memory prompts (B, K, embed_dim) or None without an MPG.
         """
         generator = self.memory_prompt_generator
         if memory is None:
@@ -172,8 +198,8 @@ class SAMI2V(nn.Module):
             return conditioned, None if generator is None else generator.no_memory(batch_size)
         height, width = features.shape[-2:]
         tokens, position, foreground, bias = self._memory_tokens(memory)
-        rotation = axial_rotation(self.width, height, width, features.device)
-        own_position = sine_encoding_2d(self.width, height, width, features.device)
+        rotation = axial_rotation(self.embed_dim, height, width, features.device)
+        own_position = sine_encoding_2d(self.embed_dim, height, width, features.device)
         conditioned = self.memory_attention(_to_tokens(features), _to_tokens(own_position), tokens, position, rotation, bias)
         conditioned = conditioned.transpose(1, 2).unflatten(2, (height, width))
         if generator is None:
@@ -195,23 +221,28 @@ class SAMI2V(nn.Module):
         """Decode the masks of B objects.
 
         Args:
-            conditioned, memory_prompts: from `condition`. batch_size: B.
-            points: (B, N, 2), (x, y) in pixels of the network's input. labels: (B, N) as in PromptEncoder.
-            mask_logits: (B, 1, H, W), a mask to start from, resized to the prompt encoders' sizes.
+            conditioned: (B or 1, embed_dim, h, w) features from `condition`.
+            memory_prompts: (B, K, embed_dim) from `condition`, or None.
+            batch_size: B.
+            points: (B, N, 2), (x, y) in pixels of the network's input; None for no points.
+            labels: (B, N) integers as in `PromptEncoder`.
+            mask_logits: (B, 1, H, W) of a mask to refine, resized to the size that the prompt encoders expect.
             multimask: decode several masks and take the best; by default for few points (`max_points_for_multimask`).
-            high_res_features: (B or 1, C_l, h_l, w_l) of the frame, from the image encoder, if it has any.
-            drawn_mask: (B, 1, H, W) logits of what `dense_prompt_encoder` draws; by default `mask_logits`.
+            high_res_features: (B or 1, C_l, h_l, w_l) of the frame per level, if the image encoder has any.
+            drawn_mask: (B, 1, H, W) logits for `dense_prompt_encoder`; by default `mask_logits`.
         """
         if multimask is None:
             multimask = points is None or points.shape[1] <= self.max_points_for_multimask
         is_prompted = points is not None or mask_logits is not None
         if points is None:  # SAM 2 gives the decoder a padding point then
             points = conditioned.new_zeros(batch_size, 1, 2, dtype=torch.float32)
-            labels = torch.full((batch_size, 1), -1, dtype=torch.int32, device=conditioned.device)
-        tokens, dense = self.sam_prompt_encoder(points, labels, resize_masks(mask_logits, self.sam_prompt_encoder.mask_size))
+            labels = torch.full((batch_size, 1), NOT_A_POINT, dtype=torch.int32, device=conditioned.device)
+        mask = None if mask_logits is None else resize_masks(mask_logits, self.sam_prompt_encoder.mask_size)
+        tokens, dense = self.sam_prompt_encoder(points, labels, mask)
         if self.dense_prompt_encoder is not None and is_prompted:
             drawn_mask = mask_logits if drawn_mask is None else drawn_mask
-            drawn, levels = self.dense_prompt_encoder(points, labels, resize_masks(drawn_mask, self.mask_size))
+            mask = None if drawn_mask is None else resize_masks(drawn_mask, self.mask_size)
+            drawn, levels = self.dense_prompt_encoder(points, labels, mask)
             dense = dense + drawn
             high_res_features = [x + y for x, y in zip(high_res_features, levels, strict=True)]
         decoded = self.sam_mask_decoder(
@@ -234,14 +265,16 @@ class SAMI2V(nn.Module):
         )
 
     def use_mask(self, features: Tensor, masks: Tensor, high_res_features: Sequence[Tensor] = ()) -> MaskPrediction:
-        """Take given masks as the output, and read the object pointers off them.
+        """Take given masks as the output, and compute their object pointers.
 
         Args:
-            features: (B or 1, width, h, w), not conditioned on memory. masks: (B, 1, S, S) in [0, 1].
+            features: (B or 1, embed_dim, h, w), not conditioned on memory.
+            masks: (B, 1, S, S) float in [0, 1].
             high_res_features: as for `decode`.
         """
         batch_size = masks.shape[0]
-        memory_prompts = self.memory_prompt_generator and self.memory_prompt_generator.no_memory(batch_size)
+        generator = self.memory_prompt_generator
+        memory_prompts = None if generator is None else generator.no_memory(batch_size)
         low_res = resize_masks(masks.float() * MASK_SCALE + MASK_BIAS, self.mask_size)
         prediction = self.decode(
             features,
@@ -262,11 +295,12 @@ class SAMI2V(nn.Module):
         )
 
     def encode_memory(self, features: Tensor, mask_probabilities: Tensor, object_score_logits: Tensor) -> Tensor:
-        """Make the memories of B objects in one frame.
+        """Encode the memories of B objects in one frame.
 
         Args:
-            features: (B or 1, width, h, w), not conditioned on memory. mask_probabilities: (B, 1, S, S) in [0, 1].
-            object_score_logits: (B, 1).
+            features: (B or 1, embed_dim, h, w), not conditioned on memory.
+            mask_probabilities: (B, 1, S, S) in [0, 1].
+            object_score_logits: (B, 1), positive if the object is in the frame.
 
         Returns:
             (B, memory_channels, h, w).
@@ -276,28 +310,32 @@ class SAMI2V(nn.Module):
         return memory + (absent * self.no_obj_embed_spatial)[..., None, None]
 
     def upsample(self, mask_logits: Tensor) -> Tensor:
-        """Resize mask logits (B, 1, H, W) to the network's input: (B, 1, S, S)."""
+        """Resize mask logits (B, 1, H, W) to the size of the network's input, (B, 1, S, S)."""
         size = (self.image_size, self.image_size)
         return F.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False)
 
     def foreground(self, mask_logits: Tensor) -> Tensor:
-        """Where the MPG may look: mask logits (B, 1, H, W) -> (B, h, w) bool."""
+        """Return where the MPG may look, (B, h, w) bool, for mask logits (B, 1, H, W)."""
         size = (self.feature_size, self.feature_size)
         mask = F.interpolate(mask_logits.float().sigmoid(), size=size, mode="bilinear", align_corners=False)
         return mask[:, 0] >= 0.5
 
     def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Memories and pointers as one sequence: tokens and their position (B, S, memory_channels), foreground (B, S),
-        and log(repeats) (B, S) or None."""
+        """Join memories and pointers to one sequence of S tokens.
+
+        Returns:
+            Tokens (B, S, memory_channels), their position encodings (B, S, memory_channels), foreground (B, S) bool, and
+            log(repeats) (B, S), or None if all are 1.
+        """
         batch, frames, channels, height, width = memory.features.shape
-        split = self.width // channels
+        split = self.embed_dim // channels
         dtype = self.maskmem_tpos_enc.dtype
         spatial = memory.features.to(dtype).flatten(3).transpose(2, 3).flatten(1, 2)
         pointers = memory.pointers.to(dtype).unflatten(2, (split, channels)).flatten(1, 2)
 
         time = self.maskmem_tpos_enc[len(self.maskmem_tpos_enc) - 1 - memory.positions].view(frames, 1, channels)
         space = _to_tokens(sine_encoding_2d(channels, height, width, spatial.device))
-        distance = self.obj_ptr_tpos_proj(sine_encoding_1d(memory.distances, self.width))
+        distance = self.obj_ptr_tpos_proj(sine_encoding_1d(memory.distances, self.embed_dim))
         position = torch.cat([(space + time).flatten(0, 1), distance.repeat_interleave(split, dim=0)])
 
         foreground = memory.foreground.flatten(1)
@@ -308,18 +346,18 @@ class SAMI2V(nn.Module):
                 memory.pointer_repeats.repeat_interleave(split),
             ]
         )
-        # Attending to n copies of a token is attending to it once with log n added to its score.
+        # Attending to n copies of a token equals attending to it once with log n added to its score.
         bias = repeats.to(dtype).log().expand(batch, -1) if bool((repeats > 1).any()) else None
         tokens = torch.cat([spatial, pointers], dim=1)
         return tokens, position.to(dtype).expand(batch, -1, -1), foreground, bias
 
 
 def _check_high_resolution(encoder: ImageEncoder, decoder: MaskDecoder, prompts: DensePromptEncoder | None) -> None:
-    """A ValueError where parts do not fit the levels of the decoder's upscaling."""
+    """Raise a ValueError if parts do not fit the levels of the decoder's upscaling."""
     given = [projection.out_channels for projection in encoder.high_res_projections]
     if given and given != decoder.level_channels:
         raise ValueError(
-            f"image_encoder.high_res_channels={given} must be those of the mask decoder's levels, {decoder.level_channels}"
+            f"image_encoder.high_res_channels={given} must equal those of the mask decoder's levels, {decoder.level_channels}"
         )
     if prompts is not None and (prompts.channels != decoder.level_channels or not given):
         raise ValueError(
@@ -328,15 +366,15 @@ def _check_high_resolution(encoder: ImageEncoder, decoder: MaskDecoder, prompts:
         )
 
 
-def resize_masks(masks: Tensor | None, size: int) -> Tensor | None:
-    """Masks (B, 1, H, W) at another size, (B, 1, size, size) float32; None stays None."""
-    if masks is None or masks.shape[-2:] == (size, size):
+def resize_masks(masks: Tensor, size: int) -> Tensor:
+    """Resize masks (B, 1, H, W) to (B, 1, size, size) float32."""
+    if masks.shape[-2:] == (size, size):
         return masks
     return F.interpolate(masks.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _parameter(*shape: int) -> nn.Parameter:
-    return nn.init.trunc_normal_(nn.Parameter(torch.zeros(shape)), std=0.02)
+    return nn.Parameter(nn.init.trunc_normal_(torch.zeros(shape), std=0.02))
 
 
 def _to_tokens(x: Tensor) -> Tensor:

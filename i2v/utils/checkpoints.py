@@ -17,13 +17,13 @@ from i2v.utils.messages import shortened
 from i2v.utils.published_checkpoints import advice
 from i2v.utils.torch_files import BombError, check_torch_file
 
-# Parts of a segment-anything style checkpoint (TinySAM, MobileSAM) and where they go.
+# Prefixes of names in a segment-anything style checkpoint (TinySAM, MobileSAM), and in this project.
 _IMAGE_SEGMENTER_PREFIXES = {
     "image_encoder.": "image_encoder.trunk_image.",
     "prompt_encoder.": "sam_prompt_encoder.",
     "mask_decoder.": "sam_mask_decoder.",
 }
-# In this order: the later ones take for granted that the former ones do not apply.
+# In this order, because the later checks assume that the earlier ones do not apply.
 _FLAWS: dict[str, Callable[[Tensor], bool]] = {
     "is quantized": lambda value: value.is_quantized,
     "is sparse": lambda value: value.layout != torch.strided,
@@ -32,10 +32,10 @@ _FLAWS: dict[str, Callable[[Tensor], bool]] = {
     "has no numbers (device meta)": lambda value: value.is_meta,
     # A view can claim to have billions of elements.
     "has fewer numbers than elements": lambda value: value.untyped_storage().nbytes() < value.numel() * value.element_size(),
-    # As float32, which is what is used, and in which the numbers of wider types may be infinite.
-    "has NaN or infinity in it": lambda value: value.is_floating_point() and not bool(value.float().isfinite().all()),
+    # Checked as float32, in which weights are used, and in which numbers of wider types may be infinite.
+    "contains NaN or infinity": lambda value: value.is_floating_point() and not bool(value.float().isfinite().all()),
 }
-# What torch.load raises at a file that is not what it should be.
+# Errors of torch.load for damaged files.
 _UNREADABLE = (
     *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError),
     *(MemoryError, struct.error, zipfile.BadZipFile),
@@ -43,12 +43,15 @@ _UNREADABLE = (
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read what `torch.save` wrote, without running code that may be in it.
+    """Read a file of `torch.save` without running code in it.
+
+    Args:
+        path: the file.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no file, truncated or not a checkpoint, holds no dictionary, or holds code (it is not run), or would
-            unpack to far more than its size.
+        ValueError: it is not a regular file, is truncated or not a checkpoint, does not contain a dictionary, contains code
+            (which is not run), or would unpack to far more than its size.
     """
     if not str(path):
         raise FileNotFoundError("no such checkpoint: its name is empty")
@@ -61,21 +64,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} was refused: it is not a checkpoint of plain tensors. A file with other Python objects in it can run code "
-            "when it is loaded; ask its author for the weights alone"
+            f"{path} was refused: it is not a checkpoint of plain tensors. A file with other Python objects can run code when "
+            "it is loaded; ask its author for the weights alone"
         ) from error
     except BombError as error:
-        raise ValueError(f"{path} was refused: it {error}. Ask its author for what torch.save writes of the weights") from error
+        raise ValueError(f"{path} was refused: it {error}. Ask its author for a torch.save file of the weights") from error
     except _UNREADABLE as error:
         message = " ".join(str(error).split())
         raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {message}") from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a dictionary of weights")
+        raise ValueError(f"{path} contains a {type(checkpoint).__name__}, not a dictionary of weights")
     return checkpoint
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint, stored under the key "model" or plain, as float32 (int64 for counters).
+    """Read the weights in a checkpoint, under the key "model" or at the top level, as float32 (int64 for counters).
 
     Raises:
         FileNotFoundError, ValueError: see `read_checkpoint`.
@@ -88,46 +91,51 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
-    """Weights as they are in a file, if they can be used.
+    """Check that the weights in a file are usable.
 
     Args:
-        weights: what should be a dictionary of tensors by name.
-        path: of the file, for messages.
+        weights: the content of the file.
+        path: the file, for messages.
+
+    Returns:
+        The weights, unchanged.
 
     Raises:
-        ValueError: they are no such dictionary, or a tensor is not a plain one (it is sparse, quantized, of complex numbers,
-            without numbers), or has NaN or infinity in it, or a variance below 0. The message names the file and the parameter.
+        ValueError: they are not a dictionary of tensors by name, or a tensor is not plain (but sparse, quantized, complex or
+            without data), contains NaN or infinity, or holds a negative variance. The message names the file and the parameter.
     """
     if not isinstance(weights, dict):
-        raise ValueError(f"{path} holds no dictionary of weights, but a {type(weights).__name__}")
+        raise ValueError(f"{path} contains a {type(weights).__name__}, not a dictionary of weights")
     if not weights:
-        raise ValueError(f"{path} holds no weights: the dictionary is empty")
+        raise ValueError(f"{path} contains no weights: the dictionary is empty")
     for name, value in weights.items():
         if not isinstance(name, str):
-            raise ValueError(f"{path} holds no dictionary of weights: the name {shortened(repr(name))} in it is not text")
+            raise ValueError(
+                f"{path} does not contain a dictionary of weights: the name {shortened(repr(name))} in it is not text"
+            )
         shown = shortened(name)
         if not isinstance(value, Tensor):
             raise ValueError(
-                f"{path} holds no dictionary of weights, neither plain nor under the key 'model': {shown!r} is a "
-                f"{type(value).__name__}, not a tensor"
+                f"{path} does not contain a dictionary of weights, neither at the top level nor under the key 'model': "
+                f"{shown!r} is a {type(value).__name__}, not a tensor"
             )
         if flaw := _flaw(value):
-            raise ValueError(f"{path}: the tensor {shown} {flaw}; it must be a plain one of finite real numbers")
+            raise ValueError(f"{path}: the tensor {shown} {flaw}; it must be plain, with finite real numbers")
         if name.endswith("running_var") and bool((value.float() < 0).any()):  # its root is NaN
-            raise ValueError(f"{path}: the tensor {shown} has negative values, but holds variances")
+            raise ValueError(f"{path}: the tensor {shown} has negative values, but contains variances")
     return weights
 
 
 def _flaw(value: Tensor) -> str | None:
-    """What keeps a tensor from being used as it is; None if nothing does."""
+    """The reason why a tensor is unusable, or None."""
     return next((flaw for flaw, applies in _FLAWS.items() if applies(value)), None)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint of this very model.
+    """Load a checkpoint of exactly this model.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; also if names, shapes or types differ, and which.
+        FileNotFoundError, ValueError: see `read_checkpoint`; or names, shapes or types differ.
     """
     weights = read_weights(path)
     check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this config's model")
@@ -135,10 +143,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
-    """Initialise trunk, prompt encoder and mask decoder from a TinySAM or MobileSAM checkpoint; the rest stays as it is.
+    """Initialise trunk, prompt encoder and mask decoder from a TinySAM or MobileSAM checkpoint; the rest is unchanged.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; also if names are left over, missing or of another shape.
+        FileNotFoundError, ValueError: see `read_checkpoint`; or names are unknown, missing or of another shape.
     """
     weights = {}
     for name, value in read_weights(path).items():
@@ -161,16 +169,16 @@ def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
 
 
 def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence[str] = ("",)) -> None:
-    """Load what a checkpoint of a smaller or larger variant of this model has in common with it; the rest stays as it is.
+    """Load the weights that a checkpoint of a variant of this model has in common with it; the rest is unchanged.
 
     Args:
         model: the network.
-        path: of the checkpoint.
-        prefixes: only parameters and buffers whose names begin with one of these are loaded.
+        path: the checkpoint.
+        prefixes: load only parameters and buffers whose names start with one of these.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; also if `prefixes` is no list, or empty, if nothing matches one of
-            them, or a name has another shape.
+        FileNotFoundError, ValueError: see `read_checkpoint`; or `prefixes` is not a list or empty, nothing matches one of them,
+            or a name has another shape.
     """
     if isinstance(prefixes, str) or not prefixes:
         raise ValueError(f"prefixes must be a list of the beginnings of names, not {prefixes!r}")
@@ -186,21 +194,21 @@ def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence
 
 
 def save_checkpoint(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: the file at `path` is the old one or the new one, never a part of it.
+    """Write a checkpoint atomically: the file is never incomplete.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     with atomic_write(path) as temporary:
         try:
             torch.save(dict(checkpoint), temporary)
-        except RuntimeError as error:  # PyTorch's writer makes one of a full disk
-            former = ", the former one stays" if Path(path).exists() else ""
-            raise OSError(f"cannot write {path}{former}: is the disk full, or are files limited in size?") from error
+        except RuntimeError as error:  # PyTorch's writer raises it on a full disk
+            previous = "; the previous one is untouched" if Path(path).exists() else ""
+            raise OSError(f"cannot write {path}{previous}. Is the disk full, or the size of files limited?") from error
 
 
 def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], message: str) -> None:
-    """Raise a ValueError that says which names, shapes or kinds of numbers differ. Numbers may be of another precision."""
+    """Raise a ValueError that lists the names, shapes or kinds of numbers that differ; their precision may differ."""
     differences = {
         "missing": [name for name in expected if name not in given],
         "unknown": [name for name in given if name not in expected],
@@ -225,7 +233,7 @@ def check_names(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], mes
 
 
 def _kind(value: Tensor) -> str:
-    """Of a tensor's numbers, whatever their precision."""
+    """Kind of a tensor's numbers, regardless of their precision."""
     if value.dtype == torch.bool:
-        return "truth values"
-    return "real numbers" if value.is_floating_point() else "whole numbers"
+        return "booleans"
+    return "real numbers" if value.is_floating_point() else "integers"

@@ -1,4 +1,4 @@
-"""What all command lines share: arguments that are checked where they are given, and errors that are one line."""
+"""Shared by all command lines: types of arguments, and errors in one line."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from i2v.data.images import MAX_PIXELS, kind_of
+from i2v.data.images import kind_of
 from i2v.utils.messages import shortened
 from i2v.utils.processes import WorkerDiedError
 
 log = logging.getLogger(__name__)
 
-# What wrong files, values and surroundings raise. Everything else is a mistake in the program, whose traceback is needed.
+# Errors caused by files, values and the environment. All others are bugs, whose traceback is needed.
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError, WorkerDiedError)
 
-# Of a picture, in pixels.
+# Longest side of a picture, in pixels.
 MAX_SIDE = 10_000
-# Of a picture of several, in pixels: by its format, and of the others.
-_LONGEST, _LONGEST_OTHER = {"WebP": 16_383, "JPEG": 65_500}, 100_000
 
 
-def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
+def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
     """Decorate the `main` of a program.
 
     Args:
-        main: takes the arguments, by default those of the process, and returns the exit status; None is 0.
+        main: function from the arguments, by default those of the process, to the exit status; None is 0.
 
     Returns:
-        The same, but that an error which the user can mend is logged as one line, and the status is 1; after Ctrl-C it is 130.
+        The function with errors that a user can fix logged in one line, with status 1; after Ctrl-C the status is 130.
     """
 
     @functools.wraps(main)
@@ -52,8 +50,7 @@ def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable
 
 
 def one_line(error: BaseException | str) -> str:
-    """What an error or a message says, in one line that is not too long; of an error that the system raised the file and the
-    reason."""
+    """An error or message in one line of limited length; a system error as its file and reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}".replace("\n", " ")
     text = shortened("; ".join(line.strip() for line in str(error).splitlines() if line.strip()))
@@ -61,10 +58,10 @@ def one_line(error: BaseException | str) -> str:
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """The type of an argument: a whole number from `least`, which is not negative, to `most`; None for no end."""
+    """Argument type: an integer from `least`, which is not negative, to `most`; None for no upper limit."""
 
     def parse(text: str) -> int:
-        # Beyond 18 digits nothing is counted, and Python refuses to convert thousands of them.
+        # Nothing is counted beyond 18 digits, and Python refuses to convert thousands of them.
         if not (text.isascii() and text.isdecimal()) or len(text) > 18 or int(text) < least or (most and int(text) > most):
             end = "on" if most is None else f"to {most}"
             raise argparse.ArgumentTypeError(f"expected a whole number from {least} {end}, got {text!r}")
@@ -73,12 +70,12 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     return parse
 
 
-# The type of an argument: a label in images. 0 is background, never an object and never void.
+# Argument type: a label in images. 0 is background, never an object or void.
 label = whole_number(1, 2**16 - 1)
 
 
 def fraction(text: str) -> float:
-    """The type of an argument: a number from 0 to 1."""
+    """Argument type: a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -89,39 +86,30 @@ def fraction(text: str) -> float:
 
 
 def given_text(text: str) -> str:
-    """The type of an argument that must not be empty: an empty variable of a script would mean something else."""
+    """Argument type: text that is not empty, as an unset variable in a script would be."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty: give a value, or leave the option out")
     return text
 
 
 def given_path(text: str) -> Path:
-    """The type of an argument: a path. An empty one, which Python takes for the working directory, is refused."""
+    """Argument type: a path. An empty one, which Python takes for the working directory, is refused."""
     return Path(given_text(text))
 
 
 def picture_path(text: str) -> Path:
-    """The type of an argument: the file of a picture, which is written in the format of its suffix."""
+    """Argument type: the path of a picture to write, in the format of its suffix."""
     path = given_path(text)
     if kind_of(path) is None:
-        raise argparse.ArgumentTypeError(f"expected the file of a picture, such as {path.stem}.png, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a picture file, such as {path.stem}.png, got {text!r}")
     return path
 
 
-def check_picture_size(path: Path, width: int, height: int) -> None:
-    """Raise a ValueError if a picture would be too large for the format of its file, or for the memory."""
-    longest = _LONGEST.get(kind_of(path) or "", _LONGEST_OTHER)
-    if max(width, height) > longest or width * height > MAX_PIXELS:
-        raise ValueError(
-            f"{path} would have {width}x{height} pixels: at most {longest} a side are possible there, and {MAX_PIXELS:,} in all"
-        )
-
-
 def make_output_folder(path: Path) -> None:
-    """Make a folder for results, and those that it is in.
+    """Create a folder for results, with its parents.
 
     Raises:
-        OSError: it is a file or below one, or cannot be written to.
+        OSError: the path is a file or below one, or the folder is not writable.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -132,10 +120,10 @@ def make_output_folder(path: Path) -> None:
 
 
 def make_room_for(path: Path) -> None:
-    """Make the folder of a file that is written at the end: what is wrong with it shows before the work.
+    """Create the folder of a file that will be written at the end, so that errors show before the work.
 
     Raises:
-        OSError: the path is a folder, a device or the like, or below a file, or the folder cannot be written to.
+        OSError: the path is a folder, a device or the like, or below a file, or the folder is not writable.
     """
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is not a file: give the name of a file for the results")

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TypeVar
 
 _Content = TypeVar("_Content")
-_SHOWN = 5  # files, in a message
+_SHOWN = 5  # number of files in a message
 
 
 def require_regular_file(path: str | Path) -> None:
-    """Refuse to read from what is not a file: a named pipe would be waited for, a device may never end.
+    """Refuse anything that is not a regular file: reading a named pipe would block, and a device may never end.
 
     Raises:
-        FileNotFoundError: there is nothing of this name.
+        FileNotFoundError: nothing exists under this name.
         ValueError: it is a folder, a named pipe, a socket or a device.
     """
-    mode = os.stat(path).st_mode  # noqa: PTH116 (a Path would take longer, and it is called for every mask)
+    mode = os.stat(path).st_mode  # noqa: PTH116 (a Path is slower, and this is called for every mask)
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
         raise ValueError(f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
@@ -31,9 +31,9 @@ def require_regular_file(path: str | Path) -> None:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, and rename it to `path` when the block ends without an error."""
+    """Yield a temporary path beside `path` to write to, and rename it to `path` if the block ends without an error."""
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # the suffix stays: some writers look at it
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # with the suffix, which some writers look at
     try:
         with full_disk_named(path):
             yield temporary
@@ -43,7 +43,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()  # hashlib.file_digest came with Python 3.11
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -52,10 +52,17 @@ def sha256(path: Path) -> str:
 
 
 def read_each(read: Callable[[Path], _Content], paths: Iterable[Path]) -> list[_Content]:
-    """What a function makes of each file; all are read, so that one error tells of all that are unusable.
+    """Apply a function to all files, so that one error names all unusable ones.
+
+    Args:
+        read: function that reads a file.
+        paths: the files.
+
+    Returns:
+        The function's results.
 
     Raises:
-        ValueError: the function raised it for some: the first one's message, and the names of the others.
+        ValueError: the function raised it for some files; the first message, and the names of the other files.
     """
     contents, failures = [], {}
     for path in paths:
@@ -73,7 +80,7 @@ def read_each(read: Callable[[Path], _Content], paths: Iterable[Path]) -> list[_
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Give a new, hidden folder beside `target` to write to, and rename it to `target` when the block ends without an error."""
+    """Yield a new, hidden folder beside `target` to write to, and rename it to `target` if the block ends without an error."""
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
@@ -87,7 +94,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """For a block that writes a file: the system's errors for a full disk and the like say nothing of what was written."""
+    """Name the file in a block's errors for a full disk and the like, because the system's do not."""
     try:
         yield
     except OSError as error:

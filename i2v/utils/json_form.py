@@ -1,4 +1,4 @@
-"""JSON from files of users: whether it has the form that is expected."""
+"""Checks of the structure of users' JSON files."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _NAMES = {
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """What differs in two objects, such as the settings of two runs, for a message; empty if nothing does."""
+    """The differences of two objects, such as the settings of two runs, for a message; empty if there are none."""
     return "; ".join(
         f"{key} was {old.get(key)}, is {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)
     )
 
 
 def require_form(value: Any, form: Any, where: str) -> None:
-    """Check the form of what `json.loads` returned.
+    """Check the form of a result of `json.loads`.
 
     Args:
         value: the content.
-        form: a type or several, bool being no int; {key: form} for an object with at least these keys; [form] for a list of
-            any length; {str: form} for an object with any keys.
-        where: the value is, for the message: the file.
+        form: a type or a tuple of types, where bool is not an int; {key: form} for an object with at least these keys; [form]
+            for a list of any length; {str: form} for an object with any keys.
+        where: the file, for the message.
 
     Raises:
-        ValueError: it has another form; the message names the file and the key.
+        ValueError: the content has another form; the message names the file and the key.
     """
     if isinstance(form, dict):
         require_form(value, (dict,), where)

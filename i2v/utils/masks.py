@@ -14,10 +14,11 @@ def fill_holes(mask_logits: Tensor, max_area: int) -> Tensor:
     """Fill the holes of masks, as SAM 2's postprocessing does: background components become foreground (logit 0.1).
 
     Args:
-        mask_logits: (B, 1, H, W), on any device. max_area: of a hole, in cells (8-connected); 0 to fill none.
+        mask_logits: (B, 1, H, W), on any device.
+        max_area: largest area of a hole, in cells (8-connected); 0 to fill none.
 
     Returns:
-        (B, 1, H, W); the input where there is nothing to fill.
+        (B, 1, H, W); the input itself if there is nothing to fill.
     """
     if max_area <= 0 or not len(mask_logits):
         return mask_logits
@@ -29,7 +30,7 @@ def fill_holes(mask_logits: Tensor, max_area: int) -> Tensor:
 
 
 def _small_components(image: np.ndarray, max_area: int) -> np.ndarray:
-    """Where a binary image (H, W) uint8 has components of at most `max_area` pixels."""
+    """The components of a binary image (H, W) uint8 with at most `max_area` pixels, (H, W) bool."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(image, connectivity=8)
     small = stats[:, cv2.CC_STAT_AREA] <= max_area
     small[0] = False  # label 0 is where the image is zero
@@ -37,16 +38,17 @@ def _small_components(image: np.ndarray, max_area: int) -> np.ndarray:
 
 
 def masks_to_labels(mask_logits: np.ndarray, labels: list[int]) -> np.ndarray:
-    """Merge masks into one label image; where several overlap the highest logit wins.
+    """Merge masks into one label image; where they overlap, the largest logit wins.
 
     Args:
-        mask_logits: (O, H, W), foreground where positive. labels: of the objects, 1 to 255.
+        mask_logits: (O, H, W), foreground where positive.
+        labels: labels of the O objects, 1 to 255.
 
     Returns:
-        (H, W) uint8, 0 where there is no object.
+        (H, W) uint8, 0 for no object.
 
     Raises:
-        ValueError: another label.
+        ValueError: a label is not from 1 to 255.
     """
     if not labels:
         return np.zeros(mask_logits.shape[1:], np.uint8)

@@ -1,4 +1,4 @@
-"""Whole numbers that users give."""
+"""Integers given by users."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 
 def whole_number(value: Any, what: str) -> int:
-    """The integer that a value holds: an int, a NumPy integer, or a tensor or array without dimensions with one in it.
+    """Convert a value to int: an int, a NumPy integer, or a tensor or array of no dimensions that holds one.
 
     Args:
         value: the number.
-        what: it is, for the message, such as "an object id".
+        what: the number's meaning, for the message, such as "an object id".
 
     Raises:
-        TypeError: anything else, also None, a bool, a float, or an array with dimensions.
+        TypeError: anything else, including None, a bool, a float, and an array with dimensions.
     """
-    # Without PyTorch, which who reads masks need not wait for.
+    # Without importing PyTorch, which readers of masks do not need.
     number = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
     if isinstance(number, bool) or not isinstance(number, Integral):
         raise TypeError(f"{what} must be an integer, not {value!r}")

@@ -9,10 +9,10 @@ import torch
 
 
 def release_free_memory() -> None:
-    """Give memory that is free back to the system, where the C library is glibc; elsewhere nothing.
+    """Return free memory to the system, if the C library is glibc; elsewhere do nothing.
 
-    Results that stay lie between large tensors that come and go with every frame, so that free memory falls into pieces and
-    more and more is taken from the system: 0.2 MB per full-size frame. Takes some milliseconds.
+    Results that are kept lie between large tensors that come and go with every frame, so free memory becomes fragmented, and
+    the process grows by 0.2 MB per full-size frame. Takes some milliseconds.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -21,7 +21,7 @@ def release_free_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that PyTorch held on a CUDA device, elsewhere the most that this process ever had resident."""
+    """Peak memory in bytes: PyTorch's on a CUDA device, elsewhere this process's resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     import resource  # not on Windows

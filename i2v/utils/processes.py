@@ -1,6 +1,6 @@
-"""Worker processes: as many as the memory allows, and an error instead of silence where one dies.
+"""Worker processes: as many as the memory allows, and an error if one dies.
 
-Nothing heavy is imported here, because every worker would do it again.
+Nothing heavy is imported here, because every worker would import it again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
-# The limit of a container or of a Slurm job.
+# Memory limit of a container or Slurm job.
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-# What is left to the system and to the main process.
+# Share of the memory for workers; the rest is left to the system and the main process.
 _SHARE = 0.8
 
 
@@ -27,13 +27,13 @@ class WorkerDiedError(RuntimeError):
 
 
 def available_memory() -> int | None:
-    """Bytes that new processes can have; None where the system does not say."""
+    """Memory that new processes can use, in bytes; None if unknown."""
     known = []
     if _MEMINFO.is_file():
         fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines() if ":" in line)
         if "MemAvailable" in fields:
             known.append(1024 * int(fields["MemAvailable"].split()[0]))
-    elif hasattr(os, "sysconf") and {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys():  # macOS: all there is
+    elif hasattr(os, "sysconf") and {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys():  # macOS: all memory
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     if _CGROUP_LIMIT.is_file() and (limit := _CGROUP_LIMIT.read_text().strip()).isdecimal():
         known.append(int(limit))
@@ -41,10 +41,10 @@ def available_memory() -> int | None:
 
 
 def default_workers(memory: int) -> int:
-    """The number of workers where none is given: one per core, but no more than fit into the memory, and at least one.
+    """Default number of workers: one per core, but at most as many as fit into the memory, and at least one.
 
     Args:
-        memory: bytes that a worker needs.
+        memory: memory that a worker needs, in bytes.
     """
     cores, available = os.cpu_count() or 1, available_memory()
     return cores if available is None else max(min(cores, int(_SHARE * available / memory)), 1)
@@ -52,17 +52,20 @@ def default_workers(memory: int) -> int:
 
 @contextmanager
 def worker_pool(num_workers: int, option: str, start: Callable[[], None] | None = None) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes for the time of the block. After an error, also Ctrl-C, the block does not wait for work in progress.
+    """Run worker processes during the block, which after an error or Ctrl-C does not wait for work in progress.
 
     Args:
-        num_workers: their number.
-        option: of the command line, that sets it, for the message.
-        start: is called in every worker; a function at the top of a module.
+        num_workers: number of processes.
+        option: command-line option that sets this number, for the message.
+        start: function to call in every worker, from the top level of a module.
+
+    Yields:
+        The pool.
 
     Raises:
         WorkerDiedError: a worker died, and the block asked for a result.
     """
-    # A forked process would inherit the threads of OpenCV and FFmpeg in whatever state they are; a spawned one starts clean.
+    # A forked process would inherit the threads of OpenCV and FFmpeg in an undefined state; a spawned one starts clean.
     pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), partial(start_worker, start))
     with pool, children_end_at_errors():
         try:
@@ -77,14 +80,14 @@ def worker_died(option: str) -> WorkerDiedError:
     """The error for a worker that died.
 
     Args:
-        option: of the command line, that sets the number of workers.
+        option: command-line option that sets the number of workers.
     """
-    return WorkerDiedError(f"a worker process died, probably because the memory was full: give a lower {option}")
+    return WorkerDiedError(f"a worker process died, probably because memory ran out: give a lower {option}")
 
 
 @contextmanager
 def children_end_at_errors() -> Iterator[None]:
-    """Where the block ends with an error, the processes that it started are ended, instead of finishing their work."""
+    """If the block ends with an error, terminate the processes that it started instead of letting them finish."""
     others = multiprocessing.active_children()
     try:
         yield
@@ -96,10 +99,10 @@ def children_end_at_errors() -> Iterator[None]:
 
 
 def start_worker(start: Callable[[], None] | None = None) -> None:
-    """Start of a worker process: it ends with the main process, even if that is killed, and leaves Ctrl-C to it.
+    """Initialise a worker process: it ends with the main process, even if that is killed, and leaves Ctrl-C to it.
 
     Args:
-        start: is called at the end.
+        start: function to call at the end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
@@ -108,8 +111,10 @@ def start_worker(start: Callable[[], None] | None = None) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it ends, even if that is killed: it would wait for its queue for ever."""
+    """End this process with its parent, even if that is killed; otherwise it would wait for its queue forever."""
     parent = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def follow() -> None:
         parent.join()

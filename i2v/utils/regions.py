@@ -1,4 +1,4 @@
-"""Regions of masks: where a person would click."""
+"""Regions of masks, to find where a person would click."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
         mask: (H, W) bool.
 
     Returns:
-        (H, W) bool, the first one of several with 8-connected neighbours; empty if the mask is.
+        (H, W) bool, 8-connected; the first of several components of equal size; empty if the mask is.
     """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]  # label 0 is where the mask is not
@@ -21,13 +21,13 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 
 def depth(region: np.ndarray) -> np.ndarray:
-    """Distance of each pixel from the border of a region, which the frame's border is part of.
+    """Distance of each pixel from the border of a region, to which the frame's border belongs.
 
     Args:
         region: (H, W) bool.
 
     Returns:
-        (H, W) float32, in pixels; 0 outside of the region.
+        (H, W) float32, in pixels; 0 outside the region.
     """
     framed = cv2.copyMakeBorder(region.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     return cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]

@@ -1,10 +1,9 @@
-"""Masks and prompts drawn over frames, and videos of them."""
+"""Drawing masks and prompts over frames, and writing videos."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +14,25 @@ import numpy as np
 from i2v.data.mask_files import davis_palette
 from i2v.data.sound import copy_sound
 from i2v.data.video_file import VideoFile, count_frames
+from i2v.prompt import POSITIVE, Prompt
 from i2v.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-# Of a drawn grid: its longer side at least and the distances between its lines, in pixels, and lines along a side at most.
+# A grid's least longer side and its possible spacings, in pixels, and the most lines along a side.
 _GRID_SIDE, _GRID_STEPS, _GRID_LINES = 640, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), 16
 
 
-@dataclass(frozen=True)
-class DrawnPrompt:
-    """A prompt as a person gave it, in pixels of the video.
-
-    Attributes:
-        label: of the object in the label image, 1 to 255. points: (x, y, label) each. box: (x0, y0, x1, y1).
-    """
-
-    label: int
-    points: Sequence[tuple[float, float, int]] = ()
-    box: tuple[float, float, float, float] | None = None
-
-
-def draw_overlay(frame: np.ndarray, labels: np.ndarray, prompts: Sequence[DrawnPrompt] = (), alpha: float = 0.5) -> np.ndarray:
+def draw_overlay(
+    frame: np.ndarray, labels: np.ndarray, prompts: Mapping[int, Prompt] | None = None, alpha: float = 0.5
+) -> np.ndarray:
     """Draw objects in DAVIS' colours with an outline, and prompts: green points are foreground, red ones background.
 
     Args:
-        frame: (H, W, 3) uint8 RGB. labels: (H, W) uint8, 0 for no object. alpha: opacity of the masks.
+        frame: (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8, the object of each pixel; 0 for none.
+        prompts: points and boxes to draw, by the object's label (1 to 255).
+        alpha: opacity of the masks, 0 to 1.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -52,20 +44,21 @@ def draw_overlay(frame: np.ndarray, labels: np.ndarray, prompts: Sequence[DrawnP
         contours, _ = cv2.findContours((labels == label).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(image, contours, -1, (255, 255, 255), 1)
     radius = max(min(frame.shape[:2]) // 80, 3)
-    for prompt in prompts:
+    for label, prompt in (prompts or {}).items():
         if prompt.box is not None:
-            corners = [(round(x), round(y)) for x, y in np.reshape(prompt.box, (2, 2))]
-            cv2.rectangle(image, *corners, palette[prompt.label].tolist(), max(radius // 2, 2))
-        for x, y, positive in prompt.points:
+            x0, y0, x1, y1 = map(round, prompt.box.tolist())
+            cv2.rectangle(image, (x0, y0), (x1, y1), palette[label].tolist(), max(radius // 2, 2))
+        for (x, y), kind in zip(prompt.points.tolist(), prompt.labels.tolist(), strict=True):
             centre = (round(x), round(y))
             cv2.circle(image, centre, radius + 2, (255, 255, 255), -1)
-            cv2.circle(image, centre, radius, (0, 200, 0) if positive else (220, 0, 0), -1)
+            cv2.circle(image, centre, radius, (0, 200, 0) if kind == POSITIVE else (220, 0, 0), -1)
     return image
 
 
 def draw_grid(frame: np.ndarray) -> np.ndarray:
-    """Draw lines over a frame, with their pixel coordinates at its upper and left border. A small frame is enlarged by a whole
-    factor, so that the numbers can be read; they are those of the frame as it is.
+    """Draw grid lines over a frame, with their pixel coordinates at the upper and left border.
+
+    A small frame is enlarged by an integer factor to make the numbers legible; they refer to the original frame.
 
     Args:
         frame: (H, W, 3) uint8 RGB.
@@ -81,8 +74,8 @@ def draw_grid(frame: np.ndarray) -> np.ndarray:
     for axis, side in enumerate(frame.shape[1::-1]):  # x, then y
         for place in range(0, side, step):
             middle = place * factor + factor // 2
-            ends = ((middle, 0), (middle, image.shape[0])) if axis == 0 else ((0, middle), (image.shape[1], middle))
-            cv2.line(lines, *ends, (255, 255, 255), 1)
+            start, end = ((middle, 0), (middle, image.shape[0])) if axis == 0 else ((0, middle), (image.shape[1], middle))
+            cv2.line(lines, start, end, (255, 255, 255), 1)
             if place:
                 numbers.append((str(place), (middle + 2, 12) if axis == 0 else (2, middle - 2)))
     image = cv2.addWeighted(image, 0.5, lines, 0.5, 0)
@@ -93,19 +86,20 @@ def draw_grid(frame: np.ndarray) -> np.ndarray:
 
 
 class VideoWriter:
-    """Writes RGB frames to an MP4 file that browsers play (VP9, which OpenCV's wheels bring along), atomically: the file
-    appears when the block ends and all frames can be read from it. Use as a context manager.
+    """Writes RGB frames to an MP4 file that browsers play (VP9, which OpenCV's wheels include). A context manager.
+
+    The file appears when the block ends and all frames can be read back from it.
 
     Args:
-        path: of the file.
-        frames_per_second: at which it is played.
-        width: of the frames, in pixels.
-        height: of the frames, in pixels.
-        sound: the video file whose sound is copied, and the indices of its frames that are written. A warning is logged if it
-            cannot be copied.
+        path: the file to write.
+        frames_per_second: frame rate.
+        width: width of the frames, in pixels.
+        height: height of the frames, in pixels.
+        sound: the video file whose sound is copied, and the indices of its frames that are written. A warning is logged if the
+            sound cannot be copied.
 
     Raises:
-        OSError: OpenCV cannot write such a video here, or it could not be written whole.
+        OSError: OpenCV cannot write such a video here, or the file is incomplete.
     """
 
     def __init__(
@@ -117,7 +111,7 @@ class VideoWriter:
         sound: tuple[VideoFile, Sequence[int]] | None = None,
     ) -> None:
         self._file = atomic_write(path)
-        self._padding = (0, height % 2, 0, width % 2)  # the codec halves the resolution of colours: it needs even sides
+        self._padding = (0, height % 2, 0, width % 2)  # the codec subsamples colours, so it needs even sides
         self._arguments = (frames_per_second, (width + width % 2, height + height % 2))
         self._path = path
         self._sound = sound
@@ -125,7 +119,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         self._temporary = self._file.__enter__().absolute()  # a relative "12:30.mp4" would be an address for FFmpeg
-        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"vp09"), *self._arguments)
+        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"vp09"), *self._arguments)
         if not self._writer.isOpened():
             error = OSError(f"OpenCV cannot write {self._path}: no such folder, or OpenCV was built without FFmpeg or VP9")
             self._file.__exit__(OSError, error, None)
@@ -152,7 +146,7 @@ class VideoWriter:
             self._file.__exit__(*error)
 
     def _add_sound(self, source: VideoFile, indices: Sequence[int]) -> None:
-        """What is there is replaced by a file that is whole, or stays."""
+        """Replace the temporary file by one with sound, or leave it as it is."""
         name = Path(self._path).name
         audible = self._temporary.with_name(f"{self._temporary.name.removesuffix(name)}audible.{name}")
         try:
@@ -164,10 +158,10 @@ class VideoWriter:
             audible.unlink(missing_ok=True)
 
     def _require_whole(self) -> None:
-        """OpenCV says nothing of a disk that is full."""
+        """Count the frames, because OpenCV does not report a full disk."""
         try:
             found = count_frames(self._temporary)
         except (ValueError, FileNotFoundError):
             found = 0
         if found != self._count:
-            raise OSError(f"{self._path} could not be written whole ({found} of {self._count} frames): is the disk full?")
+            raise OSError(f"{self._path} is incomplete ({found} of {self._count} frames): is the disk full?")

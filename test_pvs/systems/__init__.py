@@ -1,12 +1,13 @@
 """The systems that are compared, behind one interface (`VideoSystem`, `VideoSession`).
 
-`SystemSettings` says which system and how; it is built where it runs: in every worker, on the worker's device.
+`SystemSettings` says which system to run and how. Modules of systems are imported when they are used, so that the packages
+which a system needs are needed for that system alone.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 from i2v.build_i2v import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.utils.files import sha256
 from test_pvs.systems.checked import CheckedSystem
-from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
+from test_pvs.systems.interface import Box, Point, SystemBuilder, SystemSettings, VideoSession, VideoSystem
+from test_pvs.user_functions import find_function
 
 if TYPE_CHECKING:
     from test_pvs.systems.carried_masks import CarriedMaskSession, OpticalFlow, StaticMask
-    from test_pvs.systems.predictors import SAM2, SAMI2V, PredictorSession
-    from test_pvs.systems.segment_then_propagate import SegmentThenPropagate
+    from test_pvs.systems.predictors import PredictorSession, SAM2System, SAMI2VSystem
+    from test_pvs.systems.segment_then_propagate import Propagator, SegmentThenPropagate
 
 __all__ = [
-    "SAM2",
-    "SAMI2V",
     "SYSTEMS",
     "Box",
     "CarriedMaskSession",
@@ -31,8 +31,11 @@ __all__ = [
     "OpticalFlow",
     "Point",
     "PredictorSession",
+    "SAM2System",
+    "SAMI2VSystem",
     "SegmentThenPropagate",
     "StaticMask",
+    "SystemBuilder",
     "SystemSettings",
     "VideoSession",
     "VideoSystem",
@@ -40,73 +43,118 @@ __all__ = [
     "recorded_settings",
 ]
 
-# The modules are imported when a system in them is used: a system must not need what another one is made of.
+# Modules of the names that `__getattr__` imports.
 _MODULES = {
-    "carried_masks": ("CarriedMaskSession", "OpticalFlow", "StaticMask"),
-    "predictors": ("SAM2", "SAMI2V", "PredictorSession"),
-    "propagators": ("Cutie", "FlowPropagator", "XMemPlusPlus"),
-    "segment_then_propagate": ("SegmentThenPropagate", "adapter_options"),
+    "CarriedMaskSession": "carried_masks",
+    "OpticalFlow": "carried_masks",
+    "StaticMask": "carried_masks",
+    "PredictorSession": "predictors",
+    "SAM2System": "predictors",
+    "SAMI2VSystem": "predictors",
+    "SegmentThenPropagate": "segment_then_propagate",
 }
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-SYSTEMS: dict[str, Callable[[SystemSettings], VideoSystem]] = {
-    "sam-i2v": lambda s: __getattr__("SAMI2V")(s.config or DEFAULT_CONFIG, s.checkpoint, s.device, s.precision, s.overrides),
-    "sam2": lambda s: __getattr__("SAM2")(
-        s.config or "configs/sam2.1/sam2.1_hiera_t.yaml", s.checkpoint, s.device, s.precision, s.overrides
-    ),
-    "optical-flow": lambda s: __getattr__("OpticalFlow")(),
-    "static-mask": lambda s: __getattr__("StaticMask")(),
-    "sam+cutie": lambda s: __getattr__("SegmentThenPropagate").build(s, __getattr__("Cutie")),
-    "sam+xmem++": lambda s: __getattr__("SegmentThenPropagate").build(s, __getattr__("XMemPlusPlus")),
-    "sam+optical-flow": lambda s: __getattr__("SegmentThenPropagate").build(s, __getattr__("FlowPropagator")),
+def _sam_i2v(settings: SystemSettings) -> VideoSystem:
+    from test_pvs.systems.predictors import SAMI2VSystem
+
+    config = settings.config or DEFAULT_CONFIG
+    return SAMI2VSystem(config, settings.checkpoint, settings.device, settings.precision, settings.overrides)
+
+
+def _sam2(settings: SystemSettings) -> VideoSystem:
+    from test_pvs.systems.predictors import SAM2System
+
+    config = settings.config or "configs/sam2.1/sam2.1_hiera_t.yaml"
+    return SAM2System(config, settings.checkpoint, settings.device, settings.precision, settings.overrides)
+
+
+def _optical_flow(settings: SystemSettings) -> VideoSystem:
+    from test_pvs.systems.carried_masks import OpticalFlow
+
+    return OpticalFlow()
+
+
+def _static_mask(settings: SystemSettings) -> VideoSystem:
+    from test_pvs.systems.carried_masks import StaticMask
+
+    return StaticMask()
+
+
+def _segment_then(name: str) -> SystemBuilder:
+    """Make the builder of a segmenter with a propagator, a class in `propagators`."""
+
+    def build(settings: SystemSettings) -> VideoSystem:
+        from test_pvs.systems import propagators
+        from test_pvs.systems.segment_then_propagate import SegmentThenPropagate
+
+        propagator: Callable[[str, Mapping[str, str]], Propagator] = getattr(propagators, name)
+        return SegmentThenPropagate.build(settings, propagator)
+
+    return build
+
+
+SYSTEMS: dict[str, SystemBuilder] = {
+    "sam-i2v": _sam_i2v,
+    "sam2": _sam2,
+    "optical-flow": _optical_flow,
+    "static-mask": _static_mask,
+    "sam+cutie": _segment_then("Cutie"),
+    "sam+xmem++": _segment_then("XMemPlusPlus"),
+    "sam+optical-flow": _segment_then("FlowPropagator"),
 }
-# These have nothing that could be set.
-_FLOORS = ("optical-flow", "static-mask")
+# The baselines, which have no settings.
+_BASELINES = ("optical-flow", "static-mask")
 
 
 def recorded_settings(settings: SystemSettings) -> dict[str, Any]:
-    """What the results depend on: all settings but the device, and what is in the files that they name, as SHA-256; of the
-    floors nothing but their name.
+    """List what the results of a system depend on.
+
+    Returns:
+        All settings but the device, and the SHA-256 of the config and weights; of the baselines only the name.
 
     Raises:
         ValueError, FileNotFoundError: the config cannot be used, or its weights are missing.
     """
-    used = SystemSettings(settings.system) if settings.system in _FLOORS else settings
+    used = SystemSettings(settings.system) if settings.system in _BASELINES else settings
     recorded = {name: value for name, value in asdict(used).items() if name != "device"}
     return recorded | {"config_sha256": _sha256(used.config), "weights_sha256": _sha256(_weights(used))}
 
 
 def _weights(settings: SystemSettings) -> str | Path | None:
-    """The checkpoint, or where none is given the one that comes with SAM-I2V's config."""
+    """Find the weights: the checkpoint, by default the one bundled with SAM-I2V's config."""
     if settings.checkpoint is not None or not settings.system.startswith(("sam-i2v", "sam+")):
         return settings.checkpoint
-    options, own = __getattr__("adapter_options")(settings)
-    return None if "segmenter" in options else shipped_checkpoint(load_config(own.config or DEFAULT_CONFIG, own.overrides))
+    from test_pvs.systems.segment_then_propagate import adapter_options
+
+    options, segmenter = adapter_options(settings)
+    if "segmenter" in options:
+        return None
+    return shipped_checkpoint(load_config(segmenter.config or DEFAULT_CONFIG, segmenter.overrides))
 
 
 def _sha256(path: str | Path | None) -> str | None:
-    """Of a file's content; None for what is no file, such as a config's name."""
+    """Hash the content of a file; None if there is no such file, as for the name of a bundled config."""
     return sha256(Path(path)) if path is not None and Path(path).is_file() else None
 
 
 def build_system(settings: SystemSettings) -> VideoSystem:
-    """Build a system. What one's own returns is checked.
+    """Build a system. The outputs of user-defined systems are checked.
 
     Raises:
-        ValueError: an unknown one, or see its class; one's own function returns no `VideoSystem`. ImportError: a package that
-            it needs is missing.
+        ValueError: the system is unknown or its settings cannot be used, or a user-defined function returns something other
+            than a `VideoSystem`.
+        ImportError: a package that the system needs is missing.
     """
     if settings.system in SYSTEMS:
         return SYSTEMS[settings.system](settings)
     if ":" not in settings.system:
-        raise ValueError(
-            f"unknown system {settings.system!r}: the known ones are {', '.join(SYSTEMS)}, others are package.module:function"
-        )
+        known = ", ".join(SYSTEMS)
+        raise ValueError(f"unknown system {settings.system!r}: give {known}, or package.module:function for another one")
     return CheckedSystem(find_function(settings.system)(settings), settings.system)

@@ -1,4 +1,4 @@
-"""Methods that know masks alone and carry them from frame to frame; the floors of the comparison are such."""
+"""Methods that only know masks and carry them from frame to frame, among them the baselines of the comparison."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
 
 
 class CarriedMaskSession(VideoSession):
-    """A session of a method that knows masks alone: it carries the mask of a frame to the next one.
+    """A session of a method that carries masks from a frame to the next one.
 
-    A prompt other than a mask is turned into one (`to_mask`).
+    Points and boxes are converted to masks.
 
     Args:
-        frames: of the video. carry: a function (the index of a frame, masks (O, H, W) bool in the frame before) -> masks
-            (O, H, W) bool in it. to_mask: a function (frame's index, points, box, mask (H, W) bool that the object has by
-            tracking, empty without) -> mask (H, W) bool; by default ellipses and discs.
+        frames (ImageFolder): frames of the video.
+        carry (callable): (index of a frame, masks (O, H, W) bool in the frame before) -> masks (O, H, W) bool in the frame.
+        to_mask (callable or None): (index of a frame, points, box, tracked mask (H, W) bool of the object, empty if it was not
+            tracked) -> mask (H, W) bool; by default boxes become ellipses and clicks become discs.
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class CarriedMaskSession(VideoSession):
         self._frames = frames
         self._carry = carry
         self._to_mask = to_mask or _shape_from_prompt
-        self._prompts: dict[tuple[int, int], dict[str, Any]] = {}  # by frame and object; run-length encoded masks
+        # Run-length encoded masks by frame and object.
+        self._prompts: dict[tuple[int, int], dict[str, Any]] = {}
         self._results: dict[tuple[int, int], dict[str, Any]] = {}
 
     def prompt(
@@ -45,7 +47,7 @@ class CarriedMaskSession(VideoSession):
     ) -> np.ndarray:
         obj = whole_number(obj, "an object id")
         if not 0 <= frame < self._frames.count():
-            raise self._frames.no_frame(frame)
+            raise self._frames.missing_frame_error(frame)
         if mask is None:
             tracked = self._results.get((frame, obj))
             before = np.zeros(self._frames.size[::-1], bool) if tracked is None else rle_to_mask(tracked)
@@ -71,14 +73,22 @@ class CarriedMaskSession(VideoSession):
             yield frame, {obj: _as_scores(masks[obj]) for obj in sorted(masks)}
 
     def _track(self, frame: int, given: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """The masks (H, W) bool of all objects in a frame, by object, `given` those of the prompts in it."""
+        """Compute the masks of all objects in a frame.
+
+        Args:
+            frame (int): index of the frame.
+            given (dict): masks (H, W) bool of the prompts in it, by object.
+
+        Returns:
+            Masks (H, W) bool by object.
+        """
         before = _in_frame(self._results, frame - 1)
         if not before:
             return given
         return dict(zip(before, self._carry(frame, np.stack(list(before.values()))), strict=True)) | given
 
     def _given(self, frame: int) -> dict[int, np.ndarray]:
-        """The masks of the prompts in a frame."""
+        """Return the masks of the prompts in a frame, by object."""
         return _in_frame(self._prompts, frame)
 
 
@@ -90,13 +100,16 @@ def _as_scores(mask: np.ndarray) -> np.ndarray:
     return np.where(mask, np.float32(1), np.float32(-1))
 
 
-# Of the disc that stands for a click, in parts of the frame's shorter side.
+# Radius of the disc that stands for a click, as a share of the shorter side of the frame.
 _CLICK_RADIUS = 0.05
 
 
 def _shape_from_prompt(frame: int, points: Sequence[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
-    """What a prompt says without looking at the image: the ellipse that touches a box's sides, or else the mask before, and a
-    disc around each click, added for foreground and taken away for background, in their order."""
+    """Convert a prompt to a mask without looking at the image.
+
+    The mask is the ellipse inscribed in the box, or the mask before if there is no box. A disc around each click is then added
+    (foreground) or removed (background), in their order.
+    """
     if box is None and not points:
         raise ValueError("give points, a box or a mask")
     y, x = np.mgrid[: before.shape[0], : before.shape[1]]
@@ -110,15 +123,17 @@ def _shape_from_prompt(frame: int, points: Sequence[Point], box: Box | None, bef
 
 
 class StaticMask(VideoSystem):
-    """A floor: the mask stays where it was prompted. A box is taken for its ellipse, a click for a small disc."""
+    """A baseline: the mask stays where it was prompted. A box becomes an ellipse, a click a small disc."""
 
     def start(self, frames: Path) -> VideoSession:
         return CarriedMaskSession(ImageFolder(frames), lambda frame, masks: masks)
 
 
 class OpticalFlow(VideoSystem):
-    """A floor: the mask is moved along with dense optical flow (OpenCV's DIS), frame by frame. A box is taken for its ellipse,
-    a click for a small disc."""
+    """A baseline: dense optical flow (OpenCV's DIS) moves the mask frame by frame.
+
+    A box becomes an ellipse, a click a small disc.
+    """
 
     def start(self, frames: Path) -> VideoSession:
         images = ImageFolder(frames)
@@ -126,13 +141,14 @@ class OpticalFlow(VideoSystem):
 
 
 def flow_carry(images: ImageFolder) -> Callable[[int, np.ndarray], np.ndarray]:
-    """Moves masks along with the optical flow of a video: what a `CarriedMaskSession` wants."""
+    """Make the `carry` of a `CarriedMaskSession` that moves masks with the optical flow of a video."""
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = lru_cache(maxsize=2)(lambda index: cv2.cvtColor(images[index], cv2.COLOR_RGB2GRAY))
     y, x = np.mgrid[: images.height, : images.width].astype(np.float32)
+    no_guess: Any = None  # OpenCV's types ask for an array
 
     def carry(frame: int, masks: np.ndarray) -> np.ndarray:
-        back = flow.calc(grey(frame), grey(frame - 1), None)  # where each pixel was in the frame before
+        back = flow.calc(grey(frame), grey(frame - 1), no_guess)  # where each pixel was in the frame before
         sources = x + back[..., 0], y + back[..., 1]
         moved = [cv2.remap(mask.astype(np.float32), *sources, cv2.INTER_LINEAR) for mask in masks]
         return np.stack(moved) >= 0.5

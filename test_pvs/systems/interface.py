@@ -1,13 +1,24 @@
-"""What a system must do to be compared: start a video, prompt, propagate. A protocol needs nothing else."""
+"""The contract between the benchmarks and the systems that they compare.
+
+`VideoSystem` opens videos, `VideoSession` takes prompts and returns masks; a benchmark uses nothing else. Both are protocols:
+any class with these methods will do. The built-in systems inherit from them, so that mypy checks their signatures and Python
+refuses to build one that lacks a method; what user-defined systems return is checked as they run (`checked.py`).
+
+Conventions:
+
+- Frames are indices from 0. Objects are integers >= 0, the numbers of the data set.
+- Coordinates are pixels of the video, x to the right and y down; the click (x, y) is on the pixel in column x and row y.
+- Scores are a NumPy array (H, W), floating point, at the size of the video: foreground where positive, that is, logits rather
+  than probabilities. NaN is not allowed. Where objects must not overlap, the highest score decides.
+"""
 
 from __future__ import annotations
 
-import importlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,62 +26,83 @@ Point = tuple[float, float, int]  # x, y, label (1 for foreground, 0 for backgro
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
-class VideoSession(ABC):
-    """One video in a system. Coordinates are pixels of the video, frames are counted from 0.
-
-    Masks are returned as scores (H, W), floating point, at the video's size, foreground where positive (logits, not
-    probabilities; never NaN); where objects must not overlap, the highest score decides.
-    """
+@runtime_checkable
+class VideoSession(Protocol):
+    """One video in a system: its prompts, and what was tracked. Conventions: see the module."""
 
     @abstractmethod
     def prompt(
         self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
     ) -> np.ndarray:
-        """Prompt an object, a new or a known one, in any frame and at any time, with points and a box, or with a mask.
+        """Prompt an object with points, a box and points, or a mask.
 
-        The prompt replaces the one that the object has in this frame; a correction gives all points again, and the system may
-        start from the mask that it had. In a frame in which the object was tracked it is a correction.
+        The object may be new or known, and the frame any of the video, at any time. The prompt replaces the one that the object
+        has in this frame: further clicks come with all earlier ones. The system may start from the mask that it predicted
+        there. In a frame in which the object was tracked, the prompt is a correction.
 
         Args:
-            mask: (H, W) bool.
+            frame (int): index of the frame.
+            obj (int): number of the object.
+            points (sequence of (x, y, label)): clicks in the order in which they were made, in pixels; label 1 for foreground,
+                0 for background.
+            box ((x0, y0, x1, y1) or None): corners of a box, in pixels.
+            mask (np.ndarray or None): (H, W) bool, at the size of the video; without points and box.
 
         Returns:
-            The object's scores in this frame.
+            The scores of the object in this frame, (H, W) floating point.
         """
+        ...
 
     @abstractmethod
     def clear(self, frame: int, obj: int) -> None:
-        """Forget an object's prompt in a frame."""
+        """Forget the prompt of an object in a frame.
+
+        Args:
+            frame (int): index of the frame.
+            obj (int): number of the object.
+        """
+        ...
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget all prompts and objects. The video stays open: another pass begins."""
+        """Forget all prompts, objects and tracked frames. The video stays open for another pass."""
+        ...
 
     @abstractmethod
     def propagate(self, first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
         """Track all objects forward.
 
+        If frame `first - 1` was tracked, tracking continues from there: a benchmark may stop at any frame, prompt in it, and
+        continue from it. Objects prompted in that frame keep the scores of the prompt, and the following frames are tracked
+        with the correction in memory.
+
         Args:
-            first, last: frames, both included. Tracking goes on from frame `first` - 1, if that was tracked, so that a protocol
-                may stop, prompt in the frame that it has just seen, and go on from there. Objects that were prompted in it
-                keep the scores of the prompt, and the following frames are tracked with them in memory.
+            first (int): index of the first frame.
+            last (int): index of the last frame, included.
 
         Yields:
-            The index of each frame from `first` to `last`, in order, and the scores of the objects in it; one that was
-            prompted in later frames alone may be missing.
+            (frame, scores): the index of each frame from `first` to `last`, in order, and the scores (H, W) of the objects by
+            number. Every object that was prompted in this frame or before it must be there; one that is only prompted in
+            later frames may be missing.
         """
+        ...
 
 
-class VideoSystem(ABC):
-    """A method of promptable video segmentation."""
+@runtime_checkable
+class VideoSystem(Protocol):
+    """A method of promptable video segmentation, built once and used for many videos."""
 
     @abstractmethod
     def start(self, frames: Path) -> VideoSession:
-        """Open a video, a folder of images.
+        """Open a video.
+
+        Args:
+            frames (Path): folder of the images, in the order of `i2v.data.frames.ImageFolder`.
 
         Raises:
-            ValueError, OSError: the folder or an image of it cannot be used.
+            ValueError, OSError: the folder or an image in it cannot be used.
         """
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,8 +110,12 @@ class SystemSettings:
     """Which system to run, and how.
 
     Attributes:
-        system: one of `SYSTEMS`, or "package.module:function" of one's own, which is called with these settings and returns a
-            VideoSystem. config, checkpoint, precision, overrides: of systems that have such; None for their defaults.
+        system (str): a name in `SYSTEMS`, or "package.module:function", a `SystemBuilder`.
+        config (str or None): name or path of a config; None for the system's default.
+        checkpoint (str or None): path of the weights; None for the system's default.
+        device (str): PyTorch device to run on.
+        precision (str or None): fp32, bf16 or fp16; None for the system's default.
+        overrides (tuple of str): KEY=VALUE, applied to the config.
     """
 
     system: str = "sam-i2v"
@@ -90,21 +126,5 @@ class SystemSettings:
     overrides: tuple[str, ...] = ()
 
 
-def find_function(name: str) -> Callable[..., Any]:
-    """One's own function, "package.module:function".
-
-    Raises:
-        ValueError: not of that form, or the module has none of that name. ImportError: no such module, or one that it imports.
-    """
-    module, _, function = name.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), function)):
-        raise ValueError(f"{name!r} is not of the form package.module:function")
-    try:
-        found = getattr(importlib.import_module(module), function, None)
-    except ModuleNotFoundError as error:
-        if f"{module}.".startswith(f"{error.name}."):
-            raise ImportError(f"{name}: {error}: put the folder that it is in into PYTHONPATH", name=error.name) from error
-        raise ImportError(f"{name}: {error}, which {module} needs", name=error.name) from error
-    if not callable(found):
-        raise ValueError(f"the module {module} has no {function} that can be called")
-    return found
+# Builds a system where it runs: in every worker process, on the worker's device.
+SystemBuilder = Callable[[SystemSettings], VideoSystem]

@@ -1,4 +1,4 @@
-"""SAM-I2V and SAM 2.1: predictors that have the same calls."""
+"""SAM-I2V and SAM 2.1, whose predictors have the same methods."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from test_pvs.systems.interface import Box, Point, VideoSession, VideoSystem
 
 
 class PredictorSession(VideoSession):
-    """A session of a predictor with SAM 2's calls.
+    """A session of a predictor with SAM 2's methods.
 
     Args:
-        predictor: I2VVideoPredictor or SAM2VideoPredictor. state: what its `init_state` returned. context: makes the context
-            in which the predictor is called.
+        predictor (I2VVideoPredictor or SAM2VideoPredictor): the predictor.
+        state (object): return value of its `init_state`.
+        context (callable): makes the context manager in which the predictor is called.
+        keep (object): kept alive as long as the session.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class PredictorSession(VideoSession):
         self._predictor = predictor
         self._state = state
         self._context = context
-        self._keep = keep  # lives as long as the session
+        self._keep = keep
 
     def prompt(
         self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
@@ -76,15 +78,17 @@ def _scores(logits: torch.Tensor) -> np.ndarray:
 
 
 class SAM2Session(PredictorSession):
-    """A session of SAM 2, which tracks a frame again that was corrected after it had been tracked: the clicks would be lost.
+    """A session of SAM 2.
 
-    Tracking that begins with such a frame gives what the user saw there, and goes on behind it, with the correction in memory.
+    SAM 2 tracks a frame again that was corrected after tracking, which would lose the clicks. Here, tracking from such a frame
+    yields the scores that the user saw there, and continues from the next frame with the correction in memory.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._frame, self._tracked = -1, {}  # the frame that was tracked last, and its scores
-        self._corrected: dict[int, dict[int, np.ndarray]] = {}  # scores by frame
+        self._frame = -1  # the last tracked frame
+        self._tracked: dict[int, np.ndarray] = {}  # scores in it by object
+        self._corrected: dict[int, dict[int, np.ndarray]] = {}  # scores by frame and object
 
     def prompt(
         self, frame: int, obj: int, points: Sequence[Point] = (), box: Box | None = None, mask: np.ndarray | None = None
@@ -116,15 +120,19 @@ class SAM2Session(PredictorSession):
             yield self._frame, self._tracked
 
 
-class SAMI2V(VideoSystem):
-    """SAM-I2V, of any config.
+class SAMI2VSystem(VideoSystem):
+    """SAM-I2V with any config.
 
     Args:
-        config, checkpoint, device, overrides: see `i2v.build_i2v_video_predictor`. precision: fp32, bf16 or fp16; by default
-            the config's.
+        config (str): name or path of a config; see `i2v.build_i2v_video_predictor`.
+        checkpoint (str or None): path of the weights; None for those bundled with the config.
+        device (str): PyTorch device to run on.
+        precision (str or None): fp32, bf16 or fp16; None for the config's.
+        overrides (sequence of str): KEY=VALUE, applied to the config.
 
     Raises:
-        ValueError, FileNotFoundError: see there; also without weights, because random ones would score silently.
+        ValueError, FileNotFoundError: see `i2v.build_i2v_video_predictor`. Weights are required, because random ones would be
+            scored without an error.
     """
 
     def __init__(
@@ -138,24 +146,32 @@ class SAMI2V(VideoSystem):
         overrides = [*overrides, *([f"++predictor.precision={precision}"] if precision else [])]
         if checkpoint is None and shipped_checkpoint(load_config(config, overrides)) is None:
             raise ValueError(
-                f"the config {config} comes without weights: give a checkpoint (--checkpoint, or CKPT of the scripts)"
+                f"the config {config} has no bundled weights: give a checkpoint (--checkpoint, or CKPT of the scripts)"
             )
         self._predictor = build_i2v_video_predictor(config, checkpoint, device, hydra_overrides_extra=overrides)
 
     def start(self, frames: Path | np.ndarray) -> VideoSession:
-        """Open a video, a folder of images or an array (T, H, W, 3) uint8 RGB."""
+        """Open a video.
+
+        Args:
+            frames (Path or np.ndarray): folder of images, or frames (T, H, W, 3) uint8 RGB.
+        """
         return PredictorSession(self._predictor, self._predictor.init_state(frames, offload_video_to_cpu=True))
 
 
-class SAM2(VideoSystem):
-    """SAM 2 and SAM 2.1, of the PyPI package `sam2`.
+class SAM2System(VideoSystem):
+    """SAM 2 and SAM 2.1, from the PyPI package `sam2`.
 
     Args:
-        config: a name that the package knows, such as configs/sam2.1/sam2.1_hiera_t.yaml. checkpoint: the weights published
-            with it. precision: fp32 or bf16 (their evaluation's; by autocast).
+        config (str): name of a config in the package, such as configs/sam2.1/sam2.1_hiera_t.yaml.
+        checkpoint (str or None): path of the weights published with the config; required.
+        device (str): PyTorch device to run on.
+        precision (str or None): fp32 (default), or bf16 with autocast as in SAM 2's evaluation.
+        overrides (sequence of str): KEY=VALUE, applied to the config.
 
     Raises:
-        ImportError: the package is missing; it says how to install it. ValueError: no checkpoint, or another precision.
+        ImportError: the package is missing; the message says how to install it.
+        ValueError: there is no checkpoint, or the precision is not supported.
     """
 
     def __init__(
@@ -188,10 +204,13 @@ class SAM2(VideoSystem):
 
 
 def numbered_jpegs(frames: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder of links 00000.jpg, 00001.jpg, ... to a video's frames, as SAM 2 wants them; it disappears with the object.
+    """Make a folder of links 00000.jpg, 00001.jpg, ... to the frames of a video, as SAM 2 expects them.
 
-    What is no JPEG gets such a name as well: what reads it looks at the content. Images that SAM 2 would read in another way
-    than this project (turned by EXIF data, of more than 8 bits) are copied, without loss.
+    Other formats get a .jpg name too; readers detect the format from the content. Images that SAM 2 would decode differently
+    from this project (rotated by EXIF data, more than 8 bits) are copied losslessly.
+
+    Returns:
+        The folder, which is removed with the object.
     """
     folder = tempfile.TemporaryDirectory(prefix="frames-")
     images = ImageFolder(frames)

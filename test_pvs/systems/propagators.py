@@ -1,6 +1,6 @@
-"""Mask propagators: Cutie and XMem++, of the user's own installation, and the optical flow of the floor.
+"""Mask propagators: Cutie and XMem++, which the user installs, and optical flow.
 
-Both are fed frame by frame and remember what they were given. Their packages are imported when a propagator is made.
+Cutie and XMem++ are fed frame by frame and keep a memory. Their packages are imported when a propagator is made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from hydra.core.global_hydra import GlobalHydra
-from torchvision.transforms.functional import normalize
 
 from i2v.data.frames import ImageFolder
 from test_pvs.systems.carried_masks import CarriedMaskSession, flow_carry
@@ -24,9 +23,9 @@ from test_pvs.systems.interface import VideoSession
 from test_pvs.systems.segment_then_propagate import Propagator, ToMask
 
 XMEM_REPOSITORY = "XMEM_REPOSITORY"  # environment variable
-_SHORT_SIDE = 480  # of the frames that both see, as in their evaluations
+_SHORT_SIDE = 480  # shorter side in pixels of the frames that both are given, as in their evaluations
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# XMem's published settings of the memory.
+# XMem's published memory settings.
 _XMEM_CONFIG = {
     "top_k": 30,
     "mem_every": 5,
@@ -39,26 +38,31 @@ _XMEM_CONFIG = {
     "max_long_term_elements": 10000,
 }
 
-Masks = dict[int, np.ndarray]  # (H, W) bool by object
+ObjectMasks = dict[int, np.ndarray]  # (H, W) bool by object
 
 
 class Processor(ABC):
-    """A propagator at work on one pass over a video."""
+    """A propagator during one pass over a video."""
 
     @abstractmethod
-    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
-        """Take the references of a frame before tracking begins, from any place in the video; `step` gets them, too.
+    def remember(self, frame: int, image: np.ndarray, references: ObjectMasks) -> None:
+        """Take the references of a frame anywhere in the video before tracking begins; `step` is given them again.
 
-        Arguments as of `step`.
+        Args:
+            frame (int): index of the frame.
+            image (np.ndarray): (H, W, 3) uint8 RGB.
+            references (ObjectMasks): masks given in this frame.
         """
 
     @abstractmethod
-    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
-        """Go on to the next frame, or to the same one with a correction.
+    def step(self, frame: int, image: np.ndarray, references: ObjectMasks) -> ObjectMasks:
+        """Process the next frame, or the same one with a correction.
 
         Args:
-            frame: its index. image: (H, W, 3) uint8 RGB. references: masks that were given in this frame, for some of the
-                objects or none. There were some in this pass.
+            frame (int): index of the frame.
+            image (np.ndarray): (H, W, 3) uint8 RGB.
+            references (ObjectMasks): masks given in this frame, for any of the objects or none. Some were given in this frame
+                or before it.
 
         Returns:
             The masks of all objects that were given so far.
@@ -66,23 +70,25 @@ class Processor(ABC):
 
 
 class ProcessorSession(CarriedMaskSession):
-    """A session with a `Processor`, a new one for each pass: whenever tracking does not go on from the frame before.
+    """A session with a new `Processor` for each pass, that is, whenever tracking does not continue from the frame before.
 
     Args:
-        images: of the video. start: makes a processor. to_mask: turns prompts into masks.
+        images (ImageFolder): frames of the video.
+        start (callable): makes a processor.
+        to_mask (ToMask): converts prompts to masks.
     """
 
     def __init__(self, images: ImageFolder, start: Callable[[], Processor], to_mask: ToMask) -> None:
         super().__init__(images, lambda frame, masks: masks, to_mask)
         self._start = start
         self._processor: Processor | None = None
-        self._position = -1  # of the frame that the processor saw last
+        self._position = -1  # index of the frame that the processor saw last
 
     def reset(self) -> None:
         super().reset()
         self._processor = None
 
-    def _track(self, frame: int, given: Masks) -> Masks:
+    def _track(self, frame: int, given: ObjectMasks) -> ObjectMasks:
         if self._processor is None or frame not in (self._position, self._position + 1):
             prompted = sorted({other for other, _ in self._prompts})
             if prompted[0] > frame:
@@ -95,7 +101,7 @@ class ProcessorSession(CarriedMaskSession):
 
 
 class FlowPropagator(Propagator):
-    """The floor's optical flow, which needs no package."""
+    """The optical flow of the baseline, which needs no package."""
 
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
         pass
@@ -105,13 +111,15 @@ class FlowPropagator(Propagator):
 
 
 class Cutie(Propagator):
-    """Cutie with its default model, whose weights it downloads at its first use. It needs a GPU to load them.
+    """Cutie with its default model, whose weights it downloads when first used. It needs a GPU to load them.
 
     Args:
-        options: "size", of the shorter side of the frames that it sees; -1 for the video's (default: 480).
+        device (str): PyTorch device to run on.
+        options (mapping): "size", the shorter side in pixels of the frames that it is given; -1 for the video's (default: 480).
 
     Raises:
-        ImportError: the package is missing; it says how to get it. ValueError: a size that is no number.
+        ImportError: the package is missing; the message says how to install it.
+        ValueError: the size is not a number.
     """
 
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
@@ -121,16 +129,18 @@ class Cutie(Propagator):
         except ImportError as error:
             raise ImportError(
                 "Cutie is not installed: git clone https://github.com/hkchengrex/Cutie && pip install -e Cutie "
-                "(the package cutie on PyPI is another one)"
+                "(the package cutie on PyPI is a different one)"
             ) from error
-        self._size = _number(options)
+        self._size = _short_side(options)
         self._device = device
         self._core = InferenceCore
-        GlobalHydra.instance().clear()  # it initialises Hydra globally, and wants to be the first to do so
+        # Cutie initialises Hydra globally, which fails if that was done before; afterwards the state of others is restored.
+        theirs = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
         try:
             self._network = get_default_model().to(device).eval()
         finally:
-            GlobalHydra.instance().clear()
+            GlobalHydra.instance().hydra = theirs
 
     def open(self, images: ImageFolder, to_mask: ToMask) -> VideoSession:
         return ProcessorSession(images, self._start, to_mask)
@@ -147,15 +157,15 @@ class _CutieProcessor(Processor):
         self._device = device
         self._objects: list[int] = []
 
-    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
-        pass  # what is ahead does not guide it
+    def remember(self, frame: int, image: np.ndarray, references: ObjectMasks) -> None:
+        pass  # Cutie does not use references ahead of the current frame
 
     @torch.inference_mode()
-    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
+    def step(self, frame: int, image: np.ndarray, references: ObjectMasks) -> ObjectMasks:
         pixels = _pixels(image, self._device)
         self._objects += [obj for obj in references if obj not in self._objects]
         if references:
-            # Cutie's objects have numbers from 1 on; those that are not given here it propagates.
+            # Cutie numbers objects from 1; it propagates those that are not given here.
             numbers = {obj: 1 + self._objects.index(obj) for obj in references}
             labels = np.zeros(image.shape[:2], np.int64)
             for obj, mask in references.items():
@@ -169,38 +179,39 @@ class _CutieProcessor(Processor):
 
 
 class XMemPlusPlus(Propagator):
-    """XMem++ of a clone of its repository, with the weights in its folder saves. Frames with a mask for every object are in its
-    permanent memory, in all passes before tracking begins.
+    """XMem++ from a clone of its repository, with the weights in its folder saves.
+
+    Frames with a mask for every object are put into its permanent memory, in every pass before tracking begins.
 
     Args:
-        options: "repository", the clone; by default what $XMEM_REPOSITORY says. "size" as of `Cutie`.
+        device (str): PyTorch device to run on.
+        options (mapping): "repository", the path of the clone, by default that in $XMEM_REPOSITORY; "size" as for `Cutie`.
 
     Raises:
-        ImportError: it is not there, or lacks a module; it says how to get it. FileNotFoundError: there are no weights.
-        ValueError: a size that is no number.
+        ImportError: the clone or one of its modules is missing; the message says how to get it.
+        FileNotFoundError: there are no weights.
+        ValueError: the size is not a number.
     """
 
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
         repository = options.get("repository") or os.environ.get(XMEM_REPOSITORY, "")
         help_text = (
-            "git clone https://github.com/mbzuai-metaverse/XMem2, load its weights as its README says, and set "
+            "git clone https://github.com/mbzuai-metaverse/XMem2, download its weights as its README says, and set "
             f"{XMEM_REPOSITORY} (or --overrides adapter.repository=...) to the clone"
         )
         if not repository or not Path(repository).is_dir():
-            raise ImportError(f"XMem++ is not there ({repository or 'no repository given'}): {help_text}")
+            raise ImportError(f"XMem++ is not installed ({repository or 'no repository given'}): {help_text}")
         if repository not in sys.path:
-            sys.path.append(repository)  # it is not a package; some of its modules are imported late
+            sys.path.append(repository)  # it is not a package, and imports some of its modules late
         try:
             from inference.inference_core import InferenceCore
             from model.network import XMem
         except ImportError as error:
-            raise ImportError(
-                f"XMem++ cannot be imported from {repository}, which may be no clone ({error}): {help_text}"
-            ) from error
+            raise ImportError(f"XMem++ cannot be imported from {repository}; is it a clone? ({error}): {help_text}") from error
         weights = Path(repository) / "saves/XMem.pth"
         if not weights.is_file():
             raise FileNotFoundError(f"XMem++ has no weights {weights}: {help_text}")
-        self._size = _number(options)
+        self._size = _short_side(options)
         self._device = device
         self._core = InferenceCore
         self._config = dict(_XMEM_CONFIG)
@@ -221,15 +232,15 @@ class _XMemProcessor(Processor):
         self._objects: list[int] = []
 
     @torch.inference_mode()
-    def remember(self, frame: int, image: np.ndarray, references: Masks) -> None:
+    def remember(self, frame: int, image: np.ndarray, references: ObjectMasks) -> None:
         self._add(references)
-        # A frame that lacks an object's mask would say for good that the object is not there.
+        # In the permanent memory, a frame without the mask of an object would mean that the object is absent there.
         if set(references) == set(self._objects):
             pixels, masks = self._prepare(image, references)
             self._core.put_to_permanent_memory(pixels, masks, ti=frame)
 
     @torch.inference_mode()
-    def step(self, frame: int, image: np.ndarray, references: Masks) -> Masks:
+    def step(self, frame: int, image: np.ndarray, references: ObjectMasks) -> ObjectMasks:
         self.remember(frame, image, references)
         pixels, masks = self._prepare(image, references)
         if references:
@@ -242,31 +253,37 @@ class _XMemProcessor(Processor):
         found = resized.argmax(dim=0).cpu().numpy()
         return {obj: found == number for number, obj in enumerate(self._objects, start=1)}
 
-    def _add(self, references: Masks) -> None:
+    def _add(self, references: ObjectMasks) -> None:
         new = [obj for obj in references if obj not in self._objects]
         if new:
             self._objects += new
             self._core.set_all_labels(list(range(1, len(self._objects) + 1)))
 
-    def _prepare(self, image: np.ndarray, references: Masks) -> tuple[torch.Tensor, torch.Tensor]:
-        """An image as XMem takes it, (3, h, w), and masks (O, h, w) float32 of all objects, empty where they are not given."""
+    def _prepare(self, image: np.ndarray, references: ObjectMasks) -> tuple[torch.Tensor, torch.Tensor]:
+        """Convert an image and masks to XMem's input.
+
+        Returns:
+            The image, (3, h, w) float32, normalized; and masks (O, h, w) float32 of all objects, empty for those not given.
+        """
         height, width = image.shape[:2]
         scale = self._size / min(height, width) if self._size > 0 else 1.0
         size = (round(height * scale), round(width * scale))
         masks = np.stack([references.get(obj, np.zeros((height, width), bool)) for obj in self._objects])
-        pixels = normalize(_pixels(image, self._device), _MEAN, _STD)
+        mean, std = (torch.tensor(values, device=self._device)[:, None, None] for values in (_MEAN, _STD))
+        pixels = (_pixels(image, self._device) - mean) / std
         small = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
         given = torch.from_numpy(masks).to(self._device, torch.float32)
         return small, F.interpolate(given[None], size, mode="nearest")[0]
 
 
 def _pixels(image: np.ndarray, device: str) -> torch.Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    """Convert an image (H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float() / 255
 
 
-def _number(options: Mapping[str, str]) -> int:
+def _short_side(options: Mapping[str, str]) -> int:
+    """Parse the option "size", in pixels; -1 for the size of the video."""
     text = options.get("size", str(_SHORT_SIDE))
     if text != "-1" and not (text.isdigit() and int(text)):
-        raise ValueError(f"the size of the shorter side must be a number of pixels, or -1, got {text!r}")
+        raise ValueError(f"expected the shorter side (adapter.size) in pixels, or -1, got {text!r}")
     return int(text)

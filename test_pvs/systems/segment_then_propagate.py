@@ -1,5 +1,7 @@
-"""An image segmenter and a mask propagator as one system: clicks and boxes become a mask in the frame in which they are made,
-and the propagator carries it through the video. The paper's rows of SAM with XMem++ and Cutie are of this kind."""
+"""An image segmenter and a mask propagator as one system, such as the paper's SAM with XMem++ or Cutie.
+
+The segmenter converts clicks and boxes to a mask in their frame, and the propagator carries it through the video.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,13 @@ import numpy as np
 
 from i2v.build_i2v import DEFAULT_CONFIG
 from i2v.data.frames import ImageFolder
-from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem, find_function
-from test_pvs.systems.predictors import SAMI2V
+from test_pvs.systems.interface import Box, Point, SystemSettings, VideoSession, VideoSystem
+from test_pvs.systems.predictors import SAMI2VSystem
+from test_pvs.user_functions import find_function
 
-# (image (H, W, 3) uint8 RGB, points, box, mask (H, W) bool that the object has, empty without) -> mask (H, W) bool
+# (image (H, W, 3) uint8 RGB, points, box, mask (H, W) bool before, empty if the object has none) -> mask (H, W) bool
 Segmenter = Callable[[np.ndarray, Sequence[Point], Box | None, np.ndarray], np.ndarray]
-# The same for a frame of a video, by its index: what a `CarriedMaskSession` wants.
+# The same with the index of a frame instead of the image: the `to_mask` of a `CarriedMaskSession`.
 ToMask = Callable[[int, Sequence[Point], Box | None, np.ndarray], np.ndarray]
 
 _PREFIX = "adapter."
@@ -31,16 +34,23 @@ class Propagator(ABC):
 
     @abstractmethod
     def open(self, images: ImageFolder, to_mask: ToMask) -> VideoSession:
-        """Start a video.
+        """Open a video.
 
         Args:
-            to_mask: turns prompts into masks.
+            images (ImageFolder): frames of the video.
+            to_mask (ToMask): converts prompts to masks.
         """
 
 
 class SegmentThenPropagate(VideoSystem):
-    """A system of both. A correction starts from the mask that the object has in that frame; the corrected mask is a new
-    reference for the propagator."""
+    """A segmenter and a propagator as one system.
+
+    A correction starts from the mask of the object in that frame; the corrected mask is a new reference for the propagator.
+
+    Args:
+        segmenter (Segmenter): converts clicks and boxes to masks.
+        propagator (Propagator): carries masks through videos.
+    """
 
     def __init__(self, segmenter: Segmenter, propagator: Propagator) -> None:
         self._segmenter = segmenter
@@ -50,18 +60,20 @@ class SegmentThenPropagate(VideoSystem):
     def build(
         cls, settings: SystemSettings, propagator: Callable[[str, Mapping[str, str]], Propagator]
     ) -> SegmentThenPropagate:
-        """Build one from settings.
+        """Build the system from settings.
 
         Args:
-            settings: see `adapter_options`. propagator: makes one from a device and the options.
+            settings (SystemSettings): settings; see `adapter_options`.
+            propagator (callable): makes a propagator from a device and the options.
 
         Raises:
-            ValueError: an unknown option; see also SAM-I2V and the propagator. ImportError: a package is missing.
+            ValueError: an option is unknown; see also `SAMI2VSystem` and the propagator.
+            ImportError: a package is missing.
         """
-        options, rest = adapter_options(settings)
-        # The propagator first: a missing package is found before weights are loaded.
-        made = propagator(settings.device, options)
-        return cls(build_segmenter(rest, options.get("segmenter")), made)
+        options, segmenter_settings = adapter_options(settings)
+        # The propagator comes first, so that a missing package is found before weights are loaded.
+        built = propagator(settings.device, options)
+        return cls(build_segmenter(segmenter_settings, options.get("segmenter")), built)
 
     def start(self, frames: Path) -> VideoSession:
         images = ImageFolder(frames)
@@ -73,12 +85,12 @@ class SegmentThenPropagate(VideoSystem):
 
 
 def adapter_options(settings: SystemSettings) -> tuple[dict[str, str], SystemSettings]:
-    """The options of these systems, and the settings without them, which are the segmenter's.
+    """Split settings into the options of these systems and the settings of the segmenter.
 
-    Overrides adapter.NAME=VALUE are options: "segmenter", see `build_segmenter`, and those of the propagator.
+    Options are overrides adapter.NAME=VALUE: "segmenter" (see `build_segmenter`) and those of the propagator.
 
     Raises:
-        ValueError: an unknown option.
+        ValueError: an option is unknown.
     """
     ours = [text.removeprefix(_PREFIX) for text in settings.overrides if text.startswith(_PREFIX)]
     options = dict(text.split("=", 1) for text in ours if "=" in text)
@@ -90,23 +102,24 @@ def adapter_options(settings: SystemSettings) -> tuple[dict[str, str], SystemSet
 
 
 def build_segmenter(settings: SystemSettings, function: str | None = None) -> Segmenter:
-    """The image segmenter of settings.
+    """Build an image segmenter.
 
     Args:
-        function: "package.module:function", which is called with the settings and returns a `Segmenter` or a predictor with
-            the calls of segment-anything's `SamPredictor`. By default SAM-I2V segments single images.
+        settings (SystemSettings): settings of the segmenter.
+        function (str or None): "package.module:function". It is called with the settings and returns a `Segmenter`, or a
+            predictor with the methods of segment-anything's `SamPredictor`. By default SAM-I2V segments single images.
     """
     if function is None:
         config = settings.config or DEFAULT_CONFIG
-        return SingleFrame(SAMI2V(config, settings.checkpoint, settings.device, settings.precision, settings.overrides))
+        return SingleFrame(SAMI2VSystem(config, settings.checkpoint, settings.device, settings.precision, settings.overrides))
     found = find_function(function)(settings)
     return WithSamPredictor(found) if hasattr(found, "set_image") else found
 
 
 class SingleFrame:
-    """Segments images with SAM-I2V: each is a video of one frame, so that there is no memory."""
+    """Segments images with SAM-I2V, each as a video of one frame, so that there is no memory."""
 
-    def __init__(self, system: SAMI2V) -> None:
+    def __init__(self, system: SAMI2VSystem) -> None:
         self._system = system
 
     def __call__(self, image: np.ndarray, points: Sequence[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
@@ -119,7 +132,7 @@ class SingleFrame:
 
 
 class WithSamPredictor:
-    """Segments images with a predictor that has the calls of segment-anything's `SamPredictor` (set_image, predict)."""
+    """Segments images with a predictor that has the methods of segment-anything's `SamPredictor` (set_image, predict)."""
 
     def __init__(self, predictor: Any) -> None:
         self._predictor = predictor
@@ -133,7 +146,7 @@ class WithSamPredictor:
                 point_labels=np.array([point[2] for point in shown], np.int32) if shown else None,
                 box=None if box is None else np.asarray(box, np.float32),
                 mask_input=low,
-                # One click may mean a part or the whole, and the best guess is taken; more than that is clear.
+                # One click is ambiguous between a part and the whole, so the best of several masks is taken.
                 multimask_output=len(shown) == 1 and box is None and low is None,
             )
             best = int(np.argmax(scores))
@@ -142,7 +155,7 @@ class WithSamPredictor:
 
 
 def _one_by_one(points: Sequence[Point]) -> list[Sequence[Point]]:
-    """The clicks as a person makes them, each with those before; once nothing if there is none."""
+    """List the clicks as a person makes them, each with those before it; one empty list if there are no clicks."""
     return [points[:number] for number in range(1, len(points) + 1)] or [()]
 
 
@@ -150,7 +163,7 @@ _LOW_SIDE, _LOW_LOGIT = 256, 10.0
 
 
 def _low_resolution(mask: np.ndarray) -> np.ndarray:
-    """A mask (H, W) bool as SAM takes it: logits (1, 256, 256), the frame's longer side scaled to 256, padded at the end."""
+    """Convert a mask (H, W) bool to SAM's mask input: logits (1, 256, 256), longer side scaled to 256, padded at the end."""
     scale = _LOW_SIDE / max(mask.shape)
     height, width = (round(side * scale) for side in mask.shape)
     small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)

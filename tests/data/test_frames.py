@@ -1,4 +1,4 @@
-"""Frame sources: the same frames in the same order wherever they come from, read lazily; bad ones are named."""
+"""Frame sources: all give the same frames in the same order, read lazily, and name bad frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2v.data.files import gaps, match_frames
+from i2v.data.frame_order import gaps, match_frames
 from i2v.data.frames import ImageFolder, IteratorFrames, LiveFrames, open_frames
 from i2v.data.video_file import VideoFile
 
@@ -53,11 +53,11 @@ def values(frames) -> list[int]:
         ["01011899.png", "01011900.png", "01011901.png"],
         ["01012098.png", "01012099.png", "01012100.png"],
         ["30122023_1.png", "31122023_1.png", "31122023_2.png"],
-        ["scene_01_02_1998.png", "scene_01_02_1999.png", "scene_01_02_2000.png"],  # no dates: the year alone counts
+        ["scene_01_02_1998.png", "scene_01_02_1999.png", "scene_01_02_2000.png"],  # not dates: only the year counts
         ["-5abcXYZ_000000.png", "-5abcXYZ_000001.png", "-5abcXYZ_000002.png"],  # an id
     ],
 )
-def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
+def test_folder_is_in_natural_order_of_names(tmp_path, names):
     for value, name in zip((10, 20, 30), names, strict=True):
         grey(value).save(tmp_path / name)
     assert values(ImageFolder(tmp_path)) == [10, 20, 30]
@@ -91,7 +91,7 @@ def test_folder_is_in_the_natural_order_of_the_names(tmp_path, names):
         (["0,25.png", "0,5.png"], "0,5.png, 0,25.png", "0,25.png, 0,5.png"),
     ],
 )
-def test_orders_that_contradict_each_other_are_both_shown(tmp_path, names, by_name, by_number):
+def test_contradicting_orders_are_both_shown(tmp_path, names, by_name, by_number):
     for name in names:
         grey(0).save(tmp_path / name)
     with pytest.raises(ValueError, match=f"order .*by name it is {re.escape(by_name)}.*number .*{re.escape(by_number)}"):
@@ -99,7 +99,7 @@ def test_orders_that_contradict_each_other_are_both_shown(tmp_path, names, by_na
 
 
 @pytest.mark.parametrize(("first", "cycle"), [("12-30-%02d.png", 60), ("2024-01-15_%02d.png", 24)])
-def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
+def test_clock_that_wraps_keeps_counting(tmp_path, first, cycle):
     later = {60: "12-31-%02d.png", 24: "2024-01-16_%02d.png"}[cycle]
     names = [(first % i if i < cycle else later % (i - cycle)) for i in range(7, 7 + cycle)]
     for name in names:
@@ -110,11 +110,11 @@ def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["0.05.png", "0.5.png"], r"0\.05\.png and 0\.5\.png differ in leading zeros or suffix alone"),
-        (["t-1.png", "t0.png", "t1.png"], r"no number in the names .*counts them \(t0\.png, t1\.png, t-1\.png\)"),
-        (["f_-2.png", "f_-1.png"], r"no number in the names .*counts them \(f_-1\.png, f_-2\.png\)"),
-        (["31-01-2024_1.png", "01-02-2024_1.png"], r"no number in the names .*counts them \(01-02-2024_1\.png, 31-"),
-        (["31-Dec-2023 9.png", "31-Dec-2023 10.png", "1-Jan-2024 0.png"], r"no number in the names .*counts them \(1-Jan"),
+        (["0.05.png", "0.5.png"], r"0\.05\.png and 0\.5\.png differ only in leading zeros or suffix"),
+        (["t-1.png", "t0.png", "t1.png"], r"no number in their names counts them \(t0\.png, t1\.png, t-1\.png\)"),
+        (["f_-2.png", "f_-1.png"], r"no number in their names counts them \(f_-1\.png, f_-2\.png\)"),
+        (["31-01-2024_1.png", "01-02-2024_1.png"], r"no number in their names counts them \(01-02-2024_1\.png, 31-"),
+        (["31-Dec-2023 9.png", "31-Dec-2023 10.png", "1-Jan-2024 0.png"], r"no number in their names counts them \(1-Jan"),
         (["31122023_235959.png", "01012024_000000.png"], r"no number .*\(01012024_000000\.png, 31"),
         (["VID_31122023_235959.png", "VID_01012024_000000.png"], r"no number .*\(VID_01012024"),
         (["31122023235959.png", "01012024000000.png"], r"no number .*\(01012024000000"),
@@ -123,10 +123,10 @@ def test_a_clock_that_begins_anew_counts_on(tmp_path, first, cycle):
         (["30.12.23.png", "31.12.23.png", "01.01.24.png"], r"no number .*\(01\.01\.24"),
         (["30_12_23.png", "31_12_23.png", "1_1_24.png"], r"no number .*\(1_1_24"),
         (["IMG_311223_235959.png", "IMG_010124_000000.png"], r"no number .*\(IMG_010124"),
-        (["f1a.png", "f1b.png", "f2a.png"], r"no number in the names .*counts them \(f1a\.png, f1b\.png, f2a\.png\)"),
+        (["f1a.png", "f1b.png", "f2a.png"], r"no number in their names counts them \(f1a\.png, f1b\.png, f2a\.png\)"),
     ],
 )
-def test_orders_that_are_not_clear(tmp_path, names, message):
+def test_unclear_orders(tmp_path, names, message):
     for name in names:
         grey(0).save(tmp_path / name)
     with pytest.raises(ValueError, match=message):
@@ -147,14 +147,14 @@ def test_orders_that_are_not_clear(tmp_path, names, message):
         (["f_0001_0.93", "f_0002_0.87", "f_0003_0.91"], None),
     ],
 )
-def test_numbers_that_begin_again_may_be_several_videos(tmp_path, names, starts, caplog):
+def test_numbering_that_restarts_may_be_several_videos(tmp_path, names, starts, caplog):
     for name in names:
         grey(0).save(tmp_path / f"{name}.png")
     assert [path.stem for path in ImageFolder(tmp_path).paths] == names
-    found = [record.getMessage() for record in caplog.records if "begin again" in record.getMessage()]
+    found = [record.getMessage() for record in caplog.records if "numbering restarts" in record.getMessage()]
     assert bool(found) == (starts is not None)
     if found:
-        assert found[0].startswith(f"{tmp_path}: the numbers begin again, the same after {starts}: these may be several videos")
+        assert found[0].startswith(f"{tmp_path}: the numbering restarts, the same after {starts}: these may be several videos")
 
 
 def test_gaps_are_those_of_the_counter_not_of_a_clock():
@@ -184,7 +184,7 @@ FRAMES = [f"{i:05d}" for i in range(1, 8)]
         (["000_obj001"], ["000", "001"], []),  # which number is it?
     ],
 )
-def test_masks_find_their_frames(masks, frames, expected):
+def test_masks_match_frames(masks, frames, expected):
     assert list(match_frames(masks, frames).values()) == expected
 
 
@@ -200,7 +200,7 @@ def test_pngs_beside_jpegs_are_masks(tmp_path):
 @pytest.mark.parametrize(
     ("names", "named"),
     [
-        (["a.jpg", "b.jpg"], r"a\.jpg has no number .*Rename the files, or give .* a list"),
+        (["a.jpg", "b.jpg"], r"a\.jpg has no number .*Rename the files, or pass .* a list"),
         (["1.jpg", "frame_01.jpg"], "frame_01.jpg"),
         (["1.jpg", "0001.jpg"], "0001.jpg"),
     ],
@@ -218,17 +218,17 @@ def test_a_single_frame_needs_no_number(name, tmp_path):
     assert values(ImageFolder(tmp_path)) == [10]
 
 
-def test_names_that_are_unlike_the_others_are_shown(tmp_path):
+def test_names_unlike_the_others_are_shown(tmp_path):
     for name in (*(f"{i:03d}" for i in range(12)), "005_1"):
         grey(0).save(tmp_path / f"{name}.jpg")
-    with pytest.raises(ValueError, match=r"named unlike most are 005_1\.jpg, so that"):
+    with pytest.raises(ValueError, match=r"unlike most are 005_1\.jpg\. Rename"):
         ImageFolder(tmp_path)
 
 
-def test_orders_are_shown_from_where_they_differ(tmp_path):
+def test_orders_are_shown_from_their_first_difference(tmp_path):
     for name in ("1.10", "1.25", "1.40", "1.55", "1.70", "1.85", "2.5", "2.25"):
         grey(0).save(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match=r"name it is \.\.\., 1\.85\.png, 2\.5\.png, .* them \.\.\., 1\.85\.png, 2\.25\.png"):
+    with pytest.raises(ValueError, match=r"is \.\.\., 1\.85\.png, 2\.5\.png, .* them it is \.\.\., 1\.85\.png, 2\.25\.png"):
         ImageFolder(tmp_path)
 
 
@@ -261,7 +261,7 @@ def test_all_sources_give_the_same_frames_and_masks(source, tiny_predictor, tiny
     np.testing.assert_array_equal(masks(SOURCES[source](tiny_video, png_folder)), masks(tiny_video))
 
 
-def test_iterator_is_read_when_needed_and_can_go_back(tiny_predictor, tiny_video):
+def test_iterator_is_read_on_demand_and_can_go_back(tiny_predictor, tiny_video):
     taken = []
 
     def source():
@@ -276,7 +276,7 @@ def test_iterator_is_read_when_needed_and_can_go_back(tiny_predictor, tiny_video
     results = tiny_predictor.propagate_in_video(state)
     for _ in range(4):
         next(results)
-    assert len(taken) == 4  # nobody waits for a frame that nobody asked for
+    assert len(taken) == 4  # no frame is read before it is requested
     results.close()
     frame, _, again = next(tiny_predictor.propagate_in_video(state, 0, 0))
     assert frame == 0
@@ -284,7 +284,7 @@ def test_iterator_is_read_when_needed_and_can_go_back(tiny_predictor, tiny_video
     assert len(list(tiny_predictor.propagate_in_video(state))) == state.num_frames == len(taken) == 12
 
 
-@pytest.mark.parametrize("bad", [np.zeros((3, 3, 3), np.uint8), None])  # nothing is no end
+@pytest.mark.parametrize("bad", [np.zeros((3, 3, 3), np.uint8), None])  # None does not end the video
 def test_bad_frame_of_an_iterator_stays_bad(bad, tiny_predictor, tiny_video):
     frames = [*tiny_video[:6], bad, *tiny_video[7:]]
     state = tiny_predictor.init_state(iter(frames))
@@ -296,7 +296,7 @@ def test_bad_frame_of_an_iterator_stays_bad(bad, tiny_predictor, tiny_video):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("camera gone"), KeyboardInterrupt(), SystemExit("bye")])
-def test_an_iterator_that_fails_does_not_end_there(error, tiny_video):
+def test_failing_iterator_does_not_end_the_video(error, tiny_video):
     def camera():
         yield tiny_video[0]
         raise error
@@ -304,12 +304,12 @@ def test_an_iterator_that_fails_does_not_end_there(error, tiny_video):
     frames = IteratorFrames(camera())
     with pytest.raises(type(error)):
         frames.count()
-    with pytest.raises((RuntimeError, ValueError), match=r"camera gone|iterator .* was interrupted: open it anew"):
+    with pytest.raises((RuntimeError, ValueError), match=r"camera gone|iterator .* was interrupted: open it again"):
         frames.count()
     assert frames.has(0)
 
 
-def test_an_image_that_takes_the_place_of_another_one_of_the_same_time(tmp_path):
+def test_image_replaced_by_another_with_the_same_time(tmp_path):
     for name, value in (("0.bmp", 10), ("1.bmp", 20), ("other.bmp", 30)):
         grey(value).save(tmp_path / name)
         os.utime(tmp_path / name, (1, 1))
@@ -320,7 +320,7 @@ def test_an_image_that_takes_the_place_of_another_one_of_the_same_time(tmp_path)
         frames[1]
 
 
-def test_frames_of_an_iterator_disappear_from_disk(tiny_video, tmp_path, monkeypatch):
+def test_frames_of_an_iterator_are_removed_from_disk(tiny_video, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     frames = IteratorFrames(iter(tiny_video))
     assert frames.count() == 12
@@ -331,14 +331,14 @@ def test_frames_of_an_iterator_disappear_from_disk(tiny_video, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["vp9.mp4", "vp9.mkv", "jpeg.avi", "bunny.mp4"])
-def test_video_file_backward_and_in_any_order_equals_in_sequence(name, tmp_path, make_video):
+def test_video_file_is_the_same_in_any_order_of_access(name, tmp_path, make_video):
     path = ASSETS / name
     if name != "bunny.mp4":
         video = np.random.RandomState(1).randint(0, 255, (45, 6, 8, 3)).astype(np.uint8)
         path = make_video(tmp_path / name, video.repeat(8, axis=1).repeat(8, axis=2))
     frames, other = VideoFile(path), VideoFile(path)
     sums = [int(frames[i].sum()) for i in range(frames.count())]
-    assert len(set(sums)) > 0.9 * len(sums) > 30  # so that a wrong frame is seen
+    assert len(set(sums)) > 0.9 * len(sums) > 30  # a wrong frame would be noticed
     backward = range(frames.count() - 1, -1, -1)
     assert [int(other[i].sum()) for i in backward] == sums[::-1]
     jumps = np.random.RandomState(2).randint(0, frames.count(), 15)
@@ -355,7 +355,7 @@ def test_video_file_has_the_colours_and_rate_of_its_source(tmp_path, make_video,
     np.testing.assert_allclose(frames[0][24, 16], tiny_video[0][24, 16], atol=25)  # red is not blue
 
 
-def test_live_frames_hold_the_last_ones(tiny_video):
+def test_live_frames_keep_the_latest(tiny_video):
     frames = LiveFrames(num_usable=3, num_kept=3)
     assert not frames.has(0)
     assert [frames.append(frame.copy()) for frame in tiny_video[:5]] == [0, 1, 2, 3, 4]
@@ -379,7 +379,7 @@ IMAGE = np.zeros((8, 16, 3), np.uint8)
 
 
 def objects(*frames: object) -> np.ndarray:
-    """An array of objects, which need not be of one shape."""
+    """An object array, whose elements may differ in shape."""
     array = np.empty(len(frames), object)
     array[:] = frames
     return array
@@ -413,7 +413,7 @@ def test_iterator_with_a_frame_of_another_size(tiny_predictor, tiny_video):
 
 
 @pytest.mark.parametrize("missing", [False, True])
-def test_frame_that_fails_in_mid_video(missing, tiny_predictor, broken_folder, png_folder):
+def test_frame_that_fails_within_a_video(missing, tiny_predictor, broken_folder, png_folder):
     state = tiny_predictor.init_state(broken_folder)
     bad = broken_folder / "00006.png"
     if missing:
@@ -422,7 +422,7 @@ def test_frame_that_fails_in_mid_video(missing, tiny_predictor, broken_folder, p
     with pytest.raises(ValueError, match=re.escape(str(bad))):
         tiny_predictor.add_new_points_or_box(state, 6, 2, [[16, 24]], [1])
     assert state.obj_ids == [1]
-    # Once the file is there, tracking goes on.
+    # Once the file exists, tracking continues.
     shutil.copy(png_folder / "00006.png", bad)
     assert [frame for frame, _, _ in tiny_predictor.propagate_in_video(state, 6)] == list(range(6, 12))
 

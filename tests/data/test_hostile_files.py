@@ -1,4 +1,4 @@
-"""Files that are no files, too deep, too large, or that lead elsewhere: an error that names them, at once."""
+"""Paths that are not files, and files that are too deep, too large, or lead elsewhere: an immediate error that names them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def make_folder(path: Path) -> None:
     ids=["named pipe", "socket", "device", "folder"],
 )
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_no_file_is_refused_at_once(reader, make, what, tmp_path, monkeypatch):
+def test_paths_that_are_not_files_are_refused_immediately(reader, make, what, tmp_path, monkeypatch):
     if reader == "frames" and make is make_folder:
         pytest.skip("a folder of frames")
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
@@ -97,7 +97,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("case", BOMBS)
-def test_what_is_too_deep_or_too_large_costs_little(case, tmp_path):
+def test_too_deep_or_too_large_files_cost_little(case, tmp_path):
     write, read = BOMBS[case]
     path = tmp_path / "00001.png"
     write(path)
@@ -108,7 +108,7 @@ def test_what_is_too_deep_or_too_large_costs_little(case, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
 
 
-def test_a_bomb_among_training_samples_is_a_bad_sample(tmp_path):
+def test_decompression_bomb_in_training_is_a_bad_sample(tmp_path):
     Image.new("RGB", (32, 24)).save(tmp_path / "a.jpg")
     for content in (deep_json(), json.dumps({"annotations": [{"segmentation": {"size": [10**9, 10**9], "counts": [10**18]}}]})):
         (tmp_path / "a.json").write_text(content)
@@ -119,7 +119,7 @@ def test_a_bomb_among_training_samples_is_a_bad_sample(tmp_path):
 def test_object_folders_with_huge_numbers(tmp_path):
     (tmp_path / "2147483648").mkdir()
     Image.new("1", (8, 8), 1).save(tmp_path / "2147483648/00000.png")
-    with pytest.raises(ValueError, match="at most 65535, and nothing like 2147483648"):
+    with pytest.raises(ValueError, match=r"\(at most 65535\), but it has 2147483648"):
         _ = open_annotations(tmp_path).objects
 
 
@@ -136,7 +136,7 @@ def test_playlists_open_no_other_file(kind, suffix, tmp_path, make_video, tiny_v
     }[kind]
     path = tmp_path / f"list.{suffix}"
     path.write_text(text)
-    with pytest.raises(ValueError, match=rf"list\.{suffix} is not a video but a playlist, which is not read"):
+    with pytest.raises(ValueError, match=rf"list\.{suffix} is not a video but a playlist, which is not supported"):
         VideoFile(path)
 
 
@@ -152,7 +152,7 @@ def test_names_in_lists_stay_inside(name, tmp_path):
 @pytest.mark.parametrize(
     "name", ["../../outside/00000.jpg", "/tmp/video/00000.jpg", "video/../../x/00000.jpg", "00000.jpg", ""]
 )
-def test_names_in_a_json_stay_inside(name, tmp_path):
+def test_names_in_json_stay_inside(name, tmp_path):
     (tmp_path / "JPEGImages").mkdir()
     content = {"videos": [{"id": 1, "file_names": [name]}], "annotations": []}
     (tmp_path / "all.json").write_text(json.dumps(content))

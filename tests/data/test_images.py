@@ -1,4 +1,4 @@
-"""Images as 8-bit RGB: bit depth, orientation, damaged files; and the folders that they lie in."""
+"""Images as 8-bit RGB: bit depth, orientation, damaged files; and their folders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RAMP = np.linspace(0, 65535, 48).reshape(6, 8).round()
 
 
 def grey16(mode: str) -> Image.Image:
-    """The values of `RAMP` in a mode of more than 8 bits."""
+    """The values of `RAMP` in a mode with more than 8 bits."""
     values = {"I;16": RAMP.astype(np.uint16), "I": RAMP.astype(np.int32), "F": (RAMP / 65535).astype(np.float32)}
     return Image.fromarray(values[mode])
 
@@ -36,7 +36,7 @@ def sideways(image: Image.Image, orientation: int = 6) -> Image.Exif:
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
-def test_more_than_8_bits_are_scaled_by_the_range_of_their_type(mode):
+def test_more_than_8_bits_are_scaled_by_the_range_of_the_type(mode):
     image = to_rgb(grey16(mode))
     assert image.dtype == np.uint8
     assert image.shape == (6, 8, 3)
@@ -70,7 +70,7 @@ def test_floats_outside_of_0_to_1_are_an_error(values, tmp_path):
         assert to_rgb(image, (values[0], values[1]))[0, :2, 0].tolist() == [0, 255]
 
 
-def test_range_of_the_data_needs_a_folder():
+def test_data_range_needs_a_folder():
     with pytest.raises(ValueError, match="value_range"):
         open_frames([grey16("I;16")], "data")
 
@@ -106,7 +106,7 @@ def test_orientation_of_pil_and_live_frames(tmp_path):
     image.save(tmp_path / "0.jpg", exif=sideways(image))
     with Image.open(tmp_path / "0.jpg") as opened:
         assert ArrayFrames([opened]).size == (16, 32)
-        assert opened.size == (32, 16)  # a user's image is left alone
+        assert opened.size == (32, 16)  # the user's image is unchanged
         frames = LiveFrames(1, 1)
         frames.append(opened)
         assert frames.size == (16, 32)
@@ -132,7 +132,7 @@ def save(folder: Path, *names: str) -> None:
         (("0.jpg", "1.jpg", "2.jpg", "5.jpg", "6.jpg"), (), r"1 gap, after 2;"),
     ],
 )
-def test_what_is_left_out_is_said(names, extra, warning, tmp_path, caplog):
+def test_left_out_images_are_reported(names, extra, warning, tmp_path, caplog):
     save(tmp_path, *names, *extra)
     with caplog.at_level(logging.WARNING):
         assert ImageFolder(tmp_path).num_frames == len(names)
@@ -146,7 +146,7 @@ def test_evenly_numbered_frames_have_no_gaps(tmp_path, caplog):
     assert not caplog.records
 
 
-def test_arbitrary_choices_are_refused(tmp_path):
+def test_ambiguous_folders_are_refused(tmp_path):
     save(tmp_path, "0.png", "1.png", "2.png", "preview1.jpg")
     with pytest.raises(ValueError, match=r"several kinds.*3 PNG.*1 JPEG|several kinds.*1 JPEG.*3 PNG"):
         ImageFolder(tmp_path)
@@ -158,10 +158,10 @@ def test_two_kinds_without_jpeg_are_refused(tmp_path):
         ImageFolder(tmp_path)
 
 
-def test_link_to_nothing_and_pages(tmp_path):
+def test_broken_link_and_several_pages(tmp_path):
     save(tmp_path, "0.jpg")
     (tmp_path / "1.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(ValueError, match=r"links to files that are not there: 1\.jpg"):
+    with pytest.raises(ValueError, match=r"broken links: 1\.jpg"):
         ImageFolder(tmp_path)
     folder = tmp_path / "pages"
     folder.mkdir()
@@ -173,7 +173,7 @@ def test_link_to_nothing_and_pages(tmp_path):
         open_frames(folder / "0.tif")
 
 
-def test_hidden_and_foreign_entries_are_no_frames(tmp_path, caplog):
+def test_hidden_and_system_files_are_not_frames(tmp_path, caplog):
     save(tmp_path, "0.JPG", "1.JPG")
     for name in ("._0.JPG", "Thumbs.db", ".DS_Store"):
         (tmp_path / name).write_bytes(b"x")
@@ -195,18 +195,18 @@ def test_colours_of_16_bits(suffix, value_range, tmp_path):
 @pytest.mark.parametrize(
     "value_range", [(599, 0), (3, 3), (0, float("nan")), "auto", 7200, (1, 2, 3), np.array([7700, 7200]), ("a", "b")], ids=str
 )
-def test_value_ranges_that_are_none(value_range, tmp_path):
+def test_invalid_value_ranges(value_range, tmp_path):
     grey16("I;16").save(tmp_path / "0.png")
     for read in (
         lambda: open_frames(tmp_path, value_range),
         lambda: open_frames([grey16("I;16")], value_range),
         lambda: VOSFolder(tmp_path, tmp_path, value_range=value_range),
     ):
-        with pytest.raises(ValueError, match='value_range is "data", or two numbers, the values of black and of white'):
+        with pytest.raises(ValueError, match='value_range must be "data" or two numbers, the values of black and white'):
             read()
 
 
-def test_training_data_by_the_range_of_a_video(tmp_path):
+def test_training_uses_the_value_range_of_a_video(tmp_path):
     for folder in ("frames/video", "masks/video"):
         (tmp_path / folder).mkdir(parents=True)
     for t in range(3):
@@ -217,11 +217,11 @@ def test_training_data_by_the_range_of_a_video(tmp_path):
     np.testing.assert_allclose(clip.frames.float().mean((1, 2, 3)), [0, 127.5, 255], atol=0.51)
 
 
-def test_frames_that_look_like_one_grey_are_worth_a_warning(tmp_path, caplog):
+def test_nearly_uniform_frames_cause_a_warning(tmp_path, caplog):
     Image.fromarray((7200 + RAMP / 200).astype(np.uint16)).save(tmp_path / "0.png")
     frames = open_frames(tmp_path)
     assert np.ptp(frames[0]) < 16
-    assert "of 256 levels" in caplog.text
+    assert "of 256 grey levels" in caplog.text
     assert "--value-range" in caplog.text
 
 
@@ -249,12 +249,12 @@ def test_orientation_of_a_png(place, tmp_path):
     assert frames[0].shape == (8, 6, 3)
 
 
-def test_images_that_are_not_read_are_named(tmp_path, caplog):
+def test_unsupported_images_are_named(tmp_path, caplog):
     save(tmp_path, "0.jpg", "1.jpg")
     for name in ("2.heic", "3.HEIC", "4.gif"):
         (tmp_path / name).write_bytes(b"?")
     assert ImageFolder(tmp_path).num_frames == 2
-    assert "3 files or folders named like frames are left out, which are not read: 2.heic, 3.HEIC, 4.gif" in caplog.text
+    assert "3 unsupported files or folders are named like frames and left out: 2.heic, 3.HEIC, 4.gif" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -265,13 +265,13 @@ def test_images_that_are_not_read_are_named(tmp_path, caplog):
         ("2.jpg/",),
     ],
 )
-def test_what_is_named_like_frames_but_not_read_is_said(names, tmp_path, caplog):
+def test_unsupported_files_named_like_frames_cause_a_warning(names, tmp_path, caplog):
     save(tmp_path, "0.jpg", "1.JPG")
     for name in names:
         (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_bytes(b"?")
     assert ImageFolder(tmp_path).num_frames == 2
     (record,) = caplog.records
-    assert f": {len(names)} files or folders named like frames are left out" in record.getMessage()
+    assert f": {len(names)} unsupported files or folders are named like frames" in record.getMessage()
     assert sorted(names)[0].rstrip("/") in record.getMessage()
 
 
@@ -303,7 +303,7 @@ def colours16(path: Path, orientation: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_colours_of_16_bits_are_turned(suffix, orientation, tmp_path, capfd):
+def test_colours_of_16_bits_are_rotated(suffix, orientation, tmp_path, capfd):
     path = tmp_path / f"0.{suffix}"
     values = colours16(path, orientation)
     image = Image.fromarray((values >> 8).astype(np.uint8))
@@ -315,7 +315,7 @@ def test_colours_of_16_bits_are_turned(suffix, orientation, tmp_path, capfd):
     with Image.open(path) as opened:
         given = ArrayFrames([opened])
         np.testing.assert_array_equal(given[0], frames[0])
-        np.testing.assert_array_equal(given[0], frames[0])  # and again
+        np.testing.assert_array_equal(given[0], frames[0])  # a second time
     assert not capfd.readouterr().err
 
 
@@ -337,7 +337,7 @@ def test_pil_images_of_16_bit_colours(in_memory, suffix, tmp_path, caplog):
         assert "decoded by Pillow, which keeps 8" in caplog.text
 
 
-def test_a_picture_that_was_drawn_on_is_used_as_it_is(tmp_path):
+def test_picture_that_was_drawn_on_is_used_as_it_is(tmp_path):
     colours16(tmp_path / "0.png")
     with Image.open(tmp_path / "0.png") as image:
         image.paste((1, 2, 3), (0, 0, 8, 6))
@@ -345,39 +345,39 @@ def test_a_picture_that_was_drawn_on_is_used_as_it_is(tmp_path):
         assert (open_frames([image])[0] == (1, 2, 3)).all()
 
 
-def test_value_range_is_used_or_refused_or_said_to_be_unused(tmp_path, make_video, tiny_video, caplog):
+def test_value_range_is_used_refused_or_reported_as_unused(tmp_path, make_video, tiny_video, caplog):
     path = make_video(tmp_path / "a.avi", tiny_video)
     for value_range in ((0, 4095), "data"):
-        with pytest.raises(ValueError, match=r"value_range is for folders and lists of images, not for a file as .*a\.avi"):
+        with pytest.raises(ValueError, match=r"value_range is for folders and lists of images, not for a file: .*a\.avi"):
             open_frames(path, value_range)
-    with pytest.raises(ValueError, match=r"is open already: give value_range"):
+    with pytest.raises(ValueError, match=r"is open already: pass value_range"):
         open_frames(open_frames(path), (0, 4095))
     save(tmp_path, "0.jpg")
     for video, value_range in ((tmp_path, (0, 4095)), (tmp_path, "data"), (list(tiny_video), (0, 4095))):
         warn_once.cache_clear()
         caplog.clear()
         open_frames(video, value_range)[0]
-        assert "value_range is for images of more than 8 bits" in caplog.text
+        assert "value_range applies to images with more than 8 bits" in caplog.text
 
 
-def test_each_folder_with_a_range_that_is_not_used_is_named(tmp_path, caplog):
+def test_each_folder_with_an_unused_value_range_is_named(tmp_path, caplog):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         save(tmp_path / name, "0.png", "1.png")
         for value_range in ("data", (0, 4095)):
             frames = open_frames(tmp_path / name, value_range)
             assert [frames[i].shape for i in range(2)] == [(8, 16, 3)] * 2
-        assert caplog.text.count(f"{tmp_path / name}: value_range is for images of more than 8 bits") == 1
+        assert caplog.text.count(f"{tmp_path / name}: value_range applies to images with more than 8 bits") == 1
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("values", [np.full((6, 8), 700, np.uint16), np.full((6, 8), 0.25, np.float32)], ids=["whole", "float"])
-def test_range_of_data_of_one_value(values, tmp_path, caplog):
+def test_data_range_of_a_single_value(values, tmp_path, caplog):
     for t in range(2):
         Image.fromarray(values).save(tmp_path / f"{t}.tif")
     frames = open_frames(tmp_path, "data")
     assert not frames[1].any()
-    assert f"{tmp_path}: its images of more than 8 bits have the value {values[0, 0]:g} everywhere" in caplog.text
+    assert f"{tmp_path}: its images with more than 8 bits have the value {values[0, 0]:g} everywhere" in caplog.text
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -392,7 +392,7 @@ def test_values_of_32_bits(tmp_path):
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_range_of_data_that_are_not_finite(tmp_path):
+def test_data_range_of_values_that_are_not_finite(tmp_path):
     for t, value in enumerate((0.5, np.nan)):
         Image.fromarray(np.full((6, 8), value, np.float32)).save(tmp_path / f"{t}.tif")
     with pytest.raises(ValueError, match=r"1\.tif: it has values that are not finite"):
@@ -406,18 +406,18 @@ def test_value_range_of_an_array(tmp_path):
 
 
 @pytest.mark.parametrize("value_range", [None, (0, 65535)])
-def test_tiff_whose_zero_is_white(value_range, tmp_path):
+def test_tiff_in_which_zero_is_white(value_range, tmp_path):
     for name, values in (("8", (RAMP // 257).astype(np.uint8)), ("16", RAMP.astype(np.uint16))):
         (tmp_path / name).mkdir()
         Image.fromarray(values).save(tmp_path / name / "0.tiff", tiffinfo={262: 0})
     stored = (tmp_path / "16/0.tiff").read_bytes()
-    assert RAMP.astype("<u2").tobytes() in stored  # Pillow does not exchange them
+    assert RAMP.astype("<u2").tobytes() in stored  # Pillow does not swap black and white
     image = open_frames(tmp_path / "16", value_range)[0]
     np.testing.assert_allclose(image[..., 0], 255 - RAMP / 257, atol=0.51)
 
 
 @pytest.mark.parametrize("colours", [False, True])
-def test_12_bits_in_16_are_worth_a_hint(colours, tmp_path, caplog):
+def test_12_bits_in_16_cause_a_hint(colours, tmp_path, caplog):
     ramp = np.linspace(0, 4095, 48).reshape(6, 8).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "0.png"), np.dstack([ramp] * 3) if colours else ramp)
     assert open_frames(tmp_path)[0].max() == 16
@@ -438,7 +438,7 @@ def test_orientation_of_a_png_in_xmp(orientation, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 @pytest.mark.parametrize("source", [list, iter])
-def test_damaged_pil_image_is_named_by_its_number(source, suffix, tmp_path):
+def test_damaged_pil_image_is_identified_by_index(source, suffix, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / f"1.{suffix}")
     whole = Image.new("RGB", (80, 60))
@@ -450,9 +450,9 @@ def test_damaged_pil_image_is_named_by_its_number(source, suffix, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("values", [np.zeros((6, 8)), np.zeros((6, 8, 3), np.float32), np.zeros((6, 8, 3), np.int32)])
-def test_tiff_of_a_kind_that_is_not_read(values, tmp_path):
+def test_unsupported_tiff(values, tmp_path):
     cv2.imwrite(str(tmp_path / "0.tiff"), values)
-    with pytest.raises(ValueError, match=r"0\.tiff is a TIFF of a kind that is not read \([13] channels of (32|64) bits"):
+    with pytest.raises(ValueError, match=r"0\.tiff is an unsupported TIFF \([13] channels of (32|64) bits"):
         open_frames(tmp_path)
     content = (tmp_path / "0.tiff").read_bytes()
     (tmp_path / "0.tiff").write_bytes(content[: len(content) // 2])

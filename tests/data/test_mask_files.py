@@ -1,4 +1,4 @@
-"""What the values of mask and label images mean, in whatever way they were saved."""
+"""The meaning of the values of mask and label images in all forms in which these are saved."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from i2v.data.annotations import LabelImages, ObjectFolders, open_annotations
 from i2v.data.files import find_file
 from i2v.data.mask_files import davis_palette, labels_in, open_labels, read_labels, read_mask, save_label_image
 from i2v.data.rle import mask_to_rle
-from i2v.segment import parse_prompts
+from i2v.prompt_arguments import parse_prompts
 from sav_dataset.sav_evaluator import evaluate
 from test_pvs.datasets import read_dataset
-from test_pvs.runner import Run, run_videos
+from test_pvs.runner import run_videos
+from test_pvs.runs import Run
 from test_pvs.semi_supervised import semi_supervised
 from test_pvs.systems import SystemSettings
 from train.dataset.sa1b import SA1B
@@ -35,7 +36,7 @@ RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 def smooth(mask: np.ndarray) -> np.ndarray:
-    """With smooth edges, 0 to 255."""
+    """A mask with smooth edges, 0 to 255."""
     return cv2.GaussianBlur(mask.astype(np.uint8) * 255, (0, 0), 1)
 
 
@@ -58,8 +59,8 @@ EXACT = {
     "one of DAVIS' colours": painted(tuple(DAVIS[3])),
     "opaque": np.dstack([painted((255, 255, 255)), np.full((HEIGHT, WIDTH), 255, np.uint8)]),
     "cut out of a photograph": np.dstack([photograph(), np.uint8(ONE * 255)]),
-    "black on nothing": np.dstack([painted(), np.uint8(ONE * 255)]),
-    "white on nothing": painted((255, 255, 255), background=(0, 0, 0, 0)),
+    "black on transparent": np.dstack([painted(), np.uint8(ONE * 255)]),
+    "white on transparent": painted((255, 255, 255), background=(0, 0, 0, 0)),
     "grey with alpha": np.dstack([np.full((HEIGHT, WIDTH), 99, np.uint8), np.uint8(ONE * 255)]),
 }
 
@@ -95,7 +96,7 @@ def test_masks_that_are_thresholded_with_a_warning(kind, tmp_path, caplog):
     read_mask(path)
     assert len(caplog.records) == 1  # once for the masks of a folder
     if kind in ("JPEG", "WebP"):
-        Image.open(path).convert("L").save(tmp_path / "traces.png")  # what compression left is in it
+        Image.open(path).convert("L").save(tmp_path / "traces.png")  # with compression artefacts
         np.testing.assert_array_equal(read_mask(tmp_path / "traces.png"), mask)
 
 
@@ -123,19 +124,19 @@ def test_smooth_edges_of_any_brightness(form, value, tmp_path):
     assert abs(int(mask.sum()) - int((pixels >= value / 2).sum())) <= 3
 
 
-def test_several_objects_with_smooth_edges_are_never_one(tmp_path):
+def test_several_objects_with_smooth_edges_are_never_merged(tmp_path):
     pixels = np.maximum(ellipse(255, (35, 35)), ellipse(128, (80, 80)))
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png has several objects, and smooth edges"):
+    with pytest.raises(ValueError, match=r"a\.png has several objects, with smooth edges"):
         read_labels(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("values", [(100, 255), (128, 255), (200, 255), (150, 200), (85, 255)])
-def test_several_objects_in_a_lossy_image_are_never_one(values, tmp_path):
+def test_several_objects_in_a_lossy_image_are_never_merged(values, tmp_path):
     pixels = np.maximum(ellipse(values[1], (35, 35)), ellipse(values[0], (80, 80)))
     for suffix in ("jpg", "webp"):
         Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", quality=90)
-        with pytest.raises(ValueError, match=rf"a\.{suffix} has several objects, and smooth edges or traces of compression"):
+        with pytest.raises(ValueError, match=rf"a\.{suffix} has several objects, with smooth edges or compression artefacts"):
             read_labels(tmp_path / f"a.{suffix}")
 
 
@@ -144,7 +145,7 @@ def test_a_small_object_in_another_colour_in_a_lossy_image(tmp_path):
     pixels[10:70, 10:60] = (250, 10, 10)
     pixels[80:90, 70:82] = (10, 240, 10)
     Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=92)
-    with pytest.raises(ValueError, match=r"a\.jpg is an image in colour, with several"):
+    with pytest.raises(ValueError, match=r"a\.jpg is a colour image with several"):
         read_labels(tmp_path / "a.jpg")
 
 
@@ -163,7 +164,7 @@ CRISP = np.kron(ONE | TWO, np.ones((4, 4), bool))
 
 
 def smaller(pixels: np.ndarray, factor: int = 3) -> np.ndarray:
-    """Smaller by a factor that does not divide the size of what is drawn, so that edges are smooth."""
+    """Scaled down by a factor that does not divide the size of the shapes, so edges are smooth."""
     return cv2.resize(pixels, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
 
 
@@ -196,11 +197,11 @@ def test_smooth_edges_of_one_of_davis_colours(label, tmp_path):
     assert np.unique(labels).tolist() == [0, label]
 
 
-def test_several_dim_objects_with_smooth_edges_are_never_one(tmp_path):
+def test_several_dark_objects_with_smooth_edges_are_never_merged(tmp_path):
     for pixels in (np.maximum(ellipse(120, (35, 35)), ellipse(60, (80, 80))), ellipse(120, (35, 35)) * np.uint16(40)):
         pixels = np.maximum(pixels, np.roll(pixels // 2, 50, axis=1))
         Image.fromarray(pixels).save(tmp_path / "a.png")
-        with pytest.raises(ValueError, match=r"a\.png has several objects, and smooth edges"):
+        with pytest.raises(ValueError, match=r"a\.png has several objects, with smooth edges"):
             read_labels(tmp_path / "a.png")
 
 
@@ -215,7 +216,7 @@ def test_small_labels_beside_each_other_are_not_smooth_edges(num_labels, dense, 
         y, x = np.mgrid[:96, :128]
         labels[:] = ((y - centres[:, :1, None]) ** 2 + (x - centres[:, 1:, None]) ** 2).argmin(axis=0)
     else:
-        cv2.ellipse(labels, (64, 48), (30, 20), 0, 0, 360, num_labels, -1)  # things of all sizes along its outline
+        cv2.ellipse(labels, (64, 48), (30, 20), 0, 0, 360, num_labels, -1)  # parts of all sizes along its outline
         for label in range(1, num_labels):
             angle = rng.uniform(0, 2 * np.pi)
             centre = int(64 + 31 * np.cos(angle)), int(48 + 21 * np.sin(angle))
@@ -240,7 +241,7 @@ def test_a_palette_in_which_white_comes_first(tmp_path, caplog):
                 assert np.unique(labels).tolist()[-1] == 255
                 wrong = (labels > 0) != ((pixels >= 128) if name == "soft" else truth)
                 assert wrong.sum() <= (8 if name == "soft" else 0)
-    assert caplog.text.count("what is bright is the object") == 1
+    assert caplog.text.count("its bright part is the object") == 1
 
 
 def test_a_palette_of_colours_in_which_black_is_a_label(tmp_path, caplog):
@@ -294,7 +295,7 @@ def test_a_small_darker_object_in_a_lossy_image(value, quality, tmp_path):
         read_labels(tmp_path / "a.jpg")
 
 
-def test_void_is_no_smooth_edge(tmp_path):
+def test_void_is_not_a_smooth_edge(tmp_path):
     border = cv2.dilate(np.uint8(ONE), np.ones((3, 3), np.uint8)) > ONE
     for object_value, void in ((255, 128), (128, 255)):
         pixels = np.where(border, void, ONE * object_value).astype(np.uint8)
@@ -322,32 +323,32 @@ def test_16_bits_of_black_and_white_are_a_mask(tmp_path):
 
 
 @pytest.mark.parametrize("alpha", [0, 128, 254, 255])
-def test_transparency_that_is_the_same_everywhere_says_nothing(alpha, tmp_path, caplog):
+def test_uniform_transparency_is_ignored(alpha, tmp_path, caplog):
     for colours, expected in ((painted((255, 255, 255)), ONE), (painted(DAVIS[1], DAVIS[2]), LABELS), (painted(), ONE * 0)):
         Image.fromarray(np.dstack([colours, np.full((HEIGHT, WIDTH), alpha, np.uint8)])).save(tmp_path / "a.png")
         found = read_labels(tmp_path / "a.png")
         np.testing.assert_array_equal(np.minimum(found, expected.max()), expected)
     assert not caplog.records
-    if alpha == 0:  # nothing cut out, in a frame where the object is not
+    if alpha == 0:  # a frame without the object, with nothing cut out
         Image.fromarray(np.dstack([photograph(), np.uint8(ONE * 0)])).save(tmp_path / "a.png")
         assert not read_mask(tmp_path / "a.png").any()
-        assert "a mask is transparent everywhere, and is read as empty" in caplog.text
+        assert "a mask is fully transparent and is read as empty" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "GIF"])
-def test_several_pictures_are_no_mask(kind, tmp_path):
+def test_several_pictures_are_not_a_mask(kind, tmp_path):
     pictures = [Image.fromarray(np.uint8(mask * 255)) for mask in (ONE, TWO)]
     pictures[0].save(tmp_path / "a.x", format=kind, save_all=True, append_images=pictures[1:])
     with pytest.raises(ValueError, match=r"a\.x holds 2 pictures"):
         read_mask(tmp_path / "a.x")
     with Image.open(tmp_path / "a.x") as image:
-        with pytest.raises(ValueError, match=r"the mask is an image file with 2 pictures: give one of them, as a copy\(\)"):
+        with pytest.raises(ValueError, match=r"the mask is an image file with 2 pictures: pass one of them, as a copy\(\)"):
             read_mask(image)
         image.seek(1)
         np.testing.assert_array_equal(read_mask(image.copy()), TWO)
 
 
-def test_an_image_that_is_cut_off(tmp_path):
+def test_truncated_image(tmp_path):
     Image.fromarray(photograph()).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
     with Image.open(tmp_path / "b.png") as image, pytest.raises(ValueError, match="the mask is not a readable image"):
@@ -359,7 +360,7 @@ def test_a_mask_of_another_kind_is_left_out_with_a_warning(tmp_path, caplog):
         Image.fromarray(LABELS).save(tmp_path / f"{t}.png")
     Image.fromarray(LABELS).save(tmp_path / "3.jpg")
     assert LabelImages(tmp_path).frames == ["0", "1", "2"]
-    assert f"{tmp_path}: 1 images that are not PNG are left out, as no masks: 3.jpg" in caplog.text
+    assert f"{tmp_path}: 1 images that are not PNG are left out: 3.jpg" in caplog.text
 
 
 def test_a_translucent_mask(tmp_path):
@@ -370,7 +371,7 @@ def test_a_translucent_mask(tmp_path):
 def test_labels_in_colours_of_16_bits_are_refused(tmp_path):
     pixels = np.repeat(LABELS[..., None], 3, axis=2).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), pixels)
-    with pytest.raises(ValueError, match=r"a\.png is an image in colour of 16 bits"):
+    with pytest.raises(ValueError, match=r"a\.png is a colour image of 16 bits"):
         read_labels(tmp_path / "a.png")
 
 
@@ -402,7 +403,7 @@ def test_void_does_not_erase_masks(tmp_path, caplog):
     assert read_mask(tmp_path / "a.jpg", void=255).sum() > 0.9 * ONE.sum()
     Image.fromarray(np.uint8(ONE * 255)).save(tmp_path / "a.png")
     assert not read_mask(tmp_path / "a.png", void=255).any()
-    assert "a mask has nothing but 255, which is void" in caplog.text
+    assert "a mask has no label but 255, which is void" in caplog.text
 
 
 def test_thin_and_small_labels_are_not_smooth_edges(tmp_path):
@@ -417,18 +418,18 @@ def test_thin_and_small_labels_are_not_smooth_edges(tmp_path):
 
 SEVERAL = {
     "DAVIS": (np.where(LABELS[..., None] > 0, DAVIS[LABELS], np.uint8(0)), True),
-    "DAVIS on nothing": (np.dstack([DAVIS[LABELS], np.uint8(255 * (LABELS > 0))]), True),
+    "DAVIS on transparent": (np.dstack([DAVIS[LABELS], np.uint8(255 * (LABELS > 0))]), True),
     "grey": (LABELS, True),
     "grey, far apart": (LABELS * 85, True),
     "other colours": (painted(RED, GREEN), False),
     "shades of a colour": (painted(RED, (150, 0, 0)), False),
     "colours close to each other": (painted(RED, (255, 60, 0)), False),
-    "other colours on nothing": (painted(RED, BLUE, background=(0, 0, 0, 0)), False),
+    "other colours on transparent": (painted(RED, BLUE, background=(0, 0, 0, 0)), False),
 }
 
 
 @pytest.mark.parametrize("kind", SEVERAL)
-def test_several_objects_are_never_one(kind, tmp_path, caplog):
+def test_several_objects_are_never_merged(kind, tmp_path, caplog):
     pixels, known = SEVERAL[kind]
     path = tmp_path / "a.png"
     Image.fromarray(pixels).save(path)
@@ -439,13 +440,13 @@ def test_several_objects_are_never_one(kind, tmp_path, caplog):
         assert [(labels == value).sum() for value in np.unique(labels)[1:]] == [ONE.sum(), TWO.sum()]
         assert len(parse_prompts([], [], [f"0,{path}"])) == 2
     else:
-        with pytest.raises(ValueError, match=r"a\.png is an image in colour"):
+        with pytest.raises(ValueError, match=r"a\.png is a colour image"):
             parse_prompts([], [], [f"0,{path}"])
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
-def test_texts_in_a_file_say_nothing_of_its_labels(mode, tmp_path):
-    """Pillow keeps them where `open_labels` keeps what it has found."""
+def test_texts_in_a_file_are_not_taken_for_labels(mode, tmp_path):
+    """Pillow keeps them in `Image.info`, where `open_labels` keeps its findings."""
     texts = PngInfo()
     for name in ("labels", "colour", "thresholded"):
         texts.add_text(name, "9")
@@ -458,7 +459,7 @@ def test_texts_in_a_file_say_nothing_of_its_labels(mode, tmp_path):
     assert labels_in(open_labels(tmp_path / "mask.png")) == [3, 7]
 
 
-def test_an_image_that_is_changed_after_it_was_used_as_a_mask():
+def test_image_changed_after_its_use_as_a_mask():
     image = Image.fromarray(np.array([[0, 3]], np.uint8))
     assert labels_in(open_labels(image)) == [3]
     image.putpixel((0, 0), 5)
@@ -482,7 +483,7 @@ def test_palette_with_a_transparent_background(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["floats", "dark JPEG", "negative"])
-def test_what_is_no_mask(kind, tmp_path):
+def test_invalid_masks(kind, tmp_path):
     path = tmp_path / ("a.jpg" if "JPEG" in kind else "a.tif")
     values = {"floats": np.float32(ONE) / 2, "dark JPEG": np.uint8(ONE * 20), "negative": -np.int32(ONE)}[kind]
     Image.fromarray(values).save(path)
@@ -490,7 +491,7 @@ def test_what_is_no_mask(kind, tmp_path):
         read_mask(path)
 
 
-# --- the same in all readers ----------------------------------------------------------------------------------------------
+# --- the same for all readers ----------------------------------------------------------------------------------------------
 
 
 def write_video(root: Path, images: list[np.ndarray], suffix: str = "png", names: str = "{:05d}") -> None:
@@ -508,7 +509,7 @@ def train_masks(root: Path, **options: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("names", ["{:05d}", "{:05d}_cam3", "2024-01-15_12-30-{:02d}", "f_{:04d}_jpg.rf.9b3c"])
-def test_two_objects_are_two_in_training_and_benchmark(names, tmp_path):
+def test_two_objects_stay_two_in_training_and_benchmark(names, tmp_path):
     write_video(tmp_path, [SEVERAL["DAVIS"][0]] * 3, names=names)
     expected = np.stack([ONE, TWO])
     np.testing.assert_array_equal(train_masks(tmp_path)[1], expected)
@@ -521,14 +522,14 @@ def test_two_objects_are_two_in_training_and_benchmark(names, tmp_path):
 
 
 @pytest.mark.parametrize("change", [lambda t: painted(RED, GREEN), lambda t: painted((RED, GREEN, BLUE)[t])])
-def test_colours_that_tell_no_objects_are_an_error_everywhere(change, tmp_path):
+def test_ambiguous_colours_are_an_error_everywhere(change, tmp_path):
     write_video(tmp_path, [change(t) for t in range(3)])
-    with pytest.raises(SampleError, match="in colour"):
+    with pytest.raises(SampleError, match="colour"):
         train_masks(tmp_path)
     (video,) = read_dataset("mose", tmp_path)
-    with pytest.raises(ValueError, match="in colour"):
+    with pytest.raises(ValueError, match="colour"):
         _ = [video.mask(frame, obj) for obj in video.objects for frame in video.annotated_frames]
-    with pytest.raises(ValueError, match="in colour"):
+    with pytest.raises(ValueError, match="colour"):
         evaluate(tmp_path / "Annotations", tmp_path / "Annotations", skip_first_and_last=False)
 
 
@@ -565,7 +566,7 @@ def test_lossy_masks_in_all_readers(tmp_path, caplog):
     assert list(result.scores) == ["001"]
 
 
-def test_hidden_and_foreign_entries_in_all_readers(tmp_path):
+def test_hidden_and_system_files_in_all_readers(tmp_path):
     write_video(tmp_path, [LABELS] * 3)
     for folder in ("JPEGImages", "Annotations", "JPEGImages/video", "Annotations/video"):
         for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
@@ -590,7 +591,7 @@ def test_lists_in_all_readers(encoding, tmp_path):
     assert [video.name for video in read_dataset("davis2017", tmp_path)] == ["video"]
 
 
-def test_list_that_is_no_text(tmp_path):
+def test_list_that_is_not_text(tmp_path):
     write_video(tmp_path, [LABELS] * 3)
     for content in (b"\xffvideo", b"vi\0deo", "video".encode("utf-32"), "\ufeffvideo".encode("utf-32-be")):
         (tmp_path / "list.txt").write_bytes(content)
@@ -598,7 +599,7 @@ def test_list_that_is_no_text(tmp_path):
             train_masks(tmp_path, file_list=tmp_path / "list.txt")
 
 
-def test_capital_suffixes_and_json_with_a_byte_order_mark(tmp_path):
+def test_upper_case_suffixes_and_json_with_a_byte_order_mark(tmp_path):
     Image.fromarray(photograph()).save(tmp_path / "a.JPG")
     content = json.dumps({"annotations": [{"segmentation": mask_to_rle(ONE)}]})
     (tmp_path / "a.json").write_text(content, encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""results.csv: the form that it always had, and names that need quotes."""
+"""results.csv: its established format, and names that need quotes."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_names_survive(name: str, tmp_path: Path) -> None:
         ("sequence,obj,J&F\na,001,nan\n", "line 2.*the J&F of a is nan, not from 0 to 100"),
         ("sequence,obj,J&F\na,001,1\na,002,-50\n", "line 3.*the J&F of a is -50.0, not from 0 to 100"),
         ("sequence,obj,J&F\na,001,1e308\n", "line 2.*the J&F of a is 1e.308, not from 0 to 100"),
-        ("sequence,sequence,obj,J&F\na,b,001,1\n", "it has no column sequence, or several of this name"),
-        (f"sequence,obj,J&F\nGlobal score,{ALL_FRAMES},1\n", "the first and the last frame are scored, too"),
+        ("sequence,sequence,obj,J&F\na,b,001,1\n", "it has no column sequence, or several of that name"),
+        (f"sequence,obj,J&F\nGlobal score,{ALL_FRAMES},1\n", "the first and last frame are scored too"),
         ("sequence,obj,J&F\n" + "a" * 200_000, "field larger than field limit"),
         ("\x00", "it has no column"),
     ],

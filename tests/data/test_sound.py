@@ -22,8 +22,10 @@ PACKETS = {"aac": 1024, "mp3": 1152, "pcm_mulaw": 1024}  # samples
 
 @pytest.fixture(scope="module")
 def film(tiny_video):
-    """A function: path, audio codec, when all begins, in seconds, and the times of its frames, in tenths of a second -> a video
-    whose tone begins after 0.6 seconds."""
+    """A function that writes a video whose tone begins after 0.6 seconds.
+
+    Its arguments are the path, the audio codec, the start in seconds, and the times of the frames in tenths of a second.
+    """
 
     def make(path: Path, codec: str | None, delay: float = 0, times: Sequence[int] = range(12)) -> VideoFile:
         with av.open(str(path), "w") as container:
@@ -57,7 +59,7 @@ def write(path: Path, source: VideoFile, frames: Sequence[int]) -> None:
 
 
 def loudness(path: Path) -> np.ndarray | None:
-    """Of each tenth of a second, the largest value of its samples; None without sound."""
+    """The largest sample in each tenth of a second; None without sound."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
             return None
@@ -92,7 +94,7 @@ def test_video_without_sound(film, tmp_path, caplog) -> None:
     assert not caplog.messages
 
 
-def test_sound_that_mp4_cannot_hold(film, tmp_path, caplog) -> None:
+def test_sound_that_mp4_does_not_support(film, tmp_path, caplog) -> None:
     write(tmp_path / "overlay.mp4", film(tmp_path / "film.avi", "pcm_mulaw"), range(12))
     assert loudness(tmp_path / "overlay.mp4") is None
     assert VideoFile(tmp_path / "overlay.mp4").num_frames == 12
@@ -105,14 +107,14 @@ def test_sound_that_mp4_cannot_hold(film, tmp_path, caplog) -> None:
     [(range(12), [0, 1, 2, 8, 9, 10]), ([0, 1, 2, 3, 8, 9, 10, 11], range(8))],
     ids=["frames left out", "no constant rate"],
 )
-def test_sound_that_would_not_fit(times, frames, film, tmp_path, caplog) -> None:
+def test_sound_that_would_be_out_of_sync(times, frames, film, tmp_path, caplog) -> None:
     write(tmp_path / "overlay.mp4", film(tmp_path / "film.mp4", "aac", times=times), frames)
     assert loudness(tmp_path / "overlay.mp4") is None
     assert VideoFile(tmp_path / "overlay.mp4").num_frames == len(frames)
     assert "its frames do not follow each other at a constant rate, or some between them were not tracked" in caplog.text
 
 
-def test_video_that_is_gone_meanwhile(film, tmp_path, caplog) -> None:
+def test_video_removed_meanwhile(film, tmp_path, caplog) -> None:
     source = film(tmp_path / "film.mp4", "aac")
     with VideoWriter(tmp_path / "overlay.mp4", 10, 64, 48, sound=(source, range(3))) as video:
         for i in range(3):
@@ -123,7 +125,7 @@ def test_video_that_is_gone_meanwhile(film, tmp_path, caplog) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_stopped_while_sound_is_copied(error, film, tmp_path, monkeypatch) -> None:
+def test_interrupt_while_sound_is_copied(error, film, tmp_path, monkeypatch) -> None:
     def fail(*arguments: object) -> bool:
         Path(arguments[-1]).write_bytes(b"a part of it")
         raise error

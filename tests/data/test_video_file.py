@@ -1,4 +1,4 @@
-"""Videos as phones, cameras and editors write them: whole ones are read exactly, cut ones are known."""
+"""Videos as phones, cameras and editors write them: intact ones are read exactly, truncated ones are detected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUM_FRAMES, HEIGHT, WIDTH, RATE = 60, 32, 128, 30
 
 
 def picture(number: int) -> np.ndarray:
-    """A frame in whose blocks its number can be read."""
+    """A frame whose blocks encode its number."""
     bits = [(number >> bit & 1) * 255 for bit in range(WIDTH // 16)]
     return np.broadcast_to(np.repeat(np.uint8(bits), 16)[None, :, None], (HEIGHT, WIDTH, 3)).copy()
 
@@ -65,7 +65,7 @@ def write(
 
 
 def trim(source: Path, path: Path, first_kept: int, first_shown: int) -> Path:
-    """Cut a video without decoding it: an edit list hides what is before the cut, but after a key frame."""
+    """Cut a video without decoding it: an edit list hides the frames between the last key frame and the cut."""
     with av.open(str(source)) as old, av.open(str(path), "w", options={"use_editlist": "1"}) as new:
         stream = old.streams.video[0]
         copied = new.add_stream_from_template(stream)
@@ -107,11 +107,11 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_whole_videos_are_exact_in_every_order(name, tmp_path, caplog):
+def test_intact_videos_are_exact_in_any_order(name, tmp_path, caplog):
     make, options, expected = KINDS[name]
     path = make(tmp_path / name, **options)
     frames = VideoFile(path)
-    assert not caplog.records  # it is whole
+    assert not caplog.records  # it is intact
     images = [frames[i] for i in range(frames.count())]
     assert [number_in(image) for image in images] == list(expected)
     other = VideoFile(path)
@@ -134,7 +134,7 @@ def test_whole_videos_are_exact_in_every_order(name, tmp_path, caplog):
     ],
     ids=str,
 )
-def test_video_is_turned_and_mirrored_as_it_says(matrix, expected, tmp_path):
+def test_video_is_rotated_and_mirrored_as_specified(matrix, expected, tmp_path):
     frames = VideoFile(shown_by(tmp_path / "turned.mp4", *matrix))
     upright = VideoFile(tmp_path / "upright.mp4")
     assert number_in(upright[5]) == 5
@@ -143,7 +143,7 @@ def test_video_is_turned_and_mirrored_as_it_says(matrix, expected, tmp_path):
 
 
 def with_index_in_front(path: Path) -> bytes:
-    """The content of a video file of the same packets whose index comes before them, so that it can be cut off behind it."""
+    """The content of a video file with the same packets, but its index before them, so it can be truncated after the index."""
     target = path.with_stem("fast")
     with av.open(str(path)) as old, av.open(str(target), "w", options={"movflags": "+faststart"}) as new:
         copied = new.add_stream_from_template(old.streams.video[0])
@@ -178,7 +178,7 @@ def test_truncated_gif(tmp_path, caplog):
             VideoFile(cut)
 
 
-def test_avi_with_bidirectional_frames_is_whole(tmp_path, caplog):
+def test_avi_with_bidirectional_frames_is_intact(tmp_path, caplog):
     def moving(number: int) -> np.ndarray:
         image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         image[10:20, 2 * number : 2 * number + 4] = 255
@@ -192,7 +192,7 @@ def test_avi_with_bidirectional_frames_is_whole(tmp_path, caplog):
     np.testing.assert_array_equal(read_frames(path, [3, NUM_FRAMES - 1]), [frames[3], frames[NUM_FRAMES - 1]])
 
 
-def test_what_is_not_followed_is_said(tmp_path, caplog):
+def test_ignored_properties_cause_warnings(tmp_path, caplog):
     def say(path: Path, message: str) -> VideoFile:
         caplog.clear()
         frames = VideoFile(path)
@@ -207,7 +207,7 @@ def test_what_is_not_followed_is_said(tmp_path, caplog):
         container.mux(stream.encode())
     both = tmp_path / "both.h264"
     both.write_bytes(small.read_bytes() + large.read_bytes())
-    frames = say(both, ": 1 of its frames, first frame 60, are of another size than the first: they are scaled to its 128x32")
+    frames = say(both, ": 1 of its frames, first frame 60, differ in size from the first one: they are scaled to 128x32")
     assert frames[NUM_FRAMES].shape == (HEIGHT, WIDTH, 3)
     with av.open(str(tmp_path / "two.mp4"), "w") as container:
         streams = [container.add_stream("libx264", rate=RATE, width=WIDTH, height=HEIGHT, pix_fmt="yuv420p") for _ in range(2)]
@@ -220,31 +220,31 @@ def test_what_is_not_followed_is_said(tmp_path, caplog):
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(1), format="rgb24")))
         container.mux(stream.encode())
-    say(tmp_path / "wide.mp4", ": its pixels are to be shown 4/3 times as wide as high")
+    say(tmp_path / "wide.mp4", ": its pixels should be shown 4/3 times as wide as high")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
-def test_an_image_that_is_named_like_a_video(kind, tmp_path):
+def test_image_named_like_a_video(kind, tmp_path):
     Image.fromarray(noise(0)).save(tmp_path / "a.mp4", format=kind)
     with pytest.raises(ValueError, match=r"a\.mp4 is not a video but an image: correct its suffix"):
         open_frames(tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
-def test_a_video_that_is_named_like_an_image(name, tmp_path):
+def test_video_named_like_an_image(name, tmp_path):
     write(tmp_path / name).rename(tmp_path / "0.jpg")
-    with pytest.raises(ValueError, match=r"0\.jpg has the suffix of an image, but is a video"):
+    with pytest.raises(ValueError, match=r"0\.jpg has the suffix of an image but is a video"):
         open_frames(tmp_path / "0.jpg")
     with pytest.raises(ValueError, match=r"0\.jpg is not an image but a video"):
         open_frames(tmp_path)
 
 
-def test_a_video_that_is_cut_off_within_its_index(tmp_path):
+def test_video_truncated_within_its_index(tmp_path):
     path = write(tmp_path / "a.mov")
     data = with_index_in_front(path)
     for end in (b"trak", b"minf", b"stsd", b"stsz"):
         path.write_bytes(data[: data.index(end)])
-        with pytest.raises(ValueError, match=r"a\.mov .*cut off"):
+        with pytest.raises(ValueError, match=r"a\.mov .*truncated"):
             VideoFile(path)
 
 
@@ -266,7 +266,7 @@ def test_truncated_stream(name, tmp_path, caplog):
     assert int(re.search(r"after (\d+) frames", str(error.value))[1]) == pytest.approx(0.83 * NUM_FRAMES, abs=2)
 
 
-def test_pictures_that_are_damaged_within_a_stream_are_said(tmp_path, caplog):
+def test_damaged_pictures_within_a_stream_cause_a_warning(tmp_path, caplog):
     path = write(tmp_path / "a.ts", show=noise, bf="0")
     data = path.read_bytes()
     middle = len(data) // 2 // 188 * 188
@@ -275,20 +275,20 @@ def test_pictures_that_are_damaged_within_a_stream_are_said(tmp_path, caplog):
     assert re.search(r"a\.ts: \d+ of its frames are damaged, first frame (29|30|31): their pictures may be wrong", caplog.text)
 
 
-def test_name_that_looks_like_an_address(tmp_path, monkeypatch):
+def test_name_that_looks_like_a_url(tmp_path, monkeypatch):
     write(tmp_path / "a.mp4").rename(tmp_path / "12:30.mp4")
     monkeypatch.chdir(tmp_path)
     assert VideoFile("12:30.mp4").num_frames == NUM_FRAMES
 
 
-def test_frames_that_are_kept_are_bounded_in_bytes(tmp_path, monkeypatch):
+def test_kept_frames_are_bounded_in_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(video_file, "MAX_BYTES", 4 * 3 * HEIGHT * WIDTH)
     frames = VideoFile(write(tmp_path / "a.mp4"))
     assert [number_in(frames[i]) for i in range(NUM_FRAMES - 1, -1, -1)] == list(range(NUM_FRAMES - 1, -1, -1))
     assert sum(image.nbytes for image in frames._recent.values()) <= 4 * 3 * HEIGHT * WIDTH
 
 
-def test_live_frames_beyond_the_memory_are_on_disk(tmp_path, monkeypatch):
+def test_live_frames_beyond_the_memory_limit_are_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     frames = LiveFrames(num_usable=6, num_kept=6, max_bytes=2 * 3 * HEIGHT * WIDTH)
     for i in range(10):
@@ -346,7 +346,7 @@ def test_session_after_a_fork(tiny_predictor, tmp_path):
     assert found == pytest.approx(track(), rel=1e-4)
 
 
-def test_state_says_that_it_cannot_be_pickled(tiny_predictor, tiny_video, tmp_path):
+def test_state_cannot_be_pickled(tiny_predictor, tiny_video, tmp_path):
     state = tiny_predictor.init_state(tiny_video)
     for copied in (pickle.dumps, copy.deepcopy, copy.copy):
         with pytest.raises(TypeError, match=r"session .*cannot be pickled .*init_state"):
@@ -358,7 +358,7 @@ def test_state_says_that_it_cannot_be_pickled(tiny_predictor, tiny_video, tmp_pa
 
 
 @pytest.mark.parametrize("fill", [b"\0", b"\x5a"])
-def test_damage_within_a_video_is_said(fill, tmp_path, caplog):
+def test_damage_within_a_video_causes_a_warning(fill, tmp_path, caplog):
     path = write(tmp_path / "a.mp4")
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(container.streams.video[0]) if packet.size]
@@ -368,9 +368,9 @@ def test_damage_within_a_video_is_said(fill, tmp_path, caplog):
             file.write(fill * size)
     assert VideoFile(path).num_frames < NUM_FRAMES
     assert "a.mp4 is damaged in " in caplog.text
-    with pytest.raises(ValueError, match=r"a\.mp4 is damaged after \d+ frames, so that those after it have other numbers"):
+    with pytest.raises(ValueError, match=r"a\.mp4 is damaged after \d+ frames, so later frames would have wrong numbers"):
         read_frames(path, [10, 50])
-    assert number_in(read_frames(path, [10])[0]) == 10  # before the damage all is well
+    assert number_in(read_frames(path, [10])[0]) == 10  # frames before the damage are intact
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
@@ -397,11 +397,11 @@ def test_a_forked_process_leaves_the_frames_on_disk_alone(tiny_video):
     for frame in tiny_video[:5]:
         frames.append(frame)
 
-    def go_on() -> None:
+    def keep_reading() -> None:
         for frame in tiny_video[5:10]:
             frames.append(frame)
 
-    process = multiprocessing.get_context("fork").Process(target=go_on)
+    process = multiprocessing.get_context("fork").Process(target=keep_reading)
     process.start()
     process.join()
     assert process.exitcode == 0

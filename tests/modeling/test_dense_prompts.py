@@ -8,7 +8,7 @@ from i2v.modeling.sam.dense_prompts import DensePromptEncoder
 
 
 def encoder() -> DensePromptEncoder:
-    return DensePromptEncoder(width=16, channels=[8, 4, 2], image_size=64, feature_stride=16, click_radius=2)
+    return DensePromptEncoder(embed_dim=16, channels=[8, 4, 2], image_size=64, feature_stride=16, click_radius=2)
 
 
 def test_shapes_from_coarse_to_fine() -> None:

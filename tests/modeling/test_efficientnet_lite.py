@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from i2v import build_i2v
-from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
 from i2v.modeling.backbones.efficientnet_lite import EfficientNetLite, SameConvBN
 from i2v.utils.checkpoints import save_checkpoint
 from train.model.initial_weights import from_imagenet
@@ -80,8 +79,7 @@ def test_imagenet_weights_see_pixels_normalised_as_they_expect(package) -> None:
     from_imagenet(model)
     trunk = model.image_encoder.trunk_image
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    mean, std = (torch.from_numpy(x)[:, None, None] for x in (IMAGE_MEAN, IMAGE_STD))
-    ours = trunk.stem((pixels - mean) / std)
+    ours = trunk.stem(model.image_encoder.normalize(pixels))
     padded = F.pad((255 * pixels - 127) / 128, (0, 1, 0, 1))
     theirs = F.conv2d(padded, package["_conv_stem.weight"], stride=2)
     statistics = [package[f"_bn0.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]

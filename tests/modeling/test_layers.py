@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from i2v.modeling import layers
-from i2v.modeling.layers import Attention, Conv2dBN, LayerNorm2d, attend, rotate, tiled_attention
+from i2v.modeling import cpu_attention
+from i2v.modeling.cpu_attention import attend, tiled_attention
+from i2v.modeling.layers import Attention, Conv2dBN, LayerNorm2d, rotate
 from i2v.modeling.memory.prompt_generator import MemoryPromptGenerator
 from i2v.modeling.position_encoding import axial_rotation
 
@@ -19,7 +20,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 @torch.inference_mode()
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_tiled_attention_is_attention(with_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "_TILE", (16, 7))  # neither divides the lengths
+    monkeypatch.setattr(cpu_attention, "_TILE", (16, 7))  # neither divides the lengths
     # Scores of up to 80 and growing along the keys: each tile raises the running maximum.
     q, k, v = 4 * normal(2, 37, 8), 4 * normal(2, 53, 8, seed=1), normal(2, 53, 5, seed=2)
     k = k * torch.linspace(0.2, 2, 53)[:, None]
@@ -32,9 +33,9 @@ def test_tiled_attention_is_attention(with_bias: bool, monkeypatch: pytest.Monke
 def test_attend_takes_the_tiles_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = normal(1, 1, 64, 8), normal(3, 1, 80, 8), normal(3, 1, 80, 4)
     plain = attend(q, k, v)
-    monkeypatch.setattr(layers, "_TILED_FROM", 1)
+    monkeypatch.setattr(cpu_attention, "_TILED_FROM", 1)
     calls = []
-    monkeypatch.setattr(layers, "tiled_attention", lambda *args: calls.append(args) or tiled_attention(*args))
+    monkeypatch.setattr(cpu_attention, "tiled_attention", lambda *args: calls.append(args) or tiled_attention(*args))
     torch.testing.assert_close(attend(q, k, v), plain)
     assert calls and plain.shape == (3, 1, 64, 4)
     with torch.inference_mode(False), torch.enable_grad():
@@ -86,13 +87,13 @@ def test_layer_norm_2d_is_layer_norm_over_channels() -> None:
 
 @torch.inference_mode()
 def test_what_is_hidden_does_not_count_in_tiles_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "_TILE", (4, 8))  # whole tiles are hidden
-    generator = MemoryPromptGenerator(width=16, memory_channels=4, num_tokens=5, dropout=0.0).eval()
+    monkeypatch.setattr(cpu_attention, "_TILE", (4, 8))  # whole tiles are hidden
+    generator = MemoryPromptGenerator(embed_dim=16, memory_channels=4, num_tokens=5, dropout=0.0).eval()
     memory, position = normal(2, 64, 4), normal(2, 64, 4, seed=1)
     foreground = torch.zeros(2, 64, dtype=torch.bool)
     foreground[:, 40:44] = True
     rotation = axial_rotation(16, 8, 8)
     plain = generator(memory, position, foreground, rotation)
-    monkeypatch.setattr(layers, "_TILED_FROM", 1)
+    monkeypatch.setattr(cpu_attention, "_TILED_FROM", 1)
     memory[:, :40] = 1e3  # hidden
     torch.testing.assert_close(generator(memory, position, foreground, rotation), plain)

@@ -9,21 +9,50 @@ import torch
 from torch import nn
 
 from i2v.build_i2v import build_i2v
+from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.sam_i2v import ObjectMemory
 
 TINY, TINY_LITE = "tests/configs/tiny.yaml", "tests/configs/tiny-lite.yaml"
 
 
-class PlainTrunk(nn.Module):
+class PlainTrunk(Trunk):
     """Another trunk than TinyViT: one convolution."""
 
     def __init__(self, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, out_channels, stride, stride)
         self.channels = [out_channels]
+        self.stride = stride
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [self.conv(images)]
+
+
+class NotATrunk(nn.Module):
+    """Has all that a trunk has but its base class."""
+
+    channels, stride = (32,), 16
+
+
+class TrunkWithoutStride(Trunk):
+    """Lacks one of the two attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = [32]
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        raise NotImplementedError
+
+
+def with_trunk(description: str) -> list[str]:
+    """Overrides that put another trunk of one map into the tiny model."""
+    return [
+        "~model.image_encoder.trunk_image",
+        f"+model.image_encoder.trunk_image={{_target_: test_sam_i2v.{description}}}",
+        "model.image_encoder.levels=[0]",
+        "model.image_encoder.trunk_video.in_channels=[32]",
+    ]
 
 
 def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> ObjectMemory:
@@ -34,7 +63,7 @@ def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> Obje
         foreground=torch.rand(batch, frames, size, size, generator=generator) > 0.5,
         positions=torch.tensor([0, 2, 5]),
         repeats=torch.ones(frames, dtype=torch.long),
-        pointers=torch.randn(batch, pointers, model.width, generator=generator),
+        pointers=torch.randn(batch, pointers, model.embed_dim, generator=generator),
         distances=torch.tensor([1.0, 0.25]),
         pointer_repeats=torch.ones(pointers, dtype=torch.long),
     )
@@ -45,19 +74,14 @@ def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> Obje
     "overrides",
     [
         [],
-        ["model.image_size=192", "model.width=48", "model.image_encoder.trunk_video.in_channels=[16,32,48]"],
+        ["model.image_size=192", "model.embed_dim=48", "model.image_encoder.trunk_video.in_channels=[16,32,48]"],
         ["model.image_encoder.trunk_video=null"],
         ["model.image_encoder.trunk_video.window=3"],
         ["model.memory_prompt_generator=null"],
         ["model.memory_prompt_generator.masked_attention=false"],
         ["model.memory_prompt_generator.num_tokens=5"],
         ["model.memory_selector.num_global=1", "model.memory_selector.num_local=1", "model.num_maskmem=3"],
-        [
-            "~model.image_encoder.trunk_image",
-            "+model.image_encoder.trunk_image={_target_: test_sam_i2v.PlainTrunk, out_channels: 32, stride: 16}",
-            "model.image_encoder.levels=[0]",
-            "model.image_encoder.trunk_video.in_channels=[32]",
-        ],
+        with_trunk("PlainTrunk, out_channels: 32, stride: 16"),
     ],
 )
 def test_variants_build_and_run(overrides: list[str]) -> None:
@@ -92,7 +116,7 @@ def build_and_run(config: str, overrides: list[str]) -> None:
     model = build_i2v(config, device="cpu", hydra_overrides_extra=overrides)
     features, high_res = model.image_encoder.encode_clip(torch.zeros(1, 2, 3, model.image_size, model.image_size))
     features, high_res = features[:, -1], [level[:, -1] for level in high_res]
-    assert features.shape == (1, model.width, model.feature_size, model.feature_size)
+    assert features.shape == (1, model.embed_dim, model.feature_size, model.feature_size)
     memory = memory_of(model)
     memory.positions.clamp_(max=len(model.maskmem_tpos_enc) - 1)
     conditioned, memory_prompts = model.condition(features, memory)
@@ -100,7 +124,7 @@ def build_and_run(config: str, overrides: list[str]) -> None:
     former = model.decode(conditioned, memory_prompts, 2, **prompt, high_res_features=high_res).masks
     prediction = model.decode(conditioned, memory_prompts, 2, mask_logits=former, high_res_features=high_res)
     assert prediction.masks.shape == (2, 1, model.mask_size, model.mask_size)
-    assert prediction.pointers.shape == (2, model.width)
+    assert prediction.pointers.shape == (2, model.embed_dim)
     mask = model.upsample(prediction.masks).sigmoid()
     encoded = model.encode_memory(features, mask, prediction.object_score_logits)
     assert encoded.shape == (2, model.memory_channels, model.feature_size, model.feature_size)
@@ -143,7 +167,7 @@ def test_high_resolution_features_and_drawn_prompts_reach_the_masks() -> None:
 @torch.inference_mode()
 def test_repeats_are_copies() -> None:
     model = build_i2v(TINY, device="cpu")
-    features = torch.randn(1, model.width, 8, 8, generator=torch.Generator().manual_seed(1))
+    features = torch.randn(1, model.embed_dim, 8, 8, generator=torch.Generator().manual_seed(1))
     memory = memory_of(model)
     repeated = dataclasses.replace(memory, repeats=torch.tensor([3, 1, 1]), pointer_repeats=torch.tensor([1, 4]))
     frames, pointers = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 1])
@@ -164,7 +188,7 @@ def test_repeats_are_copies() -> None:
 @torch.inference_mode()
 def test_memory_prompts_look_at_the_foreground_only() -> None:
     model = build_i2v(TINY, device="cpu")
-    features = torch.zeros(1, model.width, 8, 8)
+    features = torch.zeros(1, model.embed_dim, 8, 8)
     memory = memory_of(model)
     changed = dataclasses.replace(memory, features=memory.features + 5.0 * ~memory.foreground.unsqueeze(2))
     torch.testing.assert_close(model.condition(features, changed)[1], model.condition(features, memory)[1])
@@ -177,9 +201,9 @@ def test_memory_prompts_look_at_the_foreground_only() -> None:
     ("config", "override", "message"),
     [
         (TINY, "model.image_size=100", "image_size=100 must be a multiple of feature_stride=16"),
-        (TINY, "model.memory_channels=12", "width=32 must be a multiple of memory_channels=12"),
-        (TINY, "model.memory_selector.num_global=9", "draws 11 frames, num_maskmem=7"),
-        (TINY_LITE, "model.sam_mask_decoder.upscaling=4", r"high_res_channels=\[8, 4, 2\] must be .* \[8, 4\]"),
+        (TINY, "model.memory_channels=12", "embed_dim=32 must be a multiple of memory_channels=12"),
+        (TINY, "model.memory_selector.num_global=9", "remembers up to 11 tracked frames, num_maskmem=7"),
+        (TINY_LITE, "model.sam_mask_decoder.upscaling=4", r"high_res_channels=\[8, 4, 2\] must equal .* \[8, 4\]"),
         (TINY_LITE, "model.dense_prompt_encoder.channels=[8,4]", "the channels of the mask decoder's levels"),
         (TINY_LITE, "model.sam_mask_decoder.upscaling=5", "upscaling must be 4 or 8, not 5"),
     ],
@@ -187,6 +211,62 @@ def test_memory_prompts_look_at_the_foreground_only() -> None:
 def test_sizes_that_do_not_fit(config: str, override: str, message: str) -> None:
     with pytest.raises(Exception, match=message):
         build_i2v(config, device="cpu", hydra_overrides_extra=[override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["levels=[2,3,7]"], r"levels=\[2, 3, 7\]: TinyViT has 5 maps, so there is no level 7"),
+        (["levels=[0,3,4]"], r"in_channels=\[16, 32, 32\] must be .* levels=\[0, 3, 4\] of TinyViT have \[8, 32, 32\]"),
+        (["trunk_video.in_channels=[16,32]"], r"trunk_video.in_channels=\[16, 32\] must be"),
+        (["trunk_image.strides=[2,2,2]"], "patch_size=16 must be the trunk's stride, which is 32 for TinyViT"),
+        (["trunk_image.out_channels=16", "trunk_video=null"], "16 channels, not embed_dim=32"),
+        (["trunk_image.strides=[2,1,1]", "trunk_video=null"], "the trunk's stride is 8 pixels, not feature_stride=16"),
+        (["pixel_std=[1,1,0]"], r"pixel_std=\[1.0, 1.0, 0.0\] need 3 numbers each, pixel_std above 0"),
+        (["high_res_levels=[0]"], r"high_res_levels=\[0\] and high_res_channels=\[\] must have the same length"),
+    ],
+)
+def test_trunks_that_do_not_fit(overrides: list[str], message: str) -> None:
+    overrides = [f"++model.image_encoder.{override}" for override in overrides]
+    with pytest.raises(ValueError, match=message):
+        build_i2v(TINY, device="cpu", hydra_overrides_extra=overrides)
+
+
+@pytest.mark.parametrize(
+    ("trunk", "message"),
+    [
+        ("PlainTrunk, out_channels: 32, stride: 8", "patch_size=16 must be the trunk's stride, which is 8 for PlainTrunk"),
+        ("NotATrunk", "NotATrunk must be a subclass of i2v.modeling.backbones.trunk.Trunk"),
+        ("TrunkWithoutStride", "TrunkWithoutStride must set `stride` in its __init__"),
+    ],
+)
+def test_trunks_that_break_the_interface(trunk: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_i2v(TINY, device="cpu", hydra_overrides_extra=with_trunk(trunk))
+
+
+@torch.inference_mode()
+def test_pixels_are_normalised_by_the_model() -> None:
+    images = torch.rand(1, 1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    own = [f"++model.image_encoder.pixel_{name}=[{value},{value},{value}]" for name, value in (("mean", 0.5), ("std", 0.25))]
+    plain = ["++model.image_encoder.pixel_mean=[0,0,0]", "++model.image_encoder.pixel_std=[1,1,1]"]
+    first, second = (build_i2v(TINY, device="cpu", hydra_overrides_extra=overrides) for overrides in (own, plain))
+    second.load_state_dict(first.state_dict())  # the two numbers are not in checkpoints
+    expected = second.image_encoder.encode_clip((images - 0.5) / 0.25)[0]
+    torch.testing.assert_close(first.image_encoder.encode_clip(images)[0], expected)
+
+
+@pytest.mark.parametrize("config", ["i2v-infer", "i2v-lite"])
+@pytest.mark.parametrize("trunk", ["tiny_vit", "efficientnet_lite"])
+def test_trunks_are_a_choice_of_the_config(config: str, trunk: str) -> None:
+    nothing_more = ("model.image_encoder.high_res_levels=[]", "model.image_encoder.high_res_channels=[]")
+    overrides = [
+        f"model/trunk={trunk}",
+        *(f"++{x}" for x in (*nothing_more, "model.dense_prompt_encoder=null", "checkpoint=null")),
+    ]
+    with torch.device("meta"):
+        model = build_i2v(config, device="meta", hydra_overrides_extra=overrides)
+    assert type(model.image_encoder.trunk_image).__name__ == {"tiny_vit": "TinyViT"}.get(trunk, "EfficientNetLite")
 
 
 def test_the_training_graph_reaches_every_used_parameter() -> None:

@@ -1,5 +1,7 @@
-"""J, F and the SA-V evaluator, straight from their definitions: on whole frames, without a trick. `sav_dataset` must agree with
-it, and tools/benchmark_jf.py measures how much faster that is."""
+"""J, F and the SA-V evaluator, straight from their definitions: on whole frames, without optimisations.
+
+`i2v.utils.jf` and `sav_dataset` must agree with it; benchmark_jf.py measures how much faster they are.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 
 
 def disc(radius: int) -> np.ndarray:
-    """All offsets of at most `radius`."""
+    """A disc with all offsets of at most `radius` pixels."""
     offsets = np.arange(-radius, radius + 1)
     x, y = np.meshgrid(offsets, offsets)
     return (x**2 + y**2 <= radius**2).astype(np.uint8)
@@ -56,19 +58,19 @@ def boundary_accuracy(ground_truth: np.ndarray, prediction: np.ndarray) -> float
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label image (H, W) uint8; 255 becomes 1, as the masks of DAVIS 2016 need it."""
+    """Read a label image (H, W) uint8; 255 becomes 1, as required for the masks of DAVIS 2016."""
     labels = np.array(Image.open(path)).astype(np.uint8)
     labels[labels == 255] = 1
     return labels
 
 
 def object_ids(labels: np.ndarray) -> set[int]:
-    """The objects of a label image."""
+    """The labels of the objects in a label image."""
     return set(np.unique(labels).tolist()) - {0}
 
 
 def evaluate_sequence(ground_truth: Path, prediction: Path) -> dict[int, tuple[float, float]]:
-    """J and F in percent of the objects in a folder of label images; the first and the last frame do not count."""
+    """J and F in percent by object, for a folder of label images without its first and last frame."""
     scores: dict[int, list[tuple[float, float]]] = {}
     in_ground_truth: set[int] = set()
     for path in sorted(ground_truth.glob("*.png"))[1:-1]:
@@ -81,7 +83,7 @@ def evaluate_sequence(ground_truth: Path, prediction: Path) -> dict[int, tuple[f
 
 
 def evaluate(ground_truth: Path, prediction: Path) -> dict[tuple[str, str], tuple[float, float]]:
-    """J and F in percent by video and object, of folders of label images and of one folder per object."""
+    """J and F in percent by video and object, for folders of label images or with a folder per object."""
     scores = {}
     for video in sorted(path for path in ground_truth.iterdir() if path.is_dir()):
         folders = [path for path in sorted(video.iterdir()) if path.is_dir()]

@@ -1,4 +1,4 @@
-"""The SA-V evaluator: known scores, the three layouts, and every way in which predictions can be wrong."""
+"""The SA-V evaluator: known scores, the three layouts, and all kinds of faulty predictions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 from PIL import Image
 
 from i2v.data.mask_files import davis_palette
-from sav_dataset.jf import jf_scores
+from i2v.utils.jf import jf_scores
 from sav_dataset.sav_evaluator import VideoResult, evaluate, main
+from tests.sav_dataset import oracle
 
 PROJECT = Path(__file__).parents[2]
 NUM_FRAMES = 6
@@ -115,7 +115,7 @@ def test_davis_2016(tmp_path: Path, true_layout: tuple[str, int], found_layout: 
 @pytest.mark.parametrize("write", [write_folders, lambda folder, masks: write_labels(folder, masks, (255,), "L")])
 @pytest.mark.parametrize("value", [65535, 700])
 def test_masks_of_16_bits(tmp_path: Path, write: Callable[[Path, np.ndarray], None], value: int) -> None:
-    """In folders per object and beside a ground truth of 0 and 255 everything but 0 is the object."""
+    """With a folder per object, or ground truth of 0 and 255, every value but 0 is the object."""
     true, found = TRUE[:, :1], FOUND[:, :1]
     write(tmp_path / "true/video", true)
     write(tmp_path / "found/video", found)
@@ -139,7 +139,7 @@ def test_all_frames(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -
         assert scores_of(results)["second", f"{i + 1:03d}"] == pytest.approx(score, abs=1e-12)
 
 
-def test_one_file_with_several_objects_is_never_one(tmp_path: Path) -> None:
+def test_file_with_several_objects_is_never_one_object(tmp_path: Path) -> None:
     truth, predictions = make_roots(tmp_path, write_folders)
     both = np.broadcast_to(1 + np.arange(TRUE.shape[-1], dtype=np.uint8) % 2, TRUE.shape[-2:]).copy()
     Image.fromarray(both).save(predictions / "first/001/00001.png")
@@ -180,7 +180,7 @@ def colour(path: Path) -> None:
 FRAME_PROBLEMS = {
     Path.unlink: ("frame", "is missing"),
     damage: ("unreadable frame", "not a readable image"),
-    colour: ("unreadable frame", "image in colour"),
+    colour: ("unreadable frame", "colour image"),
     shrink: ("frame of another size", "is 30x20 pixels, the ground truth 60x40"),
 }
 
@@ -199,7 +199,7 @@ def test_unusable_frame(
     kind, message = FRAME_PROBLEMS[spoil]
     results = evaluate(tmp_path / "gt", tmp_path / "pred")
     assert problems_of(results) == {kind: len(files)}
-    # The other frames are perfect. The second object counts from frame 2 on, and where a frame is missing.
+    # The other frames are perfect. The second object is scored from frame 2 on, and in a frame that is missing.
     second = 100 * (3 / 4 if frame == 1 else 2 / 3)
     assert scores_of(results) == {("video", "001"): pytest.approx((75, 75)), ("video", "002"): pytest.approx((second, second))}
     with pytest.raises(ValueError, match=message):
@@ -207,16 +207,16 @@ def test_unusable_frame(
 
 
 @BY_LAYOUT
-def test_ground_truth_of_another_size_is_named_itself(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
+def test_ground_truth_of_another_size_is_named(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
     roots = make_roots(tmp_path, write)
     path = next((roots[0] / "first").rglob("00003.png"))
     shrink(path)
-    with pytest.raises(ValueError, match=re.escape(f"{path} is 30x20 pixels, most of the ground truth of this video 60x40")):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is 30x20 pixels, but most of this video's ground truth is 60x40")):
         evaluate(*roots)
 
 
 @BY_LAYOUT
-def test_predictions_that_are_all_empty_are_worth_a_warning(
+def test_empty_predictions_cause_a_warning(
     tmp_path: Path, write: Callable[[Path, np.ndarray], None], outcome: Callable
 ) -> None:
     truth, predictions = make_roots(tmp_path, write)
@@ -233,7 +233,7 @@ def test_predictions_that_are_all_empty_are_worth_a_warning(
 
 
 @BY_LAYOUT
-def test_frames_that_do_not_count_may_be_missing(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
+def test_unscored_frames_may_be_missing(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
     roots = make_roots(tmp_path, write)
     expected = evaluate(*roots)
     for name in ("00000.png", f"{NUM_FRAMES - 1:05d}.png"):
@@ -259,7 +259,7 @@ def test_missing_video(tmp_path: Path, write: Callable[[Path, np.ndarray], None]
 def test_predictions_in_the_other_layout_are_an_error(tmp_path: Path, true: Callable, found: Callable) -> None:
     true(tmp_path / "gt/video", TRUE)
     found(tmp_path / "pred/video", FOUND)
-    with pytest.raises(ValueError, match=r"pred.video has .*, but .*gt.video .*: give both in one layout"):
+    with pytest.raises(ValueError, match=r"pred.video has .*, but .*gt.video .*: use the same layout for both"):
         evaluate(tmp_path / "gt", tmp_path / "pred")
 
 
@@ -280,7 +280,9 @@ def test_missing_object_in_label_images(tmp_path: Path) -> None:
     write_palette(tmp_path / "pred" / "video", found)
     results = evaluate(tmp_path / "gt", tmp_path / "pred")
     assert problems_of(results) == {"object": 1}
-    assert scores_of(results)["video", "002"] == pytest.approx((100 / 3, 100 / 3))  # as empty masks: right where it is hidden
+    assert scores_of(results)["video", "002"] == pytest.approx(
+        (100 / 3, 100 / 3)
+    )  # as empty masks, which are right while it is hidden
     with pytest.raises(ValueError, match="has object 2 in no frame"):
         evaluate(tmp_path / "gt", tmp_path / "pred", strict=True)
     # An object that was prompted in the first frame and lost after it is a prediction like any other.
@@ -290,7 +292,7 @@ def test_missing_object_in_label_images(tmp_path: Path) -> None:
     assert scores_of(evaluate(tmp_path / "gt", tmp_path / "pred", strict=True)) == scores_of(results)
 
 
-def test_objects_and_files_that_nobody_asked_for_are_ignored(tmp_path: Path) -> None:
+def test_additional_objects_and_files_are_ignored(tmp_path: Path) -> None:
     write_palette(tmp_path / "gt" / "video", TRUE[:, :1])
     write_palette(tmp_path / "pred" / "video", FOUND)
     (tmp_path / "pred" / "video" / "99999.png").write_text("no image")
@@ -302,7 +304,7 @@ def test_objects_and_files_that_nobody_asked_for_are_ignored(tmp_path: Path) -> 
 
 
 @BY_LAYOUT
-def test_objects_that_are_in_no_frame_that_counts_are_not_scored(
+def test_objects_in_no_scored_frame_are_not_scored(
     tmp_path: Path, write: Callable[[Path, np.ndarray], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     masks = TRUE.copy()
@@ -353,7 +355,7 @@ def test_bad_roots(tmp_path: Path) -> None:
     shutil.rmtree(gt_root)
     for name in ("1", "01"):
         write_palette(gt_root / "first" / name, TRUE)
-    with pytest.raises(ValueError, match="two folders of one number"):
+    with pytest.raises(ValueError, match="two folders of the same number"):
         evaluate(gt_root, pred_root)
     shutil.rmtree(gt_root)
     write_palette(gt_root / "short", TRUE[:2])
@@ -382,7 +384,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pyt
         path.unlink()
     assert main([*arguments, "-q"]) == 0
     assert capsys.readouterr().out == ""
-    assert "8 predictions are missing or not usable (frame: 8)" in caplog.text
+    assert "8 predictions are missing or unusable (frame: 8)" in caplog.text
     assert main([*arguments, "--strict"]) == 1
     assert "error: " in caplog.text
     assert main([*arguments, "--do_not_skip_first_and_last_frame"]) == 0

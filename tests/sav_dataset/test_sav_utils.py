@@ -21,7 +21,7 @@ HEIGHT, WIDTH = 48, 64
 
 @pytest.fixture(scope="module")
 def masks() -> np.ndarray:
-    """Of 2 objects in 3 annotated frames, (3, 2, H, W) bool."""
+    """The masks of 2 objects in 3 annotated frames, (3, 2, H, W) bool."""
     masks = np.zeros((3, 2, HEIGHT, WIDTH), bool)
     for i, (large, small) in enumerate(masks):
         large[5:40, 5 + i : 50] = True
@@ -31,7 +31,7 @@ def masks() -> np.ndarray:
 
 @pytest.fixture
 def annotation(masks: np.ndarray) -> dict[str, Any]:
-    """What SA-V's JSON holds, as far as it is read."""
+    """The content of a JSON file of SA-V, as far as it is read."""
     rles = [[mask_to_rle(mask) for mask in frame] for frame in masks]
     return {"video_height": HEIGHT, "video_width": WIDTH, "masklet_id": [0, 7], "masklet": rles}
 
@@ -40,7 +40,7 @@ def annotation(masks: np.ndarray) -> dict[str, Any]:
 def root(
     tmp_path: Path, make_video: Callable[[Path, np.ndarray], Path], tiny_video: np.ndarray, annotation: dict[str, Any]
 ) -> Path:
-    """A folder as SA-V's training set: two videos, one with masklets."""
+    """A folder like SA-V's training set: two videos, one with masklets."""
     for folder, name in (("sav_001", "sav_001002"), ("sav_000", "sav_000001")):
         (tmp_path / folder).mkdir()
         make_video(tmp_path / folder / f"{name}.mp4", tiny_video)
@@ -114,7 +114,7 @@ def test_no_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [True, None, 0.0, np.zeros(2, int), "0"], ids=repr)
-def test_frames_and_objects_are_whole_numbers(root: Path, masks: np.ndarray, place: Any) -> None:
+def test_frames_and_objects_are_integers(root: Path, masks: np.ndarray, place: Any) -> None:
     masklets = SAVDataset(root).load("sav_000001").manual
     with pytest.raises(TypeError, match="an object's position must be an integer"):
         masklets.masks(4, [place])
@@ -127,7 +127,7 @@ def test_frames_and_objects_are_whole_numbers(root: Path, masks: np.ndarray, pla
 
 
 @pytest.mark.parametrize("place", [2, -1])
-def test_positions_of_no_object(root: Path, place: int) -> None:
+def test_invalid_positions_of_objects(root: Path, place: int) -> None:
     with pytest.raises(ValueError, match=rf"no object at position {place} in .*manual\.json: it has 2 objects"):
         SAVDataset(root).load("sav_000001").manual.masks(4, [place])
 
@@ -147,7 +147,7 @@ def test_other_json(tmp_path: Path, text: str) -> None:
         *(("video_width", value, f"video_width must be an integer, not {value!r}") for value in ("4", True, None)),
         *(("video_width", value, f"video_width must be at least 1, not {value}") for value in (0, -64)),
         ("video_width", 10**7, "video_height and video_width are 48 and 10000000, more than 100000000 pixels"),
-        ("masklet_id", [3, 3], "masklet_id has 3 several times"),
+        ("masklet_id", [3, 3], "masklet_id has 3 more than once"),
         ("masklet_id", [3, 3.5], "a masklet_id must be an integer, not 3.5"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tiny copies of the data sets' layouts: two videos of two moving discs, the second of which appears later."""
+"""Tiny data sets in all layouts: two videos of two moving discs, the second of which appears later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("one", "two")
 
 
 def discs(video: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (T, H, W, 3) uint8 and labels (T, H, W) uint8 of a video; the discs move by a pixel per frame."""
+    """Make frames (T, H, W, 3) uint8 and labels (T, H, W) uint8 of a video; the discs move by a pixel per frame."""
     frames = np.random.default_rng(video).integers(0, 60, (NUM_FRAMES, HEIGHT, WIDTH, 3)).astype(np.uint8)
     labels = np.zeros((NUM_FRAMES, HEIGHT, WIDTH), np.uint8)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -43,7 +43,7 @@ def write_labels(folder: Path, labels: np.ndarray, every: int = 1, name: str = "
 
 
 def folders(root: Path, every: int = 1, resolution: str = "", step: int = 1) -> Path:
-    """DAVIS 2017 with a resolution; MOSE, PUMaVOS, and YouTube-VOS, where frames have the numbers 0, 5, 10, ..., without."""
+    """Write DAVIS 2017 (with a resolution), or MOSE, PUMaVOS or YouTube-VOS (frames 0, 5, 10, ... with `step=5`)."""
     for i, name in enumerate(NAMES):
         frames, labels = discs(i)
         write_frames(root / "JPEGImages" / resolution / name, frames, step=step)
@@ -52,7 +52,7 @@ def folders(root: Path, every: int = 1, resolution: str = "", step: int = 1) -> 
 
 
 def davis2016(root: Path) -> Path:
-    """Masks of 0 and 255, a list of paths, and a video of the training set that is in no list."""
+    """Write DAVIS 2016: masks of 0 and 255, a list of paths, and a video of the training set, which no list has."""
     for i, name in enumerate((*NAMES, "training")):
         frames, labels = discs(i)
         write_frames(root / "JPEGImages/480p" / name, frames)
@@ -66,7 +66,7 @@ def davis2016(root: Path) -> Path:
 
 
 def sav(root: Path) -> Path:
-    """A folder per object, every fourth frame."""
+    """Write SA-V: a folder per object, with masks of every fourth frame."""
     for i, name in enumerate(NAMES):
         frames, labels = discs(i)
         write_frames(root / "JPEGImages_24fps" / name, frames)
@@ -80,7 +80,7 @@ def sav(root: Path) -> Path:
 
 
 def lvvis(root: Path, in_folder: bool = False) -> Path:
-    """YouTube-VIS JSON; an object that is absent has null."""
+    """Write LV-VIS: a YouTube-VIS JSON with null for absent objects."""
     videos, annotations = [], []
     for i, name in enumerate(NAMES):
         frames, labels = discs(i)
@@ -96,7 +96,7 @@ def lvvis(root: Path, in_folder: bool = False) -> Path:
 
 
 def esd(root: Path) -> Path:
-    """Sequences below folders; PNG images and masks of different names with the same number."""
+    """Write ESD-1: nested sequences; PNG images and masks with different names and the same numbers."""
     for i, name in enumerate(NAMES):
         frames, labels = discs(i)
         write_frames(root / "training" / name / "RGB", frames, "rgb_{}.png")

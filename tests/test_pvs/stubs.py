@@ -1,4 +1,4 @@
-"""Systems whose behaviour is known. Those for other processes are told what to do by environment variables."""
+"""Systems with known behaviour. Environment variables control those that run in other processes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from test_pvs.systems import Box, Point, StaticMask, SystemSettings, VideoSessio
 
 
 class RecordingSystem(VideoSystem):
-    """Writes down every call, answers points with the given masks, by their number, and predicts what was prompted last.
+    """Records every call, answers points with given masks, and predicts what was prompted last.
 
     Args:
-        answers: by object and number of points, (H, W) bool. shape: (H, W) of the video.
+        shape (tuple of int): (H, W) of the video.
+        answers (dict or None): masks (H, W) bool by object and number of points.
 
     Attributes:
-        calls: ("prompt", frame, object, what), ("clear", frame, object), ("propagate", first, last).
+        calls (list of tuple): ("prompt", frame, object, what), ("clear", frame, object), ("propagate", first, last).
     """
 
     def __init__(self, shape: tuple[int, int], answers: dict[tuple[int, int], np.ndarray] | None = None) -> None:
@@ -74,8 +75,14 @@ class _RecordingSession(VideoSession):
 
 @dataclass(frozen=True)
 class Error:
-    """What an `ErringSystem` predicts instead of an object, (H, W) bool, in the frames from `first` to `last`; from a prompt in
-    one of these frames on it is right again."""
+    """An error of an `ErringSystem`; a prompt in one of its frames ends it.
+
+    Attributes:
+        obj (int): number of the object.
+        first (int): index of the first frame.
+        last (int): index of the last frame, included.
+        mask (np.ndarray): (H, W) bool, predicted instead of the object.
+    """
 
     obj: int
     first: int
@@ -84,15 +91,17 @@ class Error:
 
 
 class ErringSystem(VideoSystem):
-    """Knows the ground truth, and makes the errors that it is told to make.
+    """Predicts the ground truth with given errors.
 
     Args:
-        labels: (T, H, W), the ground truth of all frames. errors: while tracking. needed: number of clicks in a frame after
-            which the mask is right, or such numbers by frame, 1 in all others; before, it is what was tracked, or empty.
+        labels (np.ndarray): (T, H, W), the ground truth of all frames.
+        errors (sequence of Error): errors of tracking.
+        needed (int or dict): number of clicks in a frame that make the mask right, or such numbers by frame (1 in all others).
+            With fewer clicks the mask is the tracked one, or empty.
 
     Attributes:
-        sessions: the number of sessions that were started. calls: ("prompt", frame, object, what), ("reset",),
-            ("propagate", first, last).
+        sessions (int): number of sessions started.
+        calls (list of tuple): ("prompt", frame, object, what), ("reset",), ("propagate", first, last).
     """
 
     def __init__(self, labels: np.ndarray, errors: Sequence[Error] = (), needed: int | dict[int, int] = 1) -> None:
@@ -151,8 +160,10 @@ class _ErringSession(VideoSession):
 
 
 class _Unusual(StaticMask):
-    """A static mask that notes the videos that it starts in the file $STUB_LOG, with its process. With the video $STUB_HANG it
-    hangs in the middle, with $STUB_DIE it ends the process."""
+    """A static mask that appends the name of each started video, and its process, to the file $STUB_LOG.
+
+    In the middle of the video $STUB_HANG it hangs; at the video $STUB_DIE it ends the process.
+    """
 
     def start(self, frames: Path) -> VideoSession:
         with Path(os.environ["STUB_LOG"]).open("a") as log:
@@ -179,7 +190,7 @@ def unusual(settings: SystemSettings) -> VideoSystem:
 
 
 def overtaken(settings: SystemSettings) -> VideoSystem:
-    """While it is built, another run finishes the video whose folder is $STUB_FINISHED."""
+    """Build a static mask while another run finishes the video with the folder $STUB_FINISHED."""
     folder = Path(os.environ["STUB_FINISHED"])
     folder.mkdir(parents=True)
     (folder / "result.json").write_text('{"prompts": ["of another run"]}')
@@ -194,7 +205,7 @@ _SESSIONS: list[weakref.ref[VideoSession]] = []
 
 
 def out_of_memory(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A protocol that fails, and says how many sessions of earlier videos are still in memory."""
+    """A protocol that fails with the number of sessions of earlier videos still in memory."""
     alive = sum(session() is not None for session in _SESSIONS)
     session = system.start(video.frames)
     session.itself = session  # freed by the garbage collector alone, like the sessions of predictors
@@ -203,8 +214,11 @@ def out_of_memory(system: VideoSystem, video: EvaluationVideo, options: dict[str
 
 
 def painter(settings: SystemSettings) -> Any:
-    """A segmenter that takes what has the colour of the pixel under the last click, or of the box's middle; with the mask that
-    is there already, without what was clicked away."""
+    """A segmenter by colour.
+
+    Pixels like the one under the last click, or in the middle of the box, are added to the mask before. For a background
+    click they are removed from it.
+    """
 
     def segment(image: np.ndarray, points: list[Point], box: Box | None, before: np.ndarray) -> np.ndarray:
         x, y, label = points[-1] if points else ((box[0] + box[2]) // 2, (box[1] + box[3]) // 2, 1)
@@ -215,7 +229,7 @@ def painter(settings: SystemSettings) -> Any:
 
 
 class FakeSamPredictor:
-    """The calls of segment-anything's SamPredictor; every mask is a full one but for the last row, which says which it is."""
+    """A stand-in for segment-anything's SamPredictor; masks are full except for the last row, which identifies them."""
 
     def __init__(self) -> None:
         self.images: list[np.ndarray] = []

@@ -1,8 +1,8 @@
-"""test_pvs.systems.checked: what a system of one's own returns is looked at."""
+"""test_pvs.systems.checked: what user-defined systems return is checked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.test_pvs.stubs import RecordingSystem
 
 SHAPE = (4, 6)
 MASK = np.eye(*SHAPE, dtype=bool)
-Given = list[tuple[int, dict[int, Any]]]  # what propagate gives
+Given = list[tuple[int, dict[int, Any]]]  # what propagate yields
 Change = Callable[[Given], Given]
 
 
@@ -27,7 +27,7 @@ def frames(tmp_path: Path) -> Path:
 
 
 class Mistaken(RecordingSystem):
-    """What it gives is changed by a function."""
+    """A system whose tracked frames are changed by a function."""
 
     def __init__(self, change: Change) -> None:
         super().__init__(SHAPE)
@@ -52,8 +52,8 @@ def start(system: VideoSystem, frames: Path) -> VideoSession:
     ("change", "message"),
     [
         (lambda given: given[:-1], r"propagate\(1, 4\) ended before frame 4"),
-        (lambda given: given[:1] + given[2:], r"propagate\(1, 4\) gave frame 3 where frame 2 comes"),
-        (lambda given: given[1:], "gave frame 2 where frame 1 comes"),
+        (lambda given: given[:1] + given[2:], r"propagate\(1, 4\) yielded frame 3 instead of frame 2"),
+        (lambda given: given[1:], "yielded frame 2 instead of frame 1"),
         (lambda given: [(frame, {7: scores[7]}) for frame, scores in given], "no scores for object 8 in frame 1"),
         (
             lambda given: [(frame, {obj: score[:3] for obj, score in scores.items()}) for frame, scores in given],
@@ -64,17 +64,17 @@ def start(system: VideoSystem, frames: Path) -> VideoSession:
             "of bool, expected .* floating point",
         ),
         (lambda given: [(frame, dict.fromkeys(scores)) for frame, scores in given], "a NoneType, expected a NumPy array"),
-        (lambda given: [*given, (5, given[0][1])], r"propagate\(1, 4\) gave frame 5 after the last one"),
-        (lambda given: [(torch.tensor(frame), scores) for frame, scores in given], r"gave frame tensor\(1\)"),
+        (lambda given: [*given, (5, given[0][1])], r"propagate\(1, 4\) yielded frame 5 after the last one"),
+        (lambda given: [(torch.tensor(frame), scores) for frame, scores in given], r"yielded frame tensor\(1\)"),
         (
             lambda given: [(frame, scores | {9: scores[7]}) for frame, scores in given],
-            "object 9 in frame 1, which was not prompt",
+            "object 9, which was not prompted",
         ),
         (
             lambda given: [(frame, list(scores.values())) for frame, scores in given],
             r"a tuple, expected \(frame, \{object: scores",
         ),
-        (lambda given: [scores for frame, scores in given], "gave a dict, expected"),
+        (lambda given: [scores for frame, scores in given], "yielded a dict, expected"),
         (
             lambda given: [
                 (frame, {obj: score * np.float32(np.nan) for obj, score in scores.items()}) for frame, scores in given
@@ -89,7 +89,7 @@ def test_mistakes_of_a_system_are_errors(change: Change, message: str, frames: P
         list(session.propagate(1, 4))
 
 
-def test_what_is_right_stays_as_it_is(frames: Path) -> None:
+def test_correct_results_are_passed_through(frames: Path) -> None:
     given = list(start(RecordingSystem(SHAPE), frames).propagate(1, 4))
     assert [(frame, list(scores)) for frame, scores in given] == [(frame, [7, 8]) for frame in (1, 2, 3, 4)]
     assert all(np.array_equal(score > 0, MASK) for _, scores in given for score in scores.values())
@@ -97,11 +97,11 @@ def test_what_is_right_stays_as_it_is(frames: Path) -> None:
 
 def test_scores_of_prompts_are_checked(frames: Path) -> None:
     system = RecordingSystem(SHAPE, {(7, 1): MASK[:3]})
-    with pytest.raises(ValueError, match=r"prompt\(\) gave for object 7 in frame 2 an array \(3, 6\)"):
+    with pytest.raises(ValueError, match=r"prompt\(\) returned for object 7 in frame 2 an array \(3, 6\)"):
         CheckedSystem(system, "my:function").start(frames).prompt(2, 7, [(0, 0, 1)])
 
 
-def test_tracking_may_stop_and_go_on(frames: Path) -> None:
+def test_tracking_may_stop_and_continue(frames: Path) -> None:
     session = start(RecordingSystem(SHAPE), frames)
     for frame, _ in session.propagate(1, 4):
         if frame == 2:
@@ -112,7 +112,7 @@ def test_tracking_may_stop_and_go_on(frames: Path) -> None:
     assert np.array_equal(given[4][7] > 0, ~MASK)
 
 
-def test_what_is_no_system_or_session(frames: Path) -> None:
+def test_objects_without_the_methods_are_refused(frames: Path) -> None:
     with pytest.raises(ValueError, match=r"my:function must return a test_pvs.systems.VideoSystem, got int"):
         CheckedSystem(3, "my:function")
     system = RecordingSystem(SHAPE)
@@ -128,3 +128,32 @@ def test_an_object_that_was_forgotten_may_be_missing(frames: Path) -> None:
     assert [list(scores) for _, scores in session.propagate(1, 2)] == [[8]] * 2
     session.reset()
     assert [list(scores) for _, scores in session.propagate(1, 2)] == [[]] * 2
+
+
+def test_a_system_need_not_inherit(frames: Path) -> None:
+    class Session:
+        def prompt(self, frame: int, obj: int, points: Any = (), box: Any = None, mask: Any = None) -> np.ndarray:
+            return np.ones(SHAPE)
+
+        def clear(self, frame: int, obj: int) -> None: ...
+
+        def reset(self) -> None: ...
+
+        def propagate(self, first: int, last: int) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+            yield from ((frame, {7: np.ones(SHAPE)}) for frame in range(first, last + 1))
+
+    class System:
+        def start(self, frames: Path) -> Session:
+            return Session()
+
+    session = CheckedSystem(System(), "my:function").start(frames)
+    session.prompt(0, 7, points=[(1, 1, 1)])
+    assert [frame for frame, _ in session.propagate(0, 2)] == [0, 1, 2]
+
+
+def test_a_system_that_lacks_a_method_cannot_be_built() -> None:
+    class Incomplete(VideoSystem):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Incomplete()

@@ -1,4 +1,4 @@
-"""test_pvs.clicks: the simulated user on shapes whose answer is known."""
+"""test_pvs.clicks: the simulated user on shapes with a known answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def disc(x: int, y: int, radius: float) -> np.ndarray:
 
 
 def rectangle(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-    """From (x0, y0) to (x1, y1), both included."""
+    """A rectangle from (x0, y0) to (x1, y1), both included."""
     mask = NOTHING.copy()
     mask[y0 : y1 + 1, x0 : x1 + 1] = True
     return mask
@@ -62,7 +62,7 @@ def test_missed_disc_gets_a_positive_click_in_its_middle() -> None:
     assert correction_click(disc(33, 21, 9), NOTHING) == (33, 21, 1)
 
 
-def test_mistaken_disc_gets_a_negative_click_in_its_middle() -> None:
+def test_false_positive_disc_gets_a_negative_click_in_its_middle() -> None:
     assert correction_click(NOTHING, disc(33, 21, 9)) == (33, 21, 0)
 
 
@@ -89,8 +89,8 @@ def test_equally_deep_errors_of_two_kinds_get_a_negative_click() -> None:
     assert correction_click(disc(20, 30, 10), disc(60, 30, 10), correct=LARGEST) == (20, 30, 1)
 
 
-def test_errors_are_as_deep_as_all_pixels_of_their_kind_are_together() -> None:
-    """Two regions that touch are one: a published click looks at the distance to the nearest pixel without this error."""
+def test_the_depth_of_an_error_is_that_among_all_errors_of_its_kind() -> None:
+    """Regions that touch count as one: the published rule uses the distance to the nearest pixel without this kind of error."""
     two = rectangle(10, 10, 20, 20) | rectangle(21, 10, 31, 20)
     assert correction_click(two | disc(60, 40, 5), NOTHING)[1] == 15
     assert correction_click(NOTHING, disc(20, 40, 7) | two) == (20, 40, 0)
@@ -125,12 +125,12 @@ def test_nothing_to_correct() -> None:
     assert SimulatedUser().click(0, 1, L_SHAPE, L_SHAPE) is None
 
 
-def test_empty_masks_and_two_sizes_are_errors() -> None:
+def test_empty_masks_and_masks_of_different_sizes_are_errors() -> None:
     with pytest.raises(ValueError, match="empty"):
         first_click(NOTHING)
     with pytest.raises(ValueError, match="empty"):
         box_around(NOTHING)
-    with pytest.raises(ValueError, match="two sizes"):
+    with pytest.raises(ValueError, match="differ in size"):
         correction_click(NOTHING, NOTHING[:-1])
 
 
@@ -142,7 +142,7 @@ def test_box() -> None:
     assert box_around(rectangle(79, 4, 79, 4), INNER) == box_around(rectangle(79, 4, 79, 4)) == (79, 4, 80, 5)
 
 
-def test_clicks_can_be_made_again_from_the_output_json() -> None:
+def test_clicks_can_be_read_from_the_output_json() -> None:
     user = SimulatedUser()
     first = user.click(3, 7, disc(33, 21, 9))
     second = user.click(4, 7, disc(33, 21, 9), disc(33, 21, 9) | disc(60, 30, 5))
@@ -158,13 +158,13 @@ def drawn_clicks(seed: int, video: str) -> list[Click]:
     return [user.click(frame, 1, *masks) for frame in range(5) for masks in ((disc(33, 21, 15),), (NOTHING, RING))]
 
 
-def test_drawn_clicks_repeat_with_the_seed_and_differ_without() -> None:
+def test_sampled_clicks_repeat_with_the_seed_and_differ_without() -> None:
     assert drawn_clicks(1, "dog") == drawn_clicks(1, "dog")
     assert drawn_clicks(1, "dog") != drawn_clicks(2, "dog")
     assert drawn_clicks(1, "dog") != drawn_clicks(1, "cat")
 
 
-def test_drawn_clicks_are_well_inside_their_region_and_not_always_the_same() -> None:
+def test_sampled_clicks_are_well_inside_their_region_and_vary() -> None:
     clicks = drawn_clicks(1, "dog")
     first, corrections = clicks[::2], clicks[1::2]
     assert len({(click.x, click.y) for click in first}) > 1

@@ -31,7 +31,7 @@ def half(frame: int) -> np.ndarray:
     return mask & (np.arange(mask.shape[1]) <= np.nonzero(mask)[1].mean())
 
 
-def test_a_system_that_obeys(video: EvaluationVideo, tmp_path: Path) -> None:
+def test_a_system_that_follows_corrections(video: EvaluationVideo, tmp_path: Path) -> None:
     system = ErringSystem(LABELS, [Error(1, 3, 11, half(4))])
     [entry] = corrections.corrections(system, video, OPTIONS, tmp_path)["objects"]
     assert entry["frame"] == 0
@@ -46,7 +46,7 @@ def test_a_system_that_obeys(video: EvaluationVideo, tmp_path: Path) -> None:
     assert [call for call in system.calls if call[0] == "propagate"] == [("propagate", 0, 7), ("propagate", 5, 7)]
 
 
-def test_a_system_that_does_not(video: EvaluationVideo, tmp_path: Path) -> None:
+def test_a_system_that_ignores_corrections(video: EvaluationVideo, tmp_path: Path) -> None:
     system = ErringSystem(LABELS, [Error(1, 3, 11, half(4))], needed=9)
     [entry] = corrections.corrections(system, video, OPTIONS, tmp_path)["objects"]
     assert [click["right"] for click in entry["clicks"]] == [False] * 3
@@ -70,5 +70,5 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     settings = json.loads((tmp_path / "out/results.json").read_text())["settings"]
     assert settings["protocol"] == "corrections"
     assert settings["distance"] == 2
-    with pytest.raises(ValueError, match="a run of the protocol 'corrections', which the report does not show"):
+    with pytest.raises(ValueError, match="a run of the protocol 'corrections', which the report does not support"):
         read_run(tmp_path / "out")

@@ -1,10 +1,13 @@
-"""test_pvs.datasets: every layout is read as it is, and what is wrong with it is found."""
+"""test_pvs.datasets: every layout is read, and problems with it are found."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from test_pvs.datasets import EvaluationVideo, export_ground_truth, read_dataset
 from tests.test_pvs import layouts
 from tests.test_pvs.layouts import APPEARS, NAMES, NUM_FRAMES
 
-# Per data set: the writer, names of the videos, objects of the first video by label, and frames between annotated ones.
+# By data set: the writer, names of the videos, objects of the first video by label, and frames from one annotated to the next.
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], dict[int, int], int]] = {
     "sav": (layouts.sav, NAMES, {1: 0, 2: 1}, 4),
     "davis2017": (lambda root: layouts.folders(root, resolution="480p"), NAMES, {1: 1, 2: 2}, 1),
@@ -56,7 +59,7 @@ def test_layout(dataset: str, tmp_path: Path) -> None:
     assert [problem for video in videos for problem in video.problems(thorough=True)] == []
 
 
-def test_davis2016_is_one_object_and_its_list_counts(tmp_path: Path) -> None:
+def test_davis2016_has_one_object_and_its_list_is_used(tmp_path: Path) -> None:
     videos = read_dataset("davis2016", layouts.davis2016(tmp_path))
     assert [video.name for video in videos] == list(NAMES)
     assert videos[0].objects == [1]
@@ -136,7 +139,7 @@ def write_empty(folder: Path) -> None:
 
 
 def write_in_colour(folder: Path) -> None:
-    """In DAVIS' colours, without palette."""
+    """Write the masks in DAVIS' colours, without a palette."""
     for path in folder.glob("*.png"):
         Image.open(path).convert("RGB").save(path)
 
@@ -173,10 +176,15 @@ DAMAGES = {
     "truncated frame": ("mose", "JPEGImages/one/00003.jpg", break_image, "00003.jpg is not a readable image"),
     "frame of another size": ("mose", "JPEGImages/one/00003.jpg", write_small, "00003.jpg is 30x20"),
     "truncated mask": ("sav", "Annotations_6fps/one/001/00004.png", break_image, "00004.png is not a readable image"),
-    "label images in colour": ("esd", "training/one/Mask", write_in_other_colours, "is an image in colour"),
+    "label images in colour": ("esd", "training/one/Mask", write_in_other_colours, "is a colour image"),
     "truncated label image": ("mose", "Annotations/one/00004.png", break_image, "00004.png is not a readable image"),
-    "mask of another size": ("pumavos", "Annotations/one/00004.png", write_small, "00004.png is 30x20 pixels, the video 64x48"),
-    "stray file": ("sav", "Annotations_6fps/one/001", lambda path: path.rename(path.with_name("dog")), "nothing like dog"),
+    "mask of another size": (
+        "pumavos",
+        "Annotations/one/00004.png",
+        write_small,
+        "is 30x20 pixels, but the video is 64x48",
+    ),
+    "stray file": ("sav", "Annotations_6fps/one/001", lambda path: path.rename(path.with_name("dog")), "but it has dog"),
 }
 
 
@@ -189,7 +197,7 @@ def test_check_finds(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert datasets.main(["--check", dataset, str(tmp_path)]) == 1
     output = capsys.readouterr().out
     assert message in output
-    assert "two:" not in output  # the other video is good
+    assert "two:" not in output  # the other video is intact
 
 
 def test_check_counts_all_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,12 +234,12 @@ def test_check_names_all_files_that_cannot_be_read(path: str, tmp_path: Path, ca
     assert f"(7 more files of this folder cannot be used: {', '.join(names)}, ...)" in line
 
 
-def test_check_decodes_frames_if_wanted(tmp_path: Path) -> None:
+def test_thorough_check_decodes_frames(tmp_path: Path) -> None:
     layouts.esd(tmp_path)
     path = tmp_path / "training/one/RGB/rgb_7.png"
     data = path.read_bytes()
     middle = len(data) // 2
-    # A good header and a good end: nothing but decoding shows what is wrong between them.
+    # Header and end are intact: only decoding shows the damage between them.
     path.write_bytes(data[:middle] + bytes(64) + data[middle + 64 :])
     (video, _) = read_dataset("esd", tmp_path)
     assert video.problems() == []
@@ -259,7 +267,7 @@ def test_check_finds_in_json(change: Callable, tmp_path: Path, capsys: pytest.Ca
     assert "two:" not in output
 
 
-# What becomes of the first video, of the first annotation, and what the message says.
+# Changes of the first video and the first annotation, and the message.
 BAD_JSON = [
     ({}, {"id": 12}, "video 1 has several annotations with the id 12"),
     *(
@@ -269,7 +277,7 @@ BAD_JSON = [
     *(({}, {"id": number}, f"has the id {number}: expected a whole number from 0 to 65535") for number in (-7, 65536, 2**70)),
     ({}, {"video_id": "1"}, "'annotations', entry 0: 'video_id' is a text, expected a whole number"),
     ({}, {"segmentations": None}, "'annotations', entry 0: 'segmentations' is null, expected a list"),
-    ({}, {"segmentations": [None] * 9}, "the id 11 has 9 segmentations, its video 12 file_names"),
+    ({}, {"segmentations": [None] * 9}, "the id 11 has 9 segmentations, but its video has 12 file_names"),
     ({"id": 2}, {}, "several videos have the id 2"),
     ({"id": 1.5}, {}, "'videos', entry 0: 'id' is a number, expected a whole number"),
     ({"file_names": []}, {}, "the file_names of video 1 are in 0 folders, expected one"),
@@ -280,7 +288,7 @@ BAD_JSON = [
 
 
 def changed_lvvis(root: Path, video: dict[str, Any], annotation: dict[str, Any]) -> Path:
-    """LV-VIS whose first video and first annotation have other values."""
+    """Write LV-VIS with other values in its first video and first annotation."""
     layouts.lvvis(root)
     path = root.parent / f"{root.name}_instances.json"
     content = json.loads(path.read_text())
@@ -310,7 +318,7 @@ def test_videos_of_one_folder_are_refused(tmp_path: Path) -> None:
 def test_annotations_of_other_videos_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     videos = read_dataset("lvvis", changed_lvvis(tmp_path / "val", {}, {"video_id": 7}))
     assert [video.objects for video in videos] == [[12], [21, 22]]
-    assert "1 annotations of LV-VIS are of videos that are not in its list" in caplog.text
+    assert "1 annotations of LV-VIS are ignored, because their videos are not in its list" in caplog.text
 
 
 def test_line_breaks_in_names_do_not_break_lines(
@@ -327,14 +335,14 @@ def test_line_breaks_in_names_do_not_break_lines(
     assert re.fullmatch("failed: o; ne: FileNotFoundError: no such folder of frames: .*o; ne", failure)
 
 
-def test_all_lists_of_sav_count(tmp_path: Path) -> None:
+def test_all_lists_of_sav_are_read(tmp_path: Path) -> None:
     data = layouts.sav(tmp_path)
     (data / "sav_val.txt").write_text("one\n")
     (data / "sav_test.txt").write_text("two\n")
     assert [video.name for video in read_dataset("sav", data)] == ["one", "two"]
 
 
-def test_json_that_is_none_is_named(tmp_path: Path) -> None:
+def test_malformed_json_is_named(tmp_path: Path) -> None:
     layouts.lvvis(tmp_path / "val")
     for text in ("{", "[]", '{"videos": []}'):
         (tmp_path / "val_instances.json").write_text(text)
@@ -360,7 +368,7 @@ def test_exported_ground_truth_has_every_object_in_every_annotated_frame(dataset
     videos = read(dataset, tmp_path / "val")
     output = tmp_path / "ground_truth"
     export_ground_truth(videos, output)
-    with pytest.raises(ValueError, match="ground_truth is there already"):
+    with pytest.raises(ValueError, match="ground_truth already exists"):
         export_ground_truth(videos, output)
     expected = {
         f"{video.name}/{obj:03d}/{video.frame_names[frame]}.png": layouts.discs(number)[1][frame] == label
@@ -405,7 +413,7 @@ def test_videos_and_objects_without_annotations_are_not_exported(tmp_path: Path,
     path.write_text(json.dumps(content))
     with caplog.at_level(logging.INFO):
         assert datasets.main(["--export", "lvvis", str(tmp_path / "lvvis"), str(tmp_path / "1")]) == 0
-    assert "1 of 2 videos have no annotated object, and are left out: two" in caplog.text
+    assert "1 of 2 videos are left out, because they have no annotated object: two" in caplog.text
     assert [folder.name for folder in (tmp_path / "1").iterdir()] == ["one"]
 
     layouts.sav(tmp_path / "sav")
@@ -431,3 +439,48 @@ def test_videos_that_lack_frames_or_masks_are_not_exported(tmp_path: Path, capsy
         for path, content in zip(paths, contents, strict=True):
             path.write_bytes(content)
     assert datasets.main(["--export", "mose", str(data), str(tmp_path / "whole")]) == 0
+
+
+def test_user_defined_data_set_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(datasets.__file__).parent / "README.md").read_text()
+    code = re.search(r"```python\n(# mydata.py\n.*?)```", readme, re.DOTALL)
+    assert code
+    (tmp_path / "mydata.py").write_text(code[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    for number, name in enumerate(NAMES):
+        frames, labels = layouts.discs(number)
+        layouts.write_frames(tmp_path / "data" / name / "frames", frames)
+        layouts.write_labels(tmp_path / "data" / name / "masks", labels)
+    data, output = str(tmp_path / "data"), tmp_path / "out"
+    # As a program: then test_pvs.datasets is __main__, and the user's module imports it a second time.
+    command = [sys.executable, "-m", "test_pvs.datasets", "--check", "mydata:read", data]
+    paths = os.pathsep.join([str(tmp_path), str(Path(datasets.__file__).parents[1])])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("2 videos, 0 problems\n"), done.stderr
+    arguments = ["mydata:read", data, "--output", str(output), "--input", "gm", "--system", "static-mask", "--devices", "cpu:2"]
+    assert benchmark.main(arguments) == 0
+    assert json.loads((output / "settings.json").read_text())["dataset"] == "mydata:read"
+    assert sorted(path.name for path in (output / "masks").iterdir()) == sorted(NAMES)
+    assert datasets.main(["--export", "mydata:read", data, str(tmp_path / "truth")]) == 0
+    results = evaluate(tmp_path / "truth", output / "masks", strict=True)
+    assert [len(result.scores) for result in results] == [2, 2]
+
+
+def returns_names(root: Path) -> list[str]:
+    """A reader that returns something other than videos."""
+    return ["video"]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("mine", ValueError, "unknown data set 'mine'.*package.module:function"),
+        ("no:such:form", ValueError, "not of the form package.module:function"),
+        ("no_such_module:read", ImportError, "PYTHONPATH"),
+        ("tests.test_pvs.layouts:nothing", ValueError, "has no function nothing"),
+        ("tests.test_pvs.test_datasets:returns_names", ValueError, "must return a list of .*EvaluationVideo"),
+    ],
+)
+def test_bad_user_defined_data_sets(name: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=message):
+        read_dataset(name, tmp_path)

@@ -1,4 +1,4 @@
-"""test_pvs.interactive: which frames are corrected, with how many clicks, when it stops, and what the scores are."""
+"""test_pvs.interactive: which frames are corrected, the number of clicks, when it stops, and the scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from i2v.data.mask_files import read_mask
-from sav_dataset.jf import boundary_accuracy, region_similarity
+from i2v.utils.jf import boundary_accuracy, region_similarity
 from test_pvs import interactive
 from test_pvs.clicks import correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
@@ -39,7 +39,7 @@ VANISHING = np.where(np.arange(NUM_FRAMES)[:, None, None] < GONE, LABELS, 0)
 
 
 def write_video(root: Path, labels: np.ndarray) -> EvaluationVideo:
-    """A video that is annotated in every second frame."""
+    """A video with annotations of every second frame."""
     layouts.write_frames(root / "JPEGImages/video", layouts.discs(0)[0])
     layouts.write_labels(root / "Annotations/video", labels, every=2)
     return read_dataset("mose", root)[0]
@@ -64,14 +64,14 @@ def output(tmp_path: Path) -> Path:
 
 
 def part_of(frame: int, part: float) -> np.ndarray:
-    """The left columns of the first object in a frame, whose IoU with it is `part` or a little more."""
+    """The left columns of the first object in a frame, with an IoU of `part` or a little more."""
     mask = LABELS[frame] == 1
     columns = np.cumsum(mask.sum(axis=0)) / mask.sum()
     return mask & (np.arange(WIDTH) <= np.argmax(columns >= part))
 
 
 def lost_in(*frames: int) -> list[Error]:
-    """The first object is lost in these frames, in each anew."""
+    """The first object is lost in each of these frames, again after a correction."""
     return [Error(1, frame, frame, NOTHING) for frame in frames]
 
 
@@ -86,7 +86,7 @@ def run_offline(system: ErringSystem, video: EvaluationVideo, folder: Path, **op
 
 
 def corrected(result: dict[str, Any]) -> list[tuple[int, int]]:
-    """The frames with clicks and the number of clicks in each, of the only object."""
+    """The interacted frames of the only object, with the number of clicks in each."""
     (entry,) = result["objects"]
     return [(interaction["frame"], len(interaction["clicks"])) for interaction in entry["interactions"]]
 
@@ -117,13 +117,13 @@ def test_number_of_clicks_in_every_interacted_frame(clicks: int, video: Evaluati
     assert curve_of(result)[8] == 100
 
 
-def test_fewer_clicks_where_nothing_is_wrong_any_more(video: EvaluationVideo, output: Path) -> None:
+def test_fewer_clicks_when_no_error_is_left(video: EvaluationVideo, output: Path) -> None:
     result = run_online(ErringSystem(LABELS, lost_in(4), needed=2), video, output, clicks=5)
     assert corrected(result) == [(0, 2), (4, 2)]
     assert [click["iou"] for click in result["objects"][0]["interactions"][1]["clicks"]] == [0, 1]
 
 
-def test_corrections_act_from_the_frame_on_in_which_the_error_is_seen(video: EvaluationVideo, output: Path) -> None:
+def test_corrections_take_effect_from_the_frame_with_the_error(video: EvaluationVideo, output: Path) -> None:
     wrong = part_of(6, 0.5)
     system = ErringSystem(LABELS, [Error(1, 5, 8, wrong)])  # frame 5 has no ground truth: nobody sees it
     result = run_online(system, video, output)
@@ -134,15 +134,15 @@ def test_corrections_act_from_the_frame_on_in_which_the_error_is_seen(video: Eva
     expected = correction_click(truth, wrong)
     assert expected[2] == 1
     assert tuple(second["clicks"][0][name] for name in ("x", "y", "label")) == expected
-    # Tracking is paused after frame 6 and goes on from there; nothing before is done again.
+    # Tracking is paused after frame 6 and continues from there; earlier frames are not repeated.
     assert system.calls[1:] == [("propagate", 0, LAST), ("prompt", 6, 1, [expected]), ("propagate", 6, LAST)]
     assert all(np.array_equal(saved(output, frame), LABELS[frame] == 1) for frame in range(0, NUM_FRAMES, 2))
 
 
-def test_the_corrected_mask_is_the_one_that_counts_even_if_it_is_still_wrong(video: EvaluationVideo, output: Path) -> None:
+def test_the_corrected_mask_is_scored_even_if_it_is_still_wrong(video: EvaluationVideo, output: Path) -> None:
     system = ErringSystem(LABELS, [Error(1, 4, 6, part_of(4, 0.3))], needed=2)
     result = run_online(system, video, output, clicks=1)
-    # One click is not enough, neither at first nor later. A frame is corrected once; then tracking goes on.
+    # One click is not enough, neither at first nor later. A frame is corrected once; then tracking continues.
     assert corrected(result) == [(0, 1), (4, 1)]
     assert not saved(output, 0).any()
     assert np.array_equal(saved(output, 4), part_of(4, 0.3))
@@ -155,7 +155,7 @@ def test_threshold(part: float, threshold: float, frames: list[int], video: Eval
     assert [frame for frame, _ in corrected(result)] == frames
 
 
-def test_a_mask_where_the_object_is_gone_is_clicked_away(tmp_path: Path, output: Path) -> None:
+def test_a_mask_in_a_frame_without_the_object_is_corrected(tmp_path: Path, output: Path) -> None:
     video = write_video(tmp_path / "data", VANISHING)
     ghost = LABELS[GONE] == 1
     result = run_online(ErringSystem(VANISHING, [Error(1, GONE, LAST, ghost)]), video, output)
@@ -216,7 +216,7 @@ def test_objects_are_alone_and_begin_where_they_are_seen_first(data: Path, outpu
 
 
 @pytest.mark.parametrize("protocol", [run_online, run_offline])
-def test_objects_of_which_only_the_prompt_is_annotated_are_left_out(
+def test_objects_with_annotations_only_at_the_prompt_are_left_out(
     protocol: Callable[..., dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     video = read_dataset("mose", layouts.folders(tmp_path / "data", every=APPEARS + 1))[0]  # the second one appears just before
@@ -237,7 +237,7 @@ def test_objects_of_which_only_the_prompt_is_annotated_are_left_out(
 
 
 @pytest.mark.parametrize("protocol", [run_online, run_offline])
-def test_a_mask_file_that_is_missing_does_not_say_that_the_object_is_gone(
+def test_a_missing_mask_file_does_not_mean_that_the_object_is_absent(
     protocol: Callable[..., dict[str, Any]], tmp_path: Path, output: Path
 ) -> None:
     video = read_dataset("sav", layouts.sav(tmp_path / "sav"))[0]
@@ -338,7 +338,7 @@ def test_a_run_can_be_replayed(protocol: str, data: Path, tmp_path: Path) -> Non
     assert files_of(tmp_path / "again") == files_of(output / "masks/one")
 
 
-def test_a_replay_does_not_look_at_the_masks(video: EvaluationVideo, tmp_path: Path) -> None:
+def test_a_replay_ignores_the_predictions(video: EvaluationVideo, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
     options = {"clicks": 2, "frames": 8, "threshold": 0.75, "curve": False, "seed": None}
@@ -368,20 +368,20 @@ def test_a_broken_log_is_named(settings: Any, result: Any, message: str, video: 
 
 
 def test_other_runs_cannot_be_replayed(video: EvaluationVideo, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="online and offline runs can be replayed, this is semi_supervised"):
+    with pytest.raises(ValueError, match="only online and offline runs can be replayed, not semi_supervised"):
         replay(ErringSystem(LABELS), video, {"protocol": "semi_supervised"}, {"prompts": []}, tmp_path)
 
 
-def test_without_a_curve_the_end_is_printed() -> None:
+def test_without_a_curve_the_last_point_is_printed() -> None:
     def result(*numbers: int) -> dict[str, Any]:
         return {"objects": [{"curve": [{"frames": k, "j_and_f": 10.0 * k, "j": 0, "f": 0} for k in numbers]}]}
 
-    assert summarise({"a": result(6, 7, 8), "b": result(5, 6, 7, 8)}).endswith(": 80.0 (8)")
-    assert summarise({"a": result(1, 2), "b": result(1, 2)}).endswith(": 10.0 (1), 20.0 (2)")
+    assert summarise({"a": result(6, 7, 8), "b": result(5, 6, 7, 8)}).endswith(": 80.0 @ 8")
+    assert summarise({"a": result(1, 2), "b": result(1, 2)}).endswith(": 10.0 @ 1, 20.0 @ 2")
 
 
 def run(protocol: str, data: Path, output: Path, *options: str) -> int:
-    """Run the command line in this process; static masks on the CPU unless the options say otherwise."""
+    """Run the command line in this process, by default with static masks on the CPU."""
     defaults = ["--output", str(output), "--system", "static-mask", "--devices", "cpu"]
     return interactive.main([protocol, "mose", str(data), *defaults, *options])
 
@@ -390,7 +390,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
 
 
-def test_a_run_goes_on_after_its_worker_was_killed(
+def test_a_run_continues_after_its_worker_was_killed(
     data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
@@ -452,7 +452,7 @@ def test_the_script_prints_j_and_f(data: Path, tmp_path: Path) -> None:
     results = json.loads((tmp_path / "the output/results.json").read_text())
     assert list(results["videos"]) == ["one"]
     curve = mean_curve(results["videos"]["one"]["objects"])
-    assert f"J&F of 2 objects with at most so many interacted frames: {curve[1]['j_and_f']:.1f} (1), " in done.stdout
+    assert f"J&F over 2 objects by number of interacted frames: {curve[1]['j_and_f']:.1f} @ 1, " in done.stdout
     assert {name: results["settings"][name] for name in ("protocol", "clicks", "system")} == {
         "protocol": "offline",
         "clicks": 1,

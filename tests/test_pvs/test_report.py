@@ -1,4 +1,4 @@
-"""test_pvs.report: numbers as computed by hand, what is marked, what is refused, and that pictures show something."""
+"""test_pvs.report: numbers computed by hand, marks, refused input, and pictures that show something."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ HEADER = "table,system,dataset,setting,value,source\n"
 def write_run(
     folder: Path, protocol: str, videos: dict[str, Any], failures: tuple[str, ...] = (), left_out: int = 0, **settings: Any
 ) -> Path:
-    """The folder of a run.
+    """Write the folder of a run.
 
     Args:
-        videos: of each the objects' J&F; of interactive runs of each object a list of them, over interacted frames.
-        left_out: number of videos that it was not run on.
+        folder (Path): the folder.
+        protocol (str): name of the protocol.
+        videos (dict): J&F of each object by video; for interactive runs a list by number of interacted frames for each object.
+        failures (tuple of str): videos that failed.
+        left_out (int): number of videos that were not evaluated.
+        **settings: further settings of the run.
     """
     own = {"input": "3c"} if protocol == "semi_supervised" else {"clicks": 3, "frames": 8}
     usual = {"seed": None, "system": "static-mask", "config": None, "checkpoint": None, "precision": None, "overrides": []}
@@ -55,7 +59,7 @@ def write_run(
 
 
 def object_entry(numbers: list[float]) -> dict[str, Any]:
-    """The entry of an object, whose curve goes up to the last of 8 interacted frames."""
+    """The entry of an object with a curve that rises up to the last of 8 interacted frames."""
     first = 9 - len(numbers)
     curve = [{"frames": first + i, "j_and_f": number, "j": 0.0, "f": 0.0} for i, number in enumerate(numbers)]
     return {"object": 1, "curve": curve}
@@ -68,7 +72,7 @@ def make_report(tmp_path: Path, folders: list[Path], *arguments: str) -> Path:
 
 
 def cells(path: Path) -> dict[str, dict[str, str]]:
-    """A table's cells that hold something, by system and column."""
+    """The non-empty cells of a table, by system and column."""
     with path.open(newline="") as file:
         rows = {row.pop("system"): row for row in csv.DictReader(file)}
     return {system: {name: text for name, text in row.items() if text not in ("-", "")} for system, row in rows.items()}
@@ -139,7 +143,7 @@ def test_a_run_on_some_of_the_videos_is_marked(protocol: str, tmp_path: Path) ->
     assert f"- {run}: 1 of 5 videos" in (tmp_path / "report/report.md").read_text()
 
 
-def test_a_run_of_which_all_videos_failed_has_no_number(tmp_path: Path) -> None:
+def test_a_run_whose_videos_all_failed_has_no_number(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "online", {}, failures=("one",))
     table = cells(make_report(tmp_path, [run]) / "table_1.csv")
     assert table == {"static-mask": {"mose 3c": "- (incomplete: 0 of 1 videos)"}}
@@ -184,9 +188,9 @@ def test_quoted_numbers_are_marked_and_never_mixed_with_measured_ones(tmp_path: 
         ("table,system\n", "columns"),
         (HEADER + "3,a,mose,3c,1,s\n", "line 2: no table 3"),
         (HEADER + "1,a,mose,gm,1,s\n", "line 2: no setting gm"),
-        (HEADER + "1,a,mose,3c,1,s\n1,a,mose,3c,2,s\n", "line 3: it stands there twice"),
-        (HEADER + "1,a,mose,3c,many,s\n", "'many' is no number"),
-        (HEADER + "1,a,mose,3c,nan,s\n", "'nan' is no number"),
+        (HEADER + "1,a,mose,3c,1,s\n1,a,mose,3c,2,s\n", "line 3: duplicate row"),
+        (HEADER + "1,a,mose,3c,many,s\n", "'many' is not a number"),
+        (HEADER + "1,a,mose,3c,nan,s\n", "'nan' is not a number"),
         (HEADER + "1,a,mose,3c,1,\n", "none of them empty"),
     ],
 )
@@ -212,26 +216,26 @@ def test_different_files_of_one_name(what: str, tmp_path: Path, caplog: pytest.L
         write_run(tmp_path / data, "online", {"one": [[40]]}, data=data, **{f"{what}_sha256": digest})
         for data, digest in (("a", "1f"), ("b", "2e"))
     ]
-    assert f"{runs[0]} and {runs[1]} are of different {what}" in refused(tmp_path, caplog, runs)
+    assert f"{runs[0]} and {runs[1]} have different {what}" in refused(tmp_path, caplog, runs)
 
 
-def test_folders_that_are_no_finished_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folders_that_are_not_finished_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = write_run(tmp_path / "run", "semi_supervised", {"one": [40], "two": [50]})
     scores = run / "masks/results.csv"
     scores.write_text("nonsense\n1\n")
     assert f"{scores} is unreadable" in refused(tmp_path, caplog, [run])
     scores.unlink()
-    assert f"{scores}; run semi_eval.sh" in refused(tmp_path, caplog, [run])
+    assert f"{scores} does not exist; run semi_eval.sh" in refused(tmp_path, caplog, [run])
     settings = json.loads((run / "settings.json").read_text())
     (run / "settings.json").write_text(json.dumps(settings | {"seed": 3}))
-    assert f"{run}: results.json is of a run with other settings" in refused(tmp_path, caplog, [run])
+    assert f"{run}: the settings in results.json differ" in refused(tmp_path, caplog, [run])
     (run / "results.json").unlink()
     assert f"{run} is not a finished run: it has no results.json" in refused(tmp_path, caplog, [run])
     assert f"{tmp_path / 'none'} is not a finished run" in refused(tmp_path, caplog, [tmp_path / "none"])
 
 
 @pytest.mark.parametrize("score", [-50, 100.5, 1e308])
-def test_scores_that_are_none(score: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_scores(score: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = write_run(tmp_path / "run", "online", {"one": [[40, score, 50]]})
     assert f"{run}/results.json: an object's J&F ('j_and_f') is {score}, not from" in refused(tmp_path, caplog, [run])
     run = write_run(tmp_path / "other", "semi_supervised", {"one": [score]})
@@ -240,14 +244,14 @@ def test_scores_that_are_none(score: float, tmp_path: Path, caplog: pytest.LogCa
     assert "the J&F of one is" in message
 
 
-def test_a_number_of_videos_that_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_negative_number_of_videos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = write_run(tmp_path / "run", "semi_supervised", {"one": [40]}, left_out=-4)
     assert f"{run}/results.json: 'dataset_videos' is -3, expected 0 or more" in refused(tmp_path, caplog, [run])
 
 
 def test_the_same_run_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = (write_run(tmp_path / name, "online", {"one": [[40]]}) for name in "ab")
-    assert f"{first} and {second} have the same settings" in refused(tmp_path, caplog, [first, second])
+    assert f"{first} and {second} have the same system and settings" in refused(tmp_path, caplog, [first, second])
 
 
 @pytest.mark.parametrize("name", ["a|b", "a\nb", 'a,"b"', "$a$ [b] (c)"])
@@ -270,7 +274,7 @@ def test_odd_names_survive(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../a", "/tmp/a", ""])
-def test_names_that_lead_elsewhere(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_leave_the_folder(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_run(tmp_path / "run", "online", {name: [[40.0] * 8]})
     assert report.main([str(folder), "--output", str(tmp_path / "report")]) == 1
     assert f"results.json names {name!r}: expected a path inside of its folder" in caplog.text
@@ -308,7 +312,7 @@ def test_a_strip_names_a_mask_of_another_size(compared: list[Path], tmp_path: Pa
     run = shutil.copytree(compared[0], tmp_path / "run")
     path = run / "masks/two/001/00004.png"
     Image.new("L", (8, 6)).save(path)
-    assert f"{path} is 8x6 pixels, the video's frames 64x48" in refused(tmp_path, caplog, [run], "--strips", "two")
+    assert f"{path} is 8x6 pixels, but the frames of the video are 64x48" in refused(tmp_path, caplog, [run], "--strips", "two")
 
 
 def test_the_plot_of_runs_with_long_names(tmp_path: Path) -> None:
@@ -327,12 +331,12 @@ def test_the_plot_of_runs_with_long_names(tmp_path: Path) -> None:
     assert sizes[1] > 0.9 * sizes[0]
 
 
-def test_no_plot_of_curves_without_a_beginning(tmp_path: Path) -> None:
+def test_curves_without_a_first_point_are_not_plotted(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "online", {"a": [[30, 60]]})  # with 7 and 8 interacted frames
     assert not list(make_report(tmp_path, [run]).glob("*.png"))
 
 
-def test_a_panel_per_setting_and_none_of_a_single_video(tmp_path: Path) -> None:
+def test_a_panel_per_setting_but_none_for_a_single_video(tmp_path: Path) -> None:
     widths = []
     for number, videos in enumerate(({"a": [[30, 60]]}, {"a": [[30, 60]], "b": [[40, 70]]})):
         root = tmp_path / str(number)

@@ -1,5 +1,7 @@
-"""test_pvs.systems.segment_then_propagate and propagators: what a segmenter and a propagator are given. Packages that are not
-installed here are replaced by modules with the same calls."""
+"""test_pvs.systems.segment_then_propagate and propagators: what a segmenter and a propagator are given.
+
+Stand-ins with the same methods replace the packages, which are not installed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hydra
 import numpy as np
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
 
 from i2v import I2VVideoPredictor
 from i2v.data.frames import ImageFolder
-from sav_dataset.jf import region_similarity
+from i2v.utils.jf import region_similarity
 from test_pvs.datasets import read_dataset
 from test_pvs.interactive import offline, online
 from test_pvs.systems import SystemSettings, VideoSystem, build_system
@@ -103,7 +107,7 @@ def test_sam_i2v_segments_single_frames(tiny_settings: dict[str, str], tiny_pred
 # --- The propagators
 
 
-def test_optical_flow_carries_what_was_segmented(data: Path, tmp_path: Path) -> None:
+def test_optical_flow_carries_the_segmented_mask(data: Path, tmp_path: Path) -> None:
     system = build_system(SystemSettings("sam+optical-flow", **SETTINGS))
     options = {"clicks": 1, "frames": 8, "threshold": 0.75, "curve": False, "again": "masks", "seed": None}
     for protocol in (online, offline):
@@ -132,7 +136,7 @@ class FakeNetwork(torch.nn.Module):
 
 
 class FakeCutie:
-    """Cutie's InferenceCore: an object stays where it was given."""
+    """A stand-in for Cutie's InferenceCore: an object stays where it was given."""
 
     made: list[FakeCutie]
 
@@ -186,7 +190,7 @@ def test_cutie_is_given_the_frames_and_masks(cutie: type[FakeCutie], frames: Pat
     (core,) = cutie.made
     assert core.max_internal_size == -1
     assert core.calls == [[1], None, None]  # nothing is asked of it before there is an object
-    # A correction in the last frame that it saw is a new reference, and tracking goes on from there.
+    # A correction in the last frame that it saw is a new reference, and tracking continues from there.
     session.prompt(4, 7, mask=SECOND)
     session.prompt(5, 3, mask=FIRST)
     masks = masks_of(session, 4, 6)
@@ -196,7 +200,14 @@ def test_cutie_is_given_the_frames_and_masks(cutie: type[FakeCutie], frames: Pat
     assert np.array_equal(masks[6][3], FIRST)
 
 
-def test_another_pass_begins_with_another_memory(cutie: type[FakeCutie], frames: Path) -> None:
+def test_cutie_leaves_the_hydra_state_of_others(cutie: type[FakeCutie]) -> None:
+    with hydra.initialize(config_path=None, version_base=None):
+        theirs = GlobalHydra.instance().hydra
+        build_system(SystemSettings("sam+cutie", **SETTINGS))
+        assert GlobalHydra.instance().hydra is theirs
+
+
+def test_another_pass_starts_with_an_empty_memory(cutie: type[FakeCutie], frames: Path) -> None:
     session = build_system(SystemSettings("sam+cutie", **SETTINGS)).start(frames)
     session.prompt(0, 1, mask=FIRST)
     masks_of(session, 0, 5)
@@ -213,7 +224,7 @@ def test_another_pass_begins_with_another_memory(cutie: type[FakeCutie], frames:
 
 
 class FakeXMem:
-    """XMem++'s InferenceCore: an object is where the latest reference, permanent or not, has it."""
+    """A stand-in for XMem++'s InferenceCore: an object is where the latest reference, permanent or not, has it."""
 
     made: list[FakeXMem]
 
@@ -266,7 +277,7 @@ class FakeXMem:
 
 @pytest.fixture
 def xmem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A clone of the repository."""
+    """A stand-in for a clone of the repository."""
     FakeXMem.made = []
     fake_module(monkeypatch, "inference.inference_core", InferenceCore=FakeXMem)
     fake_module(monkeypatch, "model.network", XMem=FakeNetwork)
@@ -300,7 +311,7 @@ def test_xmem_knows_all_references_before_tracking(xmem: Path, frames: Path) -> 
     assert np.array_equal(masks[4], SECOND)
 
 
-def test_xmem_does_not_learn_that_an_object_is_absent_where_it_was_not_given(xmem: Path, frames: Path) -> None:
+def test_xmem_does_not_learn_that_an_object_without_a_reference_is_absent(xmem: Path, frames: Path) -> None:
     _, session = start_xmem(xmem, frames)
     session.prompt(0, 1, mask=FIRST)
     masks_of(session, 0, APPEARS - 1)
@@ -325,7 +336,7 @@ def test_a_correction_replaces_the_permanent_reference(xmem: Path, frames: Path)
     assert np.array_equal(masks[4][1], SECOND)
 
 
-def test_xmem_sees_frames_of_the_given_size(xmem: Path, frames: Path) -> None:
+def test_xmem_is_given_frames_of_the_requested_size(xmem: Path, frames: Path) -> None:
     _, session = start_xmem(xmem, frames, size=2 * HEIGHT)
     session.prompt(0, 1, mask=FIRST)
     masks = masks_of(session, 0, 2)
@@ -333,7 +344,7 @@ def test_xmem_sees_frames_of_the_given_size(xmem: Path, frames: Path) -> None:
     assert np.array_equal(masks[2][1], FIRST)
 
 
-def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("XMEM_REPOSITORY", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "cutie", None)

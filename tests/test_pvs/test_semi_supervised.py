@@ -1,4 +1,4 @@
-"""test_pvs.semi_supervised and test_pvs.runner: which prompts a system gets, which masks are saved, and how a run goes on."""
+"""test_pvs.semi_supervised and test_pvs.runner: prompts that a system is given, masks that are saved, and resuming."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ import torch
 
 from i2v import I2VVideoPredictor
 from i2v.data.mask_files import read_mask, save_label_image
-from sav_dataset.jf import jf_scores
+from i2v.utils.jf import jf_scores
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
 from test_pvs import semi_supervised as benchmark
 from test_pvs.clicks import INNER, box_around, correction_click, first_click
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import read_run
-from test_pvs.prompting import mask_iou
-from test_pvs.runner import Run, parse_devices, run_videos
+from test_pvs.prompting import rounded_iou
+from test_pvs.runner import parse_devices, run_videos
+from test_pvs.runs import Run
 from test_pvs.semi_supervised import semi_supervised
 from test_pvs.systems import SystemSettings
 from tests.test_pvs import layouts, stubs
@@ -96,7 +97,7 @@ def test_masks_of_annotated_frames_are_saved_and_empty_before_an_object_appears(
     assert np.array_equal(saved(output, 2, APPEARS), SECOND)
 
 
-def test_all_frames_are_saved_if_wanted(video: EvaluationVideo, output: Path) -> None:
+def test_all_frames_are_saved_on_request(video: EvaluationVideo, output: Path) -> None:
     evaluate(RecordingSystem((HEIGHT, WIDTH)), video, output, "gm", all_frames=True)
     assert len(list((output / "001").iterdir())) == NUM_FRAMES
 
@@ -170,7 +171,7 @@ def test_three_clicks_each_where_the_prediction_was_wrong(video: EvaluationVideo
 
 @pytest.mark.parametrize("rule", ["once-more", "anew"])
 def test_the_best_prefix_is_used(video: EvaluationVideo, output: Path, rule: str) -> None:
-    """As published it is given once more, without forgetting the mask of the third click; or made again from nothing."""
+    """As published, it is given once more without clearing the third click; or it is repeated from scratch."""
     answers = {(1, 1): half(FIRST, 0.5), (1, 2): half(FIRST, 0.9), (1, 3): half(FIRST, 0.2)}
     answers |= {(2, 1): half(SECOND, 0.9), (2, 2): half(SECOND, 0.5), (2, 3): half(SECOND, 0.9)}
     system = RecordingSystem((HEIGHT, WIDTH), answers)
@@ -193,7 +194,7 @@ def test_no_click_where_nothing_is_wrong(video: EvaluationVideo, output: Path) -
     assert [prompt["used"] for prompt in result["prompts"]] == [1, 2]
 
 
-def test_drawn_clicks_repeat(video: EvaluationVideo, tmp_path: Path) -> None:
+def test_sampled_clicks_repeat(video: EvaluationVideo, tmp_path: Path) -> None:
     answers = {(obj, 1): np.ones((HEIGHT, WIDTH), bool) for obj in (1, 2)}
     results = [
         evaluate(RecordingSystem((HEIGHT, WIDTH), answers), video, tmp_path / str(i), "1c", seed=seed)["prompts"]
@@ -227,7 +228,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(data: Path, output: Path, *options: str) -> int:
-    """Run the command line in this process; static masks on the CPU unless the options say otherwise."""
+    """Run the command line in this process, by default with static masks on the CPU."""
     defaults = ["--input", "gm", "--system", "static-mask", "--devices", "cpu"]
     return benchmark.main(["mose", str(data), "--output", str(output), *defaults, *options])
 
@@ -282,7 +283,7 @@ def test_a_failed_video_leaves_nothing_in_memory(data: Path, output: Path, caplo
     assert "failed: two: MemoryError: beside 0 earlier sessions" in caplog.text
 
 
-def test_a_run_on_some_videos_keeps_what_is_known_of_the_others(tmp_path: Path, output: Path) -> None:
+def test_a_run_on_some_videos_keeps_the_results_of_the_others(tmp_path: Path, output: Path) -> None:
     root = layouts.folders(tmp_path / "data")
     mask = root / "Annotations/one/00004.png"
     good = mask.read_bytes()
@@ -324,7 +325,7 @@ def test_a_folder_with_other_settings_is_refused(data: Path, output: Path, caplo
     assert set(prompts_of(output)) == set(NAMES)
 
 
-def test_what_a_floor_ignores_is_no_setting(data: Path, output: Path) -> None:
+def test_settings_that_a_baseline_ignores_are_not_recorded(data: Path, output: Path) -> None:
     ignored = ("--config", "i2v-infer", "--checkpoint", "none.pt", "--precision", "bf16", "--overrides", "a=1")
     assert run(data, output, "--videos", "one", *ignored) == 0
     assert run(data, output, "--videos", "one") == 0
@@ -339,7 +340,7 @@ def test_what_a_floor_ignores_is_no_setting(data: Path, output: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["weights", "config"])
-def test_a_run_does_not_go_on_with_a_file_that_was_replaced(
+def test_a_run_is_not_resumed_with_a_replaced_file(
     kind: str, data: Path, output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
@@ -375,14 +376,14 @@ def is_running(process: int) -> bool:
 
 
 def unusual_run(data: Path, output: Path, devices: str) -> list[str]:
-    """The command line of a run that environment variables may disturb."""
+    """The command line of a run that environment variables disturb."""
     command = [sys.executable, "-m", "test_pvs.semi_supervised", "mose", str(data), "--output", str(output), "--input", "gm"]
     return [*command, "--system", "tests.test_pvs.stubs:unusual", "--devices", devices]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
-def test_a_killed_run_goes_on_and_repeats_nothing(devices: str, data: Path, output: Path, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_and_repeats_nothing(devices: str, data: Path, output: Path, tmp_path: Path) -> None:
     command = unusual_run(data, output, devices)
     log = tmp_path / "log"
     process = subprocess.Popen(command, env=environment(tmp_path, STUB_HANG="two"), cwd=tmp_path)
@@ -393,7 +394,7 @@ def test_a_killed_run_goes_on_and_repeats_nothing(devices: str, data: Path, outp
         process.wait()
     lines = log.read_text().split()
     assert sorted(lines[::2]) == ["one", "two"]
-    wait_until(lambda: not any(is_running(int(worker)) for worker in lines[1::2]), 10)  # no worker goes on alone
+    wait_until(lambda: not any(is_running(int(worker)) for worker in lines[1::2]), 10)  # no worker survives
     assert (output / "masks/.two.partial/001/00000.png").exists()  # half-written
     assert not (output / "masks/two").exists()
     log.unlink()
@@ -476,7 +477,7 @@ def run_script(name: str, tmp_path: Path, *arguments: str, **variables: str) -> 
     )
 
 
-def test_the_own_system_of_the_readme(data: Path, tmp_path: Path) -> None:
+def test_user_defined_system_of_the_readme(data: Path, tmp_path: Path) -> None:
     readme = (PROJECT / "test_pvs/README.md").read_text()
     (tmp_path / "mysystem.py").write_text(re.search(r"```python\n(# mysystem.py\n.*?)```", readme, re.DOTALL)[1])
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm", "PYTHONPATH": str(tmp_path)}
@@ -508,7 +509,7 @@ def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint
     assert all(prompt["clicks"][prompt["used"] - 1]["iou"] == max(c["iou"] for c in prompt["clicks"]) for prompt in prompts)
     masks = tmp_path / "the output/masks"
     # Alone in its frame, the first object has there the mask of the clicks that were used.
-    assert mask_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
+    assert rounded_iou(FIRST, saved(masks / "one", 1, 0)) == prompts[0]["iou"]
     done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", VIDEOS="one", **where)
     assert done.returncode == 0, done.stderr
     frames = range(0, NUM_FRAMES, 2)
@@ -520,7 +521,7 @@ def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint
 
 
 def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
-    """A static mask of an object that does not move is perfect; a click on it is not."""
+    """A static mask of an object that does not move is perfect, but a click on it is not."""
     frames, labels = layouts.discs(0)
     layouts.write_frames(tmp_path / "data/JPEGImages/still", np.repeat(frames[:1], 6, axis=0))
     layouts.write_labels(tmp_path / "data/Annotations/still", np.repeat(labels[:1], 6, axis=0))
@@ -534,7 +535,9 @@ def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"prom'), lambda path: path.write_text("[]")])
-def test_a_finished_video_without_its_result_is_done_again(damage: Callable[[Path], Any], data: Path, tmp_path: Path) -> None:
+def test_a_finished_video_without_its_result_is_evaluated_again(
+    damage: Callable[[Path], Any], data: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "gm"
     assert run(data, output) == 0
     expected = results_without_times(output)
@@ -553,19 +556,19 @@ def results_without_times(output: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"failures": 3}', '{"failures": {"one": 3}}'])
-def test_broken_results_are_written_anew(content: str, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_results_are_rewritten(content: str, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run(data, tmp_path / "gm") == 0
     path = tmp_path / "gm/results.json"
     expected = path.read_text()
     path.write_text(content)
     assert run(data, tmp_path / "gm") == 0
     assert path.read_text() == expected
-    (warning,) = [line for line in caplog.messages if "written anew" in line]
+    (warning,) = [line for line in caplog.messages if "it is rewritten" in line]
     assert str(path) in warning
 
 
 def blind(settings: SystemSettings) -> RecordingSystem:
-    """A system that never sees anything."""
+    """A system that predicts empty masks."""
     return RecordingSystem((HEIGHT, WIDTH), {(obj, 1): np.zeros((HEIGHT, WIDTH), bool) for obj in (1, 2)})
 
 
@@ -581,8 +584,8 @@ def test_a_run_with_empty_masks_says_so(
     assert warning in caplog.text
 
 
-def test_a_killed_evaluation_leaves_the_one_before(data: Path, tmp_path: Path) -> None:
-    """Killed while it scores: Python is replaced by one that waits there."""
+def test_a_killed_evaluation_keeps_the_previous_one(data: Path, tmp_path: Path) -> None:
+    """The script is killed while it scores: a stand-in for Python waits there."""
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
     assert run(data, tmp_path / "gm") == 0
     assert run_script("semi_eval.sh", tmp_path, "-n", "1", **where).returncode == 0
@@ -608,7 +611,7 @@ def test_a_killed_evaluation_leaves_the_one_before(data: Path, tmp_path: Path) -
     assert not (tmp_path / "gm/ground_truth.new").exists()
 
 
-def test_a_failed_evaluation_sets_the_one_before_aside(data: Path, tmp_path: Path) -> None:
+def test_a_failed_evaluation_sets_the_previous_one_aside(data: Path, tmp_path: Path) -> None:
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
     assert run(data, tmp_path / "gm") == 0
     assert run_script("semi_eval.sh", tmp_path, "-n", "1", **where).returncode == 0
@@ -634,7 +637,7 @@ def scored_videos(output: Path) -> set[str]:
     return {line.split(",")[0].strip() for line in lines[2:]}  # the first two are the header and the mean
 
 
-def test_each_evaluation_is_of_the_wanted_videos_and_the_annotations_of_now(tmp_path: Path) -> None:
+def test_each_evaluation_uses_the_requested_videos_and_current_annotations(tmp_path: Path) -> None:
     data = layouts.folders(tmp_path / "data", every=4)
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
     done = run_script("semi_infer.sh", tmp_path, INPUT="gm", SYSTEM="static-mask", DEVICES="cpu", VIDEOS="one", **where)
@@ -661,7 +664,7 @@ def test_masks_of_an_unfinished_run_are_scored_with_a_warning(data: Path, tmp_pa
 
 @pytest.mark.parametrize("missing", ["JPEGImages/one/00006.jpg", "Annotations/one/00006.png"])
 def test_a_video_that_lacks_frames_or_masks_fails(missing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Else fewer frames would be scored, perhaps easier ones."""
+    """Otherwise fewer, perhaps easier frames would be scored."""
     data = layouts.folders(tmp_path / "data")
     (data / missing).unlink()
     arguments = ["pumavos", str(data), "--output", str(tmp_path / "out"), "--system", "static-mask", "--devices", "cpu"]
@@ -690,7 +693,7 @@ def test_the_report_has_the_scores_of_the_last_evaluation(tmp_path: Path) -> Non
     # The table says nothing of frames that are usually left out, and nothing at all after an error.
     done = run_script("semi_eval.sh", tmp_path, "-n", "1", "--do_not_skip_first_and_last_frame", **where)
     assert done.returncode == 0, done.stderr
-    with pytest.raises(ValueError, match="the first and the last frame are scored, too"):
+    with pytest.raises(ValueError, match="the first and last frame are scored too"):
         read_run(tmp_path / "gm")
     (tmp_path / "gm/masks/one/001/00004.png").unlink()
     assert run_script("semi_eval.sh", tmp_path, "-n", "1", "--strict", **where).returncode == 1
@@ -734,7 +737,7 @@ def test_scripts_say_which_variable_is_missing(tmp_path: Path) -> None:
         assert "DATA:" in done.stderr
 
 
-def test_scripts_without_variables_are_the_published_test(tmp_path: Path) -> None:
+def test_scripts_without_variables_run_the_published_test(tmp_path: Path) -> None:
     if (PROJECT / "data/sav_test").exists():
         pytest.skip("SAV-Test is here: it would be run")
     for script in ("semi_infer.sh", "semi_eval.sh"):
@@ -746,4 +749,4 @@ def test_scripts_without_variables_are_the_published_test(tmp_path: Path) -> Non
 
 def test_weights_are_needed(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run(data, output, "--system", "sam-i2v", "--config", str(TINY_CONFIG)) == 1
-    assert "without weights" in caplog.text
+    assert "no bundled weights" in caplog.text

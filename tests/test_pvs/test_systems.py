@@ -1,8 +1,9 @@
-"""test_pvs.systems: the interface over the predictors, and the floors on videos whose motion is known."""
+"""test_pvs.systems: the adapters of the predictors, and the baselines on videos with known motion."""
 
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,11 @@ from PIL import Image
 
 from i2v import I2VVideoPredictor
 from i2v.inference.state import VideoState
-from sav_dataset.jf import region_similarity
+from i2v.utils.jf import region_similarity
 from test_pvs.systems import (
-    SAMI2V,
     OpticalFlow,
     PredictorSession,
+    SAMI2VSystem,
     StaticMask,
     SystemSettings,
     VideoSession,
@@ -36,13 +37,13 @@ Y, X = np.mgrid[:HEIGHT, :WIDTH]
 
 
 def object_at(frame: int) -> np.ndarray:
-    """The disc that moves to the right by `STEP` pixels per frame."""
+    """A disc that moves to the right by `STEP` pixels per frame."""
     return (X - 20 - STEP * frame) ** 2 + (Y - 30) ** 2 <= 12**2
 
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A disc with a pattern that moves over another pattern that does not; read-only."""
+    """A disc with a pattern, moving over another pattern that does not move; read-only."""
     folder = tmp_path_factory.mktemp("frames")
     rng = np.random.default_rng(0)
     noise = (rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3)).astype(np.uint8) for _ in range(2))
@@ -105,7 +106,7 @@ def test_a_click_corrects_a_carried_mask(frames: Path) -> None:
     track(session, 0, 4)
     corrected = session.prompt(4, 1, points=[(70, 10, 1), (20, 30, 0)]) > 0
     assert [corrected[10, 70], corrected[30, 20], corrected[30, 10]] == [True, False, True]
-    # It acts from there on, and tracking goes on from the frame that was corrected.
+    # It takes effect from there, and tracking continues from the frame that was corrected.
     results = track(session, 4)
     assert list(results) == [4, 5, 6, 7]
     assert all(np.array_equal(scores[1] > 0, corrected) for scores in results.values())
@@ -129,7 +130,7 @@ def test_objects_that_come_later_and_other_passes(frames: Path) -> None:
     assert list(track(session)[7]) == [9]
 
 
-def test_bad_prompts_of_floors(frames: Path) -> None:
+def test_bad_prompts_of_baselines(frames: Path) -> None:
     session = StaticMask().start(frames)
     with pytest.raises(ValueError, match="shape"):
         session.prompt(0, 1, mask=np.ones((5, 5), bool))
@@ -140,12 +141,14 @@ def test_bad_prompts_of_floors(frames: Path) -> None:
 
 
 @pytest.fixture
-def system(tiny_predictor: I2VVideoPredictor, tmp_path: Path) -> SAMI2V:
+def system(tiny_predictor: I2VVideoPredictor, tmp_path: Path) -> SAMI2VSystem:
     torch.save({"model": tiny_predictor.model.state_dict()}, tmp_path / "tiny.pt")
-    return SAMI2V(str(TINY_CONFIG), str(tmp_path / "tiny.pt"))
+    return SAMI2VSystem(str(TINY_CONFIG), str(tmp_path / "tiny.pt"))
 
 
-def test_sam_i2v_gives_what_its_predictor_gives(system: SAMI2V, tiny_predictor: I2VVideoPredictor, frames: Path) -> None:
+def test_sam_i2v_returns_what_its_predictor_returns(
+    system: SAMI2VSystem, tiny_predictor: I2VVideoPredictor, frames: Path
+) -> None:
     session = system.start(frames)
     state = tiny_predictor.init_state(frames)
     pairs = [
@@ -166,7 +169,7 @@ def test_sam_i2v_gives_what_its_predictor_gives(system: SAMI2V, tiny_predictor: 
         assert all(np.array_equal(results[frame][obj], logits[i, 0]) for i, obj in enumerate(objects))
 
 
-def test_sam_i2v_goes_on_where_it_stopped(system: SAMI2V, frames: Path) -> None:
+def test_sam_i2v_continues_where_it_stopped(system: SAMI2VSystem, frames: Path) -> None:
     whole, parts = system.start(frames), system.start(frames)
     for session in (whole, parts):
         session.prompt(0, 1, mask=object_at(0))
@@ -178,7 +181,7 @@ def test_sam_i2v_goes_on_where_it_stopped(system: SAMI2V, frames: Path) -> None:
     assert all(np.array_equal(results[frame][1], expected[frame][1]) for frame in expected)
 
 
-def test_sam_i2v_forgets(system: SAMI2V, frames: Path) -> None:
+def test_sam_i2v_forgets(system: SAMI2VSystem, frames: Path) -> None:
     session = system.start(frames)
     once = session.prompt(0, 1, points=[(20, 30, 1)])
     refined = session.prompt(0, 1, points=[(20, 30, 1), (30, 30, 1)])
@@ -190,7 +193,7 @@ def test_sam_i2v_forgets(system: SAMI2V, frames: Path) -> None:
     assert all(list(scores) == [5] for scores in track(session).values())
 
 
-def test_precision_and_overrides_reach_sam_i2v(system: SAMI2V, frames: Path, tmp_path: Path) -> None:
+def test_precision_and_overrides_reach_sam_i2v(system: SAMI2VSystem, frames: Path, tmp_path: Path) -> None:
     masks = {"fp32": system.start(frames).prompt(0, 1, points=[(20, 30, 1)])}
     for settings in ({"precision": "bf16"}, {"overrides": ("model.memory_prompt_generator=null",)}):
         other = SystemSettings("sam-i2v", str(TINY_CONFIG), str(tmp_path / "tiny.pt"), **settings)
@@ -209,7 +212,7 @@ def test_sam2_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class SAM2Like(I2VVideoPredictor):
-    """A predictor that tracks frames again which were corrected after they had been tracked, and so forgets the corrections."""
+    """A predictor that tracks corrected frames again, which loses the corrections."""
 
     def propagate_in_video(self, state: VideoState, *arguments: Any) -> Iterator[tuple[int, list[int], torch.Tensor]]:
         for obj in state.objects.values():
@@ -219,7 +222,7 @@ class SAM2Like(I2VVideoPredictor):
 
 @pytest.fixture
 def sam2_calls(monkeypatch: pytest.MonkeyPatch, tiny_predictor: I2VVideoPredictor) -> list[tuple[Any, ...]]:
-    """A package sam2 that builds the tiny predictor, which has the same calls, and the arguments with which it did."""
+    """A stand-in for the package sam2 that builds the tiny predictor; returns the arguments of each call."""
     calls = []
 
     def build(*arguments: Any, **options: Any) -> I2VVideoPredictor:
@@ -278,7 +281,7 @@ def test_sam2_needs_weights(sam2_calls: list) -> None:
     assert sam2_calls == []
 
 
-def test_weights_that_come_along_are_recorded(tmp_path: Path) -> None:
+def test_bundled_weights_are_recorded(tmp_path: Path) -> None:
     lite = hashlib.sha256((TINY_CONFIG.parents[2] / "checkpoints/sam-i2v_lite.pt").read_bytes()).hexdigest()
     (tmp_path / "own.pt").write_text("weights")
     own = str(tmp_path / "own.pt")
@@ -302,7 +305,7 @@ def test_systems_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(build_system(SystemSettings("tests.test_pvs.stubs:unusual")), VideoSystem)
     with pytest.raises(ValueError, match="static-mask"):
         build_system(SystemSettings("magic"))
-    with pytest.raises(ValueError, match="has no magic"):
+    with pytest.raises(ValueError, match="has no function magic"):
         build_system(SystemSettings("tests.test_pvs.stubs:magic"))
     with pytest.raises(ImportError, match=r"no_such_module.*PYTHONPATH"):
         build_system(SystemSettings("no_such_module:magic"))
@@ -310,3 +313,17 @@ def test_systems_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ImportError, match=r"needs_a_package:magic: No module named 'no_such_package', which needs_a_package needs"
     ):
         build_system(SystemSettings("needs_a_package:magic"))
+
+
+@pytest.mark.parametrize("missing", ["torchvision", "sam2", "cutie", "matplotlib"])
+def test_a_package_that_another_system_needs_may_be_missing(missing: str) -> None:
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+from test_pvs.systems import SYSTEMS, SystemSettings, build_system
+build_system(SystemSettings("static-mask"))
+build_system(SystemSettings("optical-flow"))
+assert not [name for name in sys.modules if name.startswith("test_pvs.systems.") and "propag" in name]
+build_system(SystemSettings("sam+optical-flow", overrides=("adapter.segmenter=tests.test_pvs.stubs:painter",)))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=TINY_CONFIG.parents[2], timeout=120)

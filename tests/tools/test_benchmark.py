@@ -35,7 +35,7 @@ def test_tracking(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("mode", ["sample", "consecutive"])
 def test_frames_are_timed_at_full_memory(benchmark: ModuleType, mode: str) -> None:
-    overrides = [f"model.memory_selector.mode={mode}"]
+    overrides = [f"model/memory_selector={mode}"]
     predictor = benchmark.build_i2v_video_predictor(TINY[1], device="cpu", hydra_overrides_extra=overrides)
     model = predictor.model
     sizes = []

@@ -1,4 +1,4 @@
-"""tools/export_checkpoint.py writes the weights alone, in half precision."""
+"""tools/export_checkpoint.py writes the weights only, in half precision."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_full_disk(existing, export_checkpoint, tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(torch, "save", save)
     assert export_checkpoint.main([str(tmp_path / "last.pt"), str(target)]) == 1
-    stays = ", the former one stays" if existing else ""
-    assert caplog.messages == [f"error: cannot write {target}{stays}: is the disk full, or are files limited in size?"]
+    stays = "; the previous one is untouched" if existing else ""
+    assert caplog.messages == [f"error: cannot write {target}{stays}. Is the disk full, or the size of files limited?"]
     assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "out.pt"} - ({"out.pt"} if existing is None else set())
     assert existing is None or target.read_bytes() == existing

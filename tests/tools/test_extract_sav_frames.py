@@ -1,4 +1,4 @@
-"""tools/extract_sav_frames.py: frames of good videos, a report of bad ones, and going on after an interruption."""
+"""tools/extract_sav_frames.py: frames of good videos, a report of bad ones, and resuming after an interruption."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_quality(tool: ModuleType, tmp_path: Path, make_video: Callable) -> None
 
 
 def test_bad_videos_do_not_stop_the_others(
-    tool: ModuleType, videos: Path, tmp_path: Path, make_video: Callable, capfd: pytest.CaptureFixture[str]
+    tool: ModuleType, videos: Path, tmp_path: Path, make_video: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     (videos / "sav_000000.mp4").write_bytes(b"not a video")
     noise = np.random.default_rng(0).integers(0, 256, (9, 48, 64, 3), np.uint8)
@@ -67,9 +67,8 @@ def test_bad_videos_do_not_stop_the_others(
     assert run(tool, videos, output) == 1
     assert len(names_in(output)) == 9
     assert not list(output.glob("*00000")) and not list(output.rglob(".*"))
-    error = capfd.readouterr().err
-    assert "sav_000000.mp4 is not a video" in error
-    assert "sav_000002.avi is truncated" in error
+    assert "sav_000000.mp4 is not a video" in caplog.text
+    assert "sav_000002.avi is truncated" in caplog.text
 
 
 def test_finished_videos_are_skipped(
@@ -78,7 +77,7 @@ def test_finished_videos_are_skipped(
     output = tmp_path / "frames"
     (output / "sav_000002").mkdir(parents=True)
     (output / "sav_000/.sav_000001.partial").mkdir(parents=True)
-    (output / "sav_000/.sav_000001.partial/00099.jpg").touch()  # of a run that was interrupted
+    (output / "sav_000/.sav_000001.partial/00099.jpg").touch()  # from an interrupted run
     assert run(tool, videos, output) == 0
     assert "2 videos, 1 of them are finished" in capsys.readouterr().out
     assert names_in(output) == [f"sav_000/sav_000001/{index:05d}.jpg" for index in range(9)]
@@ -86,13 +85,13 @@ def test_finished_videos_are_skipped(
     assert "0 videos extracted" in capsys.readouterr().out
 
 
-def test_a_folder_is_of_one_video(tool: ModuleType, videos: Path, tmp_path: Path, outcome: Callable) -> None:
+def test_folders_are_not_shared_by_videos(tool: ModuleType, videos: Path, tmp_path: Path, outcome: Callable) -> None:
     output = tmp_path / "frames"
     output.mkdir()
     (output / "sav_000002").touch()
     status, text = outcome(tool.main, videos, output, "--workers", "1")
     assert status == 1
-    assert f"{output / 'sav_000002'} is a file, where the frames of" in text
+    assert f"{output / 'sav_000002'} is a file, but the frames of" in text
     (output / "sav_000002").unlink()
     (videos / "sav_000002.mp4").touch()
     status, text = outcome(tool.main, videos, output, "--workers", "1")

@@ -58,7 +58,7 @@ def test_training_reads_the_copy(pack, source: Path, tmp_path: Path) -> None:
 def test_wrong_arguments(pack, source: Path, tmp_path: Path, outcome) -> None:
     for arguments, expected, message in (
         ([tmp_path / "nothing", tmp_path / "pack"], 1, "has none of the folders bsds500"),
-        ([source, source], 1, "exists: give a folder that does not"),
+        ([source, source], 1, "already exists: give a new folder"),
         ([source, tmp_path / "pack", "--quality", "0"], 2, "--quality: expected a whole number from 1 to 100"),
     ):
         status, text = outcome(pack.main, *arguments)

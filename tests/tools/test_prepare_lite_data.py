@@ -1,4 +1,4 @@
-"""tools/prepare_lite_data.py: public data sets become what the Lite model's training reads."""
+"""tools/prepare_lite_data.py converts public data sets for the Lite model's training."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def photograph(path: Path, size: tuple[int, int] = (48, 32)) -> None:
 
 @pytest.fixture
 def bsds500(tmp_path: Path) -> Path:
-    """Two photographs, each divided by four people into 2 to 5 regions, the finest with more than 255 labels."""
+    """Two photographs, each segmented by four people into 2 to 5 regions, the finest with more than 255 labels."""
     root = tmp_path / "BSDS500"
     (root / "groundTruth/train").mkdir(parents=True)
     for name in ("1", "2"):
@@ -100,10 +100,10 @@ def test_all_three(prepare, bsds500: Path, coco: Path, davis: Path, tmp_path: Pa
     regions = sorted((output / "bsds500/regions").iterdir())
     assert [path.name for path in regions] == [f"{name}_{i}.png" for name in "12" for i in range(3)]
     assert [len(np.unique(read_labels(path))) for path in regions[:3]] == [2, 4, 300]  # coarse to fine
-    [annotation] = json.loads((output / "coco-mini/000000000007.json").read_text())["annotations"]  # the crowd is left out
+    [annotation] = json.loads((output / "coco-mini/000000000007.json").read_text())["annotations"]  # without the crowd
     assert annotation["segmentation"]["size"] == [32, 48]
-    assert not (output / "coco-mini/000000000008.json").exists()  # nothing in it
-    # Training reads them.
+    assert not (output / "coco-mini/000000000008.json").exists()  # it shows no object
+    # Training reads the folders.
     for name, photograph, masks in (("bsds500", "1", {2, 4, 300}), ("coco-mini", "000000000007", {1})):
         split = "validation" if zlib.crc32(photograph.encode()) % 10 == 0 else "train"
         assert len(Photographs([output / name], split).read(0, np.random.default_rng(0)).masks) in masks
@@ -111,7 +111,7 @@ def test_all_three(prepare, bsds500: Path, coco: Path, davis: Path, tmp_path: Pa
     clip = clips.load(0, np.random.default_rng(0))
     assert clip.frames.shape == (2, 3, 32, 48)
     assert int(clip.masks[0, 0].sum()) == 16 * 16
-    # What is printed composes.
+    # The printed overrides compose.
     printed = capsys.readouterr().out
     variables = dict(word.split("=", 1) for word in shlex.split(printed[printed.index("make train-lite") :])[2:])
     assert variables["SHARED"] == str(output)
@@ -122,7 +122,7 @@ def test_all_three(prepare, bsds500: Path, coco: Path, davis: Path, tmp_path: Pa
     without = prepare.command(output, ["bsds500"])
     assert "data.parts.davis=null validation.davis=null" in without
     assert "coco" not in without
-    # What is there stays.
+    # Existing folders stay.
     prepare.main([str(output), *arguments])
     assert "already exists; left unchanged" in capsys.readouterr().out
 
@@ -149,7 +149,7 @@ def test_davis_without_its_lists(prepare, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense" * 100])
-def test_a_file_that_is_not_of_bsds500_is_named(content: bytes | None, prepare, bsds500: Path, tmp_path: Path, outcome) -> None:
+def test_file_that_is_not_from_bsds500_is_named(content: bytes | None, prepare, bsds500: Path, tmp_path: Path, outcome) -> None:
     path = bsds500 / "groundTruth/train/2.mat"
     if content is None:
         savemat(path, {"other": np.zeros(3)})
@@ -179,7 +179,7 @@ COCO = {"categories": [], "images": [COCO_IMAGE], "annotations": [COCO_OBJECT]}
         (COCO, "a.jpg, a photograph of"),
     ],
 )
-def test_a_file_that_is_not_of_coco_is_named(content, message: str, prepare, tmp_path: Path, outcome) -> None:
+def test_file_that_is_not_from_coco_is_named(content, message: str, prepare, tmp_path: Path, outcome) -> None:
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(content))
     status, text = outcome(prepare.main, tmp_path / "lite", "--coco", path, tmp_path)

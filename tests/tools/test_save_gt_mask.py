@@ -1,4 +1,4 @@
-"""tools/save_gt_mask_multiprocess.py: what it says about known objects, bad videos, and going on."""
+"""tools/save_gt_mask_multiprocess.py: known objects, bad videos, and resuming."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def test_what_is_known_about_the_discs(tool: ModuleType, data: Path, tmp_path: Path) -> None:
+def test_areas_and_boxes_of_the_discs(tool: ModuleType, data: Path, tmp_path: Path) -> None:
     assert tool.main(["sav", str(data), str(tmp_path / "info"), "--workers", "2"]) == 0
     assert sorted(path.name for path in (tmp_path / "info").iterdir()) == ["one.json", "two.json"]
     info = read(tmp_path / "info/one.json")
@@ -51,7 +51,7 @@ def test_what_is_known_about_the_discs(tool: ModuleType, data: Path, tmp_path: P
     assert info["objects"]["1"]["boxes"] == [None, [39, 29, 53, 43], [35, 29, 49, 43]]
 
 
-def test_an_object_without_a_mask_is_not_taken_for_absent(tool: ModuleType, data: Path, tmp_path: Path) -> None:
+def test_missing_mask_does_not_mean_absent_object(tool: ModuleType, data: Path, tmp_path: Path) -> None:
     (data / "Annotations_6fps/one/000/00004.png").unlink()
     assert tool.main(["sav", str(data), str(tmp_path / "info"), "--workers", "1"]) == 0
     objects = read(tmp_path / "info/one.json")["objects"]
@@ -60,20 +60,20 @@ def test_an_object_without_a_mask_is_not_taken_for_absent(tool: ModuleType, data
     assert objects["1"]["areas"][0] == 0
 
 
-def test_as_a_command_from_anywhere(data: Path, tmp_path: Path) -> None:
+def test_command_works_in_any_folder(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools/save_gt_mask_multiprocess.py"), "sav", str(data), "info", "--workers", "1"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
     assert (tmp_path / "info/two.json").exists()
 
 
-def test_a_bad_video_is_reported_and_done_when_it_can_be(
-    tool: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_video_is_reported_and_retried(
+    tool: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     mask = data / "Annotations_6fps/one/000/00004.png"
     good = mask.read_bytes()
     mask.write_bytes(good[:40])
     assert tool.main(["sav", str(data), str(tmp_path / "info"), "--workers", "1"]) == 1
-    assert "000/00004.png" in capsys.readouterr().err
+    assert "000/00004.png" in caplog.text
     assert [path.name for path in (tmp_path / "info").iterdir()] == ["two.json"]
     finished = (tmp_path / "info/two.json").stat().st_mtime_ns
     mask.write_bytes(good)
@@ -83,7 +83,7 @@ def test_a_bad_video_is_reported_and_done_when_it_can_be(
     assert (tmp_path / "info/one.json").exists()
 
 
-def test_a_wrong_folder_is_named(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_folder_is_named(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         tool.main(["sav", str(tmp_path / "nowhere"), str(tmp_path / "info")])
     assert "nowhere" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""tools/write_file_list.py."""
+"""tools/write_file_list.py lists samples with masks, all or a random choice."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_videos(tool: ModuleType, tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("a.mp4", "a_manual.json", "a_auto.json", "b.mp4", "b_auto.json", "c.mp4", "d_manual.json"):
         (folder / name).touch()
-    assert run(tool, output, "sav", folder) == ["a", "d"]  # as released: made by hand
+    assert run(tool, output, "sav", folder) == ["a", "d"]  # as published: manual masklets
     assert run(tool, output, "sav", folder, "--masklets", "both") == ["a", "b", "d"]
     assert run(tool, output, "sav", folder, "--masklets", "auto") == ["a", "b"]
     assert len(run(tool, output, "sav", folder, "--count", "1")) == 1

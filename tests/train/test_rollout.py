@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from i2v.modeling.memory.selector import MemoryPlan
+from i2v.modeling.memory.selector import History, MemoryPlan
 from i2v.modeling.sam_i2v import SAMI2V
 from tests.train.helpers import SIZE
 from train.losses import ClipLoss
@@ -122,8 +122,8 @@ def test_selected_memory_is_that_of_inference(make_model: Callable[..., SAMI2V])
     model, plans = make_model(), {}
     plan = model.memory_selector.plan
 
-    def spy(time: int, *arguments) -> MemoryPlan:
-        plans[time] = plan(time, *arguments)
+    def spy(time: int, history: History) -> MemoryPlan:
+        plans[time] = plan(time, history)
         return plans[time]
 
     model.memory_selector.plan = spy
@@ -178,8 +178,8 @@ def remembered(model: SAMI2V, plan: PromptPlan, num_frames: int) -> dict[int, Me
     rollout = ClipRollout(model, PromptSampling(correction_clicks=1))
     plans, selector = {}, rollout.memory_selector.plan
 
-    def spy(time: int, *arguments, **keywords) -> MemoryPlan:
-        plans[time] = selector(time, *arguments, **keywords)
+    def spy(time: int, history: History) -> MemoryPlan:
+        plans[time] = selector(time, history)
         return plans[time]
 
     rollout.memory_selector.plan = spy

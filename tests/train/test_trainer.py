@@ -290,7 +290,7 @@ def test_full_disk(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before_step(trainer, 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1])))
     try:
-        with pytest.raises(OSError, match=r"cannot write .*last\.pt, the former one stays: is the disk full"):
+        with pytest.raises(OSError, match=r"cannot write .*last\.pt; the previous one is untouched\. Is the disk full"):
             trainer.run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -543,7 +543,7 @@ def test_a_killed_reader_is_one_line(clips: Path, tmp_path: Path) -> None:
     process = start(sys.executable, "-c", KILLS_ITS_READERS, *arguments(clips, tmp_path, *overrides))
     printed = finish(process, timeout=60)
     assert process.returncode == 1
-    assert "\nerror: a worker process died, probably because the memory was full: give a lower trainer.workers\n" in printed
+    assert "\nerror: a worker process died, probably because memory ran out: give a lower trainer.workers\n" in printed
     assert "Traceback" not in printed
 
 

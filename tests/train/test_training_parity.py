@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,9 @@ def test_training_forward(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None
     seeded = load_seeded_weights(shared)
     manifest = json.loads((shared / "reference/checkpoints/sam_i2v_state_dict.json").read_text())
     expected = np.load(shared / "reference/fixtures/training_forward.npz")
-    model = build_i2v("i2v-infer", device="cpu")
+    # The fixture's frames are normalised already.
+    plain = ["model.image_encoder.pixel_mean=[0,0,0]", "model.image_encoder.pixel_std=[1,1,1]"]
+    model = build_i2v("i2v-infer", device="cpu", hydra_overrides_extra=[f"++{override}" for override in plain])
     model.load_state_dict(seeded.seeded_state_dict(manifest))
     clip = seeded.seeded_input("train_video", (_FIXTURE_FRAMES, 1, 3, 1024, 1024)).transpose(0, 1)[:, :_NUM_FRAMES]
     y, x = torch.meshgrid(torch.arange(1024), torch.arange(1024), indexing="ij")
@@ -32,7 +35,7 @@ def test_training_forward(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None
     plan = rollout.memory_selector.plan
     # Distances in time are relative to the length of the whole clip.
     monkeypatch.setattr(
-        rollout.memory_selector, "plan", lambda *args, **options: plan(*args, **{**options, "num_frames": _FIXTURE_FRAMES})
+        rollout.memory_selector, "plan", lambda time, history: plan(time, replace(history, num_frames=_FIXTURE_FRAMES))
     )
     with torch.inference_mode():
         frames = rollout(clip, masks, torch.zeros(1).long(), torch.Generator(), PromptPlan({0: "mask"}))

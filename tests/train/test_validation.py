@@ -13,7 +13,7 @@ import torch
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.modeling.sam_i2v import SAMI2V
-from sav_dataset.jf import jf_scores
+from i2v.utils.jf import jf_scores
 from tests.train.helpers import SIZE
 from train.dataset.sample import ClipDataset, RawClip, SampleError
 from train.dataset.vos_folder import VOSFolder

@@ -17,7 +17,7 @@ from i2v.utils.processes import WorkerDiedError, available_memory, default_worke
 from sav_dataset import sav_evaluator
 from tests.test_pvs import layouts
 
-DIED = "a worker process died, probably because the memory was full: give a lower"
+DIED = "a worker process died, probably because memory ran out: give a lower"
 
 
 def die(*_: object) -> None:

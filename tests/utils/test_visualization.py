@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from i2v.utils.visualization import DrawnPrompt, VideoWriter, draw_overlay
+from i2v.prompt import Prompt
+from i2v.utils.visualization import VideoWriter, draw_overlay
 
 WHITE, GREEN, RED = [255, 255, 255], [0, 200, 0], [220, 0, 0]
 FRAME = np.full((60, 80, 3), 100, np.uint8)
@@ -41,14 +42,14 @@ def test_no_object_and_no_prompt_is_the_frame():
 
 
 def test_prompts_are_drawn():
-    prompts = [DrawnPrompt(1, [(50.2, 40, 1), (70, 20.4, 0)]), DrawnPrompt(2, box=(4, 34, 24, 54))]
+    prompts = {1: Prompt([(50.2, 40), (70, 20.4)], [1, 0]), 2: Prompt(box=(4, 34, 24, 54))}
     image = draw_overlay(FRAME, labelled(0), prompts)
     assert image[40, 50].tolist() == GREEN
     assert image[20, 70].tolist() == RED
     assert image[34, 14].tolist() == image[44, 24].tolist() == [0, 128, 0]
     assert image[44, 14].tolist() == [100, 100, 100]
     # Points at the border do no harm.
-    draw_overlay(FRAME, labelled(0), [DrawnPrompt(255, [(0, 0, 1), (79.9, 59.9, 0)], (0, 0, 80, 60))])
+    draw_overlay(FRAME, labelled(0), {255: Prompt([(0, 0), (79.9, 59.9)], [1, 0], (0, 0, 80, 60))})
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 60), (63, 47), (16, 200)])
@@ -88,7 +89,7 @@ def test_video_that_does_not_fit_on_the_disk(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
     try:
-        whole = pytest.raises(OSError, match=r"a\.mp4 could not be written whole .*of 40 frames.*disk full")
+        whole = pytest.raises(OSError, match=r"a\.mp4 is incomplete .*of 40 frames.*disk full")
         with whole, VideoWriter(tmp_path / "a.mp4", 10, 160, 120) as video:
             for frame in noise:
                 video.write(frame)

@@ -1,4 +1,4 @@
-"""Transforms from raw clips to the network's input: augmentation, resizing, normalisation."""
+"""Transforms from raw clips to the network's input: augmentation and resizing. The network normalises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
+from i2v.modeling.backbones.image_encoder import IMAGENET_MEAN
 from train.dataset.sample import RawClip, SampleError
 from train.utils.seeds import seeded
 
@@ -18,7 +18,7 @@ Jitter = tuple[float, float, float]
 
 
 class PlainTransform:
-    """Resizing and normalisation as in the predictor, for evaluation.
+    """Resizes as the predictor does, for evaluation.
 
     Args:
         image_size: S, side of the network's input in pixels.
@@ -28,9 +28,9 @@ class PlainTransform:
         self.image_size = image_size
 
     def __call__(self, clip: RawClip, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A clip as (T, 3, S, S) float32, normalised, and masks (O, T, S, S) bool. `rng` is not used."""
+        """A clip as (T, 3, S, S) float32 in [0, 1], and masks (O, T, S, S) bool. `rng` is not used."""
         frames = _resize_frames(clip.frames, self.image_size, InterpolationMode.BICUBIC)
-        return _normalise(frames), _resize_masks(clip.masks, self.image_size).transpose(0, 1)
+        return frames, _resize_masks(clip.masks, self.image_size).transpose(0, 1)
 
 
 class ClipTransform:
@@ -72,7 +72,7 @@ class ClipTransform:
         self._colour_frame = v2.ColorJitter(*frame_jitter)
 
     def __call__(self, clip: RawClip, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A clip as (T, 3, S, S) float32, normalised, and masks (O, T, S, S) bool, each visible in the first frame.
+        """A clip as (T, 3, S, S) float32 in [0, 1], and masks (O, T, S, S) bool, each visible in the first frame.
 
         Raises:
             SampleError: all objects are too small to be seen at this size.
@@ -86,10 +86,10 @@ class ClipTransform:
 
     def _augment(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         frames, inside, masks = self._move_and_resize(frames, masks)
-        # The area beyond the frame becomes grey: zero after normalisation. (torchvision's `fill` costs twice the affine map.)
-        frames = frames + (1 - inside) * torch.from_numpy(IMAGE_MEAN)[:, None, None]
+        # The area beyond the frame becomes grey, about the mean of pixels. (torchvision's `fill` costs twice the affine map.)
+        frames = frames + (1 - inside) * torch.tensor(IMAGENET_MEAN)[:, None, None]
         frames = self._colour_clip(frames)
-        frames = _normalise(torch.stack([self._colour_frame(frame) for frame in frames]))
+        frames = torch.stack([self._colour_frame(frame) for frame in frames])
         if torch.rand(()) < self.reverse and _visible(masks[-1]).all():
             frames, masks = frames.flip(0), masks.flip(0)
         return frames, masks[:, _visible(masks[0])].transpose(0, 1)
@@ -121,7 +121,3 @@ def _resize_masks(masks: Tensor, image_size: int) -> Tensor:
 def _visible(masks: Tensor) -> Tensor:
     """Which of the masks (O, S, S) are not empty: (O,) bool."""
     return masks.flatten(1).any(1)
-
-
-def _normalise(frames: Tensor) -> Tensor:
-    return F.normalize_image(frames, IMAGE_MEAN.tolist(), IMAGE_STD.tolist())

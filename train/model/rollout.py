@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2v.modeling.memory.selector import MemoryPlan, MemorySelector
+from i2v.modeling.memory.selector import History, MemoryPlan
 from i2v.modeling.sam_i2v import MASK_BIAS, MASK_SCALE, PREVIOUS_LOGIT_LIMIT, SAMI2V, MaskPrediction, ObjectMemory
 from train.model.prompts import roughen, sample_box, sample_click
 
@@ -191,14 +191,7 @@ class ClipRollout(nn.Module):
         self.model = model
         self.prompts = prompts
         self.recomputed_steps: frozenset[str] = frozenset()
-        selector = model.memory_selector
-        self.memory_selector = MemorySelector(
-            "consecutive",
-            selector.num_global,
-            selector.num_local,
-            max_pointers=selector.max_pointers,
-            max_cond_frames_in_attn=selector.max_cond_frames_in_attn,
-        )
+        self.memory_selector = model.memory_selector.for_training()
 
     def forward(
         self,
@@ -211,7 +204,7 @@ class ClipRollout(nn.Module):
         """Prompt and track all objects of B clips.
 
         Args:
-            frames: (B, T, 3, S, S), normalised.
+            frames: (B, T, 3, S, S) float32, RGB in [0, 1].
             masks: (O, T, S, S) bool, the true masks.
             video: (O,), the index of each object's clip.
             generator: random generator of the prompts, on the frames' device.
@@ -321,7 +314,7 @@ class ClipRollout(nn.Module):
     ) -> MemoryPlan:
         num_frames = features.shape[1]
         if not plan.selected_memory:
-            return self.memory_selector.plan(t, conditioning, tracked, num_frames=num_frames, look_ahead=True)
+            return self.memory_selector.plan(t, History(conditioning, tracked, num_frames=num_frames))
 
         def similarity(times: Sequence[int]) -> Tensor:
             """Cosine similarity (len(times),) to the frames at these times, as a mean over objects: the batch has one plan."""
@@ -329,7 +322,7 @@ class ClipRollout(nn.Module):
             return torch.cosine_similarity(flat[:, t, None], flat[:, list(times)], dim=-1).mean(dim=0)
 
         seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-        return self.model.memory_selector.plan(t, conditioning, tracked, similarity, seed, num_frames)
+        return self.model.memory_selector.plan(t, History(conditioning, tracked, similarity, seed, num_frames))
 
     def _run(self, step: str, function: Callable[..., Any], *arguments: Any) -> Any:
         if step in self.recomputed_steps and torch.is_grad_enabled():

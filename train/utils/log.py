@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from i2v.inference.features import IMAGE_MEAN, IMAGE_STD
-from i2v.utils.visualization import DrawnPrompt, draw_overlay
+from i2v.prompt import Prompt
+from i2v.utils.visualization import draw_overlay
 from train.dataset.mixture import Batch
 from train.model.rollout import PromptedFrame
 
@@ -57,27 +57,19 @@ def draw_clip(batch: Batch, frames: list[PromptedFrame]) -> np.ndarray:
     for t, frame in enumerate(frames):
         image = to_image(batch.frames[0, t])
         labels = np.zeros((2, *image.shape[:2]), np.uint8)
-        prompts = []
+        prompts = {}
         for number, member in enumerate(members, start=1):
             logits = frame.predictions[-1].masks[member, 0].detach().float().cpu().numpy()
             shown = cv2.resize(logits, image.shape[1::-1]) > 0
             labels[0][shown] = number
             labels[1][batch.masks[member, t].cpu().numpy()] = number
-            prompts.append(_drawn(number, frame, member))
+            if frame.points is not None and frame.labels is not None:
+                prompts[number] = Prompt(frame.points[member], frame.labels[member])
         columns.append(np.concatenate([draw_overlay(image, labels[0], prompts), draw_overlay(image, labels[1])]))
     return np.concatenate(columns, axis=1)
 
 
 def to_image(frame: Tensor) -> np.ndarray:
-    """A normalised frame (3, S, S) as a picture (S, S, 3) uint8."""
-    pixels = frame.float().cpu().numpy().transpose(1, 2, 0) * IMAGE_STD + IMAGE_MEAN
+    """A frame (3, S, S) in [0, 1] as a picture (S, S, 3) uint8."""
+    pixels = frame.float().cpu().numpy().transpose(1, 2, 0)
     return np.ascontiguousarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-
-
-def _drawn(number: int, frame: PromptedFrame, member: int) -> DrawnPrompt:
-    if frame.points is None or frame.labels is None:
-        return DrawnPrompt(number)
-    points, labels = frame.points[member].tolist(), frame.labels[member].tolist()
-    clicks = [(x, y, label) for (x, y), label in zip(points, labels, strict=True) if label in (0, 1)]
-    box = [x for point, label in zip(points, labels, strict=True) if label in (2, 3) for x in point]
-    return DrawnPrompt(number, clicks, tuple(box) or None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.layers import Conv2dBN, LayerNorm2d
 
 # Kernel size, stride, expansion, channels and number of the blocks of each stage.
@@ -20,11 +21,15 @@ _STAGES = (
 _STEM_CHANNELS = 32
 # Index of the last block at each stride 2, 4, 8, 16 and 32, and its channels.
 _TAPS = {0: 16, 2: 24, 4: 40, 10: 112, 15: 320}
+# Index among these maps of the first one that the neck joins, by the stride of the neck.
+_FIRST_LEVEL = {8: 2, 16: 3}
 
 
 class SameConvBN(nn.Module):
-    """Convolution, batch normalisation, and ReLU6 if wanted. Padded as TensorFlow does: with stride 2 the odd one of the
-    padding is at the end, as the ImageNet weights expect it."""
+    """Convolution, batch normalisation, and optionally ReLU6.
+
+    It is padded as in TensorFlow, as the ImageNet weights expect: with stride 2, the odd row and column are at the end.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1, activation: bool = True
@@ -47,7 +52,7 @@ class SameConvBN(nn.Module):
 
 
 class InvertedBottleneck(nn.Module):
-    """Expand, depthwise convolution, project, and a residual where the shape stays: (B, C, H, W) -> (B, D, H/s, W/s)."""
+    """Expansion, depthwise convolution, projection, and a residual if the shape stays: (B, C, H, W) -> (B, D, H/s, W/s)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -62,14 +67,15 @@ class InvertedBottleneck(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(Trunk):
     """The feature layers of EfficientNet-Lite0, and a neck that joins the maps at one stride.
 
     Args:
-        out_channels: of the neck. stride: of the neck's map, in pixels: 8 or 16.
+        out_channels: number of channels of the neck.
+        stride: image pixels per cell of the neck's map: 8 or 16.
 
-    Attributes:
-        channels: of the maps that `forward` returns.
+    Raises:
+        ValueError: another stride.
     """
 
     def __init__(self, out_channels: int, stride: int = 16) -> None:
@@ -77,12 +83,15 @@ class EfficientNetLite(nn.Module):
         self.stem = SameConvBN(3, _STEM_CHANNELS, 3, stride=2)
         self.blocks = nn.ModuleList()
         channels = _STEM_CHANNELS
-        for kernel_size, first_stride, expansion, width, depth in _STAGES:
+        for kernel_size, first_stride, expansion, stage_channels, depth in _STAGES:
             for i in range(depth):
-                self.blocks.append(InvertedBottleneck(channels, width, kernel_size, first_stride if i == 0 else 1, expansion))
-                channels = width
-        # The neck joins the maps from its stride on to coarser ones.
-        self.first_level = {8: 2, 16: 3}[stride]
+                block_stride = first_stride if i == 0 else 1
+                self.blocks.append(InvertedBottleneck(channels, stage_channels, kernel_size, block_stride, expansion))
+                channels = stage_channels
+        if stride not in _FIRST_LEVEL:
+            raise ValueError(f"stride must be 8 or 16, not {stride}")
+        # The neck joins the maps at its stride and at coarser ones.
+        self.first_level = _FIRST_LEVEL[stride]
         self.laterals = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in list(_TAPS.values())[self.first_level :])
         self.neck = nn.Sequential(
             LayerNorm2d(out_channels),
@@ -90,18 +99,17 @@ class EfficientNetLite(nn.Module):
             LayerNorm2d(out_channels),
         )
         self.channels = [*_TAPS.values(), out_channels]
+        self.stride = stride
 
     def depth_groups(self) -> list[list[nn.Module]]:
-        """Modules from the input to the output, for learning rates that decay with depth."""
+        """See `Trunk`: the stem, each block, and the neck."""
         return [[self.stem], *([block] for block in self.blocks), [self.laterals, self.neck]]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """
-        Args:
-            images: (B, 3, H, W), normalised; H and W multiples of 32.
+        """See `Trunk`; the sides of the images are multiples of 32 pixels.
 
         Returns:
-            Six maps: 16 channels at 1/2, 24 at 1/4, 40 at 1/8, 112 at 1/16, 320 at 1/32, and the neck's.
+            list[Tensor]: six maps: 16 channels at 1/2, 24 at 1/4, 40 at 1/8, 112 at 1/16, 320 at 1/32, and the neck's.
         """
         x = self.stem(images)
         maps = []
@@ -112,6 +120,6 @@ class EfficientNetLite(nn.Module):
         inputs = maps[self.first_level :]
         joined = self.laterals[0](inputs[0])
         for lateral, coarse in zip(self.laterals[1:], inputs[1:], strict=True):
-            # 1x1 convolutions and resizing commute: the cheaper order.
+            # 1x1 convolutions and resizing commute; this order is cheaper.
             joined = joined + F.interpolate(lateral(coarse), size=joined.shape[-2:], mode="bilinear", align_corners=False)
         return [*maps, self.neck(joined)]

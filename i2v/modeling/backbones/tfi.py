@@ -1,4 +1,4 @@
-"""The Temporal Feature Integrator (SAM-I2V, section 3.2): recent motion joins the features of the image trunk."""
+"""The Temporal Feature Integrator (SAM-I2V, section 3.2): adds recent motion to the features of the image trunk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from i2v.modeling.layers import LayerNorm2d, MapLayerNorm, QuickGELU, full_precision
 
+# Rounds of each temporal net.
+_NUM_ROUNDS = 3
+
 
 class TemporalNet(nn.Module):
-    """Rounds of x = QuickGELU(x + conv_t(QuickGELU(conv_s(norm(x))))) with a spatial and a temporal convolution."""
+    """Three rounds of x = QuickGELU(x + conv_t(QuickGELU(conv_s(norm(x))))) with a spatial and a temporal convolution."""
 
-    def __init__(self, channels: int, num_rounds: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.lns = nn.ModuleList(LayerNorm2d(channels) for _ in range(num_rounds))
+        self.lns = nn.ModuleList(LayerNorm2d(channels) for _ in range(_NUM_ROUNDS))
         self.temporal_net = nn.ModuleList(
             nn.Sequential(
                 OrderedDict(
@@ -28,21 +31,24 @@ class TemporalNet(nn.Module):
                     ]
                 )
             )
-            for i in range(num_rounds)
+            for i in range(_NUM_ROUNDS)
         )
         self.activation = QuickGELU()
 
     def forward(self, x: Tensor, num_slices: int) -> Tensor:
-        """
+        """Compute the last slices.
+
         Args:
-            x: (B, T, C, h, w), the slices of the window in order of time.
-            num_slices: how many of the last slices are wanted. A round looks one slice back and one ahead, so that only
-                one slice more per round has to be computed.
+            x: (B, T, C, h, w), the slices of the window in temporal order.
+            num_slices: number of last slices that are wanted. A round looks one slice back and one ahead, so only one more
+                slice per round has to be computed.
 
         Returns:
             (B, num_slices, C, h, w).
         """
-        for i, (norm, (spatial, activation, temporal)) in enumerate(zip(self.lns, self.temporal_net, strict=True)):
+        for i, (norm, block) in enumerate(zip(self.lns, self.temporal_net, strict=True)):
+            spatial, activation, temporal = block.children()
+            assert isinstance(spatial, nn.Conv3d) and isinstance(temporal, nn.Conv3d)
             wanted = num_slices + len(self.lns) - 1 - i
             x = x[:, -(wanted + 1) :]
             y = F.conv2d(norm(x.flatten(0, 1)), spatial.weight[:, :, 0], spatial.bias, padding=1)
@@ -52,8 +58,10 @@ class TemporalNet(nn.Module):
 
     @staticmethod
     def _convolve_time(x: Tensor, conv: nn.Conv3d, wanted: int) -> Tensor:
-        """The last `wanted` slices of the 3-tap convolution over time of x (B, T, C, h, w); zeros beyond the window's end,
-        and before its start where all of its slices are there."""
+        """Return the last `wanted` slices of the 3-tap convolution over time of x (B, T, C, h, w).
+
+        There are zeros after the last slice, and before the first one if x has all slices of the window.
+        """
         wanted = min(wanted, x.shape[1])
         x = F.pad(x, (0, 0, 0, 0, 0, 0, 1 if wanted == x.shape[1] else 0, 1))
         # Three taps of a 1x1 convolution are one 1x1 convolution of three slices side by side.
@@ -70,7 +78,7 @@ class Fuse(nn.Module):
         self.fuse = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), MapLayerNorm(out_channels), nn.GELU())
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        return self.fuse(torch.cat(maps, dim=1))
+        return self.fuse(torch.cat(list(maps), dim=1))
 
 
 class Integrate(nn.Module):
@@ -85,17 +93,18 @@ class Integrate(nn.Module):
 
 
 class TemporalFeatureIntegrator(nn.Module):
-    """Lets maps of the image trunk and a light temporal branch exchange information, level by level.
+    """Exchanges information between maps of the image trunk and a light temporal branch, level by level.
 
     Args:
-        in_channels: of the trunk's maps that are used, one level each.
-        out_channels: of the integrated features. temporal_channels: of the temporal branch.
-        window: number of frames that one feature sees: the frame itself and those before it.
-        patch_size: of the temporal stem, in pixels; the stride of the features.
+        in_channels: number of channels of each of the trunk's maps that are used, one per level.
+        out_channels: number of channels of the integrated features.
+        temporal_channels: number of channels of the temporal branch.
+        window: number of frames that one feature depends on: the frame itself and those before it.
+        patch_size: patch size of the temporal stem, in pixels; equal to the stride of the features.
         stem_kernel: length of the temporal stem in frames, odd.
-        residual_scale: add the result to the trunk's last map, with a learned scale per channel that starts at this value: an
-            image segmenter that is upgraded to video starts with about the features that it was trained with, or exactly those
-            from 0. None, as published: the result replaces them.
+        residual_scale: add the result to the trunk's last map, times a learned scale per channel that starts at this value.
+            An image segmenter that is upgraded to video then starts with nearly the features it was trained with (with 0,
+            exactly those). None, as published, replaces them.
     """
 
     def __init__(
@@ -106,13 +115,15 @@ class TemporalFeatureIntegrator(nn.Module):
         window: int = 5,
         patch_size: int = 16,
         stem_kernel: int = 5,
-        num_rounds: int = 3,
         residual_scale: float | None = None,
     ) -> None:
         super().__init__()
         levels = range(len(in_channels))
         both = out_channels + temporal_channels
+        self.in_channels = list(in_channels)
+        self.out_channels = out_channels
         self.window = window
+        self.patch_size = patch_size
         self.temporal_stem = nn.Conv3d(
             3,
             temporal_channels,
@@ -121,49 +132,50 @@ class TemporalFeatureIntegrator(nn.Module):
             padding=(stem_kernel // 2, 0, 0),
         )
         self.input_linears = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in in_channels)
-        self.temporal_nets = nn.ModuleList(TemporalNet(temporal_channels, num_rounds) for _ in levels)
+        self.temporal_nets = nn.ModuleList(TemporalNet(temporal_channels) for _ in levels)
         self.integration2temporal_nets = nn.ModuleList(Fuse(both, temporal_channels) for _ in levels)
         self.temporal2integration_nets = nn.ModuleList(Fuse(both, out_channels) for _ in levels)
         self.integration_nets = nn.ModuleList(Integrate(out_channels) for _ in levels)
         self.apply(_init_weights)
-        # What the last level would tell the temporal branch reaches nothing, but published checkpoints have it.
+        # The last level's update of the temporal branch is unused; it is kept frozen for checkpoint compatibility.
         self.integration2temporal_nets[-1].requires_grad_(False)
         self.residual_scale = None if residual_scale is None else nn.Parameter(torch.full((out_channels,), residual_scale))
 
-    def stem_products(self, images: Tensor) -> Tensor:
-        """What each tap of the temporal stem makes of each frame. It depends on one frame only, so that windows share it.
+    def stem_taps(self, images: Tensor) -> Tensor:
+        """Apply each tap of the temporal stem to each frame. The result depends on one frame only, so windows share it.
 
         Args:
-            images: (N, 3, H, W), normalised.
+            images (Tensor): (N, 3, H, W), normalised.
 
         Returns:
-            (N, stem_kernel, temporal_channels, h, w).
+            Tensor: (N, stem_kernel, temporal_channels, h, w).
         """
         weight = self.temporal_stem.weight.movedim(2, 0)
         with full_precision(images):
-            products = F.conv2d(images, weight.flatten(0, 1), stride=self.temporal_stem.stride[1:])
-        return products.unflatten(1, weight.shape[:2])
+            taps = F.conv2d(images, weight.flatten(0, 1), stride=self.temporal_stem.stride[1:])
+        return taps.unflatten(1, weight.shape[:2])
 
-    def forward(self, maps: Sequence[Tensor], products: Sequence[Tensor]) -> Tensor:
-        """
+    def forward(self, maps: Sequence[Tensor], taps: Sequence[Tensor]) -> Tensor:
+        """Compute the features of the current frame.
+
         Args:
-            maps: the trunk's maps of the current frame, (B, C_l, h_l, w_l) per level.
-            products: `stem_products` (B, stem_kernel, temporal_channels, h, w) of each frame of the window, in order of
-                time, the current frame last or followed by copies of itself.
+            maps (Sequence[Tensor]): the trunk's maps of the current frame, (B, C_l, h_l, w_l) per level.
+            taps (Sequence[Tensor]): `stem_taps` (B, stem_kernel, temporal_channels, h, w) of each frame of the window, in
+                temporal order; the current frame is the last one or is followed by copies of itself.
 
         Returns:
-            (B, out_channels, h, w) features of the current frame.
+            Tensor: (B, out_channels, h, w).
         """
-        x = self._stem(products)
+        x = self._stem(taps)
         size = x.shape[-2:]
         res = 0.0
         for level, net in enumerate(self.temporal_nets):
-            # How many slices the later levels can still see: each of their rounds looks one slice further back.
-            wanted = 1 + sum(len(later.lns) for later in self.temporal_nets[level + 1 :])
-            wanted = min(wanted, len(products))
+            # The slices that later levels depend on: each of their rounds looks one slice further back.
+            wanted = 1 + _NUM_ROUNDS * (len(self.temporal_nets) - 1 - level)
+            wanted = min(wanted, len(taps))
             x = net(x, wanted)
-            # What every later part of the network sees: in bfloat16, rounding this sum over the levels alone costs 2 % of mask
-            # IoU with the parity weights.
+            # Everything after depends on this sum over the levels: with the random weights of the parity tests, rounding it to
+            # bfloat16 alone costs 2 % of mask IoU.
             with full_precision(x):
                 current = x[:, -1].float()
                 level_map = maps[level].float()
@@ -179,18 +191,23 @@ class TemporalFeatureIntegrator(nn.Module):
             return res + up
         return maps[-1] + self.residual_scale[:, None, None] * (res + up)
 
-    def _stem(self, products: Sequence[Tensor]) -> Tensor:
-        """The temporal stem from its products: (B, T, temporal_channels, h, w), zeros outside of the window."""
-        kernel = products[0].shape[1]
+    def _stem(self, taps: Sequence[Tensor]) -> Tensor:
+        """Sum the taps to the temporal stem's output, (B, T, temporal_channels, h, w), with zeros outside of the window.
+
+        It equals `self.temporal_stem` over the window, as test_tfi.py proves.
+        """
+        kernel, bias = taps[0].shape[1], self.temporal_stem.bias
+        assert bias is not None
         slices = []
-        for t in range(len(products)):
-            taps = [(tap, t + tap - kernel // 2) for tap in range(kernel)]
-            inside = [products[frame][:, tap] for tap, frame in taps if 0 <= frame < len(products)]
-            slices.append(sum(inside) + self.temporal_stem.bias[:, None, None])
+        for t in range(len(taps)):
+            frames = [(tap, t + tap - kernel // 2) for tap in range(kernel)]
+            inside = [taps[frame][:, tap] for tap, frame in frames if 0 <= frame < len(taps)]
+            slices.append(sum(inside[1:], inside[0]) + bias[:, None, None])
         return torch.stack(slices, dim=1)
 
 
 def _init_weights(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):
         nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

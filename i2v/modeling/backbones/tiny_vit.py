@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.layers import Conv2dBN, LayerNorm2d, full_precision
 
 
@@ -30,9 +32,9 @@ class PatchEmbedding(nn.Module):
 class MBConv(nn.Module):
     """Inverted bottleneck with a depthwise convolution and a residual: (B, C, H, W) -> the same."""
 
-    def __init__(self, channels: int, expand_ratio: float) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = int(channels * expand_ratio)
+        hidden = 4 * channels
         self.conv1 = Conv2dBN(channels, hidden, 1)
         self.conv2 = Conv2dBN(hidden, hidden, 3, padding=1, groups=hidden)
         self.conv3 = Conv2dBN(hidden, channels, 1)
@@ -42,7 +44,7 @@ class MBConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Changes the width and, with stride 2, halves the resolution: (B, C, H, W) -> (B, D, H/stride, W/stride)."""
+    """Changes the channels and, with stride 2, halves the resolution: (B, C, H, W) -> (B, D, H/stride, W/stride)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -60,6 +62,7 @@ class WindowAttention(nn.Module):
     def __init__(self, channels: int, num_heads: int, window_size: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.offset: Tensor
         self.norm = nn.LayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
@@ -79,7 +82,7 @@ class WindowAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Pre-norm two-layer perceptron with GELU: (..., C) -> the same."""
+    """Pre-norm MLP of two layers with GELU: (..., C) -> the same."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -92,13 +95,13 @@ class FeedForward(nn.Module):
 
 
 class TinyViTBlock(nn.Module):
-    """Window attention, a depthwise convolution, a perceptron: (B, C, H, W) -> the same."""
+    """Window attention, a depthwise convolution and an MLP: (B, C, H, W) -> the same."""
 
-    def __init__(self, channels: int, num_heads: int, window_size: int, mlp_ratio: float) -> None:
+    def __init__(self, channels: int, num_heads: int, window_size: int) -> None:
         super().__init__()
         self.window_size = window_size
         self.attn = WindowAttention(channels, num_heads, window_size)
-        self.mlp = FeedForward(channels, int(channels * mlp_ratio))
+        self.mlp = FeedForward(channels, 4 * channels)
         self.local_conv = Conv2dBN(channels, channels, 3, padding=1, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,15 +131,16 @@ class Stage(nn.Module):
         return x if self.downsample is None else self.downsample(x)
 
 
-class TinyViT(nn.Module):
+class TinyViT(Trunk):
     """TinyViT with SAM's neck.
 
     Args:
-        out_channels: of the neck. embed_dims, depths, num_heads, window_sizes: per stage.
-        strides: of the downsamplings between the stages; (2, 2, 1) ends at 1/16 of the image.
-
-    Attributes:
-        channels: of the five maps that `forward` returns.
+        out_channels: number of channels of the neck.
+        embed_dims: number of channels of each stage.
+        depths: number of blocks of each stage.
+        num_heads: number of attention heads of each stage; the first stage has no attention.
+        window_sizes: side of the attention windows of each stage, in cells.
+        strides: strides of the downsamplings between the stages; (2, 2, 1) ends at 1/16 of the image.
     """
 
     def __init__(
@@ -147,24 +151,22 @@ class TinyViT(nn.Module):
         num_heads: Sequence[int] = (2, 4, 5, 10),
         window_sizes: Sequence[int] = (7, 7, 14, 7),
         strides: Sequence[int] = (2, 2, 1),
-        mlp_ratio: float = 4.0,
-        mbconv_expand_ratio: float = 4.0,
-        num_classes: int = 1000,
     ) -> None:
         super().__init__()
         self.patch_embed = PatchEmbedding(embed_dims[0])
         self.layers = nn.ModuleList()
         for i, dim in enumerate(embed_dims):
+            blocks: Sequence[nn.Module]
             if i == 0:
-                blocks = [MBConv(dim, mbconv_expand_ratio) for _ in range(depths[i])]
+                blocks = [MBConv(dim) for _ in range(depths[i])]
             else:
-                blocks = [TinyViTBlock(dim, num_heads[i], window_sizes[i], mlp_ratio) for _ in range(depths[i])]
+                blocks = [TinyViTBlock(dim, num_heads[i], window_sizes[i]) for _ in range(depths[i])]
             last = i == len(embed_dims) - 1
             downsample = None if last else PatchMerging(dim, embed_dims[i + 1], strides[i])
             self.layers.append(Stage(blocks, downsample))
-        # The ImageNet head is not used, but published checkpoints have it.
+        # The ImageNet head is unused; it is kept frozen for checkpoint compatibility.
         self.norm_head = nn.LayerNorm(embed_dims[-1]).requires_grad_(False)
-        self.head = nn.Linear(embed_dims[-1], num_classes).requires_grad_(False)
+        self.head = nn.Linear(embed_dims[-1], 1000).requires_grad_(False)
         self.neck = nn.Sequential(
             nn.Conv2d(embed_dims[-1], out_channels, 1, bias=False),
             LayerNorm2d(out_channels),
@@ -172,31 +174,30 @@ class TinyViT(nn.Module):
             LayerNorm2d(out_channels),
         )
         self.channels = [embed_dims[0], *embed_dims[1:], out_channels]
+        self.stride = 4 * math.prod(strides)
 
     def depth_groups(self) -> list[list[nn.Module]]:
-        """Modules from the input to the output, for learning rates that decay with depth; as published, what makes a stage's
-        output smaller belongs to its last block."""
+        """See `Trunk`. As published, the downsampling after a stage belongs to the group of the stage's last block."""
         groups: list[list[nn.Module]] = [[self.patch_embed]]
         for stage in self.layers:
+            assert isinstance(stage, Stage)
             groups += [[block] for block in stage.blocks]
             if stage.downsample is not None:
                 groups[-1].append(stage.downsample)
         return [*groups, [self.neck]]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """
-        Args:
-            images: (B, 3, H, W), normalised.
+        """See `Trunk`.
 
         Returns:
-            Five maps: the patch embedding, the output of the first three stages, the neck. For the published model
-            64 @ 1/4, 128 @ 1/8, 160, 320 and 256 @ 1/16.
+            list[Tensor]: five maps: the patch embedding, the outputs of the first three stages, and the neck. The published
+            model has 64 channels at 1/4, 128 at 1/8, and 160, 320 and 256 at 1/16.
         """
         x = self.patch_embed(images)
         convolutions, *transformers = self.layers
         maps = [x, convolutions(x)]
-        # Rounding errors of the transformers reach the mask: bfloat16 costs up to 3 % of its IoU with the parity weights, and
-        # saves 6 % of a frame's time. (In training they are noise among noise.)
+        # Rounding errors of the transformers reach the mask: with the random weights of the parity tests, bfloat16 costs up to
+        # 3 % of its IoU and saves 6 % of a frame's time. In training they do not matter.
         with nullcontext() if self.training else full_precision(x):
             x = maps[-1] if self.training else maps[-1].float()
             for stage in transformers:

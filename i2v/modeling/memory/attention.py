@@ -1,4 +1,4 @@
-"""Memory attention: the features of the current frame look at the memories (SAM 2)."""
+"""Memory attention: the features of the current frame attend to the memories (SAM 2, section 4)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from i2v.modeling.layers import Attention
 
 
 class MemoryAttentionLayer(nn.Module):
-    """Pre-norm self-attention, cross-attention to the memory, and a perceptron with ReLU."""
+    """Pre-norm self-attention, cross-attention to the memory, and an MLP with ReLU."""
 
-    def __init__(self, width: int, memory_channels: int, hidden: int, dropout: float) -> None:
+    def __init__(self, embed_dim: int, memory_channels: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.self_attn = Attention(width, num_heads=1, dropout=dropout)
-        self.cross_attn_image = Attention(width, num_heads=1, kv_in_dim=memory_channels, dropout=dropout)
-        self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
-        self.norm3 = nn.LayerNorm(width)
+        self.self_attn = Attention(embed_dim, num_heads=1, dropout=dropout)
+        self.cross_attn_image = Attention(embed_dim, num_heads=1, kv_in_dim=memory_channels, dropout=dropout)
+        self.linear1 = nn.Linear(embed_dim, hidden)
+        self.linear2 = nn.Linear(hidden, embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.norm3 = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotation: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -35,20 +35,26 @@ class MemoryAttention(nn.Module):
     """A stack of memory attention layers.
 
     Args:
-        width: of the image features. memory_channels: of the memories. hidden: of the perceptrons.
+        embed_dim: number of channels of the image features.
+        memory_channels: number of channels of the memories.
+        hidden: number of channels between the two layers of each MLP.
+        num_layers: number of layers.
+        dropout: probability of dropout in training.
     """
 
     def __init__(
         self,
-        width: int = 256,
+        embed_dim: int = 256,
         memory_channels: int = 64,
         hidden: int = 512,
         num_layers: int = 4,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(MemoryAttentionLayer(width, memory_channels, hidden, dropout) for _ in range(num_layers))
-        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(
+            MemoryAttentionLayer(embed_dim, memory_channels, hidden, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embed_dim)
 
     def forward(
         self,
@@ -59,19 +65,22 @@ class MemoryAttention(nn.Module):
         rotation: Tensor,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """
+        """Condition the current frame on the memories.
+
         Args:
-            features, position: (B, h*w, width), the current frame and its position encoding. A batch of 1 with a memory of
-                B objects is computed once as far as it is the same for all (up to the first cross-attention).
-            memory, memory_position: (B, S, memory_channels); frames first, each h*w tokens, then object pointers.
-            rotation: (h*w, width / 2, 2) from `axial_rotation`.
+            features: (B or 1, h*w, embed_dim), the current frame. With a batch of 1 and a memory of B objects, what is the
+                same for all objects (up to the first cross-attention) is computed once.
+            position: (1, h*w, embed_dim) position encoding of the current frame.
+            memory: (B, S, memory_channels); first the frames, h*w tokens each, then the object pointers.
+            memory_position: (B, S, memory_channels) position encoding of the memory.
+            rotation: (h*w, embed_dim / 2, 2) from `axial_rotation`.
             bias: (B, S) added to the attention's scores, or None.
 
         Returns:
-            (B, h*w, width).
+            (B, h*w, embed_dim).
         """
         keys = memory + memory_position
-        x = features + 0.1 * position
+        x = features + 0.1 * position  # SAM 2 weakens the position encoding by this factor
         for layer in self.layers:
             x = layer(x, keys, memory, rotation, bias)
         return self.norm(x)

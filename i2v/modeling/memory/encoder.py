@@ -1,4 +1,4 @@
-"""The memory encoder: a frame's features and its mask become a memory (SAM 2)."""
+"""The memory encoder: a frame's features and its mask become a memory (SAM 2, section 4)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from i2v.modeling.layers import LayerNorm2d
 
 
 class MaskDownsampler(nn.Module):
-    """Strided convolutions from the image's resolution to that of the features: (B, 1, S, S) -> (B, C, h, w).
+    """Strided convolutions from the resolution of the image to that of the features: (B, 1, S, S) -> (B, C, h, w).
 
     Args:
-        out_channels: of the result. total_stride: S / h, a power of 2. Each step of stride 2 quadruples the channels.
+        out_channels: C.
+        total_stride: S / h, a power of 2. Each step of stride 2 quadruples the channels.
     """
 
     def __init__(self, out_channels: int, total_stride: int = 16) -> None:
@@ -55,11 +56,11 @@ class ConvNeXtBlock(nn.Module):
 
 
 class Fuser(nn.Module):
-    """A stack of ConvNeXt blocks."""
+    """Two ConvNeXt blocks."""
 
-    def __init__(self, channels: int, num_layers: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(ConvNeXtBlock(channels) for _ in range(num_layers))
+        self.layers = nn.ModuleList(ConvNeXtBlock(channels) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -71,24 +72,24 @@ class MemoryEncoder(nn.Module):
     """Fuses image features and a mask into a memory.
 
     Args:
-        in_channels: of the image features. out_channels: of the memory. total_stride: image pixels per feature cell.
+        in_channels: number of channels of the image features.
+        out_channels: number of channels of the memory.
+        total_stride: image pixels per feature, a power of 2.
     """
 
-    def __init__(
-        self, in_channels: int = 256, out_channels: int = 64, total_stride: int = 16, num_fuser_layers: int = 2
-    ) -> None:
+    def __init__(self, in_channels: int = 256, out_channels: int = 64, total_stride: int = 16) -> None:
         super().__init__()
-        self.out_channels = out_channels
         self.mask_downsampler = MaskDownsampler(in_channels, total_stride)
         self.pix_feat_proj = nn.Conv2d(in_channels, in_channels, 1)
-        self.fuser = Fuser(in_channels, num_fuser_layers)
+        self.fuser = Fuser(in_channels)
         self.out_proj = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """
+        """Encode one frame.
+
         Args:
-            features: (B or 1, in_channels, h, w), of the image, not conditioned on memory.
-            mask: (B, 1, S, S), already scaled to the range that the network was trained with (about -10 to 10).
+            features: (B or 1, in_channels, h, w) image features, not conditioned on memory.
+            mask: (B, 1, S, S), scaled to the range that the network was trained with (-10 to 10).
 
         Returns:
             (B, out_channels, h, w).

@@ -8,63 +8,66 @@ from torch import Tensor, nn
 from i2v.modeling.layers import Attention
 from i2v.modeling.position_encoding import axial_rotation
 
-# Added to the score of what must not be seen: the softmax makes it zero. Finite, as the tiled attention needs it.
-_HIDDEN = -1e4
+# Added to the scores of masked tokens, whose weights become zero in the softmax. Finite, as `attend` requires.
+_MASKED_SCORE = -1e4
 
 
 class MemoryPromptGenerator(nn.Module):
-    """Learned tokens read the foreground of the memories and are handed to the mask decoder like prompts.
+    """Learned tokens attend to the foreground of the memories and become prompts of the mask decoder.
 
     Args:
-        width: of the tokens. memory_channels: of the memories. num_tokens: of memory prompts.
-        masked_attention: look at the foreground of the memories only; False looks at all of them (ablation).
+        embed_dim: number of channels of the tokens.
+        memory_channels: number of channels of the memories.
+        num_tokens: number of memory prompts.
+        masked_attention: attend to the foreground of the memories only; False attends to all of them (ablation).
+        dropout: probability of dropout in training.
     """
 
     def __init__(
         self,
-        width: int = 256,
+        embed_dim: int = 256,
         memory_channels: int = 64,
         num_tokens: int = 3,
-        hidden: int | None = None,
         masked_attention: bool = True,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        hidden = hidden or width
         self.num_tokens = num_tokens
         self.masked_attention = masked_attention
-        self.query_embedding_fg = nn.Embedding(num_tokens, width)
-        self.no_memory_prompt_embeddings_fg = nn.Embedding(1, width)
-        self.cross_attn = Attention(width, num_heads=1, kv_in_dim=memory_channels, dropout=dropout)
-        self.self_attn = Attention(width, num_heads=1, dropout=dropout)
-        self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
-        self.norm_fg_ca = nn.LayerNorm(width)
-        self.norm_fg_sa = nn.LayerNorm(width)
-        self.norm1 = nn.LayerNorm(width)
+        self.query_embedding_fg = nn.Embedding(num_tokens, embed_dim)
+        self.no_memory_prompt_embeddings_fg = nn.Embedding(1, embed_dim)
+        self.cross_attn = Attention(embed_dim, num_heads=1, kv_in_dim=memory_channels, dropout=dropout)
+        self.self_attn = Attention(embed_dim, num_heads=1, dropout=dropout)
+        self.linear1 = nn.Linear(embed_dim, embed_dim)
+        self.linear2 = nn.Linear(embed_dim, embed_dim)
+        self.norm_fg_ca = nn.LayerNorm(embed_dim)
+        self.norm_fg_sa = nn.LayerNorm(embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
 
     def no_memory(self, batch_size: int) -> Tensor:
-        """The tokens where there is no memory: (batch_size, num_tokens, width)."""
+        """Return the tokens of objects without a memory, (batch_size, num_tokens, embed_dim)."""
         return self.no_memory_prompt_embeddings_fg.weight.expand(batch_size, self.num_tokens, -1)
 
     def forward(
         self, memory: Tensor, memory_position: Tensor, foreground: Tensor, rotation: Tensor, bias: Tensor | None = None
     ) -> Tensor:
-        """
+        """Generate the memory prompts of B objects.
+
         Args:
-            memory, memory_position: (B, S, memory_channels); frames first, each h*w tokens, then object pointers.
-            foreground: (B, S) bool, where the object is in the memories; true for pointers.
-            rotation: (h*w, width / 2, 2) from `axial_rotation`, for the memories.
+            memory: (B, S, memory_channels); first the frames, h*w tokens each, then the object pointers.
+            memory_position: (B, S, memory_channels) position encoding of the memory.
+            foreground: (B, S) bool, true where the object is in a memory, and for pointers.
+            rotation: (h*w, embed_dim / 2, 2) from `axial_rotation`, for the memories.
             bias: (B, S) added to the attention's scores, or None.
 
         Returns:
-            (B, num_tokens, width) memory prompts.
+            (B, num_tokens, embed_dim) memory prompts.
         """
         if self.masked_attention:
-            # An object that was nowhere yet and has no pointer leaves nothing to look at: then everything is looked at.
-            hidden = ~foreground & foreground.any(dim=1, keepdim=True)
-            bias = (memory.new_zeros(hidden.shape) if bias is None else bias).masked_fill(hidden, _HIDDEN)
+            # Without any foreground there is nothing to attend to; then nothing is masked.
+            masked = ~foreground & foreground.any(dim=1, keepdim=True)
+            bias = (memory.new_zeros(masked.shape) if bias is None else bias).masked_fill(masked, _MASKED_SCORE)
         tokens = self.query_embedding_fg.weight.expand(memory.shape[0], -1, -1)
         own_rotation = axial_rotation(tokens.shape[-1], 1, self.num_tokens, tokens.device)
         x = tokens + self.dropout(

@@ -1,18 +1,20 @@
 """The Memory Selective Associator's choice (SAM-I2V, section 3.3): which frames an object remembers at a given time.
 
-The selector is plain arithmetic over points in time. Time runs in the direction of tracking: for backward tracking the caller
-counts from the video's end, so that a video tracked backward and its reverse tracked forward get the same plan.
+A selector is plain arithmetic over points in time. Time runs in the direction of tracking: for backward tracking the caller
+counts from the end of the video, so a video tracked backward and its reverse tracked forward get the same plan.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-MODES = ("sample", "greedy", "uniform", "consecutive")
+# Multiplies the seed, so that the random numbers of consecutive seeds and times do not coincide (the golden ratio in 32 bits).
+_SEED_STEP = 0x9E3779B1
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class PlannedMemory:
     """A frame whose memory is used.
 
     Attributes:
-        time: of the frame. position: temporal position, the index of its encoding; 0 for conditioning frames.
-        repeats: how often the frame counts in the attention.
+        time (int): time of the frame.
+        position (int): temporal position, which selects the memory's encoding; 0 for conditioning frames.
+        repeats (int): how many times the frame counts in the attention.
     """
 
     time: int
@@ -34,7 +37,9 @@ class PlannedPointer:
     """A frame whose object pointer is used.
 
     Attributes:
-        time: of the frame. distance: in time, relative to the largest one that is encoded. repeats: as in PlannedMemory.
+        time (int): time of the frame.
+        distance (float): distance in time to the current frame, relative to the largest distance that is encoded.
+        repeats (int): how many times the pointer counts in the attention.
     """
 
     time: int
@@ -44,7 +49,12 @@ class PlannedPointer:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What an object remembers for one frame."""
+    """What an object remembers for one frame.
+
+    Attributes:
+        memories (tuple[PlannedMemory, ...]): the frames whose memories are used; at least one.
+        pointers (tuple[PlannedPointer, ...]): the frames whose object pointers are used.
+    """
 
     memories: tuple[PlannedMemory, ...]
     pointers: tuple[PlannedPointer, ...]
@@ -56,106 +66,92 @@ class MemoryPlan:
         return memories, tuple((pointer.distance, pointer.repeats) for pointer in self.pointers)
 
 
-class MemorySelector:
-    """Draws frames from a local and a global pool of past frames, by their similarity to the current frame.
+@dataclass(frozen=True)
+class History:
+    """What a selector knows about an object's past.
 
-    Args:
-        mode: "sample" draws without replacement with probability softmax(similarity), "greedy" takes the most similar,
-            "uniform" draws with equal probability, "consecutive" takes the last frames without a drawing (SAM 2).
-        num_global, num_local: frames drawn from each pool. Their sum is the number of tracked frames remembered.
-        global_reach, local_reach: the pools are the frames at a distance of [1, local_reach] and
-            [local_reach + 1, global_reach].
-        max_pointers: object pointers used in the mode "consecutive", SAM 2's rule; in every mode, how far back a tracked
-            frame's outputs are kept, in frames, if that is more than `reach`.
-        max_cond_frames_in_attn: conditioning frames that are always remembered; -1 for all, or at least 2. As in SAM 2 these
-            are the nearest one before, the nearest one at or after the current frame, and the nearest of the rest. The others
-            count as tracked frames.
-        memory_temporal_stride_for_eval: in the mode "consecutive" of SAM 2, the last frame and then every such frame are
-            remembered.
-
-    Raises:
-        ValueError: numbers that do not fit together.
+    Attributes:
+        conditioning (Collection[int]): times of the prompted frames; at least one, which may be later than the current frame.
+        tracked (Collection[int]): times of the frames that have a mask but no prompt.
+        similarity (Callable[[Sequence[int]], Tensor] | None): returns the cosine similarity of the current frame to the
+            frames at the given times, (N,) in [-1, 1]. Called only by selectors that compare frames.
+        seed (int): seed for sampling. The sample at a given time depends only on the seed and the time, so runs are
+            reproducible, and objects with the same history get the same frames.
+        num_frames (int | None): number of frames of the video; None if unknown.
     """
 
-    def __init__(
-        self,
-        mode: str = "sample",
-        num_global: int = 4,
-        num_local: int = 2,
-        global_reach: int = 20,
-        local_reach: int = 4,
-        max_pointers: int = 16,
-        max_cond_frames_in_attn: int = -1,
-        memory_temporal_stride_for_eval: int = 1,
-    ) -> None:
-        if mode not in MODES:
-            raise ValueError(f"unknown memory selection mode {mode!r}; known: {', '.join(MODES)}")
-        if min(num_global, num_local) < 0 or num_global + num_local < 1:
-            raise ValueError(f"num_global={num_global} and num_local={num_local} must not be negative and not both zero")
-        if not 0 < local_reach <= global_reach:
-            raise ValueError(f"the reaches must satisfy 0 < local_reach={local_reach} <= global_reach={global_reach}")
+    conditioning: Collection[int]
+    tracked: Collection[int]
+    similarity: Callable[[Sequence[int]], Tensor] | None = None
+    seed: int = 0
+    num_frames: int | None = None
+
+
+class MemorySelector(ABC):
+    """Decides which frames an object remembers. Subclass it to add a rule; docs/extending.md has an example.
+
+    Args:
+        max_pointers: the outputs of tracked frames are kept for at least this many frames, for their object pointers.
+        max_cond_frames_in_attn: number of conditioning frames that are always remembered; -1 for all, or at least 2. As in
+            SAM 2 these are the nearest one before the current frame, the nearest one at or after it, and the nearest of the
+            rest. The others count as tracked frames.
+
+    Raises:
+        ValueError: an impossible number.
+    """
+
+    def __init__(self, max_pointers: int = 16, max_cond_frames_in_attn: int = -1) -> None:
         if max_cond_frames_in_attn != -1 and max_cond_frames_in_attn < 2:
             raise ValueError(f"max_cond_frames_in_attn must be at least 2, or -1 for all, not {max_cond_frames_in_attn}")
-        if memory_temporal_stride_for_eval < 1:
-            raise ValueError(f"memory_temporal_stride_for_eval must be at least 1, not {memory_temporal_stride_for_eval}")
-        if memory_temporal_stride_for_eval > 1 and mode != "consecutive":
-            raise ValueError(
-                f"memory_temporal_stride_for_eval is for the mode 'consecutive', not {mode!r}: set mode=consecutive"
-            )
-        self.mode = mode
-        self.num_global = num_global
-        self.num_local = num_local
-        self.global_reach = global_reach
-        self.local_reach = local_reach
         self.max_pointers = max_pointers
         self.max_cond_frames_in_attn = max_cond_frames_in_attn
-        self.temporal_stride = memory_temporal_stride_for_eval
 
     @property
+    @abstractmethod
     def num_tracked(self) -> int:
-        """Number of tracked frames that are remembered at most."""
-        return self.num_global + self.num_local
+        """Largest number of tracked frames that are remembered; their temporal positions are 1 to `num_tracked`."""
 
     @property
+    @abstractmethod
     def reach(self) -> int:
         """How far back a memory of a tracked frame can be used, in frames."""
-        return self.num_tracked * self.temporal_stride if self.mode == "consecutive" else self.global_reach
 
     @property
     def look_back(self) -> int:
-        """How far back a memory or a pointer of a tracked frame can be used, in frames."""
+        """How far back a memory or an object pointer of a tracked frame can be used, in frames."""
         return max(self.reach, self.max_pointers)
 
-    def plan(
-        self,
-        time: int,
-        conditioning: Collection[int],
-        tracked: Collection[int],
-        similarity: Callable[[Sequence[int]], Tensor] | None = None,
-        seed: int = 0,
-        num_frames: int | None = None,
-        look_ahead: bool = False,
-    ) -> MemoryPlan:
-        """Choose what to remember at a point in time.
+    @property
+    def frames_to_full_memory(self) -> int:
+        """Number of frames, including the prompted one, after which an object remembers as many frames as it ever will."""
+        return 1 + self.look_back
+
+    @property
+    def spacing(self) -> int:
+        """Distance between two consecutive memories of tracked frames, in frames, at most."""
+        return 1
+
+    def plan(self, time: int, history: History) -> MemoryPlan:
+        """Choose what to remember for the frame at `time`.
 
         Args:
-            time: of the current frame, at least 0. conditioning: times of the prompted frames, at least one.
-            tracked: times of the frames that have a mask but no prompt.
-            similarity: of the current frame to the frames at the given times, in [-1, 1]; used by "sample" and "greedy".
-            seed: of the drawing. The drawing at a given time depends on nothing else, so it repeats, and two objects with
-                the same history get the same frames.
-            num_frames: of the video, None if unknown; bounds the pointers' distances in the mode "consecutive".
-            look_ahead: pointers of conditioning frames after this one count, at negative distances ("consecutive" only: SAM 2
-                does so in training).
+            time: time of the current frame, at least 0.
+            history: the object's past.
         """
-        conditioning, others = self._nearest(time, sorted(conditioning))
-        tracked = {*tracked, *others}
-        if self.mode == "consecutive":
-            return self._plan_consecutive(time, conditioning, tracked, num_frames, look_ahead)
-        return self._plan_selected(time, conditioning, tracked, similarity, seed)
+        always, others = self._nearest(time, sorted(history.conditioning))
+        return self._plan(time, replace(history, conditioning=always, tracked={*history.tracked, *others}))
+
+    @abstractmethod
+    def _plan(self, time: int, history: History) -> MemoryPlan:
+        """As `plan`; the history's `conditioning` is sorted, and all of these frames are to be remembered."""
+
+    def for_training(self) -> MemorySelector:
+        """Return the selector that is used in training, which by default is SAM 2's with the same number of frames."""
+        most = self.max_cond_frames_in_attn
+        return ConsecutiveSelector(self.num_tracked, self.max_pointers, max_cond_frames_in_attn=most, use_later_pointers=True)
 
     def _nearest(self, time: int, conditioning: list[int]) -> tuple[list[int], list[int]]:
-        """The conditioning frames that are always remembered, and the others, both in their order."""
+        """Split sorted conditioning frames into those that are always remembered and the others, both sorted."""
         most = self.max_cond_frames_in_attn
         if most == -1 or len(conditioning) <= most:
             return conditioning, []
@@ -165,48 +161,227 @@ class MemorySelector:
         chosen |= {*rest[: most - len(chosen)]}
         return sorted(chosen), sorted(set(conditioning) - chosen)
 
-    def _plan_selected(self, time, conditioning, tracked, similarity, seed) -> MemoryPlan:
-        generator = torch.Generator().manual_seed((seed * 0x9E3779B1 + time) % 2**63)
-        # Gumbel noise: the k largest of log p + noise are a draw of k without replacement with probabilities p.
-        noise = -(-torch.rand(self.global_reach, generator=generator, dtype=torch.float64).log()).log()
 
-        def draw(first: int, last: int, count: int) -> list[int]:
-            pool = [t for t in range(time - last, time - first + 1) if t in tracked]
-            if len(pool) <= count:
-                return pool
-            scores = torch.zeros(len(pool), dtype=torch.float64)
-            if self.mode != "uniform":
-                scores += similarity(pool).cpu().double()  # MPS has no float64
-            if self.mode != "greedy":
-                scores += noise[[time - t - 1 for t in pool]]
-            return sorted(pool[i] for i in scores.topk(count).indices.tolist())
+class PoolSelector(MemorySelector):
+    """Chooses frames from a local and a global pool of past frames; a subclass says how.
 
-        far = draw(self.local_reach + 1, self.global_reach, self.num_global)
-        near = draw(1, self.local_reach, self.num_local)
+    Args:
+        num_global: number of frames from the global pool.
+        num_local: number of frames from the local pool.
+        global_reach: the global pool has the frames at a distance of local_reach + 1 to global_reach.
+        local_reach: the local pool has the frames at a distance of 1 to local_reach.
+        max_pointers: see `MemorySelector`.
+        max_cond_frames_in_attn: see `MemorySelector`.
+
+    Raises:
+        ValueError: numbers that do not fit together.
+    """
+
+    def __init__(
+        self,
+        num_global: int = 4,
+        num_local: int = 2,
+        global_reach: int = 20,
+        local_reach: int = 4,
+        max_pointers: int = 16,
+        max_cond_frames_in_attn: int = -1,
+    ) -> None:
+        super().__init__(max_pointers, max_cond_frames_in_attn)
+        if min(num_global, num_local) < 0 or num_global + num_local < 1:
+            raise ValueError(f"num_global={num_global} and num_local={num_local} must not be negative and not both zero")
+        if not 0 < local_reach <= global_reach:
+            raise ValueError(f"the reaches must satisfy 0 < local_reach={local_reach} <= global_reach={global_reach}")
+        if num_local > local_reach:
+            raise ValueError(
+                f"num_local={num_local} frames cannot be chosen from a local pool of local_reach={local_reach}: "
+                "raise local_reach"
+            )
+        if num_global > global_reach - local_reach:
+            raise ValueError(
+                f"num_global={num_global} frames cannot be chosen from a global pool of {global_reach - local_reach} "
+                f"(global_reach={global_reach} - local_reach={local_reach}): raise global_reach"
+            )
+        self.num_global = num_global
+        self.num_local = num_local
+        self.global_reach = global_reach
+        self.local_reach = local_reach
+
+    @property
+    def num_tracked(self) -> int:
+        return self.num_global + self.num_local
+
+    @property
+    def reach(self) -> int:
+        return self.global_reach
+
+    @property
+    def frames_to_full_memory(self) -> int:
+        # The global pool starts where the local one ends; one frame more, so that nothing is computed for the first time.
+        return 1 + self.num_global + self.local_reach + 1
+
+    @abstractmethod
+    def choose(self, time: int, pool: list[int], count: int, history: History) -> list[int]:
+        """Choose frames from a pool that has more than are wanted.
+
+        Args:
+            time: time of the current frame.
+            pool: times of the frames of the pool, sorted.
+            count: number of frames to choose, at least 1.
+            history: the object's past.
+        """
+
+    def _plan(self, time: int, history: History) -> MemoryPlan:
+        far = self._from_pool(time, self.local_reach + 1, self.global_reach, self.num_global, history)
+        near = self._from_pool(time, 1, self.local_reach, self.num_local, history)
         positions = list(range(1, len(far) + 1)) + [self.num_global + i for i in range(1, len(near) + 1)]
+        tracked = list(zip(far + near, positions, strict=True))
+        conditioning = list(history.conditioning)
 
+        # As published, the first conditioning frame stands in for tracked frames that do not exist yet, and relative distances
+        # are counted in positions of a memory of this length, which makes some of them negative in the first frames.
         length = max(min(time - 1, self.num_tracked), 0)
-        missing = max(length - len(far) - len(near), 0)
-        memories = [PlannedMemory(t, 0) for t in conditioning]
-        memories[0] = PlannedMemory(conditioning[0], 0, 1 + missing)
-        memories += [PlannedMemory(t, p) for t, p in zip(far + near, positions, strict=True)]
+        missing = max(length - len(tracked), 0)
+        memories = [PlannedMemory(t, 0, 1 + missing if i == 0 else 1) for i, t in enumerate(conditioning)]
+        memories += [PlannedMemory(t, position) for t, position in tracked]
 
-        past = [(t, 0) for t in conditioning if t <= time] + list(zip(far + near, positions, strict=True))
-        pointers = [PlannedPointer(t, (length + 1 - p) / (length + 1)) for t, p in past]
+        past = [(t, 0) for t in conditioning if t <= time] + tracked
+        pointers = [PlannedPointer(t, (length + 1 - position) / (length + 1)) for t, position in past]
         if pointers:
             fill = sum(memory.repeats for memory in memories) - len(pointers)
-            pointers[0] = PlannedPointer(pointers[0].time, pointers[0].distance, 1 + fill)
+            pointers[0] = replace(pointers[0], repeats=1 + fill)
         return MemoryPlan(tuple(memories), tuple(pointers))
 
-    def _plan_consecutive(self, time, conditioning, tracked, num_frames, look_ahead) -> MemoryPlan:
-        limit = self.max_pointers if num_frames is None else min(num_frames, self.max_pointers)
+    def _from_pool(self, time: int, first: int, last: int, count: int, history: History) -> list[int]:
+        """Choose from the tracked frames at distances `first` to `last`; the chosen times are sorted."""
+        pool = [t for t in range(time - last, time - first + 1) if t in history.tracked]
+        if not count or len(pool) <= count:
+            return pool[:count]
+        return sorted(self.choose(time, pool, count, history))
+
+
+class SampledSelector(PoolSelector):
+    """Samples without replacement, with probability softmax(similarity): the Memory Selective Associator as published.
+
+    Args:
+        num_global: see `PoolSelector`.
+        num_local: see `PoolSelector`.
+        global_reach: see `PoolSelector`.
+        local_reach: see `PoolSelector`.
+        max_pointers: see `MemorySelector`.
+        max_cond_frames_in_attn: see `MemorySelector`.
+        by_similarity: False samples all frames of a pool with equal probability (ablation).
+    """
+
+    def __init__(
+        self,
+        num_global: int = 4,
+        num_local: int = 2,
+        global_reach: int = 20,
+        local_reach: int = 4,
+        max_pointers: int = 16,
+        max_cond_frames_in_attn: int = -1,
+        by_similarity: bool = True,
+    ) -> None:
+        super().__init__(num_global, num_local, global_reach, local_reach, max_pointers, max_cond_frames_in_attn)
+        self.by_similarity = by_similarity
+
+    def choose(self, time: int, pool: list[int], count: int, history: History) -> list[int]:
+        # Gumbel noise: the k largest of log p + noise are a sample of k without replacement with probabilities p.
+        generator = torch.Generator().manual_seed((history.seed * _SEED_STEP + time) % 2**63)
+        noise = -(-torch.rand(self.global_reach, generator=generator, dtype=torch.float64).log()).log()
+        scores = noise[[time - t - 1 for t in pool]]
+        if self.by_similarity:
+            scores += _similarities(pool, history)
+        return _largest(pool, scores, count)
+
+
+class GreedySelector(PoolSelector):
+    """Chooses the most similar frames of each pool."""
+
+    def choose(self, time: int, pool: list[int], count: int, history: History) -> list[int]:
+        return _largest(pool, _similarities(pool, history), count)
+
+
+class EvenlySpacedSelector(PoolSelector):
+    """Chooses evenly spaced frames of each pool, the oldest and the latest included ("UFS" in Table 5 of SAM-I2V).
+
+    A single frame is the latest one of its pool.
+    """
+
+    def choose(self, time: int, pool: list[int], count: int, history: History) -> list[int]:
+        step = (len(pool) - 1) / max(count - 1, 1)
+        return [pool[len(pool) - 1 - round(i * step)] for i in range(count)]
+
+
+class ConsecutiveSelector(MemorySelector):
+    """Remembers the last frames and their object pointers, as SAM 2 does.
+
+    Args:
+        num_tracked: number of tracked frames that are remembered.
+        max_pointers: number of frames, the current one included, whose object pointers are used.
+        memory_temporal_stride_for_eval: the last frame is remembered, and before it those frames whose times are multiples of
+            this.
+        max_cond_frames_in_attn: see `MemorySelector`.
+        use_later_pointers: use the pointers of conditioning frames after the current one too, at negative distances, as SAM 2
+            does in training.
+
+    Raises:
+        ValueError: an impossible number.
+    """
+
+    def __init__(
+        self,
+        num_tracked: int = 6,
+        max_pointers: int = 16,
+        memory_temporal_stride_for_eval: int = 1,
+        max_cond_frames_in_attn: int = -1,
+        use_later_pointers: bool = False,
+    ) -> None:
+        super().__init__(max_pointers, max_cond_frames_in_attn)
+        if num_tracked < 1:
+            raise ValueError(f"num_tracked must be at least 1, not {num_tracked}")
+        if memory_temporal_stride_for_eval < 1:
+            raise ValueError(f"memory_temporal_stride_for_eval must be at least 1, not {memory_temporal_stride_for_eval}")
+        self._num_tracked = num_tracked
+        self.temporal_stride = memory_temporal_stride_for_eval
+        self.use_later_pointers = use_later_pointers
+
+    @property
+    def num_tracked(self) -> int:
+        return self._num_tracked
+
+    @property
+    def reach(self) -> int:
+        return self.num_tracked * self.temporal_stride
+
+    @property
+    def frames_to_full_memory(self) -> int:
+        return 1 + max(self.num_tracked, self.max_pointers)
+
+    @property
+    def spacing(self) -> int:
+        return self.temporal_stride
+
+    def _plan(self, time: int, history: History) -> MemoryPlan:
+        most = self.max_pointers if history.num_frames is None else min(history.num_frames, self.max_pointers)
         # The last frame, and those before it whose times are multiples of the stride, the oldest first.
         stride = self.temporal_stride
         before = (time - 2) // stride * stride
         previous = [before - k * stride for k in reversed(range(self.num_tracked - 1))] + [time - 1]
-        memories = [PlannedMemory(t, 0) for t in conditioning]
-        memories += [PlannedMemory(t, position) for position, t in enumerate(previous, 1) if t in tracked]
-        past = [t for t in conditioning if t <= time or look_ahead]
-        past += [t for t in range(time - 1, time - limit, -1) if t in tracked]
-        pointers = [PlannedPointer(t, (time - t) / max(limit - 1, 1)) for t in past]
+        memories = [PlannedMemory(t, 0) for t in history.conditioning]
+        memories += [PlannedMemory(t, position) for position, t in enumerate(previous, 1) if t in history.tracked]
+        past = [t for t in history.conditioning if t <= time or self.use_later_pointers]
+        past += [t for t in range(time - 1, time - most, -1) if t in history.tracked]
+        pointers = [PlannedPointer(t, (time - t) / max(most - 1, 1)) for t in past]
         return MemoryPlan(tuple(memories), tuple(pointers))
+
+
+def _similarities(pool: Sequence[int], history: History) -> Tensor:
+    """Similarities of the current frame to those of a pool, (N,) float64 on the CPU."""
+    if history.similarity is None:
+        raise ValueError("this selector compares frames, so the history needs `similarity`")
+    return history.similarity(pool).cpu().double()  # MPS has no float64
+
+
+def _largest(pool: Sequence[int], scores: Tensor, count: int) -> list[int]:
+    return [pool[i] for i in scores.topk(count).indices.tolist()]

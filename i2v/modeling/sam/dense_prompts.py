@@ -1,7 +1,7 @@
-"""Prompts as maps: clicks, boxes and the mask to start from, drawn at the resolution of the masks.
+"""Prompts as maps: clicks, boxes and the mask to refine, drawn at the resolution of the masks.
 
-Point tokens influence the mask only through the decoder's attention, which a small, briefly trained model does not learn to
-follow. Click-based segmenters of this size draw clicks as discs (Sofiiuk et al., "Reviving Iterative Training with Mask
+Point tokens influence the mask only through the decoder's attention, which a small model with little training does not learn
+to follow. Click-based segmenters of this size draw clicks as discs (Sofiiuk et al., "Reviving Iterative Training with Mask
 Guidance for Interactive Segmentation", 2021). The published SAM-I2V does not.
 """
 
@@ -17,18 +17,18 @@ from i2v.modeling.sam.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGA
 
 
 class DensePromptEncoder(nn.Module):
-    """Encodes prompts as maps at every resolution of the mask decoder. Before training it adds zero.
+    """Encodes prompts as maps at every resolution of the mask decoder. Untrained, it adds zero.
 
     Args:
-        width: of the features.
-        channels: of each level of the decoder's upscaling, from coarse to fine.
+        embed_dim: number of channels of the features.
+        channels: number of channels of each level of the decoder's upscaling, from coarse to fine.
         image_size: side of the network's input, in pixels.
         feature_stride: pixels per feature; each level of the upscaling halves it.
-        click_radius: of the discs, in cells of the mask.
+        click_radius: radius of the discs that stand for clicks, in cells of the mask.
     """
 
     def __init__(
-        self, width: int, channels: Sequence[int], image_size: int, feature_stride: int, click_radius: float = 3.0
+        self, embed_dim: int, channels: Sequence[int], image_size: int, feature_stride: int, click_radius: float = 3.0
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -36,25 +36,26 @@ class DensePromptEncoder(nn.Module):
         self.channels = list(channels)
         self.click_radius = click_radius
         finest, *others = reversed(channels)
-        hidden = [4, *others, width // 2]
+        hidden = [4, *others, embed_dim // 2]
         self.downscaling = nn.ModuleList(
             nn.Sequential(nn.Conv2d(fine, coarse, 3, stride=2, padding=1), nn.ReLU()) for fine, coarse in pairwise(hidden)
         )
         self.outputs = nn.ModuleList([nn.Conv2d(4, finest, 3, padding=1)])
-        self.outputs.extend(nn.Conv2d(c, d, 1) for c, d in zip(hidden[1:], [*others, width], strict=True))
+        self.outputs.extend(nn.Conv2d(c, d, 1) for c, d in zip(hidden[1:], [*others, embed_dim], strict=True))
         for output in self.outputs:
-            nn.init.zeros_(output.weight)
-            nn.init.zeros_(output.bias)
+            for parameter in output.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, points: Tensor, labels: Tensor, mask_logits: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """
+        """Encode the prompts of B objects.
+
         Args:
-            points: (B, N, 2) (x, y) in pixels of the network's input.
+            points: (B, N, 2), (x, y) in pixels of the network's input.
             labels: (B, N) integers as in `PromptEncoder`.
-            mask_logits: (B, 1, mask_size, mask_size), or None.
+            mask_logits: (B, 1, mask_size, mask_size) of a mask to refine, or None.
 
         Returns:
-            A map (B, width, h, w) to add to the features, and (B, channels[l], h_l, w_l) per level of the upscaling, from
+            A map (B, embed_dim, h, w) to add to the features, and (B, channels[l], h_l, w_l) per level of the upscaling, from
             coarse to fine.
         """
         drawn = self.draw(points, labels)
@@ -68,7 +69,7 @@ class DensePromptEncoder(nn.Module):
         return dense, levels[::-1]
 
     def draw(self, points: Tensor, labels: Tensor) -> Tensor:
-        """Positive clicks, negative clicks and boxes as maps of 0 and 1: (B, 3, mask_size, mask_size)."""
+        """Draw positive clicks, negative clicks and boxes as maps of 0 and 1, (B, 3, mask_size, mask_size)."""
         cells = (points.float() + 0.5) * (self.mask_size / self.image_size) - 0.5
         grid = torch.arange(self.mask_size, device=points.device, dtype=torch.float32)
         dx, dy = grid - cells[..., :1], grid - cells[..., 1:]  # (B, N, mask_size)

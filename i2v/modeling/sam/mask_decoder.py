@@ -1,4 +1,4 @@
-"""SAM 2's mask decoder with room for memory prompts (SAM-I2V)."""
+"""SAM 2's mask decoder (SAM 2, section 4), extended by memory prompts (SAM-I2V, section 3.4)."""
 
 from __future__ import annotations
 
@@ -15,28 +15,42 @@ from i2v.modeling.sam.transformer import TwoWayTransformer
 
 
 class DecodedMasks(NamedTuple):
-    """What the decoder returns; M is 3 for several masks per prompt, else 1."""
+    """What the decoder returns.
 
-    masks: Tensor  # (B, M, upscaling * h, upscaling * w) logits
-    ious: Tensor  # (B, M) predicted, in [0, 1]
-    tokens: Tensor  # (B, M, width), of each mask
-    object_score_logits: Tensor  # (B, 1), positive where the object is in the frame
+    Attributes:
+        masks: (B, M, upscaling * h, upscaling * w) logits; M is `num_multimask_outputs` for several masks, else 1.
+        ious: (B, M) predicted IoUs, in [0, 1].
+        tokens: (B, M, embed_dim) output token of each mask.
+        object_score_logits: (B, 1), positive if the object is in the frame.
+    """
+
+    masks: Tensor
+    ious: Tensor
+    tokens: Tensor
+    object_score_logits: Tensor
 
 
 class MaskDecoder(nn.Module):
     """Decodes masks from features and prompt tokens.
 
     Args:
-        width: of the features. num_multimask_outputs: masks for an ambiguous prompt.
+        transformer: lets tokens and image attend to each other.
+        embed_dim: number of channels of the features.
+        num_multimask_outputs: number of masks for an ambiguous prompt.
         upscaling: cells of a mask per feature, in each direction: 4, as published, or 8.
-        dynamic_multimask_via_stability: where one mask is asked for and it is unstable, take the best of the several (only in
-            evaluation). A mask is unstable if the IoU of it thresholded at +delta and at -delta is below `stability_thresh`.
+        iou_head_hidden: number of channels between the layers of the MLP that predicts IoUs.
+        dynamic_multimask_via_stability: in evaluation, replace an unstable single mask with the best of the several masks.
+        stability_delta: a mask's stability is the IoU of its logits thresholded at +stability_delta and at -stability_delta.
+        stability_thresh: a mask is unstable if its stability is below this, in [0, 1].
+
+    Raises:
+        ValueError: another upscaling.
     """
 
     def __init__(
         self,
         transformer: TwoWayTransformer,
-        width: int = 256,
+        embed_dim: int = 256,
         num_multimask_outputs: int = 3,
         upscaling: int = 4,
         iou_head_hidden: int = 256,
@@ -47,23 +61,23 @@ class MaskDecoder(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.num_mask_tokens = num_multimask_outputs + 1
-        self.iou_token = nn.Embedding(1, width)
-        self.mask_tokens = nn.Embedding(self.num_mask_tokens, width)
-        self.obj_score_token = nn.Embedding(1, width)
+        self.iou_token = nn.Embedding(1, embed_dim)
+        self.mask_tokens = nn.Embedding(self.num_mask_tokens, embed_dim)
+        self.obj_score_token = nn.Embedding(1, embed_dim)
         if upscaling not in (4, 8):
             raise ValueError(f"upscaling must be 4 or 8, not {upscaling}")
         self.upscaling = upscaling
-        self.level_channels = [width // 2 ** (level + 2) for level in range(int(math.log2(upscaling)))]
+        self.level_channels = [embed_dim // 2 ** (level + 2) for level in range(int(math.log2(upscaling)))]
         layers: list[nn.Module] = []
-        for before, after in pairwise([width, *self.level_channels]):
+        for before, after in pairwise([embed_dim, *self.level_channels]):
             layers += [nn.ConvTranspose2d(before, after, 2, stride=2), LayerNorm2d(after), nn.GELU()]
         del layers[-2]  # no normalisation before the product that makes masks
         self.output_upscaling = nn.Sequential(*layers)
         self.output_hypernetworks_mlps = nn.ModuleList(
-            MLP(width, width, self.level_channels[-1], 3) for _ in range(self.num_mask_tokens)
+            MLP(embed_dim, embed_dim, self.level_channels[-1], 3) for _ in range(self.num_mask_tokens)
         )
-        self.iou_prediction_head = MLP(width, iou_head_hidden, self.num_mask_tokens, 3, sigmoid_output=True)
-        self.pred_obj_score_head = MLP(width, width, 1, 3)
+        self.iou_prediction_head = MLP(embed_dim, iou_head_hidden, self.num_mask_tokens, 3, sigmoid_output=True)
+        self.pred_obj_score_head = MLP(embed_dim, embed_dim, 1, 3)
         self.dynamic_multimask_via_stability = dynamic_multimask_via_stability
         self.stability_delta = stability_delta
         self.stability_thresh = stability_thresh
@@ -78,13 +92,17 @@ class MaskDecoder(nn.Module):
         multimask: bool,
         high_res_features: Sequence[Tensor] = (),
     ) -> DecodedMasks:
-        """
+        """Decode the masks of B objects.
+
         Args:
-            features: (B, width, h, w). position: (1, width, h, w). prompt_tokens: (B, N, width).
-            dense_prompt: (B, width, h, w). memory_prompts: (B, K, width) from the MPG, or None without one.
-            multimask: whether to return several masks.
-            high_res_features: (B or 1, level_channels[l], h_l, w_l) per level of the upscaling, from coarse to fine, which are
-                added there; or none.
+            features: (B or 1, embed_dim, h, w) features of the frame.
+            position: (1, embed_dim, h, w) position encoding of the frame.
+            prompt_tokens: (B, N, embed_dim) from the prompt encoder.
+            dense_prompt: (B, embed_dim, h, w) from the prompt encoder, added to the features.
+            memory_prompts: (B, K, embed_dim) from the MPG, or None without one.
+            multimask: return several masks.
+            high_res_features: (B or 1, level_channels[l], h_l, w_l) added at each level of the upscaling, from coarse to fine;
+                or none.
         """
         batch = prompt_tokens.shape[0]
         own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
@@ -110,7 +128,7 @@ class MaskDecoder(nn.Module):
         several = DecodedMasks(masks[:, 1:], ious[:, 1:], mask_tokens[:, 1:], object_score_logits.float())
         if multimask:
             return several
-        # The token of the single mask is kept in any case, as in SAM 2: it becomes the object pointer.
+        # The token of the single mask is always kept, as in SAM 2: it becomes the object pointer.
         single = DecodedMasks(masks[:, :1], ious[:, :1], mask_tokens[:, :1], object_score_logits.float())
         if self.training or not self.dynamic_multimask_via_stability:
             return single
@@ -130,7 +148,7 @@ class MaskDecoder(nn.Module):
         return x
 
     def _stability(self, masks: Tensor) -> Tensor:
-        """IoU of masks (B, M, H, W) thresholded at +delta and -delta, (B, M); 1 where both are empty."""
+        """Return the stability (B, M) of masks (B, M, H, W); 1 if they are empty at both thresholds."""
         inner = (masks > self.stability_delta).flatten(2).sum(-1).float()
         outer = (masks > -self.stability_delta).flatten(2).sum(-1).float()
         return torch.where(outer > 0, inner / outer, 1.0)

@@ -12,20 +12,22 @@ NOT_A_POINT, NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
 
 
 class PromptEncoder(nn.Module):
-    """Encodes prompts.
+    """Encodes points and boxes as tokens, and a mask as a map.
 
     Args:
-        width: of the tokens. image_size: side of the network's input, in pixels. feature_stride: pixels per feature.
-        mask_channels: hidden width of the mask branch.
+        embed_dim: number of channels of the tokens.
+        image_size: side of the network's input, in pixels.
+        feature_stride: pixels per feature.
+        mask_channels: number of hidden channels of the mask branch.
     """
 
-    def __init__(self, width: int = 256, image_size: int = 1024, feature_stride: int = 16, mask_channels: int = 16) -> None:
+    def __init__(self, embed_dim: int = 256, image_size: int = 1024, feature_stride: int = 16, mask_channels: int = 16) -> None:
         super().__init__()
         self.image_size = image_size
         self.feature_size = image_size // feature_stride
-        self.pe_layer = RandomPositionEncoding(width)
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, width) for _ in range(4))
-        self.not_a_point_embed = nn.Embedding(1, width)
+        self.pe_layer = RandomPositionEncoding(embed_dim)
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, embed_dim)
         self.mask_downscaling = nn.Sequential(
             nn.Conv2d(1, mask_channels // 4, 2, stride=2),
             LayerNorm2d(mask_channels // 4),
@@ -33,9 +35,9 @@ class PromptEncoder(nn.Module):
             nn.Conv2d(mask_channels // 4, mask_channels, 2, stride=2),
             LayerNorm2d(mask_channels),
             nn.GELU(),
-            nn.Conv2d(mask_channels, width, 1),
+            nn.Conv2d(mask_channels, embed_dim, 1),
         )
-        self.no_mask_embed = nn.Embedding(1, width)
+        self.no_mask_embed = nn.Embedding(1, embed_dim)
 
     @property
     def mask_size(self) -> int:
@@ -43,25 +45,26 @@ class PromptEncoder(nn.Module):
         return 4 * self.feature_size
 
     def image_position(self) -> Tensor:
-        """Position encoding of the feature map: (1, width, feature_size, feature_size)."""
+        """Return the position encoding of the feature map, (1, embed_dim, feature_size, feature_size)."""
         return self.pe_layer(self.feature_size, self.feature_size).unsqueeze(0)
 
     def forward(self, points: Tensor, labels: Tensor, mask_logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """
+        """Encode the prompts of B objects.
+
         Args:
-            points: (B, N, 2) (x, y) in pixels of the network's input; N may be 0.
-            labels: (B, N) integers: 1 foreground, 0 background, 2 and 3 a box's corners, -1 padding.
-            mask_logits: (B, 1, mask_size, mask_size), or None.
+            points: (B, N, 2), (x, y) in pixels of the network's input; N may be 0.
+            labels: (B, N) integers: 1 foreground, 0 background, 2 and 3 the corners of a box, -1 padding.
+            mask_logits: (B, 1, mask_size, mask_size) of a mask to refine, or None.
 
         Returns:
-            Tokens (B, N + 1, width), the last one padding; map (B, width, feature_size, feature_size).
+            Tokens (B, N + 1, embed_dim), the last one padding, and a map (B, embed_dim, feature_size, feature_size).
         """
         batch = points.shape[0]
         points = torch.cat([points, points.new_zeros(batch, 1, 2)], dim=1)
         labels = torch.cat([labels, labels.new_full((batch, 1), NOT_A_POINT)], dim=1)
         tokens = self.pe_layer.encode((points + 0.5) / self.image_size)
         padding = (labels == NOT_A_POINT).unsqueeze(-1)
-        kinds = torch.cat([embedding.weight for embedding in self.point_embeddings])
+        kinds = torch.cat([embedding.get_parameter("weight") for embedding in self.point_embeddings])
         tokens = torch.where(padding, self.not_a_point_embed.weight, tokens + kinds[labels.clamp(min=0)])
         if mask_logits is None:
             dense = self.no_mask_embed.weight[..., None, None]

@@ -8,18 +8,18 @@ from i2v.modeling.layers import MLP, Attention
 
 
 class TwoWayAttentionBlock(nn.Module):
-    """Self-attention of the tokens, tokens to image, perceptron, image to tokens."""
+    """Self-attention of the tokens, attention from tokens to image, an MLP, and attention from image to tokens."""
 
-    def __init__(self, width: int, num_heads: int, hidden: int, downsample_rate: int, skip_first_layer_pe: bool) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, hidden: int, downsample_rate: int, skip_first_layer_pe: bool) -> None:
         super().__init__()
-        self.self_attn = Attention(width, num_heads)
-        self.norm1 = nn.LayerNorm(width)
-        self.cross_attn_token_to_image = Attention(width, num_heads, downsample_rate)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width, hidden, width, num_layers=2)
-        self.norm3 = nn.LayerNorm(width)
-        self.norm4 = nn.LayerNorm(width)
-        self.cross_attn_image_to_token = Attention(width, num_heads, downsample_rate)
+        self.self_attn = Attention(embed_dim, num_heads)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.cross_attn_token_to_image = Attention(embed_dim, num_heads, downsample_rate)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.mlp = MLP(embed_dim, hidden, embed_dim, num_layers=2)
+        self.norm3 = nn.LayerNorm(embed_dim)
+        self.norm4 = nn.LayerNorm(embed_dim)
+        self.cross_attn_image_to_token = Attention(embed_dim, num_heads, downsample_rate)
         self.skip_first_layer_pe = skip_first_layer_pe
 
     def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,22 +37,34 @@ class TwoWayAttentionBlock(nn.Module):
 
 
 class TwoWayTransformer(nn.Module):
-    """SAM's decoder transformer."""
+    """The transformer of SAM's mask decoder (Segment Anything, appendix A).
+
+    Args:
+        depth: number of blocks.
+        embed_dim: number of channels of tokens and image.
+        num_heads: number of attention heads.
+        hidden: number of channels between the two layers of each MLP.
+        downsample_rate: cross-attention works on embed_dim / downsample_rate channels.
+    """
 
     def __init__(
-        self, depth: int = 2, width: int = 256, num_heads: int = 8, hidden: int = 2048, downsample_rate: int = 2
+        self, depth: int = 2, embed_dim: int = 256, num_heads: int = 8, hidden: int = 2048, downsample_rate: int = 2
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TwoWayAttentionBlock(width, num_heads, hidden, downsample_rate, skip_first_layer_pe=i == 0) for i in range(depth)
+            TwoWayAttentionBlock(embed_dim, num_heads, hidden, downsample_rate, skip_first_layer_pe=i == 0)
+            for i in range(depth)
         )
-        self.final_attn_token_to_image = Attention(width, num_heads, downsample_rate)
-        self.norm_final_attn = nn.LayerNorm(width)
+        self.final_attn_token_to_image = Attention(embed_dim, num_heads, downsample_rate)
+        self.norm_final_attn = nn.LayerNorm(embed_dim)
 
     def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """
+        """Let tokens and image attend to each other.
+
         Args:
-            image: (B, h*w, C). image_pe: (1, h*w, C). tokens: (B, N, C).
+            image: (B, h*w, C) features.
+            image_pe: (1, h*w, C) their position encoding.
+            tokens: (B, N, C) tokens, which are their own position encoding.
 
         Returns:
             Tokens (B, N, C) and image (B, h*w, C).

@@ -87,7 +87,7 @@ def test_published_lists_have_suffixes_and_no_sub_folders(folder: Path, tmp_path
         SA1B(folder, names)
     (folder / "sa_000000/sa_2.jpg").write_bytes((folder / "sa_000001/sa_2.jpg").read_bytes())
     names.write_text("sa_2.jpg\n")
-    with pytest.raises(ValueError, match=r"names sa_2\.jpg, which .* has more than once: sa_000000/sa_2, sa_000001/sa_2"):
+    with pytest.raises(ValueError, match=r"names sa_2\.jpg, which is in .* more than once: sa_000000/sa_2, sa_000001/sa_2"):
         SA1B(folder, names)
 
 

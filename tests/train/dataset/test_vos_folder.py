@@ -134,7 +134,7 @@ def test_bad_masks(folder: Path) -> None:
     with pytest.raises(SampleError, match=str(path)):
         load(folder, num_frames=NUM_FRAMES)
     Image.new("L", (33, 24), 1).save(path)
-    with pytest.raises(SampleError, match=f"{path} is 33x24 pixels, the video 32x24"):
+    with pytest.raises(SampleError, match=f"{path} is 33x24 pixels, but the video is 32x24"):
         load(folder, num_frames=NUM_FRAMES)
 
 
@@ -163,7 +163,7 @@ def test_wrong_folders(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty has no folders"):
         VOSFolder(images, tmp_path / "empty")
-    with pytest.raises(ValueError, match="empty has no JPEG frames"):
+    with pytest.raises(ValueError, match="empty has no frames, JPEG or other"):
         VOSFolder(tmp_path / "empty", masks)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         VOSFolder(images, tmp_path / "nowhere")

@@ -1,6 +1,6 @@
-"""Region similarity J and boundary accuracy F of masks, as DAVIS defines them and the SA-V evaluator averages them.
+"""Region similarity J and boundary accuracy F of masks, as defined by DAVIS and averaged by the SA-V evaluator.
 
-Everything happens in the box around both masks: pixels outside it are background in both, and add nothing to either number.
+Only the box around both masks is looked at: the pixels outside of it are background in both and change neither score.
 """
 
 from __future__ import annotations
@@ -12,23 +12,28 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-TOLERANCE = 0.008  # how far apart boundaries may be, in parts of the frame's diagonal
+TOLERANCE = 0.008  # distance at which boundary pixels still match, as a fraction of the frame's diagonal
 
 
 class JF(NamedTuple):
-    """Scores of one object over its frames, in percent; NaN where the object is in no frame of the ground truth."""
+    """Mean scores of one object over its frames, in percent; NaN if no frame of the ground truth shows the object.
+
+    Attributes:
+        j (float): region similarity.
+        f (float): boundary accuracy.
+    """
 
     j: float
     f: float
 
     @property
     def j_and_f(self) -> float:
-        """The mean of both."""
+        """The mean of J and F."""
         return (self.j + self.f) / 2
 
 
 def tolerance_in_pixels(height: int, width: int) -> int:
-    """How far apart boundaries may be in a frame of this size."""
+    """The distance in pixels at which boundary pixels still match in a frame of this size."""
     return math.ceil(TOLERANCE * math.sqrt(height**2 + width**2))
 
 
@@ -36,13 +41,14 @@ def region_similarity(ground_truth: np.ndarray, prediction: np.ndarray) -> float
     """Intersection over union.
 
     Args:
-        ground_truth, prediction: (H, W) bool.
+        ground_truth (array): (H, W) bool.
+        prediction (array): (H, W) bool.
 
     Returns:
         J in [0, 1]; 1 if both masks are empty.
 
     Raises:
-        ValueError: not two bool masks of one size.
+        ValueError: the masks are not bool, or differ in size.
     """
     _check_masks(ground_truth, prediction)
     union = np.count_nonzero(ground_truth | prediction)
@@ -50,18 +56,21 @@ def region_similarity(ground_truth: np.ndarray, prediction: np.ndarray) -> float
 
 
 def boundary_accuracy(ground_truth: np.ndarray, prediction: np.ndarray, tolerance: int | None = None) -> float:
-    """Harmonic mean of precision and recall of the boundary pixels; a pixel counts as found where the other mask has a boundary
-    pixel at most `tolerance` away.
+    """Harmonic mean of precision and recall of the boundary pixels.
+
+    A boundary pixel is matched if the other mask has a boundary pixel at most `tolerance` away.
 
     Args:
-        ground_truth, prediction: (H, W) bool. tolerance: in pixels; by default that of a frame of the masks' size, so that
-            masks that are cut out of a frame need it.
+        ground_truth (array): (H, W) bool.
+        prediction (array): (H, W) bool.
+        tolerance (int): distance in pixels; by default that of a frame of the masks' size, so masks that were cropped from a
+            frame need it.
 
     Returns:
-        F in [0, 1]. Without boundary in one of the masks (it is empty or full): 1 if there is none in the other either, else 0.
+        F in [0, 1]. If one of the masks has no boundary, because it is empty or full: 1 if neither has one, else 0.
 
     Raises:
-        ValueError: not two bool masks of one size.
+        ValueError: the masks are not bool, or differ in size.
     """
     _check_masks(ground_truth, prediction)
     radius = tolerance_in_pixels(*ground_truth.shape) if tolerance is None else tolerance
@@ -75,13 +84,13 @@ def boundary_accuracy(ground_truth: np.ndarray, prediction: np.ndarray, toleranc
 
 
 class ObjectScores:
-    """J and F of one object, added up frame by frame.
+    """J and F of one object, accumulated frame by frame.
 
-    Counting starts with the first frame that has the object in the ground truth or in the prediction. From then on, a frame
-    without it in both scores 1.
+    The first frame that counts is the first one to show the object in the ground truth or in the prediction. From then on, a
+    frame in which both are empty scores 1.
 
     Attributes:
-        in_ground_truth: whether a frame had the object in the ground truth.
+        in_ground_truth (bool): whether any frame showed the object in the ground truth.
     """
 
     def __init__(self) -> None:
@@ -90,7 +99,7 @@ class ObjectScores:
         self._f: list[float] = []
 
     def add(self, ground_truth: np.ndarray, prediction: np.ndarray, tolerance: int | None = None) -> None:
-        """Add a frame. Arguments and errors as of `boundary_accuracy`."""
+        """Add a frame; see `boundary_accuracy` for arguments and errors."""
         _check_masks(ground_truth, prediction)
         self.in_ground_truth |= bool(ground_truth.any())
         if self.in_ground_truth or self._j or prediction.any():
@@ -98,10 +107,13 @@ class ObjectScores:
             self._f.append(boundary_accuracy(ground_truth, prediction, tolerance))
 
     def percent(self, num_missing: int = 0) -> JF:
-        """The means over the frames.
+        """Average the scores over the frames.
 
         Args:
-            num_missing: frames without a prediction, which score 0.
+            num_missing (int): number of frames without a prediction, which score 0.
+
+        Returns:
+            The mean scores in percent (JF).
         """
         if not self.in_ground_truth:
             return JF(math.nan, math.nan)
@@ -110,20 +122,22 @@ class ObjectScores:
 
 
 def jf_scores(ground_truth: np.ndarray, prediction: np.ndarray, skip_first_and_last: bool = True) -> list[JF]:
-    """Scores of the objects of one video.
+    """Score the objects of one video.
 
     Args:
-        ground_truth, prediction: (T, O, H, W) bool. skip_first_and_last: leave out these two frames, as SA-V's evaluator does.
+        ground_truth (array): (T, O, H, W) bool.
+        prediction (array): (T, O, H, W) bool.
+        skip_first_and_last (bool): leave out these two frames, as SA-V's evaluator does.
 
     Returns:
-        One entry per object, in percent; NaN where the ground truth of all frames that count is empty.
+        One JF per object, in percent; NaN for an object that is empty in the ground truth of all scored frames.
 
     Raises:
-        ValueError: arrays of another type or shape, or no frame is left.
+        ValueError: an array has another type or shape, or no frame is left to score.
     """
     if ground_truth.ndim != 4 or ground_truth.shape != prediction.shape:
         shapes = f"{ground_truth.shape} of the ground truth and {prediction.shape} of the prediction"
-        raise ValueError(f"expected two arrays (T, O, H, W) of one shape, got {shapes}")
+        raise ValueError(f"expected two arrays (T, O, H, W) of the same shape, got {shapes}")
     frames = slice(1, -1) if skip_first_and_last else slice(None)
     objects = [ObjectScores() for _ in range(ground_truth.shape[1])]
     pairs = list(zip(ground_truth[frames], prediction[frames], strict=True))
@@ -138,17 +152,17 @@ def jf_scores(ground_truth: np.ndarray, prediction: np.ndarray, skip_first_and_l
 def _check_masks(ground_truth: np.ndarray, prediction: np.ndarray) -> None:
     if ground_truth.ndim != 2 or not ground_truth.size or ground_truth.shape != prediction.shape:
         sizes = f"{ground_truth.shape} of the ground truth and {prediction.shape} of the prediction"
-        raise ValueError(f"expected two masks (H, W) of one size, got {sizes}")
+        raise ValueError(f"expected two masks (H, W) of the same size, got {sizes}")
     if ground_truth.dtype != bool or prediction.dtype != bool:
         types = f"{ground_truth.dtype} of the ground truth and {prediction.dtype} of the prediction"
         raise ValueError(f"expected bool masks, got {types}")
 
 
 def _crop(ground_truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the masks that holds all their boundary pixels: the box around both, and one pixel more on each side.
+    """Crop both masks to the box around them, with a margin of one pixel.
 
-    A boundary pixel is in the mask, or just before it. The tolerance needs no margin, because what is further away than that
-    is matched against nothing.
+    The box holds all boundary pixels, since these lie in the mask or directly before it. The tolerance needs no margin: there
+    is nothing to match outside of the box.
     """
     x, y, width, height = cv2.boundingRect((ground_truth | prediction).view(np.uint8))
     window = np.s_[max(y - 1, 0) : y + height + 1, max(x - 1, 0) : x + width + 1]
@@ -156,8 +170,10 @@ def _crop(ground_truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray,
 
 
 def _boundary(mask: np.ndarray) -> np.ndarray:
-    """Where a mask (H, W) bool differs from its neighbour to the right, below or diagonally between; beyond the last row and
-    column it goes on unchanged, so that the border of the frame is no boundary."""
+    """Where a mask (H, W) bool differs from its right, lower or lower right neighbour.
+
+    The last row and column are replicated, so the border of the frame is not a boundary.
+    """
     padded = cv2.copyMakeBorder(mask.view(np.uint8), 0, 1, 0, 1, cv2.BORDER_REPLICATE).view(bool)
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
 

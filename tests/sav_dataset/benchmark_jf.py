@@ -1,52 +1,33 @@
-"""Times the evaluator of `sav_dataset` against the straightforward one of the tests, on one core.
+"""Time the SA-V evaluator against the straightforward one of the tests, on one core.
 
-    python tools/benchmark_jf.py [--gt_root FOLDER --pred_root FOLDER] [--attempts 3]
+    python -m tests.sav_dataset.benchmark_jf [--gt_root FOLDER --pred_root FOLDER] [--attempts 3]
 
-Without folders it makes a small data set in SA-V's layout and size: two objects per video, and predictions that are a little
-off. Both evaluators read the same files, in turn; the best attempt of each counts.
+Without folders it makes a small data set in SA-V's layout and frame size: two objects per video, and predictions that are
+slightly off. Both evaluators read the same files, in turn; the best attempt of each counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from i2v.utils.command_line import command_line, given_path, whole_number
 from sav_dataset.sav_evaluator import evaluate
-
-ORACLE = Path(__file__).resolve().parents[1] / "tests" / "sav_dataset" / "oracle.py"
-
-
-def load_oracle() -> ModuleType:
-    """The module with the straightforward evaluator.
-
-    Raises:
-        FileNotFoundError: the tests are not here.
-    """
-    if not ORACLE.exists():
-        raise FileNotFoundError(f"{ORACLE} is missing: the comparison needs the project's tests")
-    spec = importlib.util.spec_from_file_location("oracle", ORACLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.sav_dataset import oracle
 
 
 def make_data(root: Path, num_frames: int = 12, height: int = 1080, width: int = 1920) -> tuple[Path, Path]:
-    """Write two videos with two ellipses each, and predictions that lag behind. Returns the two folders."""
+    """Write two videos with two ellipses each, and predictions that lag behind. Returns the roots of both."""
     for video in range(2):
         for obj in range(2):
             for shift, kind in enumerate(("gt", "pred")):
@@ -61,7 +42,7 @@ def make_data(root: Path, num_frames: int = 12, height: int = 1080, width: int =
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
-    """Seconds that a call takes, and what it returns."""
+    """Returns the duration of a call in seconds, and its result."""
     started = time.perf_counter()
     result = function(*arguments)
     return time.perf_counter() - started, result
@@ -71,11 +52,9 @@ def compare(gt_root: Path, pred_root: Path, attempts: int) -> None:
     """Print the times of both evaluators, their ratio and the largest difference of their scores.
 
     Raises:
-        ValueError: the predictions are not complete, or have another size.
-        FileNotFoundError: the tests are not here.
+        ValueError: the predictions are incomplete, or their size differs from the ground truth's.
     """
-    oracle = load_oracle()
-    evaluate(gt_root, pred_root, strict=True)  # what the straightforward one expects
+    evaluate(gt_root, pred_root, strict=True)  # the oracle expects complete predictions
     seconds = [math.inf, math.inf]
     for _ in range(attempts):
         for i, evaluator in enumerate((oracle.evaluate, evaluate)):
@@ -94,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gt_root", type=given_path, help="the ground truth: a folder per video")
-    parser.add_argument("--pred_root", type=given_path, help="the predictions, complete")
-    parser.add_argument("--attempts", type=whole_number(1), default=3)
+    parser.add_argument("--pred_root", type=given_path, help="the complete predictions")
+    parser.add_argument("--attempts", type=whole_number(1), default=3, help="runs of each evaluator")
     args = parser.parse_args(arguments)
     if (args.gt_root is None) != (args.pred_root is None):
         parser.error("give --gt_root and --pred_root or neither")

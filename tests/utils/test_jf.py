@@ -1,14 +1,14 @@
-"""J and F: against the straightforward definitions, and shapes whose scores are known."""
+"""J and F: compared with straightforward definitions, and for shapes with known scores."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import oracle
 import pytest
 
-from sav_dataset.jf import ObjectScores, boundary_accuracy, jf_scores, region_similarity, tolerance_in_pixels
+from i2v.utils.jf import ObjectScores, boundary_accuracy, jf_scores, region_similarity, tolerance_in_pixels
+from tests.sav_dataset import oracle
 
 SIZES = [(40, 56), (97, 61), (1, 1), (1, 30), (30, 1), (30, 2), (200, 260)]
 
@@ -21,7 +21,7 @@ def box(shape: tuple[int, int], top: int, left: int, bottom: int, right: int) ->
 
 
 def all_kinds_of_masks(shape: tuple[int, int], random: np.random.RandomState) -> list[np.ndarray]:
-    """Empty, full, noise, single pixels, thin lines, boxes inside and at each border."""
+    """Masks that are empty, full, noise, single pixels, thin lines, and boxes inside and at each border."""
     height, width = shape
     noise = [random.rand(*shape) < share for share in (0.02, 0.5, 0.98)]
     y, x = random.randint(height), random.randint(width)
@@ -79,7 +79,7 @@ def test_empty_and_full_masks() -> None:
     assert boundary_accuracy(full, empty) == 1  # neither has a boundary: DAVIS' rule
 
 
-def test_cut_out_masks_need_the_tolerance_of_the_frame() -> None:
+def test_cropped_masks_need_the_tolerance_of_the_frame() -> None:
     true, found = box((300, 400), 20, 20, 80, 80), box((300, 400), 26, 24, 90, 85)
     window = np.s_[10:100, 10:100]
     assert boundary_accuracy(true[window], found[window], tolerance_in_pixels(300, 400)) == boundary_accuracy(true, found)
@@ -110,16 +110,16 @@ def test_video() -> None:
     scores = jf_scores(true, found)
     assert scores[0].j == pytest.approx(75)
     assert scores[0].j_and_f == pytest.approx((scores[0].j + scores[0].f) / 2)
-    assert all(math.isnan(number) for number in scores[1])  # it is in the ground truth of the last frame only
+    assert all(math.isnan(number) for number in scores[1])  # only the last frame of the ground truth shows it
     scores = jf_scores(true, found, skip_first_and_last=False)
     assert scores[0].j == pytest.approx(100 * (0 + 1 + 0.5 + 0) / 4)
     assert scores[1].j == pytest.approx(100 * (0 + 0 + 1 + 0) / 4)
 
 
-def test_object_counts_from_its_first_frame() -> None:
+def test_object_is_scored_from_its_first_frame() -> None:
     here, nothing = box((20, 30), 5, 5, 10, 10), np.zeros((20, 30), bool)
     true = np.array([[nothing]] * 3 + [[here]] + [[nothing]])
-    assert jf_scores(true, np.zeros_like(true), False)[0].j == 50  # missed in one frame, right to be empty in the next
+    assert jf_scores(true, np.zeros_like(true), False)[0].j == 50  # missed in one frame, correctly empty in the next
     early = true.copy()
     early[1] = here
     assert jf_scores(true, early, False)[0].j == pytest.approx(75)  # wrong, right, right, right
