@@ -35,7 +35,7 @@ class Sample:
 
     Attributes:
         name: name of the clip, for messages.
-        frames: (T, 3, S, S) float32 RGB in [0, 1].
+        frames: (T, 3, S, S) float32, RGB in [0, 1].
         masks: (O, T, S, S) bool.
     """
 
@@ -49,7 +49,7 @@ class Batch:
     """B clips of one data set.
 
     Attributes:
-        frames: (B, T, 3, S, S) float32 RGB in [0, 1].
+        frames: (B, T, 3, S, S) float32, RGB in [0, 1].
         masks: (O, T, S, S) bool, all objects of all clips.
         video: (O,) int64, the index of each object's clip.
         names: names of the clips, for messages.

@@ -86,7 +86,7 @@ class ClipTransform:
 
     def _augment(self, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         frames, inside, masks = self._move_and_resize(frames, masks)
-        # Beyond the frame everything is grey, the mean of all pixels. (torchvision's `fill` costs twice the affine map.)
+        # The area beyond the frame becomes grey, about the mean of pixels. (torchvision's `fill` costs twice the affine map.)
         frames = frames + (1 - inside) * torch.tensor(IMAGENET_MEAN)[:, None, None]
         frames = self._colour_clip(frames)
         frames = torch.stack([self._colour_frame(frame) for frame in frames])

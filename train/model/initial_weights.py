@@ -63,13 +63,13 @@ def from_imagenet(model: SAMI2V) -> None:
 def convert(name: str, weights: dict[str, Tensor], pixel_mean: Tensor, pixel_std: Tensor) -> Tensor:
     """Find the value of one of the trunk's parameters among the package's weights.
 
-    The stem's batch normalisation absorbs the difference between the package's normalisation of pixels and the network's.
+    The stem absorbs the difference between the package's normalisation of pixels and that of the network.
 
     Args:
-        name: name of the parameter or buffer in the trunk.
+        name: name of the trunk's parameter or buffer.
         weights: the package's weights by name.
         pixel_mean: (3, 1, 1), mean that the network subtracts from pixels in [0, 1].
-        pixel_std: (3, 1, 1), standard deviation that it divides them by.
+        pixel_std: (3, 1, 1), standard deviation by which it then divides.
     """
     *path, last = name.split(".")
     convolution = path[-1] == "c"

@@ -204,7 +204,7 @@ class ClipRollout(nn.Module):
         """Prompt and track all objects of B clips.
 
         Args:
-            frames: (B, T, 3, S, S) float32 RGB in [0, 1].
+            frames: (B, T, 3, S, S) float32, RGB in [0, 1].
             masks: (O, T, S, S) bool, the true masks.
             video: (O,), the index of each object's clip.
             generator: random generator of the prompts, on the frames' device.

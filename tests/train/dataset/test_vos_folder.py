@@ -163,7 +163,7 @@ def test_wrong_folders(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty has no folders"):
         VOSFolder(images, tmp_path / "empty")
-    with pytest.raises(ValueError, match="empty has no JPEG frames"):
+    with pytest.raises(ValueError, match="empty has no frames, JPEG or other"):
         VOSFolder(tmp_path / "empty", masks)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         VOSFolder(images, tmp_path / "nowhere")
