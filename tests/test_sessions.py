@@ -145,7 +145,9 @@ def test_closed_iterators_give_nothing(tiny_video):
 
 
 def test_a_live_session_does_not_grow(make_tiny_predictor, tiny_video):
-    predictor = make_tiny_predictor("model.memory_selector.num_global=2", "model.memory_selector.global_reach=6", "++model.memory_selector.max_pointers=8")
+    predictor = make_tiny_predictor(
+        "model.memory_selector.num_global=2", "model.memory_selector.global_reach=6", "++model.memory_selector.max_pointers=8"
+    )
     with predictor.init_state() as state:
         sizes = []
         for i in range(120):
@@ -162,7 +164,9 @@ def test_a_live_session_does_not_grow(make_tiny_predictor, tiny_video):
 
 
 def test_what_is_forgotten_was_not_needed(make_tiny_predictor, tiny_video):
-    predictor = make_tiny_predictor("model.memory_selector.num_global=0", "model.memory_selector.global_reach=4", "++model.memory_selector.max_pointers=3")
+    predictor = make_tiny_predictor(
+        "model.memory_selector.num_global=0", "model.memory_selector.global_reach=4", "++model.memory_selector.max_pointers=3"
+    )
     video = np.concatenate([tiny_video, tiny_video[::-1]] * 2)
     masks = {}
     for live in (False, True):
