@@ -1,11 +1,11 @@
-# make demo: set up, and segment the bunny. make test: set up, lint, test. make train-lite: train the Lite model on a CPU.
+# make demo: set up, and segment the bunny. make test: set up, lint, test. make test-fast: the fast tests. make train-lite: train the Lite model on a CPU.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The versions that this project is tested with; any recent pair works.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test train-lite lint clean
+.PHONY: demo test test-fast train-lite lint clean
 
 $(VENV)/installed: setup.py
 	@echo "Setting up $(VENV): about 3 minutes, most of them for PyTorch"
@@ -39,9 +39,14 @@ train-lite: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: lint
 	$(BIN)/python -m pytest
+
+# An answer within a minute: all tests but the slow ones, in two processes.
+test-fast: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal -q
 
 clean:
 	rm -rf $(VENV) demo-result .pytest_cache .ruff_cache .mypy_cache

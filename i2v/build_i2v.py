@@ -144,6 +144,6 @@ def _check_size(config: DictConfig) -> None:
     numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     if numbers > _MOST_PARAMETERS:
         raise ConfigError(
-            f"model has {numbers / 1e6:,.0f} million parameters and constants: at most {_MOST_PARAMETERS / 1e6:,.0f} million are "
-            "allowed in a config that is not trusted"
+            f"model has {numbers / 1e6:,.0f} million parameters and constants: at most {_MOST_PARAMETERS / 1e6:,.0f} million "
+            "are allowed in a config that is not trusted"
         )
