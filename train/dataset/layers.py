@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ _CELL = 8
 # The longest motion blur, as a share of the frame's side: with more, little of an object would be visible.
 _MAX_BLUR = 0.08
 # cv2.remap's second map, if the first one has both coordinates.
-_NO_MAP = np.empty(0)
+_NO_MAP: Any = None  # which the stubs of OpenCV do not allow
 
 
 @dataclass
