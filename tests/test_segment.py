@@ -648,7 +648,7 @@ def first_tracked(content: dict) -> dict:
         (lambda content: content["progress"].update(done=-1), "its progress is impossible"),
         (lambda content: content["progress"].update(direction=1), "its progress is impossible"),
         (lambda content: content["progress"].clear(), "its progress is impossible"),
-        (lambda content: first_tracked(content)["pointer"].fill_(float("nan")), "the tensor pointer of frame 1 has NaN"),
+        (lambda content: first_tracked(content)["pointer"].fill_(float("nan")), "the tensor pointer of frame 1 contains NaN"),
         (lambda content: first_tracked(content).update(pointer=torch.zeros(3)), "not those of this session"),
         (lambda content: first_tracked(content).update(pointer=3), "pointer of frame 1 is of type int"),
         (lambda content: first_tracked(content).update(nonsense=3), "KeyError: 'nonsense'"),
