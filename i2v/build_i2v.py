@@ -42,14 +42,14 @@ def build_i2v(
     """Build the network.
 
     Args:
-        config_file: name or path of a config; see `load_config`.
-        ckpt_path: path of the weights; by default those that come with the config. A config without any, or the override
-            "checkpoint=null", leaves the network untrained.
-        device: PyTorch device; by default CUDA, then MPS, then the CPU.
-        mode: "eval" or "train".
-        hydra_overrides_extra: Hydra's overrides, such as "model/memory_selector=greedy".
-        apply_postprocessing: choose among several masks by their stability.
-        trusted: False for somebody else's config; see `load_config`.
+        config_file (str or Path): name or path of a config; see `load_config`.
+        ckpt_path (str or Path or None): path of the weights; by default those that come with the config. A config without any,
+            or the override "checkpoint=null", leaves the network untrained.
+        device (str or int or torch.device or None): PyTorch device; by default CUDA, then MPS, then the CPU.
+        mode (str): "eval" or "train".
+        hydra_overrides_extra (Sequence[str]): Hydra's overrides, such as "model/memory_selector=greedy".
+        apply_postprocessing (bool): choose among several masks by their stability.
+        trusted (bool): False for somebody else's config; see `load_config`.
         unused: arguments of SAM 2 that have no effect here, such as vos_optimized.
 
     Raises:
@@ -75,14 +75,16 @@ def build_i2v_video_predictor(
     """Build a predictor.
 
     Args:
-        config_file: "i2v-lite" (its weights are bundled), "i2v-infer" (the published model), or a path; see `load_config`.
-        ckpt_path: path of the weights; see `build_i2v`.
-        device: PyTorch device; by default CUDA, then MPS, then the CPU.
-        mode: "eval"; "train" leaves dropout on.
-        hydra_overrides_extra: Hydra's overrides, such as "model/memory_selector=greedy" or "predictor.precision=bf16".
-        apply_postprocessing: choose among several masks by their stability, make the memory of prompted frames from binary
-            masks, and fill holes.
-        trusted: False for somebody else's config; see `load_config`.
+        config_file (str or Path): "i2v-lite" (its weights are bundled), "i2v-infer" (the published model), or a path; see
+            `load_config`.
+        ckpt_path (str or Path or None): path of the weights; see `build_i2v`.
+        device (str or int or torch.device or None): PyTorch device; by default CUDA, then MPS, then the CPU.
+        mode (str): "eval"; "train" leaves dropout on.
+        hydra_overrides_extra (Sequence[str]): Hydra's overrides, such as "model/memory_selector=greedy" or
+            "predictor.precision=bf16".
+        apply_postprocessing (bool): choose among several masks by their stability, make the memory of prompted frames from
+            binary masks, and fill holes.
+        trusted (bool): False for somebody else's config; see `load_config`.
         unused: arguments of SAM 2 that have no effect here, such as vos_optimized.
 
     Raises:

@@ -36,21 +36,22 @@ class I2VVideoPredictor:
     for all objects in the order of the ids returned with them; an object without a result in a frame has -1024 everywhere.
 
     Args:
-        model: the network, in evaluation mode.
-        fill_hole_area: fill holes of up to this many cells of the low-resolution mask.
-        binarize_prompted_masks: encode the memory of a prompted frame from its binary mask.
-        add_all_frames_to_correct_as_cond: make frames that are corrected after tracking conditioning frames, which are always
-            remembered (an option of SAM 2); False remembers them like other tracked frames.
-        keep_given_masks: return a mask prompt unchanged; False returns it at the resolution of the network's masks, where thin
-            parts are lost (as published, and as SAM 2).
-        correct_with_memory: let clicks in a tracked frame attend to the memory, as published; False starts from the tracked
-            mask alone, as a click on a photograph does.
-        non_overlap_masks: where objects overlap, assign a pixel only to the one with the largest logit (an option of SAM 2).
-        clear_non_cond_mem_around_input: when tracking starts, remove an object's tracked frames around those that were prompted
-            since the last time, because they may show what the prompt corrects (an option of SAM 2). Their masks are gone
-            until they are tracked again.
-        precision: "fp32", "bf16" or "fp16", for everything but the decoder. None for that of the caller's `torch.autocast`;
-            without one, bf16 on a GPU that supports it, and fp32 elsewhere.
+        model (SAMI2V): the network, in evaluation mode.
+        fill_hole_area (int): fill holes of up to this many cells of the low-resolution mask.
+        binarize_prompted_masks (bool): encode the memory of a prompted frame from its binary mask.
+        add_all_frames_to_correct_as_cond (bool): make frames that are corrected after tracking conditioning frames, which are
+            always remembered (an option of SAM 2); False remembers them like other tracked frames.
+        keep_given_masks (bool): return a mask prompt unchanged; False returns it at the resolution of the network's masks,
+            where thin parts are lost (as published, and as SAM 2).
+        correct_with_memory (bool): let clicks in a tracked frame attend to the memory, as published; False starts from the
+            tracked mask alone, as a click on a photograph does.
+        non_overlap_masks (bool): where objects overlap, assign a pixel only to the one with the largest logit (an option of
+            SAM 2).
+        clear_non_cond_mem_around_input (bool): when tracking starts, remove an object's tracked frames around those that were
+            prompted since the last time, because they may show what the prompt corrects (an option of SAM 2). Their masks are
+            gone until they are tracked again.
+        precision (str or None): "fp32", "bf16" or "fp16", for everything but the decoder. None for that of the caller's
+            `torch.autocast`; without one, bf16 on a GPU that supports it, and fp32 elsewhere.
     """
 
     def __init__(
@@ -126,15 +127,15 @@ class I2VVideoPredictor:
         """Start a session. `close` of the state that is returned, or the end of a `with` block, ends it.
 
         Args:
-            video_path: a folder of images (JPEG, PNG, WebP, BMP, TIFF), a video file, an array (T, H, W, 3) uint8 RGB, a list
-                or an iterator of such images or of PIL images, or open frames, which several sessions may share. None for a
-                live video (`track_frame`).
-            offload_video_to_cpu: keep decoded frames in main memory until they are used.
-            offload_state_to_cpu: keep features, memories and masks in main memory.
-            async_loading_frames: decode frames ahead of time in the background.
-            seed: of the memory selector's drawing.
-            value_range: the values that become black and white in images of more than 8 bits: two numbers, or "data" for
-                the smallest and the largest one in a folder. By default the range of their type.
+            video_path (str or Path or Frames or np.ndarray or Sequence or Iterable or None): a folder of images (JPEG, PNG,
+                WebP, BMP, TIFF), a video file, an array (T, H, W, 3) uint8 RGB, a list or an iterator of such images or of PIL
+                images, or open frames, which several sessions may share. None for a live video (`track_frame`).
+            offload_video_to_cpu (bool): keep decoded frames in main memory until they are used.
+            offload_state_to_cpu (bool): keep features, memories and masks in main memory.
+            async_loading_frames (bool): decode frames ahead of time in the background.
+            seed (int): of the memory selector's drawing.
+            value_range (ValueRange): the values that become black and white in images of more than 8 bits: two numbers, or
+                "data" for the smallest and the largest one in a folder. By default the range of their type.
 
         Raises:
             FileNotFoundError, NotADirectoryError, TypeError, ValueError: see `i2v.data.frames`; nothing was done then.
@@ -182,14 +183,15 @@ class I2VVideoPredictor:
         Where the object already has a mask, the prompt corrects it: points start from that mask.
 
         Args:
-            inference_state: the session.
-            frame_idx: index of the frame.
-            obj_id: the object.
-            points: (N, 2), (x, y) in pixels of the video.
-            labels: (N,), 1 for foreground, 0 for background; 2 and 3 for the corners of a box; points with -1 are left out.
-            clear_old_points: replace the points that the object has in this frame; False adds to them.
-            normalize_coords: False if points and box are given as fractions of the video's width and height.
-            box: (4,), (x0, y0, x1, y1) in pixels of the video.
+            inference_state (VideoState): the session.
+            frame_idx (int): index of the frame.
+            obj_id (int): the object.
+            points (Any): (N, 2), (x, y) in pixels of the video.
+            labels (Any): (N,), 1 for foreground, 0 for background; 2 and 3 for the corners of a box; points with -1 are left
+                out.
+            clear_old_points (bool): replace the points that the object has in this frame; False adds to them.
+            normalize_coords (bool): False if points and box are given as fractions of the video's width and height.
+            box (Any): (4,), (x0, y0, x1, y1) in pixels of the video.
 
         Returns:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
@@ -218,12 +220,12 @@ class I2VVideoPredictor:
         """Prompt an object with its mask. A new `obj_id` starts a new object, at any time.
 
         Args:
-            inference_state: the session.
-            frame_idx: index of the frame.
-            obj_id: the object.
-            mask: (height, width), or a PIL image of one object: booleans, 0 and one other value, or soft values from 0 to 1. A
-                mask of another size is resized, with a warning. An empty one says that the object is absent; any other,
-                however small, leaves a mask.
+            inference_state (VideoState): the session.
+            frame_idx (int): index of the frame.
+            obj_id (int): the object.
+            mask (Any): (height, width), or a PIL image of one object: booleans, 0 and one other value, or soft values from 0
+                to 1. A mask of another size is resized, with a warning. An empty one says that the object is absent; any
+                other, however small, leaves a mask.
 
         Returns:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
@@ -247,10 +249,10 @@ class I2VVideoPredictor:
         """Prompt an object: `add_new_points_or_box` and `add_new_mask` in one, not in SAM 2.
 
         Args:
-            inference_state: the session.
-            frame_idx: index of the frame.
-            obj_id: the object; a new id starts a new object, at any time.
-            prompt: the prompt, which replaces the one that the object has in this frame.
+            inference_state (VideoState): the session.
+            frame_idx (int): index of the frame.
+            obj_id (int): the object; a new id starts a new object, at any time.
+            prompt (Prompt): the prompt, which replaces the one that the object has in this frame.
 
         Returns:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
@@ -282,11 +284,12 @@ class I2VVideoPredictor:
         changed and removed between two frames.
 
         Args:
-            inference_state: the session.
-            start_frame_idx: index of the first frame; by default the first prompted one in the direction of tracking.
-            max_frame_num_to_track: number of frames to track after the first one; all by default.
-            reverse: track backward. Time then counts from the last frame, so an iterator is first read to its end; an endless
-                one can only be tracked forward.
+            inference_state (VideoState): the session.
+            start_frame_idx (int or None): index of the first frame; by default the first prompted one in the direction of
+                tracking.
+            max_frame_num_to_track (int or None): number of frames to track after the first one; all by default.
+            reverse (bool): track backward. Time then counts from the last frame, so an iterator is first read to its end; an
+                endless one can only be tracked forward.
 
         Yields:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
@@ -317,8 +320,8 @@ class I2VVideoPredictor:
         Objects are prompted in this or a recent frame (`add_new_points_or_box`, `add_new_mask`).
 
         Args:
-            inference_state: the session.
-            frame: (H, W, 3) uint8 RGB, or a PIL image; all frames have the same size.
+            inference_state (VideoState): the session.
+            frame (Any): (H, W, 3) uint8 RGB, or a PIL image; all frames have the same size.
 
         Returns:
             The frame's index, the ids of all objects, and their masks in this frame (see the class).
@@ -351,10 +354,10 @@ class I2VVideoPredictor:
         prompt is not tracked.
 
         Args:
-            inference_state: the session.
-            frame_idx: index of the frame.
-            obj_id: the object.
-            need_output: return masks.
+            inference_state (VideoState): the session.
+            frame_idx (int): index of the frame.
+            obj_id (int): the object.
+            need_output (bool): return masks.
 
         Returns:
             As `add_new_points_or_box`, or None without `need_output`.
@@ -393,10 +396,10 @@ class I2VVideoPredictor:
         """Remove an object, without effect on the others.
 
         Args:
-            inference_state: the session.
-            obj_id: the object.
-            strict: raise a KeyError if there is no such object.
-            need_output: return masks.
+            inference_state (VideoState): the session.
+            obj_id (int): the object.
+            strict (bool): raise a KeyError if there is no such object.
+            need_output (bool): return masks.
 
         Returns:
             The ids of the remaining objects, and (frame_idx, their masks) for each frame in which the object was prompted.

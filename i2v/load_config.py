@@ -46,13 +46,13 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
     A config is code: it names the classes to build, which can be any that Python finds.
 
     Args:
-        config_file: a packaged name ("i2v-infer", with or without ".yaml") or the path of a YAML file. A path that does not
-            exist but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml) means the packaged one, from any
-            working directory. Groups (model=...) are found beside the file, beside the file that it links to, in the package
-            and, in a clone, in configs/.
-        overrides: Hydra's overrides, such as "model/memory_selector=greedy".
-        trusted: False for somebody else's file, such as one distributed with weights: it must be complete, and may build only
-            classes of this project's network; see `check_untrusted`. Packaged configs are always trusted.
+        config_file (str or Path): a packaged name ("i2v-infer", with or without ".yaml") or the path of a YAML file. A path
+            that does not exist but ends like that of a packaged config (./i2v/configs/i2v-infer.yaml) means the packaged one,
+            from any working directory. Groups (model=...) are found beside the file, beside the file that it links to, in the
+            package and, in a clone, in configs/.
+        overrides (Sequence[str]): Hydra's overrides, such as "model/memory_selector=greedy".
+        trusted (bool): False for somebody else's file, such as one distributed with weights: it must be complete, and may
+            build only classes of this project's network; see `check_untrusted`. Packaged configs are always trusted.
 
     Raises:
         TypeError: config_file is neither a name nor a path, or overrides are not a list of strings.

@@ -28,9 +28,9 @@ def from_pretrained(source: str | os.PathLike[str], **options: Any) -> I2VVideoP
     The config is not trusted: it may only build this project's network.
 
     Args:
-        source: a folder with config.yaml and one weights file (.pt or .pth, or the one that the config names as "checkpoint");
-            the weights file, with config.yaml beside it; or the name of a Hugging Face repository (USER/NAME) with the same
-            files, which needs the package huggingface_hub.
+        source (str or os.PathLike[str]): a folder with config.yaml and one weights file (.pt or .pth, or the one that the
+            config names as "checkpoint"); the weights file, with config.yaml beside it; or the name of a Hugging Face
+            repository (USER/NAME) with the same files, which needs the package huggingface_hub.
         options: device, mode, hydra_overrides_extra or apply_postprocessing of `i2v.build_i2v.build_i2v_video_predictor`.
 
     Raises:
@@ -54,10 +54,10 @@ def write_pretrained(folder: Path, weights: dict[str, Any], config: str | Path, 
     """Export a model for `from_pretrained`.
 
     Args:
-        folder: folder to write to; created if necessary.
-        weights: the network's weights by name.
-        config: name or path of the config, see `i2v.load_config.load_config`.
-        overrides: overrides of the config.
+        folder (Path): folder to write to; created if necessary.
+        weights (dict[str, Any]): the network's weights by name.
+        config (str or Path): name or path of the config, see `i2v.load_config.load_config`.
+        overrides (Sequence[str]): overrides of the config.
 
     Raises:
         ValueError: see `load_config`.

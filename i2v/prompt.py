@@ -46,11 +46,11 @@ class Prompt:
     def __init__(self, points: Any = None, labels: Any = None, box: Any = None, mask: Any = None) -> None:
         """
         Args:
-            points: array of numbers (N, 2), (x, y) each, or None.
-            labels: array of numbers (N,), or None. Besides 1 and 0, as in SAM 2: two points with the labels 2 and 3 are a
-                box's corners, and those with the label -1 are left out.
-            box: array of numbers (4,), (x0, y0, x1, y1), or None.
-            mask: anything that `parse_mask` takes, or None.
+            points (Any): array of numbers (N, 2), (x, y) each, or None.
+            labels (Any): array of numbers (N,), or None. Besides 1 and 0, as in SAM 2: two points with the labels 2 and 3 are
+                a box's corners, and those with the label -1 are left out.
+            box (Any): array of numbers (4,), (x0, y0, x1, y1), or None.
+            mask (Any): anything that `parse_mask` takes, or None.
 
         Raises:
             TypeError: an argument is not an array of numbers.
@@ -83,7 +83,8 @@ class Prompt:
         """Compare the prompt with the frames of a video.
 
         Args:
-            frame_size: (width, height) in pixels; (1, 1) for points and a box given as fractions of the frame's sides.
+            frame_size (tuple[int, int]): (width, height) in pixels; (1, 1) for points and a box given as fractions of the
+                frame's sides.
 
         Raises:
             ValueError: coordinates that are not finite or outside of the frame, a box without area, or a mask of another size.
@@ -125,9 +126,9 @@ class Prompt:
         """The prompt as the network takes it.
 
         Args:
-            frame_size: (width, height) that the coordinates refer to; see `check`.
-            image_size: S, side of the network's input, in pixels.
-            mask_size: side of the network's masks, in cells.
+            frame_size (tuple[int, int]): (width, height) that the coordinates refer to; see `check`.
+            image_size (int): S, side of the network's input, in pixels.
+            mask_size (int): side of the network's masks, in cells.
         """
         if self.mask is not None:
             return NetworkPrompt(mask=resize_mask(self.mask, image_size, mask_size))
@@ -144,9 +145,9 @@ class NetworkPrompt:
     """A prompt as the network takes it, and as a session and its file keep it: points or a mask.
 
     Attributes:
-        points: (N, 2) float32, (x, y) in pixels of the network's input; a box is two of them.
-        labels: (N,) int32, see `i2v.modeling.sam.prompt_encoder`.
-        mask: (1, 1, S, S) float32 of 0 and 1.
+        points (Tensor or None): (N, 2) float32, (x, y) in pixels of the network's input; a box is two of them.
+        labels (Tensor or None): (N,) int32, see `i2v.modeling.sam.prompt_encoder`.
+        mask (Tensor or None): (1, 1, S, S) float32 of 0 and 1.
     """
 
     points: Tensor | None = None
@@ -169,8 +170,8 @@ def parse_mask(mask: Any) -> Tensor:
     """A mask as booleans.
 
     Args:
-        mask: (height, width) of one object, or a PIL image (see `i2v.data.mask_files`). Booleans, 0 and one other value, or
-            soft values from 0 to 1, which are thresholded at 0.5; smooth edges in integers are thresholded at half of the
+        mask (Any): (height, width) of one object, or a PIL image (see `i2v.data.mask_files`). Booleans, 0 and one other value,
+            or soft values from 0 to 1, which are thresholded at 0.5; smooth edges in integers are thresholded at half of the
             largest value.
 
     Returns:
@@ -218,9 +219,9 @@ def resize_mask(mask: Tensor, image_size: int, mask_size: int) -> Tensor:
     largest share of it belong to it.
 
     Args:
-        mask: (height, width) bool.
-        image_size: S, side of the network's input, in pixels.
-        mask_size: side of the network's masks, in cells.
+        mask (Tensor): (height, width) bool.
+        image_size (int): S, side of the network's input, in pixels.
+        mask_size (int): side of the network's masks, in cells.
 
     Returns:
         (1, 1, S, S) float32 of 0 and 1.

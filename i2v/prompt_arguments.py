@@ -23,10 +23,10 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
     """Parse the arguments --point, --box and --mask.
 
     Args:
-        points: "FRAME,X,Y[,LABEL][@OBJ]" each.
-        boxes: "FRAME,X0,Y0,X1,Y1[@OBJ]" each.
-        masks: "FRAME,PNG[@OBJ]" each.
-        void: label of pixels of masks that belong to no object; none by default.
+        points (Sequence[str]): "FRAME,X,Y[,LABEL][@OBJ]" each.
+        boxes (Sequence[str]): "FRAME,X0,Y0,X1,Y1[@OBJ]" each.
+        masks (Sequence[str]): "FRAME,PNG[@OBJ]" each.
+        void (int or None): label of pixels of masks that belong to no object; none by default.
 
     Raises:
         ValueError: an argument of another form, two boxes or masks for one object in one frame, a mask together with points

@@ -40,12 +40,12 @@ class ResultWriter:
     what a later run needs to resume; `forget_progress` removes them once everything is written.
 
     Args:
-        folder: folder for `masks/`, `overlay.mp4` and `masklets.json`.
-        name: name of the video.
-        frames: the video.
-        prompts: prompts to draw in the overlay.
-        settings: everything the results depend on, as JSON; "files" maps paths to their states.
-        resume: resume a run with the same settings in this folder, if there is one.
+        folder (Path): folder for `masks/`, `overlay.mp4` and `masklets.json`.
+        name (str): name of the video.
+        frames (Frames): the video.
+        prompts (Prompts): prompts to draw in the overlay.
+        settings (dict[str, Any]): everything the results depend on, as JSON; "files" maps paths to their states.
+        resume (bool): resume a run with the same settings in this folder, if there is one.
 
     Raises:
         FileExistsError: the folder already holds results, or is a file.
@@ -171,9 +171,9 @@ class ResultWriter:
         """Write the masks of a frame.
 
         Args:
-            frame: index of the frame.
-            obj_ids: ids of O objects.
-            mask_logits: (O, 1, H, W), foreground where positive.
+            frame (int): index of the frame.
+            obj_ids (list[int]): ids of O objects.
+            mask_logits (Tensor): (O, 1, H, W), foreground where positive.
         """
         if not self._rles:
             with atomic_write(self._settings) as temporary:
@@ -188,7 +188,7 @@ class ResultWriter:
         """Write the overlay and the JSON of all frames that were added.
 
         Args:
-            read_frame: function from the index of a frame to the frame, (H, W, 3) uint8 RGB.
+            read_frame (Callable[[int], np.ndarray]): function from the index of a frame to the frame, (H, W, 3) uint8 RGB.
         """
         if not self._rles:
             return

@@ -51,11 +51,11 @@ class Tracking:
     """Tracks in one direction after the other, and can resume after it was killed.
 
     Args:
-        predictor: the predictor.
-        state: the session, with its prompts.
-        directions: the directions in order; True is backward.
-        max_frames: number of frames to track in each direction; None for all.
-        file: file in which the session is saved every few seconds; if it exists, tracking resumes from it.
+        predictor (I2VVideoPredictor): the predictor.
+        state (VideoState): the session, with its prompts.
+        directions (Sequence[bool]): the directions in order; True is backward.
+        max_frames (int or None): number of frames to track in each direction; None for all.
+        file (Path): file in which the session is saved every few seconds; if it exists, tracking resumes from it.
 
     Raises:
         ValueError: the file is damaged.

@@ -58,11 +58,11 @@ def section(hint: Any, config: DictConfig, *keys: str, default: Any = _REQUIRED)
     """A value in a config.
 
     Args:
-        hint: its type, such as `int | None`. A dataclass is built from a mapping. `Any` checks only the parts that have a
-            `_target_`.
-        config: the whole config, which interpolations refer to.
+        hint (Any): its type, such as `int | None`. A dataclass is built from a mapping. `Any` checks only the parts that have
+            a `_target_`.
+        config (DictConfig): the whole config, which interpolations refer to.
         keys: the path to the value.
-        default: returned if the value is missing.
+        default (Any): returned if the value is missing.
 
     Raises:
         ConfigError: the value is missing or of the wrong type, or a key is unknown.
@@ -87,8 +87,8 @@ def reject_unknown_sections(config: DictConfig, variables: Collection[str]) -> N
     for other configs to refer to.
 
     Args:
-        config: the whole config.
-        variables: names that interpolations refer to; see `referenced_names`.
+        config (DictConfig): the whole config.
+        variables (Collection[str]): names that interpolations refer to; see `referenced_names`.
 
     Raises:
         ConfigError: a key is unknown.
@@ -130,11 +130,11 @@ def build(config: DictConfig, *keys: str, kind: Any = object, arguments: Sequenc
     """The object that a part of a config describes by `_target_`.
 
     Args:
-        config: the whole config.
+        config (DictConfig): the whole config.
         keys: the path to the part.
-        kind: class of the object, or `collections.abc.Callable`.
-        arguments: positional arguments of the target, before those in the config.
-        optional: return None where the config has null.
+        kind (Any): class of the object, or `collections.abc.Callable`.
+        arguments (Sequence[Any]): positional arguments of the target, before those in the config.
+        optional (bool): return None where the config has null.
 
     Raises:
         ConfigError: a key is unknown, missing or of the wrong type, or the target raised an error or made something else.
@@ -161,10 +161,10 @@ def description(config: DictConfig, *keys: str, given: int = 0, optional: bool =
     """The part of a config that describes an object, checked but not built.
 
     Args:
-        config: the whole config.
+        config (DictConfig): the whole config.
         keys: the path to the part.
-        given: number of leading arguments of the target that are not in the config.
-        optional: return None where the config has null.
+        given (int): number of leading arguments of the target that are not in the config.
+        optional (bool): return None where the config has null.
 
     Raises:
         ConfigError: a key is unknown, missing or of the wrong type.
@@ -182,10 +182,10 @@ def typed_arguments(function: Callable[..., Any], values: Mapping[str, Any], whe
     """Arguments of a function or class, converted to the types in its signature.
 
     Args:
-        function: the function or class to call.
-        values: values of the config by argument name.
-        where: the path to the values, for messages.
-        given: number of leading arguments that are not in the config.
+        function (Callable[..., Any]): the function or class to call.
+        values (Mapping[str, Any]): values of the config by argument name.
+        where (str): the path to the values, for messages.
+        given (int): number of leading arguments that are not in the config.
 
     Raises:
         ConfigError: an argument is unknown, missing or of the wrong type.

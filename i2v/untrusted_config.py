@@ -34,7 +34,7 @@ def check_untrusted(path: Path) -> None:
     and no number so large or list so long that building the model would exhaust the memory or take minutes.
 
     Args:
-        path: the YAML file.
+        path (Path): the YAML file.
 
     Raises:
         FileNotFoundError: see `check_yaml`.

@@ -238,10 +238,11 @@ def read_dataset(dataset: str, root: str | Path, names: Iterable[str] = (), void
     """List the videos of a data set. Their files are read only when they are used, or by `check`.
 
     Args:
-        dataset: a name in `READERS`, or "package.module:function", a `DatasetReader`.
-        root: folder of the data set.
-        names: names of the videos; by default all.
-        void: label of pixels that belong to no object, such as 255; by default there is none. JSON files have none.
+        dataset (str): a name in `READERS`, or "package.module:function", a `DatasetReader`.
+        root (str or Path): folder of the data set.
+        names (Iterable[str]): names of the videos; by default all.
+        void (int or None): label of pixels that belong to no object, such as 255; by default there is none. JSON files have
+            none.
 
     Raises:
         ValueError: the data set or a video is unknown, the folder has another layout, or a user-defined reader returns

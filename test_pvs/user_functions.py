@@ -11,7 +11,7 @@ def find_function(name: str) -> Callable[..., Any]:
     """Import a function by its name.
 
     Args:
-        name: "package.module:function".
+        name (str): "package.module:function".
 
     Raises:
         ValueError: `name` is not of that form, or the module has no such function.

@@ -50,7 +50,7 @@ class SyntheticVideo(Frames):
     """Noise with a disc per object, which circles. No frame repeats, and none is stored.
 
     Args:
-        num_objects: discs. seed: of the noise.
+        num_objects (int): discs. seed: of the noise.
     """
 
     def __init__(self, num_objects: int, seed: int = 0) -> None:
@@ -81,8 +81,8 @@ class Timing:
     """What was measured for one number of objects.
 
     Attributes:
-        frames: seconds of each frame. components: seconds of each component, summed over the frames.
-        processor: seconds of processor time that the frames took, summed over all cores.
+        frames (list[float]): seconds of each frame. components: seconds of each component, summed over the frames.
+        processor (float): seconds of processor time that the frames took, summed over all cores.
     """
 
     frames: list[float] = field(default_factory=list)

@@ -63,7 +63,7 @@ class Cost:
     """Multiply-accumulates.
 
     Attributes:
-        layers: of convolutions and linear layers. products: of activations with activations.
+        layers (int): of convolutions and linear layers. products: of activations with activations.
     """
 
     layers: int = 0
@@ -125,7 +125,7 @@ def count_costs(model: SAMI2V, num_objects: int = 1) -> dict[str, Cost]:
     """Multiply-accumulates per component, as computed here, for one frame of `num_objects` objects with a full memory.
 
     Args:
-        model: from `build_meta_model`.
+        model (SAMI2V): from `build_meta_model`.
     """
     costs = dict.fromkeys(COMPONENTS, Cost())
     with FlopCounterMode(display=False) as counter:
@@ -154,7 +154,7 @@ def count_published_costs(model: SAMI2V) -> dict[str, Cost]:
     it projects the values of an attention before they are averaged.
 
     Args:
-        model: from `build_meta_model`.
+        model (SAMI2V): from `build_meta_model`.
     """
     corrections: dict[str, Cost] = {}
 

@@ -54,14 +54,14 @@ class Checkpoints:
     """Saves a training to its output folder, and resumes it.
 
     Args:
-        folder: the output folder.
-        model: the network.
-        optimizer: its optimizer.
-        average: moving average of its weights, or None.
-        num_steps: length of the whole training in steps.
-        seed: random seed of the training.
-        processes: the processes that train.
-        config: the experiment's config as YAML, for the record.
+        folder (Path): the output folder.
+        model (nn.Module): the network.
+        optimizer (torch.optim.Optimizer): its optimizer.
+        average (AveragedModel or None): moving average of its weights, or None.
+        num_steps (int): length of the whole training in steps.
+        seed (int): random seed of the training.
+        processes (Processes): the processes that train.
+        config (str): the experiment's config as YAML, for the record.
     """
 
     def __init__(

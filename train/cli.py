@@ -58,10 +58,10 @@ class PartSettings:
     """A data set's part of the mixture, as in the config.
 
     Attributes:
-        dataset: description of a `ClipDataset`.
-        transform: description of a transform.
-        batch_size: number of clips per step and process.
-        repeat: how often a pass through the data repeats the data set.
+        dataset (Any): description of a `ClipDataset`.
+        transform (Any): description of a transform.
+        batch_size (int): number of clips per step and process.
+        repeat (int): how often a pass through the data repeats the data set.
     """
 
     dataset: Any
@@ -75,9 +75,9 @@ class DataSettings:
     """The section `data` of a config.
 
     Attributes:
-        parts: data sets of the mixture by name.
-        max_failures: number of consecutive unreadable samples that stop the training.
-        steps_per_epoch: number of steps in an epoch; None for one pass through the data.
+        parts (Mapping[str, PartSettings]): data sets of the mixture by name.
+        max_failures (int): number of consecutive unreadable samples that stop the training.
+        steps_per_epoch (int or None): number of steps in an epoch; None for one pass through the data.
     """
 
     parts: Mapping[str, PartSettings]
@@ -90,11 +90,11 @@ class SlurmSettings:
     """What a training asks Slurm for.
 
     Attributes:
-        nodes: number of nodes.
-        gpus_per_node: number of GPUs, and of processes, per node.
-        cpus_per_task: number of CPU cores per process.
-        hours: time limit of a job; the training is then resubmitted and resumes.
-        partition: Slurm's partition; None for its default.
+        nodes (int): number of nodes.
+        gpus_per_node (int): number of GPUs, and of processes, per node.
+        cpus_per_task (int): number of CPU cores per process.
+        hours (float): time limit of a job; the training is then resubmitted and resumes.
+        partition (str or None): Slurm's partition; None for its default.
     """
 
     nodes: int
@@ -113,8 +113,8 @@ def load_experiment(name: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the config of an experiment. Data sets and validations that are null are left out.
 
     Args:
-        name: name of an experiment in configs/, or path of a YAML file.
-        overrides: Hydra overrides, such as "trainer.epochs=1".
+        name (str): name of an experiment in configs/, or path of a YAML file.
+        overrides (Sequence[str]): Hydra overrides, such as "trainer.epochs=1".
 
     Raises:
         ValueError: the name or a top-level key is unknown, or Hydra cannot compose the config.
@@ -328,8 +328,8 @@ def submit(arguments: list[str], config: DictConfig) -> None:
     """Hand the training to Slurm: one task per GPU, on `slurm.nodes` nodes.
 
     Args:
-        arguments: arguments of the command line for each task.
-        config: the experiment, with a section `slurm`.
+        arguments (list[str]): arguments of the command line for each task.
+        config (DictConfig): the experiment, with a section `slurm`.
 
     Raises:
         OSError: Slurm is not available.

@@ -21,8 +21,8 @@ def boundary_weight(masks: Tensor, window: int = 31) -> Tensor:
     and many times faster than pooling.
 
     Args:
-        masks: (..., H, W) float32 of 0 and 1.
-        window: side of the neighbourhood, odd, in cells of the masks.
+        masks (Tensor): (..., H, W) float32 of 0 and 1.
+        window (int): side of the neighbourhood, odd, in cells of the masks.
 
     Returns:
         (..., H, W) float32.
@@ -41,9 +41,9 @@ def structure_loss(logits: Tensor, masks: Tensor, weight: Tensor) -> Tensor:
     """Weighted binary cross-entropy plus weighted IoU loss, per mask.
 
     Args:
-        logits: (O, M, H, W).
-        masks: (O, 1, H, W) of 0 and 1.
-        weight: (O, 1, H, W) from `boundary_weight`.
+        logits (Tensor): (O, M, H, W).
+        masks (Tensor): (O, 1, H, W) of 0 and 1.
+        weight (Tensor): (O, 1, H, W) from `boundary_weight`.
 
     Returns:
         (O, M).
@@ -61,8 +61,8 @@ def mask_iou(logits: Tensor, masks: Tensor) -> Tensor:
     """IoU of predicted and true masks.
 
     Args:
-        logits: (O, M, H, W).
-        masks: (O, 1, H, W), above 0 inside of the object.
+        logits (Tensor): (O, M, H, W).
+        masks (Tensor): (O, 1, H, W), above 0 inside of the object.
 
     Returns:
         (O, M), 0 where both are empty.
@@ -79,10 +79,10 @@ class PredictionLoss(nn.Module):
         """Compare a prediction with the true masks. An object may be present, and too small for its target.
 
         Args:
-            prediction: the masks and scores of O objects.
-            target: (O, 1, H, W) float32 of 0 and 1.
-            weight: (O, 1, H, W) float32 from `boundary_weight`.
-            present: (O,) float32, 1 where the object is in the frame.
+            prediction (MaskPrediction): the masks and scores of O objects.
+            target (Tensor): (O, 1, H, W) float32 of 0 and 1.
+            weight (Tensor): (O, 1, H, W) float32 from `boundary_weight`.
+            present (Tensor): (O,) float32, 1 where the object is in the frame.
 
         Returns:
             "mask", "iou" and "presence": sums over the objects, scalars.
@@ -114,11 +114,12 @@ class Loss(Protocol):
         """Compute the loss of a batch of clips.
 
         Args:
-            frames: the predictions for the O objects of all clips in each of T frames, one for each round of clicks, in order.
-                A frame has at least one.
-            masks: (O, T, S, S) bool, the true masks at the size of the network's input; empty where an object is absent.
-            num_objects: the mean number of objects per process, at least 1. Sums over objects are to be divided by it, so
-                that the gradients of several processes average to those of one.
+            frames (Sequence[Sequence[MaskPrediction]]): the predictions for the O objects of all clips in each of T frames,
+                one for each round of clicks, in order. A frame has at least one.
+            masks (Tensor): (O, T, S, S) bool, the true masks at the size of the network's input; empty where an object is
+                absent.
+            num_objects (float or Tensor): the mean number of objects per process, at least 1. Sums over objects are to be
+                divided by it, so that the gradients of several processes average to those of one.
 
         Returns:
             Scalars by name. "total" is minimised; all of them are logged.
@@ -148,13 +149,13 @@ class ClipLoss(nn.Module):
     """The loss of a clip: the sum over its frames, and over the rounds of clicks in a frame.
 
     Args:
-        mask_weight: weight of the masks' loss.
-        iou_weight: weight of the predicted IoUs' loss.
-        presence_weight: weight of the object presence loss.
-        full_size: compare masks at the size of the network's input, as published. False compares them at the size at which they
-            are decoded, with the true mask made smaller, which takes a fraction of the time.
-        boundary_window: side of the window that finds boundaries, odd, in cells of the masks that are compared. As published:
-            31 of 1,024.
+        mask_weight (float): weight of the masks' loss.
+        iou_weight (float): weight of the predicted IoUs' loss.
+        presence_weight (float): weight of the object presence loss.
+        full_size (bool): compare masks at the size of the network's input, as published. False compares them at the size at
+            which they are decoded, with the true mask made smaller, which takes a fraction of the time.
+        boundary_window (int): side of the window that finds boundaries, odd, in cells of the masks that are compared. As
+            published: 31 of 1,024.
     """
 
     def __init__(

@@ -60,8 +60,8 @@ class StepMemory(NamedTuple):
     """Memory of the activations of a step.
 
     Attributes:
-        kept: bytes that are kept from the forward to the backward pass.
-        peak: largest number of bytes at any time in both passes.
+        kept (int): bytes that are kept from the forward to the backward pass.
+        peak (int): largest number of bytes at any time in both passes.
     """
 
     kept: int
@@ -143,11 +143,11 @@ def step_memory(config: DictConfig, recomputed: Sequence[str], clips: int, frame
     """The memory of a step's activations with the costliest prompts: all rounds of clicks, in as many frames as allowed.
 
     Args:
-        config: the experiment.
-        recomputed: what is computed again in the backward pass; see `recompute_activations`.
-        clips: number of clips in the batch.
-        frames: number of frames in each clip.
-        objects: number of objects in each clip.
+        config (DictConfig): the experiment.
+        recomputed (Sequence[str]): what is computed again in the backward pass; see `recompute_activations`.
+        clips (int): number of clips in the batch.
+        frames (int): number of frames in each clip.
+        objects (int): number of objects in each clip.
     """
     with torch.device("meta"):
         model = build(config, "model")

@@ -17,15 +17,15 @@ class OptimizerSettings:
     """Settings of AdamW and of its schedule.
 
     Attributes:
-        learning_rate: learning rate of everything except the trunk.
-        trunk_learning_rate: learning rate of the trunk's last group of modules, the neck.
-        layer_decay: factor of the learning rate from each group of the trunk to the one before it.
-        weight_decay: weight decay of everything except biases and the scales of `nn.LayerNorm`.
-        decay_scales: apply weight decay to all other scales, as published: those of normalisations over maps, and of residual
-            branches.
-        final_factor: share of the learning rates to which they fall along a cosine.
-        warmup_steps: number of first steps, in which the learning rates rise linearly.
-        max_gradient_norm: largest norm of the gradient, to which longer ones are clipped.
+        learning_rate (float): learning rate of everything except the trunk.
+        trunk_learning_rate (float): learning rate of the trunk's last group of modules, the neck.
+        layer_decay (float): factor of the learning rate from each group of the trunk to the one before it.
+        weight_decay (float): weight decay of everything except biases and the scales of `nn.LayerNorm`.
+        decay_scales (bool): apply weight decay to all other scales, as published: those of normalisations over maps, and of
+            residual branches.
+        final_factor (float): share of the learning rates to which they fall along a cosine.
+        warmup_steps (int): number of first steps, in which the learning rates rise linearly.
+        max_gradient_norm (float): largest norm of the gradient, to which longer ones are clipped.
     """
 
     learning_rate: float = 3e-4

@@ -48,21 +48,23 @@ class TrainerSettings:
     """How long and how a training runs.
 
     Attributes:
-        epochs: number of passes through the data.
-        precision: "fp32", or "bf16" for autocast.
-        accumulate: number of batches per step of the optimizer.
-        workers: number of processes that read data, for each process that trains.
-        checkpoint_minutes: time between checkpoints in minutes.
-        keep_every: number of epochs between checkpoints that are kept, as checkpoint_1.pt and so on; None to keep none.
-        validate_every: number of steps between validations.
-        log_every: number of steps between log entries of TensorBoard.
-        picture_every: number of steps between pictures in TensorBoard.
-        skip_non_finite: skip a step whose loss or gradient is not finite, instead of stopping.
-        freeze_batch_norm: normalise with the running statistics, and do not update them. Those of frozen layers are never
-            updated.
-        stop_after_minutes: write a checkpoint and stop after this time, to be resumed later; None to train to the end.
-        average_decay: decay per step of an exponential moving average of the weights, which is validated, and is "model" in the
-            checkpoints; None for no average.
+        epochs (int): number of passes through the data.
+        precision (str): "fp32", or "bf16" for autocast.
+        accumulate (int): number of batches per step of the optimizer.
+        workers (int): number of processes that read data, for each process that trains.
+        checkpoint_minutes (float): time between checkpoints in minutes.
+        keep_every (int or None): number of epochs between checkpoints that are kept, as checkpoint_1.pt and so on; None to
+            keep none.
+        validate_every (int): number of steps between validations.
+        log_every (int): number of steps between log entries of TensorBoard.
+        picture_every (int): number of steps between pictures in TensorBoard.
+        skip_non_finite (bool): skip a step whose loss or gradient is not finite, instead of stopping.
+        freeze_batch_norm (bool): normalise with the running statistics, and do not update them. Those of frozen layers are
+            never updated.
+        stop_after_minutes (float or None): write a checkpoint and stop after this time, to be resumed later; None to train to
+            the end.
+        average_decay (float or None): decay per step of an exponential moving average of the weights, which is validated, and
+            is "model" in the checkpoints; None for no average.
     """
 
     epochs: int = 10
@@ -119,13 +121,13 @@ class _StepReport:
     """What the batches of a step gave.
 
     Attributes:
-        losses: mean over batches and processes, by name.
-        names: names of this process's clips.
-        suspects: names of this process's clips in batches whose loss is not finite.
-        num_frames: number of frames in all processes.
-        seconds_waited: time spent on waiting for data.
-        batch: the last batch.
-        frames: what happened in the frames of the last batch.
+        losses (dict[str, float]): mean over batches and processes, by name.
+        names (list[str]): names of this process's clips.
+        suspects (list[str]): names of this process's clips in batches whose loss is not finite.
+        num_frames (int): number of frames in all processes.
+        seconds_waited (float): time spent on waiting for data.
+        batch (Batch or None): the last batch.
+        frames (list[PromptedFrame]): what happened in the frames of the last batch.
     """
 
     losses: dict[str, float] = field(default_factory=dict)
@@ -141,19 +143,20 @@ class Trainer:
     """Trains a network; resumes where an earlier run into the same folder stopped.
 
     Args:
-        rollout: the network unrolled over clips.
-        loss: the training loss.
-        data: the batches of all steps.
-        optimizer: settings of the optimizer.
-        settings: settings of the training.
-        processes: the processes that train.
-        output: folder of checkpoints and logs.
-        seed: random seed of everything.
-        validations: validation sets by name; the first one decides which checkpoint is the best.
-        config: the experiment's config as YAML, kept in the checkpoints for the record.
+        rollout (ClipRollout): the network unrolled over clips.
+        loss (Loss): the training loss.
+        data (MixtureDataset): the batches of all steps.
+        optimizer (OptimizerSettings): settings of the optimizer.
+        settings (TrainerSettings): settings of the training.
+        processes (Processes): the processes that train.
+        output (Path): folder of checkpoints and logs.
+        seed (int): random seed of everything.
+        validations (Mapping[str, Validation] or None): validation sets by name; the first one decides which checkpoint is the
+            best.
+        config (str): the experiment's config as YAML, kept in the checkpoints for the record.
 
     Attributes:
-        step: number of steps that are done.
+        step (int): number of steps that are done.
         num_steps: number of steps of the whole training.
 
     Raises:

@@ -39,9 +39,9 @@ class Validation(ABC):
         """Compute the score of a sample.
 
         Args:
-            model: the network, in evaluation mode.
-            index: index of the sample.
-            precision: precision of the trainer, "fp32" or "bf16".
+            model (SAMI2V): the network, in evaluation mode.
+            index (int): index of the sample.
+            precision (str): precision of the trainer, "fp32" or "bf16".
 
         Returns:
             The score; NaN if the sample has none.
@@ -58,7 +58,7 @@ class VideoValidation(Validation):
     Each object is prompted with its mask in the first frame in which it is visible.
 
     Args:
-        videos: a data set of whole videos: a `VOSFolder` with num_frames=None and max_objects=None.
+        videos (ClipDataset): a data set of whole videos: a `VOSFolder` with num_frames=None and max_objects=None.
     """
 
     def __init__(self, videos: ClipDataset) -> None:
@@ -92,11 +92,11 @@ class ClipValidation(Validation):
     An empty mask of an object that is not visible has IoU 1.
 
     Args:
-        dataset: the clips to choose from.
-        image_size: S, side of the network's input in pixels.
-        num_samples: number of clips.
-        prompt: "mask", "click" or "box"; with a mask, the first frame is not scored.
-        clicks: number of correction clicks in the first frame, each in the middle of the largest error.
+        dataset (ClipDataset): the clips to choose from.
+        image_size (int): S, side of the network's input in pixels.
+        num_samples (int): number of clips.
+        prompt (str): "mask", "click" or "box"; with a mask, the first frame is not scored.
+        clicks (int): number of correction clicks in the first frame, each in the middle of the largest error.
 
     Raises:
         ValueError: the prompt is unknown, or a number is too small.
@@ -150,11 +150,11 @@ def validate(
     """Mean of the finite scores, computed across all processes. Samples that cannot be read are reported and left out.
 
     Args:
-        validation: the validation set.
-        model: the network.
-        processes: the processes that share the work.
-        precision: "fp32" or "bf16".
-        is_stopping: a function that each process calls before each score: whether it was asked to stop.
+        validation (Validation): the validation set.
+        model (SAMI2V): the network.
+        processes (Processes): the processes that share the work.
+        precision (str): "fp32" or "bf16".
+        is_stopping (Callable[[], bool]): a function that each process calls before each score: whether it was asked to stop.
 
     Returns:
         The mean, NaN if there are no scores; None if any process was asked to stop.

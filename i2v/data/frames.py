@@ -101,8 +101,8 @@ class ImageFolder(Frames):
 
     Args:
         folder (str or Path): folder of the images.
-        value_range: values that become black and white in images with more than 8 bits; see `i2v.data.images.to_rgb`. "data"
-            uses the smallest and largest value of all images.
+        value_range (ValueRange): values that become black and white in images with more than 8 bits; see
+            `i2v.data.images.to_rgb`. "data" uses the smallest and largest value of all images.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -147,7 +147,8 @@ class ArrayFrames(Frames):
     """Frames in memory: an array or a list.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB, or a list of images (H, W, 3) uint8 RGB or PIL images; it is not copied.
+        frames (np.ndarray or Sequence[Any]): (T, H, W, 3) uint8 RGB, or a list of images (H, W, 3) uint8 RGB or PIL images; it
+            is not copied.
         value_range (tuple of float): value range of PIL images; see `i2v.data.images.to_rgb`.
 
     Raises:
@@ -360,7 +361,7 @@ class LiveFrames(Frames):
         """Add a frame.
 
         Args:
-            frame: image (H, W, 3) uint8 RGB, or a PIL image.
+            frame (Any): image (H, W, 3) uint8 RGB, or a PIL image.
 
         Returns:
             Index of the frame (int).
@@ -449,10 +450,11 @@ def open_frames(
     """Open a video from any kind of source.
 
     Args:
-        video: path of a folder or a video file; an array (T, H, W, 3) uint8 RGB; a list or an iterator of images (H, W, 3)
-            uint8 RGB or PIL images; or open frames, which are returned unchanged.
-        value_range: values that become black and white in images with more than 8 bits, or "data" for the smallest and largest
-            value in a folder; by default the range of their type. See `i2v.data.images.to_rgb`.
+        video (str or Path or np.ndarray or Sequence or Iterable or Frames): path of a folder or a video file; an array (T, H,
+            W, 3) uint8 RGB; a list or an iterator of images (H, W, 3) uint8 RGB or PIL images; or open frames, which are
+            returned unchanged.
+        value_range (ValueRange): values that become black and white in images with more than 8 bits, or "data" for the
+            smallest and largest value in a folder; by default the range of their type. See `i2v.data.images.to_rgb`.
 
     Returns:
         The frames (Frames).
@@ -494,7 +496,7 @@ def check_bounds(value_range: ValueRange) -> tuple[float, float] | None:
     """Check the value range of frames that cannot be read in advance.
 
     Args:
-        value_range: None, or the values of black and white.
+        value_range (ValueRange): None, or the values of black and white.
 
     Returns:
         The value range.

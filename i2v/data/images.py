@@ -279,7 +279,7 @@ def check_value_range(value_range: ValueRange) -> ValueRange:
     """Check a value range.
 
     Args:
-        value_range: None, "data", or the values of black and white.
+        value_range (ValueRange): None, "data", or the values of black and white.
 
     Returns:
         The value range; two numbers as a tuple.

@@ -69,12 +69,12 @@ class FrameLoader:
     """Decodes and preprocesses frames, ahead of time in a background thread.
 
     Args:
-        frames: the source, which other loaders may read too.
-        image_size: side of the network's input, in pixels.
-        device: device that the frames are moved to.
-        keep_on_cpu: move a frame to the device only when it is used.
-        keep: number of frames in the cache.
-        background: whether `prefetch` does anything.
+        frames (Frames): the source, which other loaders may read too.
+        image_size (int): side of the network's input, in pixels.
+        device (torch.device): device that the frames are moved to.
+        keep_on_cpu (bool): move a frame to the device only when it is used.
+        keep (int): number of frames in the cache.
+        background (bool): whether `prefetch` does anything.
     """
 
     def __init__(
@@ -174,10 +174,10 @@ class FeatureStore:
     """The features of a video's frames, computed on demand.
 
     Args:
-        encoder: the network's image encoder.
-        loader: source of preprocessed frames.
-        capacity: number of frames whose features are cached.
-        storage_device: device on which they are cached.
+        encoder (ImageEncoder): the network's image encoder.
+        loader (FrameLoader): source of preprocessed frames.
+        capacity (int): number of frames whose features are cached.
+        storage_device (torch.device): device on which they are cached.
     """
 
     def __init__(self, encoder: ImageEncoder, loader: FrameLoader, capacity: int, storage_device: torch.device) -> None:

@@ -12,12 +12,13 @@ class FrameOutput:
     """The result for one object in one frame, kept for the whole video.
 
     Attributes:
-        mask_logits: (1, mask_size, mask_size) float32, as decoded.
-        score: (1,) float32, logit of the object being in the frame.
-        pointer: (embed_dim,) float32, the object pointer.
-        prompted: whether it comes from a prompt.
-        reverse: whether it was tracked backward.
-        given: (height, width) bool, the mask that a user gave in this frame, if it is to be returned unchanged.
+        mask_logits (Tensor): (1, mask_size, mask_size) float32, as decoded.
+        score (Tensor): (1,) float32, logit of the object being in the frame.
+        pointer (Tensor): (embed_dim,) float32, the object pointer.
+        prompted (bool): whether it comes from a prompt.
+        reverse (bool): whether it was tracked backward.
+        given (Tensor or None): (height, width) bool, the mask that a user gave in this frame, if it is to be returned
+            unchanged.
     """
 
     mask_logits: Tensor
@@ -33,8 +34,8 @@ class FrameMemory:
     """The memory of one object in one frame; it can be recomputed from the output and the frame's features.
 
     Attributes:
-        features: (memory_channels, h, w) bfloat16.
-        foreground: (h, w) bool, the cells that the memory prompt generator may attend to.
+        features (Tensor): (memory_channels, h, w) bfloat16.
+        foreground (Tensor): (h, w) bool, the cells that the memory prompt generator may attend to.
     """
 
     features: Tensor
@@ -46,11 +47,11 @@ class MemoryBank:
     """The outputs and memories of one object, by frame.
 
     Attributes:
-        conditioning: outputs of the conditioning frames, which are always remembered: those that were prompted before they were
-            tracked, and optionally those that were corrected afterwards.
-        tracked: outputs of all other frames; no frame is in both.
-        corrected: the conditioning frames that had been tracked before.
-        memories: memories of some of these frames.
+        conditioning (dict[int, FrameOutput]): outputs of the conditioning frames, which are always remembered: those that were
+            prompted before they were tracked, and optionally those that were corrected afterwards.
+        tracked (dict[int, FrameOutput]): outputs of all other frames; no frame is in both.
+        corrected (set[int]): the conditioning frames that had been tracked before.
+        memories (dict[int, FrameMemory]): memories of some of these frames.
     """
 
     conditioning: dict[int, FrameOutput] = field(default_factory=dict)

@@ -21,10 +21,10 @@ def save_session(state: VideoState, path: Path, near: Iterable[int], selector: M
     """Write the objects of a session, with what tracking needs to resume.
 
     Args:
-        state: the session.
-        path: the file, which is written atomically.
-        near: indices of the frames from which tracking will resume.
-        selector: the network's memory selector, which knows how far back it looks.
+        state (VideoState): the session.
+        path (Path): the file, which is written atomically.
+        near (Iterable[int]): indices of the frames from which tracking will resume.
+        selector (MemorySelector): the network's memory selector, which knows how far back it looks.
         progress: numbers that `load_session` returns.
 
     Raises:
@@ -57,8 +57,8 @@ def load_session(state: VideoState, path: Path) -> dict[str, int]:
     """Replace the objects of a session by those in a file of `save_session`, which must have the same prompts.
 
     Args:
-        state: the session.
-        path: the file.
+        state (VideoState): the session.
+        path (Path): the file.
 
     Returns:
         The numbers that were saved as its progress.

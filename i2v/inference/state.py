@@ -22,10 +22,11 @@ class TrackedObject:
     """One object: its prompts by frame, and what it remembers.
 
     Attributes:
-        obj_id: the user's id.
-        prompts: prompts by frame, without masks.
-        bank: outputs and memories by frame.
-        newly_prompted: frames that were prompted since objects were last tracked, around which memories will be cleared.
+        obj_id (int): the user's id.
+        prompts (dict[int, NetworkPrompt]): prompts by frame, without masks.
+        bank (MemoryBank): outputs and memories by frame.
+        newly_prompted (list[int]): frames that were prompted since objects were last tracked, around which memories will be
+            cleared.
     """
 
     obj_id: int
@@ -47,13 +48,13 @@ class VideoState:
     Several threads may share a session: each call waits for the others to finish.
 
     Attributes:
-        frames: the source of frames.
-        loader: cache of decoded frames.
-        features: cache of image features.
-        storage_device: device on which results are kept.
-        seed: random seed of the memory selector.
-        owns_frames: whether the session opened the source, and so closes it.
-        objects: objects by id, in the order in which they were added.
+        frames (Frames): the source of frames.
+        loader (FrameLoader): cache of decoded frames.
+        features (FeatureStore): cache of image features.
+        storage_device (torch.device): device on which results are kept.
+        seed (int): random seed of the memory selector.
+        owns_frames (bool): whether the session opened the source, and so closes it.
+        objects (dict[int, TrackedObject]): objects by id, in the order in which they were added.
     """
 
     frames: Frames

@@ -42,13 +42,13 @@ class Tracker:
     """Applies the network to prompts and frames.
 
     Args:
-        model: the network, in evaluation mode.
-        fill_hole_area: fill holes of up to this many cells of a low-resolution mask.
-        binarize_prompted_masks: encode the memory of a prompted frame from its binary mask.
-        correct_with_memory: let points in a tracked frame attend to the memory.
-        non_overlap_masks: where objects overlap, assign a pixel only to the one with the largest logit.
-        precision: "fp32", "bf16" or "fp16", for the matrix products and convolutions outside the decoder. None for that of the
-            caller's autocast; without one, bf16 on a GPU that supports it, and fp32 elsewhere.
+        model (SAMI2V): the network, in evaluation mode.
+        fill_hole_area (int): fill holes of up to this many cells of a low-resolution mask.
+        binarize_prompted_masks (bool): encode the memory of a prompted frame from its binary mask.
+        correct_with_memory (bool): let points in a tracked frame attend to the memory.
+        non_overlap_masks (bool): where objects overlap, assign a pixel only to the one with the largest logit.
+        precision (str or None): "fp32", "bf16" or "fp16", for the matrix products and convolutions outside the decoder. None
+            for that of the caller's autocast; without one, bf16 on a GPU that supports it, and fp32 elsewhere.
     """
 
     def __init__(

@@ -23,11 +23,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, dropout:
     """Compute softmax(q k' / sqrt(D) + bias) v.
 
     Args:
-        q: (B or 1, heads, L, D) queries; a batch of 1 is shared by all.
-        k: (B, heads, S, D) keys.
-        v: (B, heads, S, E) values.
-        bias: (B, S) added to the scores, finite; or None.
-        dropout: probability with which a weight is dropped.
+        q (Tensor): (B or 1, heads, L, D) queries; a batch of 1 is shared by all.
+        k (Tensor): (B, heads, S, D) keys.
+        v (Tensor): (B, heads, S, E) values.
+        bias (Tensor or None): (B, S) added to the scores, finite; or None.
+        dropout (float): probability with which a weight is dropped.
 
     Returns:
         (B, heads, L, E).
@@ -46,10 +46,10 @@ def averages_before_projecting(q: Tensor, v: Tensor, projection: nn.Linear, drop
     kernels of GPUs, however, want values as wide as keys.
 
     Args:
-        q: (B, heads, L, D) queries.
-        v: (B, S, C) values before their projection.
-        projection: the projection of the values.
-        dropout: probability with which a weight is dropped, after which weights do not sum to one.
+        q (Tensor): (B, heads, L, D) queries.
+        v (Tensor): (B, S, C) values before their projection.
+        projection (nn.Linear): the projection of the values.
+        dropout (float): probability with which a weight is dropped, after which weights do not sum to one.
     """
     return q.shape[1] == 1 and v.shape[-1] < projection.out_features and not dropout and q.device.type not in ("cuda", "mps")
 
@@ -61,10 +61,10 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None)
     the speed of the matrix library, in bfloat16 too.
 
     Args:
-        q: (B, L, D) queries.
-        k: (B, S, D) keys.
-        v: (B, S, E) values.
-        bias: (B, S) added to the scores, finite; or None.
+        q (Tensor): (B, L, D) queries.
+        k (Tensor): (B, S, D) keys.
+        v (Tensor): (B, S, E) values.
+        bias (Tensor or None): (B, S) added to the scores, finite; or None.
 
     Returns:
         (B, L, E).

@@ -122,11 +122,11 @@ class Attention(nn.Module):
     rotation, and keys and values with fewer channels than the queries.
 
     Args:
-        embedding_dim: number of channels of the queries and of the output.
-        num_heads: number of heads.
-        downsample_rate: the heads have embedding_dim / downsample_rate channels together.
-        kv_in_dim: number of channels of keys and values; None for `embedding_dim`.
-        dropout: probability with which a weight is dropped in training.
+        embedding_dim (int): number of channels of the queries and of the output.
+        num_heads (int): number of heads.
+        downsample_rate (int): the heads have embedding_dim / downsample_rate channels together.
+        kv_in_dim (int or None): number of channels of keys and values; None for `embedding_dim`.
+        dropout (float): probability with which a weight is dropped in training.
 
     Raises:
         ValueError: the channels cannot be divided among the heads.
@@ -165,13 +165,13 @@ class Attention(nn.Module):
         """Attend from queries to keys.
 
         Args:
-            q: (B or 1, L, embedding_dim) queries; a batch of 1 is shared by all.
-            k: (B, S, kv_in_dim) keys.
-            v: (B, S, kv_in_dim) values.
-            q_rotation: (n, channels / 2, 2) from `axial_rotation`, applied to each n tokens in turn; the remaining tokens are
-                not rotated. None for no rotation.
-            k_rotation: likewise, for the keys.
-            bias: (B, S) added to the scores, finite; or None.
+            q (Tensor): (B or 1, L, embedding_dim) queries; a batch of 1 is shared by all.
+            k (Tensor): (B, S, kv_in_dim) keys.
+            v (Tensor): (B, S, kv_in_dim) values.
+            q_rotation (Tensor or None): (n, channels / 2, 2) from `axial_rotation`, applied to each n tokens in turn; the
+                remaining tokens are not rotated. None for no rotation.
+            k_rotation (Tensor or None): likewise, for the keys.
+            bias (Tensor or None): (B, S) added to the scores, finite; or None.
 
         Returns:
             (B, L, embedding_dim).
@@ -193,9 +193,9 @@ def rotate(x: Tensor, rotation: Tensor | None) -> Tensor:
     """Apply rotary position encoding (RoFormer; axial as in SAM 2).
 
     Args:
-        x: (..., L, D).
-        rotation: (n, D / 2, 2), cosine and sine per token and pair of channels, applied to each n tokens in turn; the remaining
-            tokens are not rotated. None for no rotation.
+        x (Tensor): (..., L, D).
+        rotation (Tensor or None): (n, D / 2, 2), cosine and sine per token and pair of channels, applied to each n tokens in
+            turn; the remaining tokens are not rotated. None for no rotation.
 
     Returns:
         (..., L, D), of x's dtype.

@@ -16,9 +16,9 @@ def sine_encoding_2d(channels: int, height: int, width: int) -> Tensor:
     """Sine position encoding of a map, as in DETR, with positions scaled to (0, 2 pi].
 
     Args:
-        channels: number of channels, a multiple of 4; the first half encodes y, the second x.
-        height: height of the map, in cells.
-        width: width of the map, in cells.
+        channels (int): number of channels, a multiple of 4; the first half encodes y, the second x.
+        height (int): height of the map, in cells.
+        width (int): width of the map, in cells.
 
     Returns:
         (1, channels, height, width) float32.
@@ -50,9 +50,9 @@ def axial_rotation(channels: int, height: int, width: int) -> Tensor:
     """The rotations of axial rotary position encoding over a grid (SAM 2, memory attention).
 
     Args:
-        channels: number of channels of a query or key; the first half of the pairs rotates with x, the second with y.
-        height: height of the grid, in cells; tokens are in row-major order.
-        width: width of the grid, in cells.
+        channels (int): number of channels of a query or key; the first half of the pairs rotates with x, the second with y.
+        height (int): height of the grid, in cells; tokens are in row-major order.
+        width (int): width of the grid, in cells.
 
     Returns:
         (height * width, channels / 2, 2) float32: cosine and sine.

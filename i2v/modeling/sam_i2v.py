@@ -37,13 +37,13 @@ class ObjectMemory:
     """What B objects remember: N frames and P object pointers each.
 
     Attributes:
-        features: (B, N, memory_channels, h, w) from `SAMI2V.encode_memory`.
-        foreground: (B, N, h, w) bool, from `SAMI2V.foreground`.
-        positions: (N,) int64, temporal position of each frame.
-        repeats: (N,) int64, how many times each frame counts.
-        pointers: (B, P, embed_dim) object pointers.
-        distances: (P,) float32, relative distance in time of each pointer.
-        pointer_repeats: (P,) int64, how many times each pointer counts.
+        features (Tensor): (B, N, memory_channels, h, w) from `SAMI2V.encode_memory`.
+        foreground (Tensor): (B, N, h, w) bool, from `SAMI2V.foreground`.
+        positions (Tensor): (N,) int64, temporal position of each frame.
+        repeats (Tensor): (N,) int64, how many times each frame counts.
+        pointers (Tensor): (B, P, embed_dim) object pointers.
+        distances (Tensor): (P,) float32, relative distance in time of each pointer.
+        pointer_repeats (Tensor): (P,) int64, how many times each pointer counts.
     """
 
     features: Tensor
@@ -77,11 +77,11 @@ class MaskPrediction:
     """Masks of B objects in one frame.
 
     Attributes:
-        masks: (B, 1, mask_size, mask_size) logits of the best mask; -1024 everywhere if the object is absent.
-        all_masks: (B, M, mask_size, mask_size) logits of all masks.
-        ious: (B, M) predicted IoUs of all masks, in [0, 1].
-        pointers: (B, embed_dim) object pointers.
-        object_score_logits: (B, 1), positive if the object is in the frame.
+        masks (Tensor): (B, 1, mask_size, mask_size) logits of the best mask; -1024 everywhere if the object is absent.
+        all_masks (Tensor): (B, M, mask_size, mask_size) logits of all masks.
+        ious (Tensor): (B, M) predicted IoUs of all masks, in [0, 1].
+        pointers (Tensor): (B, embed_dim) object pointers.
+        object_score_logits (Tensor): (B, 1), positive if the object is in the frame.
     """
 
     masks: Tensor
@@ -95,20 +95,21 @@ class SAMI2V(nn.Module):
     """The SAM-I2V network.
 
     Args:
-        image_encoder: computes features of frames.
-        memory_attention: conditions features on memories.
-        memory_encoder: computes memories from features and masks.
-        memory_selector: chooses the frames that an object remembers.
-        sam_prompt_encoder: turns prompts into tokens.
-        sam_mask_decoder: decodes masks from features and tokens.
-        memory_prompt_generator: the MPG; None for the ablation without it.
-        dense_prompt_encoder: encodes clicks, boxes and masks as maps; the published model has none.
-        image_size: side of the input, in pixels.
-        feature_stride: pixels per feature; divides `image_size`.
-        embed_dim: number of channels of the features and tokens.
-        memory_channels: number of channels of the memories; divides `embed_dim`.
-        num_maskmem: number of temporal positions of memories, one of them for conditioning frames.
-        max_points_for_multimask: for at most this many points, several masks are decoded and the best is taken.
+        image_encoder (ImageEncoder): computes features of frames.
+        memory_attention (MemoryAttention): conditions features on memories.
+        memory_encoder (MemoryEncoder): computes memories from features and masks.
+        memory_selector (MemorySelector): chooses the frames that an object remembers.
+        sam_prompt_encoder (PromptEncoder): turns prompts into tokens.
+        sam_mask_decoder (MaskDecoder): decodes masks from features and tokens.
+        memory_prompt_generator (MemoryPromptGenerator or None): the MPG; None for the ablation without it.
+        dense_prompt_encoder (DensePromptEncoder or None): encodes clicks, boxes and masks as maps; the published model has
+            none.
+        image_size (int): side of the input, in pixels.
+        feature_stride (int): pixels per feature; divides `image_size`.
+        embed_dim (int): number of channels of the features and tokens.
+        memory_channels (int): number of channels of the memories; divides `embed_dim`.
+        num_maskmem (int): number of temporal positions of memories, one of them for conditioning frames.
+        max_points_for_multimask (int): for at most this many points, several masks are decoded and the best is taken.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -194,9 +195,9 @@ class SAMI2V(nn.Module):
         """Condition a frame's features on what the objects remember.
 
         Args:
-            features: (B, embed_dim, h, w), or (1, embed_dim, h, w) for objects of one frame.
-            memory: memory of B objects; None if they have none.
-            batch_size: B, if there is no memory.
+            features (Tensor): (B, embed_dim, h, w), or (1, embed_dim, h, w) for objects of one frame.
+            memory (ObjectMemory or None): memory of B objects; None if they have none.
+            batch_size (int): B, if there is no memory.
 
         Returns:
             Conditioned features (B or 1, embed_dim, h, w), and memory prompts (B, K, embed_dim) or None without an MPG.
@@ -228,15 +229,17 @@ class SAMI2V(nn.Module):
         """Decode the masks of B objects.
 
         Args:
-            conditioned: (B or 1, embed_dim, h, w) features from `condition`.
-            memory_prompts: (B, K, embed_dim) from `condition`, or None.
-            batch_size: B.
-            points: (B, N, 2), (x, y) in pixels of the network's input; None for no points.
-            labels: (B, N) integers as in `PromptEncoder`.
-            mask_logits: (B, 1, H, W) of a mask to refine, resized to the size that the prompt encoders expect.
-            multimask: decode several masks and take the best; by default for few points (`max_points_for_multimask`).
-            high_res_features: (B or 1, C_l, h_l, w_l) of the frame per level, if the image encoder has any.
-            drawn_mask: (B, 1, H, W) logits for `dense_prompt_encoder`; by default `mask_logits`.
+            conditioned (Tensor): (B or 1, embed_dim, h, w) features from `condition`.
+            memory_prompts (Tensor or None): (B, K, embed_dim) from `condition`, or None.
+            batch_size (int): B.
+            points (Tensor or None): (B, N, 2), (x, y) in pixels of the network's input; None for no points.
+            labels (Tensor or None): (B, N) integers as in `PromptEncoder`.
+            mask_logits (Tensor or None): (B, 1, H, W) of a mask to refine, resized to the size that the prompt encoders
+                expect.
+            multimask (bool or None): decode several masks and take the best; by default for few points
+                (`max_points_for_multimask`).
+            high_res_features (Sequence[Tensor]): (B or 1, C_l, h_l, w_l) of the frame per level, if the image encoder has any.
+            drawn_mask (Tensor or None): (B, 1, H, W) logits for `dense_prompt_encoder`; by default `mask_logits`.
         """
         if multimask is None:
             multimask = points is None or points.shape[1] <= self.max_points_for_multimask
@@ -275,9 +278,9 @@ class SAMI2V(nn.Module):
         """Take given masks as the output, and compute their object pointers.
 
         Args:
-            features: (B or 1, embed_dim, h, w), not conditioned on memory.
-            masks: (B, 1, S, S) float in [0, 1].
-            high_res_features: as for `decode`.
+            features (Tensor): (B or 1, embed_dim, h, w), not conditioned on memory.
+            masks (Tensor): (B, 1, S, S) float in [0, 1].
+            high_res_features (Sequence[Tensor]): as for `decode`.
         """
         batch_size = masks.shape[0]
         generator = self.memory_prompt_generator
@@ -305,9 +308,9 @@ class SAMI2V(nn.Module):
         """Encode the memories of B objects in one frame.
 
         Args:
-            features: (B or 1, embed_dim, h, w), not conditioned on memory.
-            mask_probabilities: (B, 1, S, S) in [0, 1].
-            object_score_logits: (B, 1), positive if the object is in the frame.
+            features (Tensor): (B or 1, embed_dim, h, w), not conditioned on memory.
+            mask_probabilities (Tensor): (B, 1, S, S) in [0, 1].
+            object_score_logits (Tensor): (B, 1), positive if the object is in the frame.
 
         Returns:
             (B, memory_channels, h, w).

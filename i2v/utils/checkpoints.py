@@ -46,7 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a file of `torch.save` without running code in it.
 
     Args:
-        path: the file.
+        path (str or Path): the file.
 
     Raises:
         FileNotFoundError: no such file.
@@ -94,8 +94,8 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
     """Check that the weights in a file are usable.
 
     Args:
-        weights: the content of the file.
-        path: the file, for messages.
+        weights (Any): the content of the file.
+        path (str or Path): the file, for messages.
 
     Returns:
         The weights, unchanged.
@@ -172,9 +172,9 @@ def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence
     """Load the weights that a checkpoint of a variant of this model has in common with it; the rest is unchanged.
 
     Args:
-        model: the network.
-        path: the checkpoint.
-        prefixes: load only parameters and buffers whose names start with one of these.
+        model (nn.Module): the network.
+        path (str or Path): the checkpoint.
+        prefixes (Sequence[str]): load only parameters and buffers whose names start with one of these.
 
     Raises:
         FileNotFoundError, ValueError: see `read_checkpoint`; or `prefixes` is not a list or empty, nothing matches one of them,

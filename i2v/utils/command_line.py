@@ -28,7 +28,8 @@ def command_line(main: Callable[[Sequence[str] | None], int | None]) -> Callable
     """Decorate the `main` of a program.
 
     Args:
-        main: function from the arguments, by default those of the process, to the exit status; None is 0.
+        main (Callable[[Sequence or None], int or None]): function from the arguments, by default those of the process, to the
+            exit status; None is 0.
 
     Returns:
         The function with errors that a user can fix logged in one line, with status 1; after Ctrl-C the status is 130.

@@ -55,8 +55,8 @@ def read_each(read: Callable[[Path], _Content], paths: Iterable[Path]) -> list[_
     """Apply a function to all files, so that one error names all unusable ones.
 
     Args:
-        read: function that reads a file.
-        paths: the files.
+        read (Callable[[Path], _Content]): function that reads a file.
+        paths (Iterable[Path]): the files.
 
     Returns:
         The function's results.

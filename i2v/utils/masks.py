@@ -14,8 +14,8 @@ def fill_holes(mask_logits: Tensor, max_area: int) -> Tensor:
     """Fill the holes of masks, as SAM 2's postprocessing does: background components become foreground (logit 0.1).
 
     Args:
-        mask_logits: (B, 1, H, W), on any device.
-        max_area: largest area of a hole, in cells (8-connected); 0 to fill none.
+        mask_logits (Tensor): (B, 1, H, W), on any device.
+        max_area (int): largest area of a hole, in cells (8-connected); 0 to fill none.
 
     Returns:
         (B, 1, H, W); the input itself if there is nothing to fill.
@@ -41,8 +41,8 @@ def masks_to_labels(mask_logits: np.ndarray, labels: list[int]) -> np.ndarray:
     """Merge masks into one label image; where they overlap, the largest logit wins.
 
     Args:
-        mask_logits: (O, H, W), foreground where positive.
-        labels: labels of the O objects, 1 to 255.
+        mask_logits (np.ndarray): (O, H, W), foreground where positive.
+        labels (list[int]): labels of the O objects, 1 to 255.
 
     Returns:
         (H, W) uint8, 0 for no object.

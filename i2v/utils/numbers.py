@@ -10,8 +10,8 @@ def whole_number(value: Any, what: str) -> int:
     """Convert a value to int: an int, a NumPy integer, or a tensor or array of no dimensions that holds one.
 
     Args:
-        value: the number.
-        what: the number's meaning, for the message, such as "an object id".
+        value (Any): the number.
+        what (str): the number's meaning, for the message, such as "an object id".
 
     Raises:
         TypeError: anything else, including None, a bool, a float, and an array with dimensions.

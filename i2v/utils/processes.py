@@ -44,7 +44,7 @@ def default_workers(memory: int) -> int:
     """Default number of workers: one per core, but at most as many as fit into the memory, and at least one.
 
     Args:
-        memory: memory that a worker needs, in bytes.
+        memory (int): memory that a worker needs, in bytes.
     """
     cores, available = os.cpu_count() or 1, available_memory()
     return cores if available is None else max(min(cores, int(_SHARE * available / memory)), 1)
@@ -55,9 +55,9 @@ def worker_pool(num_workers: int, option: str, start: Callable[[], None] | None 
     """Run worker processes during the block, which after an error or Ctrl-C does not wait for work in progress.
 
     Args:
-        num_workers: number of processes.
-        option: command-line option that sets this number, for the message.
-        start: function to call in every worker, from the top level of a module.
+        num_workers (int): number of processes.
+        option (str): command-line option that sets this number, for the message.
+        start (Callable[[], None] or None): function to call in every worker, from the top level of a module.
 
     Yields:
         The pool.
@@ -80,7 +80,7 @@ def worker_died(option: str) -> WorkerDiedError:
     """The error for a worker that died.
 
     Args:
-        option: command-line option that sets the number of workers.
+        option (str): command-line option that sets the number of workers.
     """
     return WorkerDiedError(f"a worker process died, probably because memory ran out: give a lower {option}")
 
@@ -102,7 +102,7 @@ def start_worker(start: Callable[[], None] | None = None) -> None:
     """Initialise a worker process: it ends with the main process, even if that is killed, and leaves Ctrl-C to it.
 
     Args:
-        start: function to call at the end.
+        start (Callable[[], None] or None): function to call at the end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

@@ -10,7 +10,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     """The connected component of a mask with the most pixels.
 
     Args:
-        mask: (H, W) bool.
+        mask (np.ndarray): (H, W) bool.
 
     Returns:
         (H, W) bool, 8-connected; the first of several components of equal size; empty if the mask is.
@@ -24,7 +24,7 @@ def depth(region: np.ndarray) -> np.ndarray:
     """Distance of each pixel from the border of a region, to which the frame's border belongs.
 
     Args:
-        region: (H, W) bool.
+        region (np.ndarray): (H, W) bool.
 
     Returns:
         (H, W) float32, in pixels; 0 outside the region.

@@ -25,9 +25,9 @@ class _Item:
     """An object that a pickle builds.
 
     Attributes:
-        size: number of values in it.
-        depth: depth of their nesting.
-        is_shared: whether it is used in several places.
+        size (int): number of values in it.
+        depth (int): depth of their nesting.
+        is_shared (bool): whether it is used in several places.
     """
 
     size: int = 1
@@ -39,7 +39,7 @@ def check_torch_file(path: Path) -> None:
     """Check that a file unpacks to no more than it holds, without reading its tensors.
 
     Args:
-        path: the file.
+        path (Path): the file.
 
     Raises:
         BombError: records are compressed or overlap, or objects are nested too deeply or repeated too often.

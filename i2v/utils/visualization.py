@@ -29,10 +29,10 @@ def draw_overlay(
     """Draw objects in DAVIS' colours with an outline, and prompts: green points are foreground, red ones background.
 
     Args:
-        frame: (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8, the object of each pixel; 0 for none.
-        prompts: points and boxes to draw, by the object's label (1 to 255).
-        alpha: opacity of the masks, 0 to 1.
+        frame (np.ndarray): (H, W, 3) uint8 RGB.
+        labels (np.ndarray): (H, W) uint8, the object of each pixel; 0 for none.
+        prompts (Mapping[int, Prompt] or None): points and boxes to draw, by the object's label (1 to 255).
+        alpha (float): opacity of the masks, 0 to 1.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -61,7 +61,7 @@ def draw_grid(frame: np.ndarray) -> np.ndarray:
     A small frame is enlarged by an integer factor to make the numbers legible; they refer to the original frame.
 
     Args:
-        frame: (H, W, 3) uint8 RGB.
+        frame (np.ndarray): (H, W, 3) uint8 RGB.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -91,12 +91,12 @@ class VideoWriter:
     The file appears when the block ends and all frames can be read back from it.
 
     Args:
-        path: the file to write.
-        frames_per_second: frame rate.
-        width: width of the frames, in pixels.
-        height: height of the frames, in pixels.
-        sound: the video file whose sound is copied, and the indices of its frames that are written. A warning is logged if the
-            sound cannot be copied.
+        path (str or Path): the file to write.
+        frames_per_second (float): frame rate.
+        width (int): width of the frames, in pixels.
+        height (int): height of the frames, in pixels.
+        sound (tuple[VideoFile, Sequence[int]] or None): the video file whose sound is copied, and the indices of its frames
+            that are written. A warning is logged if the sound cannot be copied.
 
     Raises:
         OSError: OpenCV cannot write such a video here, or the file is incomplete.

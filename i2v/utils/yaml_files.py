@@ -22,7 +22,7 @@ def check_yaml(path: str | Path) -> None:
     """Check that a YAML file is safe to load, reading it as a stream up to the first problem.
 
     Args:
-        path: the file.
+        path (str or Path): the file.
 
     Raises:
         FileNotFoundError: no such file, or it is a folder, a pipe or a device.

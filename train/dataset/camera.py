@@ -15,18 +15,18 @@ class Flaws:
     """Probabilities and largest strengths of camera effects.
 
     Attributes:
-        light: change of brightness and gamma over a clip, as a factor.
-        object_light: change of the brightness of each sprite, as a factor.
-        shutter_probability: probability of motion blur.
-        shutter: duration of the exposure, as a share of the time between frames.
-        defocus_probability: probability of a blurred clip.
-        defocus: standard deviation of the blur, in pixels.
-        noise_probability: probability of noise.
-        noise: standard deviation of the noise, for values from 0 to 255.
-        jpeg_probability: probability of compression.
-        jpeg_quality: lowest and highest quality of the compression.
-        low_resolution_probability: probability of a reduced resolution.
-        low_resolution: factor by which the resolution is reduced.
+        light (float): change of brightness and gamma over a clip, as a factor.
+        object_light (float): change of the brightness of each sprite, as a factor.
+        shutter_probability (float): probability of motion blur.
+        shutter (float): duration of the exposure, as a share of the time between frames.
+        defocus_probability (float): probability of a blurred clip.
+        defocus (float): standard deviation of the blur, in pixels.
+        noise_probability (float): probability of noise.
+        noise (float): standard deviation of the noise, for values from 0 to 255.
+        jpeg_probability (float): probability of compression.
+        jpeg_quality (tuple[int, int]): lowest and highest quality of the compression.
+        low_resolution_probability (float): probability of a reduced resolution.
+        low_resolution (float): factor by which the resolution is reduced.
     """
 
     light: float = 1.3

@@ -21,9 +21,9 @@ class Bending:
     """A displacement that varies smoothly over space and time: the sum of K travelling sine waves.
 
     Attributes:
-        wave_vectors: (K, 2), radians per pixel.
-        phases: (T, K), radians.
-        amplitudes: (K, 2), pixels.
+        wave_vectors (np.ndarray): (K, 2), radians per pixel.
+        phases (np.ndarray): (T, K), radians.
+        amplitudes (np.ndarray): (K, 2), pixels.
     """
 
     wave_vectors: np.ndarray
@@ -40,13 +40,14 @@ class Layer:
     """A picture and how it moves.
 
     Attributes:
-        pixels: (h, w, 3) uint8 for the background, or (h, w, 4) for a sprite: opacity last, colours multiplied by it.
-        matrices: (T, 3, 3), from pixels of the picture to pixels of each frame.
-        bending: displacement in pixels of the picture.
-        centre: (2,), centre of the object in pixels of the picture.
-        radius: radius of a disc with the object's area, in pixels of the frame.
-        light: (T,), factors of the brightness.
-        label: label of a sprite; 0 if it is not annotated.
+        pixels (np.ndarray): (h, w, 3) uint8 for the background, or (h, w, 4) for a sprite: opacity last, colours multiplied by
+            it.
+        matrices (np.ndarray): (T, 3, 3), from pixels of the picture to pixels of each frame.
+        bending (Bending): displacement in pixels of the picture.
+        centre (np.ndarray): (2,), centre of the object in pixels of the picture.
+        radius (float): radius of a disc with the object's area, in pixels of the frame.
+        light (np.ndarray): (T,), factors of the brightness.
+        label (int): label of a sprite; 0 if it is not annotated.
     """
 
     pixels: np.ndarray
@@ -67,10 +68,10 @@ class Drawing:
     """Everything that is drawn in a clip.
 
     Attributes:
-        background: the layer behind all others.
-        labels: (h, w) uint8, the annotated objects of the background.
-        sprites: the other layers, back to front.
-        shutter: duration of the exposure, as a share of the time between frames.
+        background (Layer): the layer behind all others.
+        labels (np.ndarray): (h, w) uint8, the annotated objects of the background.
+        sprites (list[Layer]): the other layers, back to front.
+        shutter (float): duration of the exposure, as a share of the time between frames.
     """
 
     background: Layer

@@ -34,9 +34,9 @@ class Sample:
     """A clip that is ready for the network.
 
     Attributes:
-        name: name of the clip, for messages.
-        frames: (T, 3, S, S) float32, RGB in [0, 1].
-        masks: (O, T, S, S) bool.
+        name (str): name of the clip, for messages.
+        frames (Tensor): (T, 3, S, S) float32, RGB in [0, 1].
+        masks (Tensor): (O, T, S, S) bool.
     """
 
     name: str
@@ -49,10 +49,10 @@ class Batch:
     """B clips of one data set.
 
     Attributes:
-        frames: (B, T, 3, S, S) float32, RGB in [0, 1].
-        masks: (O, T, S, S) bool, all objects of all clips.
-        video: (O,) int64, the index of each object's clip.
-        names: names of the clips, for messages.
+        frames (Tensor): (B, T, 3, S, S) float32, RGB in [0, 1].
+        masks (Tensor): (O, T, S, S) bool, all objects of all clips.
+        video (Tensor): (O,) int64, the index of each object's clip.
+        names (list[str]): names of the clips, for messages.
     """
 
     frames: Tensor
@@ -87,10 +87,10 @@ class SampleReader:
     """Reads samples of a data set; samples that cannot be used are reported and replaced.
 
     Args:
-        dataset: the data set.
-        transform: a function from a clip and a generator to frames (T, 3, S, S) float32 and masks (O, T, S, S) bool, as in
-            transforms.py.
-        max_failures: number of consecutive bad samples that is an error.
+        dataset (ClipDataset): the data set.
+        transform (Callable[, tuple]): a function from a clip and a generator to frames (T, 3, S, S) float32 and masks (O, T,
+            S, S) bool, as in transforms.py.
+        max_failures (int): number of consecutive bad samples that is an error.
 
     Raises:
         ValueError: `max_failures` is below 1.
@@ -115,8 +115,8 @@ class SampleReader:
         """Read a sample, or another one if it is bad.
 
         Args:
-            index: index of the sample.
-            seed: seed of all random choices.
+            index (int): index of the sample.
+            seed (int): seed of all random choices.
 
         Raises:
             TooManyBadSamplesError: `max_failures` consecutive samples are bad; the message names the last error.
@@ -144,10 +144,10 @@ class MixturePart:
     """A data set of a mixture.
 
     Attributes:
-        name: name of the data set.
-        num_samples: number of its samples.
-        batch_size: number of samples per batch and process.
-        repeat: number of passes through it in one pass through the mixture.
+        name (str): name of the data set.
+        num_samples (int): number of its samples.
+        batch_size (int): number of samples per batch and process.
+        repeat (int): number of passes through it in one pass through the mixture.
     """
 
     name: str
@@ -175,11 +175,12 @@ class MixtureSchedule:
     batches of all processes together do not depend on the number of processes, as long as their total size is the same.
 
     Args:
-        parts: the data sets.
-        seed: random seed of order and samples.
-        world_size: number of processes.
-        rank: index of this process.
-        steps_per_epoch: number of steps in an epoch, into which the endless sequence of passes is cut; None for one pass.
+        parts (Sequence[MixturePart]): the data sets.
+        seed (int): random seed of order and samples.
+        world_size (int): number of processes.
+        rank (int): index of this process.
+        steps_per_epoch (int or None): number of steps in an epoch, into which the endless sequence of passes is cut; None for
+            one pass.
     """
 
     def __init__(
@@ -257,8 +258,8 @@ class MixtureDataset(Dataset[Batch]):
     as without interruption, with any number of workers.
 
     Args:
-        readers: readers of the data sets, in the order of the schedule's parts.
-        schedule: the samples of each batch.
+        readers (Sequence[SampleReader]): readers of the data sets, in the order of the schedule's parts.
+        schedule (MixtureSchedule): the samples of each batch.
     """
 
     def __init__(self, readers: Sequence[SampleReader], schedule: MixtureSchedule) -> None:

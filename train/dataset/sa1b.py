@@ -29,10 +29,11 @@ class SA1B(ClipDataset):
     """Images as clips of one frame: NAME.jpg with NAME.json ({"annotations": [{"segmentation": COCO RLE}, ...]}).
 
     Args:
-        folder: folder of the images, including sub-folders such as sa_000000.
-        file_list: file with names such as sa_000000/sa_1, one per line; None for all images.
-        max_objects: largest number of objects of an image, chosen at random.
-        annotations: folder of the JSON files, with the same sub-folders; None if they lie beside the images.
+        folder (str or Path): folder of the images, including sub-folders such as sa_000000.
+        file_list (str or Path or None): file with names such as sa_000000/sa_1, one per line; None for all images.
+        max_objects (int): largest number of objects of an image, chosen at random.
+        annotations (str or Path or None): folder of the JSON files, with the same sub-folders; None if they lie beside the
+            images.
 
     Raises:
         FileNotFoundError: a folder or list does not exist.

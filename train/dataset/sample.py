@@ -27,9 +27,9 @@ class RawClip:
     """T frames of a video at their original size, and O objects in them. An image is a clip of one frame.
 
     Attributes:
-        name: name of the clip, for messages.
-        frames: (T, 3, H, W) uint8, RGB.
-        masks: (T, O, H, W) bool; an object may be absent in some frames.
+        name (str): name of the clip, for messages.
+        frames (Tensor): (T, 3, H, W) uint8, RGB.
+        masks (Tensor): (T, O, H, W) bool; an object may be absent in some frames.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ClipDataset(ABC):
     processes that read data, and every process reads any index, in any order.
 
     Attributes:
-        name: name of the data set, for messages.
+        name (str): name of the data set, for messages.
     """
 
     name: str
@@ -62,8 +62,9 @@ class ClipDataset(ABC):
         """Read a clip.
 
         Args:
-            index: index of the image or video, below the length.
-            rng: source of every random choice, such as the first frame: the same index and state must give the same clip.
+            index (int): index of the image or video, below the length.
+            rng (np.random.Generator): source of every random choice, such as the first frame: the same index and state must
+                give the same clip.
 
         Returns:
             At least one frame and one object. For training, every object should be visible in the first frame, where it is
@@ -79,9 +80,9 @@ def require_any(paths: Iterable[Path], folder: str | Path, what: str) -> None:
     """Check that a folder matches the other files of a data set.
 
     Args:
-        paths: paths in the folder, one of which must exist.
-        folder: the folder, for the message.
-        what: what the folder lacks otherwise, such as "no JSON file for any image".
+        paths (Iterable[Path]): paths in the folder, one of which must exist.
+        folder (str or Path): the folder, for the message.
+        what (str): what the folder lacks otherwise, such as "no JSON file for any image".
 
     Raises:
         ValueError: none of the paths exists.
@@ -124,13 +125,14 @@ def sample_clip(
     """Choose frames of a video, and objects that are visible in the first of them.
 
     Args:
-        name: the file with the annotations, for messages.
-        num_available: number of frames to choose from.
-        num_frames: number of frames of the clip; None for all frames, and objects visible in any of them.
-        max_stride: largest distance between frames, which is chosen at random as far as it fits.
-        max_objects: largest number of objects; None for all.
-        areas_in: a function from the position of a frame to the areas (O,) of all objects in it, in pixels.
-        rng: source of the random choices.
+        name (Path or str): the file with the annotations, for messages.
+        num_available (int): number of frames to choose from.
+        num_frames (int or None): number of frames of the clip; None for all frames, and objects visible in any of them.
+        max_stride (int): largest distance between frames, which is chosen at random as far as it fits.
+        max_objects (int or None): largest number of objects; None for all.
+        areas_in (Callable[[int], np.ndarray]): a function from the position of a frame to the areas (O,) of all objects in it,
+            in pixels.
+        rng (np.random.Generator): source of the random choices.
 
     Returns:
         The positions of the frames among the available ones, and sorted indices of up to `max_objects` objects.
@@ -160,9 +162,9 @@ def sample_objects(areas: np.ndarray, max_objects: int | None, rng: np.random.Ge
     """Choose objects at random among those that are visible.
 
     Args:
-        areas: (O,) area of each object, in pixels.
-        max_objects: largest number of objects; None for all.
-        rng: source of the random choice.
+        areas (np.ndarray): (O,) area of each object, in pixels.
+        max_objects (int or None): largest number of objects; None for all.
+        rng (np.random.Generator): source of the random choice.
 
     Returns:
         Sorted indices of the objects; empty if no object is visible.

@@ -21,13 +21,13 @@ class SAV(ClipDataset):
     """Clips of consecutive annotated frames: NAME_manual.json and NAME_auto.json with NAME.mp4 or NAME/00000.jpg, 00004.jpg ...
 
     Args:
-        annotations: folder of the JSON files, including sub-folders.
-        frames: folder of the extracted frames, numbered at 24 per second (tools/extract_sav_frames.py); None to decode the MP4
-            files beside the JSON files, which is slow.
-        file_list: file with names such as sav_000001, one per line; None for all videos.
-        num_frames: number of frames of a clip.
-        max_objects: largest number of objects, chosen at random among those visible in the first frame.
-        masklets: use manual masklets, automatic ones, or both (those that a video has).
+        annotations (str or Path): folder of the JSON files, including sub-folders.
+        frames (str or Path or None): folder of the extracted frames, numbered at 24 per second (tools/extract_sav_frames.py);
+            None to decode the MP4 files beside the JSON files, which is slow.
+        file_list (str or Path or None): file with names such as sav_000001, one per line; None for all videos.
+        num_frames (int): number of frames of a clip.
+        max_objects (int): largest number of objects, chosen at random among those visible in the first frame.
+        masklets (Literal['manual', 'auto', 'both']): use manual masklets, automatic ones, or both (those that a video has).
 
     Raises:
         FileNotFoundError: a folder or list does not exist.
@@ -122,9 +122,9 @@ def _masks(masklets: Sequence[Masklets], frame: int, objects: np.ndarray) -> np.
     """The masks of some objects in a frame.
 
     Args:
-        masklets: the files with masklets.
-        frame: index of the frame.
-        objects: indices of the objects, counted through all files.
+        masklets (Sequence[Masklets]): the files with masklets.
+        frame (int): index of the frame.
+        objects (np.ndarray): indices of the objects, counted through all files.
 
     Returns:
         (O, H, W) bool.

@@ -51,10 +51,10 @@ class Photograph:
     """A photograph and its segments.
 
     Attributes:
-        name: name of the photograph, for messages.
-        image: (H, W, 3) uint8, RGB.
-        masks: (N, H, W) bool, which may overlap; N may be 0.
-        has_parts: whether a segment may be a part of an object, such as a sleeve, rather than an object.
+        name (str): name of the photograph, for messages.
+        image (np.ndarray): (H, W, 3) uint8, RGB.
+        masks (np.ndarray): (N, H, W) bool, which may overlap; N may be 0.
+        has_parts (bool): whether a segment may be a part of an object, such as a sleeve, rather than an object.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Photographs:
     - `NAME.jpg` and `NAME.json` with an RLE mask per object (SA-1B).
 
     Args:
-        folders: at least one folder; in training, a folder that is named twice counts twice.
-        split: a tenth of the photographs, chosen by their names alone, is held out for validation.
+        folders (Sequence[str or Path]): at least one folder; in training, a folder that is named twice counts twice.
+        split (Split): a tenth of the photographs, chosen by their names alone, is held out for validation.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -124,8 +124,8 @@ class VideoStills:
     A video is decoded when one of its stills is first needed; its stills stay in memory, compressed (about 50 kB each).
 
     Args:
-        folder: folder of *.mp4 files.
-        split: as in `Photographs`, by the names of the videos.
+        folder (str or Path): folder of *.mp4 files.
+        split (Split): as in `Photographs`, by the names of the videos.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -161,12 +161,14 @@ class StillImages(ClipDataset):
     """Photographs with some of their segments, as clips of one frame.
 
     Args:
-        folders: folders of photographs; see `Photographs`.
-        split: see `Photographs`.
-        max_objects: largest number of segments of a photograph, chosen at random.
-        union_probability: probability that a segment of a photograph with parts is united with segments that it touches.
-        things_only: in photographs with parts, use only segments that look like objects (`sample_object`) instead of all.
-        min_share: segments below this share of the photograph are left out.
+        folders (Sequence[str or Path]): folders of photographs; see `Photographs`.
+        split (Split): see `Photographs`.
+        max_objects (int): largest number of segments of a photograph, chosen at random.
+        union_probability (float): probability that a segment of a photograph with parts is united with segments that it
+            touches.
+        things_only (bool): in photographs with parts, use only segments that look like objects (`sample_object`) instead of
+            all.
+        min_share (float): segments below this share of the photograph are left out.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -237,7 +239,7 @@ def is_object_like(mask: np.ndarray) -> bool:
     about three in four of the segments of BSDS500 that pass are things.
 
     Args:
-        mask: (H, W) bool.
+        mask (np.ndarray): (H, W) bool.
     """
     area = int(mask.sum())
     if not 0.01 <= area / mask.size <= 0.4:
@@ -255,10 +257,10 @@ def unite_with_neighbours(masks: np.ndarray, index: int, rng: np.random.Generato
     """Unite a segment with segments that touch it, chosen at random by the length of the contact.
 
     Args:
-        masks: (N, H, W) bool, all segments.
-        index: index of the segment.
-        rng: source of the random choices.
-        most: largest number of segments to add; at least one is added.
+        masks (np.ndarray): (N, H, W) bool, all segments.
+        index (int): index of the segment.
+        rng (np.random.Generator): source of the random choices.
+        most (int): largest number of segments to add; at least one is added.
 
     Returns:
         (H, W) bool.
@@ -277,10 +279,10 @@ def cut_out(image: np.ndarray, mask: np.ndarray, scale: float, feather: float) -
     """Cut an object out of a photograph, and scale it.
 
     Args:
-        image: (H, W, 3) uint8, the photograph.
-        mask: (H, W) bool, the object.
-        scale: factor of its size.
-        feather: softness of the edge, as a standard deviation in pixels.
+        image (np.ndarray): (H, W, 3) uint8, the photograph.
+        mask (np.ndarray): (H, W) bool, the object.
+        scale (float): factor of its size.
+        feather (float): softness of the edge, as a standard deviation in pixels.
 
     Returns:
         The object (h, w, 4) uint8 with a transparent margin, opacity last and colours multiplied by it; and the position (x, y)
@@ -311,8 +313,8 @@ def fill_hole(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Remove an object from a photograph: the colours around it continue into the hole, with the texture beside it.
 
     Args:
-        image: (H, W, 3) uint8.
-        mask: (H, W) bool, the object.
+        image (np.ndarray): (H, W, 3) uint8.
+        mask (np.ndarray): (H, W) bool, the object.
 
     Returns:
         (H, W, 3) uint8.

@@ -29,21 +29,21 @@ class Motion:
     """How things move. Ranges are (lowest, highest), and lengths are shares of the frame's side.
 
     Attributes:
-        speed: longest step of an object from a frame to the next, log-uniform.
-        fast_speed: the same for fast objects.
-        fast_probability: probability that an object is fast.
-        scale: largest change of an object's size, as a factor.
-        rotation: largest change of an object's angle, in degrees.
-        shear: largest shear of an object.
-        deformation: largest bending of an object, as a share of its size.
-        camera_speed: longest step of the whole scene from a frame to the next, log-uniform.
-        camera_scale: largest zoom of the camera, as a factor.
-        camera_rotation: largest rotation of the camera, in degrees.
-        camera_deformation: largest bending of the scene, in place of parallax.
-        camera_shake: standard deviation of the camera's position from frame to frame.
-        follow_probability: probability that a sprite is part of the scene, so that the camera moves it, too.
-        leave_probability: probability that the first sprite leaves the frame and returns.
-        occlude_probability: probability that something passes in front of the first object.
+        speed (tuple[float, float]): longest step of an object from a frame to the next, log-uniform.
+        fast_speed (tuple[float, float]): the same for fast objects.
+        fast_probability (float): probability that an object is fast.
+        scale (float): largest change of an object's size, as a factor.
+        rotation (float): largest change of an object's angle, in degrees.
+        shear (float): largest shear of an object.
+        deformation (float): largest bending of an object, as a share of its size.
+        camera_speed (tuple[float, float]): longest step of the whole scene from a frame to the next, log-uniform.
+        camera_scale (float): largest zoom of the camera, as a factor.
+        camera_rotation (float): largest rotation of the camera, in degrees.
+        camera_deformation (float): largest bending of the scene, in place of parallax.
+        camera_shake (float): standard deviation of the camera's position from frame to frame.
+        follow_probability (float): probability that a sprite is part of the scene, so that the camera moves it, too.
+        leave_probability (float): probability that the first sprite leaves the frame and returns.
+        occlude_probability (float): probability that something passes in front of the first object.
     """
 
     speed: tuple[float, float] = (0.003, 0.06)
@@ -68,15 +68,15 @@ class Scene:
     """What a clip shows.
 
     Attributes:
-        in_place_probability: probability that objects are annotated in place in a photograph, and move with it.
-        moved_probability: probability that an object moves over its own photograph, in which the hole it leaves is filled.
-            Otherwise sprites move over any photograph.
-        extra_probability: probability of adding another annotated sprite, applied repeatedly.
-        same_photograph_probability: probability that it comes from the same photograph as the previous one.
-        twin_probability: probability that the first sprite has a twin that is not annotated.
-        object_size: square root of the area of a sprite as a share of the frame's side, log-uniform.
-        feather: softness of a sprite's edge, in pixels.
-        min_area: smallest area of an annotated object in the first frame, as a share of the frame.
+        in_place_probability (float): probability that objects are annotated in place in a photograph, and move with it.
+        moved_probability (float): probability that an object moves over its own photograph, in which the hole it leaves is
+            filled. Otherwise sprites move over any photograph.
+        extra_probability (float): probability of adding another annotated sprite, applied repeatedly.
+        same_photograph_probability (float): probability that it comes from the same photograph as the previous one.
+        twin_probability (float): probability that the first sprite has a twin that is not annotated.
+        object_size (tuple[float, float]): square root of the area of a sprite as a share of the frame's side, log-uniform.
+        feather (tuple[float, float]): softness of a sprite's edge, in pixels.
+        min_area (float): smallest area of an annotated object in the first frame, as a share of the frame.
     """
 
     in_place_probability: float = 0.35
@@ -96,15 +96,15 @@ class SyntheticClips(ClipDataset):
     visible in the first frame. Where it is covered or outside of the frame, its mask is empty.
 
     Args:
-        folders: folders of photographs; see `Photographs`.
-        split: see `Photographs`.
-        background_videos: folder of videos whose stills are further backgrounds; see `VideoStills`.
-        num_frames: number of frames of a clip, at least 2.
-        size: side of the square frames, in pixels.
-        max_objects: largest number of annotated objects.
-        motion: how things move; None for the defaults.
-        scene: what a clip shows; None for the defaults.
-        flaws: camera effects; None for the defaults.
+        folders (Sequence[str or Path]): folders of photographs; see `Photographs`.
+        split (Split): see `Photographs`.
+        background_videos (str or Path or None): folder of videos whose stills are further backgrounds; see `VideoStills`.
+        num_frames (int): number of frames of a clip, at least 2.
+        size (int): side of the square frames, in pixels.
+        max_objects (int): largest number of annotated objects.
+        motion (Motion or None): how things move; None for the defaults.
+        scene (Scene or None): what a clip shows; None for the defaults.
+        flaws (Flaws or None): camera effects; None for the defaults.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -262,13 +262,13 @@ class SyntheticClips(ClipDataset):
         """Make a layer of an object of a photograph that moves over the background.
 
         Args:
-            background: the layer behind it.
-            photograph: the photograph.
-            mask: (H, W) bool, the object in the photograph.
-            rng: source of the random choices.
-            label: label of the object; 0 if it is not annotated.
-            in_place: whether it starts at its place in the background.
-            size: square root of its area in pixels; random by default.
+            background (Layer): the layer behind it.
+            photograph (Photograph): the photograph.
+            mask (np.ndarray): (H, W) bool, the object in the photograph.
+            rng (np.random.Generator): source of the random choices.
+            label (int): label of the object; 0 if it is not annotated.
+            in_place (bool): whether it starts at its place in the background.
+            size (float or None): square root of its area in pixels; random by default.
         """
         motion, view = self.motion, background.matrices
         if in_place:

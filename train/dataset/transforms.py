@@ -21,7 +21,7 @@ class PlainTransform:
     """Resizes as the predictor does, for evaluation.
 
     Args:
-        image_size: S, side of the network's input in pixels.
+        image_size (int): S, side of the network's input in pixels.
     """
 
     def __init__(self, image_size: int) -> None:
@@ -41,15 +41,15 @@ class ClipTransform:
     moved.
 
     Args:
-        image_size: S, side of the network's input in pixels.
-        flip: probability of a horizontal flip.
-        degrees: largest rotation of the affine map, in degrees.
-        shear: largest shear of the affine map, in degrees.
-        scale: lowest and highest factor of the affine map; None for no scaling.
-        clip_jitter: jitter of the colours, the same for all frames.
-        grayscale: probability that a clip loses its colours.
-        frame_jitter: jitter of the colours of each frame.
-        reverse: probability of a reversal in time.
+        image_size (int): S, side of the network's input in pixels.
+        flip (float): probability of a horizontal flip.
+        degrees (float): largest rotation of the affine map, in degrees.
+        shear (float): largest shear of the affine map, in degrees.
+        scale (tuple[float, float] or None): lowest and highest factor of the affine map; None for no scaling.
+        clip_jitter (Jitter): jitter of the colours, the same for all frames.
+        grayscale (float): probability that a clip loses its colours.
+        frame_jitter (Jitter): jitter of the colours of each frame.
+        reverse (float): probability of a reversal in time.
     """
 
     def __init__(

@@ -33,15 +33,16 @@ class VOSFolder(ClipDataset):
     mask; the object is absent in frames without one. Frames without any PNG are left out.
 
     Args:
-        frames: folder such as JPEGImages/480p.
-        annotations: folder such as Annotations/480p.
-        file_list: file with the names of videos, one per line; None for all videos.
-        num_frames: number of frames of a clip; None for the whole video, and objects visible in any frame.
-        max_objects: largest number of objects, chosen at random among those visible in the first frame; None for all.
-        max_stride: largest distance between the frames of a clip, in annotated frames; the distance is chosen at random.
-        void: label, such as 255, of pixels that belong to no object; none by default.
-        value_range: the values that become black and white in frames of more than 8 bits, or "data" for the smallest and
-            the largest value in a video; by default the range of their type. See `i2v.data.images.to_rgb`.
+        frames (str or Path): folder such as JPEGImages/480p.
+        annotations (str or Path): folder such as Annotations/480p.
+        file_list (str or Path or None): file with the names of videos, one per line; None for all videos.
+        num_frames (int or None): number of frames of a clip; None for the whole video, and objects visible in any frame.
+        max_objects (int or None): largest number of objects, chosen at random among those visible in the first frame; None for
+            all.
+        max_stride (int): largest distance between the frames of a clip, in annotated frames; the distance is chosen at random.
+        void (int or None): label, such as 255, of pixels that belong to no object; none by default.
+        value_range (ValueRange): the values that become black and white in frames of more than 8 bits, or "data" for the
+            smallest and the largest value in a video; by default the range of their type. See `i2v.data.images.to_rgb`.
 
     Raises:
         FileNotFoundError: a folder or list does not exist.

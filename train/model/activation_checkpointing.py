@@ -29,10 +29,10 @@ def recompute_activations(rollout: ClipRollout, loss: object, names: Sequence[st
     State-dict names and gradients stay the same; batch normalisation updates its running statistics once per step.
 
     Args:
-        rollout: the network unrolled over clips.
-        loss: the loss; its modules can be recomputed if it is an `nn.Module`.
-        names: each is the name of a module of the network or of the loss ("memory_encoder"), with * for any characters
-            ("memory_attention.layers.*"), the name of a class ("TinyViTBlock"), or one of the rollout's steps
+        rollout (ClipRollout): the network unrolled over clips.
+        loss (object): the loss; its modules can be recomputed if it is an `nn.Module`.
+        names (Sequence[str]): each is the name of a module of the network or of the loss ("memory_encoder"), with * for any
+            characters ("memory_attention.layers.*"), the name of a class ("TinyViTBlock"), or one of the rollout's steps
             (`RECOMPUTABLE_STEPS`). Modules inside of a module that is recomputed are not treated separately.
 
     Raises:

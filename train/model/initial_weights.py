@@ -18,8 +18,8 @@ def from_image_segmenter(model: SAMI2V, path: str | Path) -> None:
     """Load the trunk, prompt encoder and mask decoder of TinySAM or MobileSAM; the rest stays untrained.
 
     Args:
-        model: the network.
-        path: path of the checkpoint.
+        model (SAMI2V): the network.
+        path (str or Path): path of the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: see `load_image_segmenter`.
@@ -31,9 +31,10 @@ def from_checkpoint(model: SAMI2V, path: str | Path, prefixes: Sequence[str] = (
     """Load all weights that the network shares with an earlier stage, for instance with a network without TFI.
 
     Args:
-        model: the network.
-        path: path of the checkpoint.
-        prefixes: only parameters and buffers whose names begin with one of these are loaded; the rest stays untrained.
+        model (SAMI2V): the network.
+        path (str or Path): path of the checkpoint.
+        prefixes (Sequence[str]): only parameters and buffers whose names begin with one of these are loaded; the rest stays
+            untrained.
 
     Raises:
         FileNotFoundError, ValueError: see `load_matching_weights`.
@@ -66,10 +67,10 @@ def convert(name: str, weights: dict[str, Tensor], pixel_mean: Tensor, pixel_std
     The stem absorbs the difference between the package's normalisation of pixels and that of the network.
 
     Args:
-        name: name of the trunk's parameter or buffer.
-        weights: the package's weights by name.
-        pixel_mean: (3, 1, 1), mean that the network subtracts from pixels in [0, 1].
-        pixel_std: (3, 1, 1), standard deviation by which it then divides.
+        name (str): name of the trunk's parameter or buffer.
+        weights (dict[str, Tensor]): the package's weights by name.
+        pixel_mean (Tensor): (3, 1, 1), mean that the network subtracts from pixels in [0, 1].
+        pixel_std (Tensor): (3, 1, 1), standard deviation by which it then divides.
     """
     *path, last = name.split(".")
     convolution = path[-1] == "c"

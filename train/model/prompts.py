@@ -26,10 +26,10 @@ def sample_click(
     on the background.
 
     Args:
-        masks: (O, S, S) bool, the true masks.
-        predicted: (O, S, S) bool; None for no prediction, which puts the click on the object.
-        generator: random generator.
-        central: click deep inside of the largest connected error, as people do, instead of uniformly on all errors.
+        masks (Tensor): (O, S, S) bool, the true masks.
+        predicted (Tensor or None): (O, S, S) bool; None for no prediction, which puts the click on the object.
+        generator (torch.Generator): random generator.
+        central (bool): click deep inside of the largest connected error, as people do, instead of uniformly on all errors.
 
     Returns:
         (O, 1, 2) float32 (x, y) in pixels and (O, 1) int32 labels.
@@ -55,9 +55,9 @@ def roughen(masks: Tensor, video: Tensor, generator: torch.Generator) -> Tensor:
     The severity is random for each mask; one in five is not damaged.
 
     Args:
-        masks: (O, S, S) bool.
-        video: (O,), the index of each object's image or clip.
-        generator: random generator.
+        masks (Tensor): (O, S, S) bool.
+        video (Tensor): (O,), the index of each object's image or clip.
+        generator (torch.Generator): random generator.
 
     Returns:
         (O, S, S) bool.
@@ -95,8 +95,8 @@ def sample_box(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     """Sample a box for each object: its corners are moved by up to 10 % of its sides, and at most 20 pixels.
 
     Args:
-        masks: (O, S, S) bool. The box of an empty mask is the whole frame.
-        generator: random generator.
+        masks (Tensor): (O, S, S) bool. The box of an empty mask is the whole frame.
+        generator (torch.Generator): random generator.
 
     Returns:
         (O, 2, 2) float32 corners (x, y) in pixels and (O, 2) int32 labels, 2 and 3.
@@ -120,9 +120,9 @@ def _cores(missed: Tensor, wrong: Tensor, errors: Tensor) -> Tensor:
     """The core of the largest connected error of each object.
 
     Args:
-        missed: (O, S, S) bool, pixels of the object that were missed.
-        wrong: (O, S, S) bool, pixels that were predicted by mistake.
-        errors: (O, S, S) bool, where to click if nothing is wrong.
+        missed (Tensor): (O, S, S) bool, pixels of the object that were missed.
+        wrong (Tensor): (O, S, S) bool, pixels that were predicted by mistake.
+        errors (Tensor): (O, S, S) bool, where to click if nothing is wrong.
 
     Returns:
         (O, S, S) bool, pixels whose depth in the error is at least `_CORE` of the largest depth.

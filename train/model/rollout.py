@@ -23,10 +23,12 @@ class PromptPlan:
     """How the simulated user prompts a clip.
 
     Attributes:
-        first: "mask", "click", "box" or "rough" (a mask full of errors, to be corrected) for each initially prompted frame.
-        corrected: the number of correction clicks for each frame that is corrected; at least 1 for a rough mask.
-        forgetful: whether correction clicks in tracked frames ignore the memory and see only the tracked mask.
-        selected_memory: whether memories are those that the network's selector samples, as at inference, instead of the
+        first (dict[int, str]): "mask", "click", "box" or "rough" (a mask full of errors, to be corrected) for each initially
+            prompted frame.
+        corrected (dict[int, int]): the number of correction clicks for each frame that is corrected; at least 1 for a rough
+            mask.
+        forgetful (bool): whether correction clicks in tracked frames ignore the memory and see only the tracked mask.
+        selected_memory (bool): whether memories are those that the network's selector samples, as at inference, instead of the
             preceding frames.
     """
 
@@ -41,20 +43,20 @@ class PromptSampling:
     """Probabilities and numbers of prompts in training. The defaults are those of the paper.
 
     Attributes:
-        mask: probability that a clip is prompted by masks.
-        box: probability of a box among the other prompts.
-        max_prompted_frames: largest number of initially prompted frames: the first one, and others at random.
-        max_corrected_frames: largest number of frames with clicks from the error region; the prompted ones come first.
-        correction_clicks: number of correction clicks in each corrected frame.
-        ground_truth_clicks: probability that a correction click is sampled from the object instead of the error.
-        fewest_correction_clicks: smallest number of correction clicks, which is then random for each frame; None for a fixed
-            number.
-        corrected_tracking: probability that 1 to max_corrected_frames tracked frames are corrected, too.
-        corrected_masks: probability that frames whose masks were given are corrected, too.
-        rough_masks: probability that an image is prompted by a mask full of errors.
-        central_clicks: probability that a click is deep inside of the largest error instead of anywhere on the errors.
-        forgetful: probability that the tracked frames of `corrected_tracking` are corrected without the memory.
-        selected_memory: probability that a clip's memories are sampled by the network's selector.
+        mask (float): probability that a clip is prompted by masks.
+        box (float): probability of a box among the other prompts.
+        max_prompted_frames (int): largest number of initially prompted frames: the first one, and others at random.
+        max_corrected_frames (int): largest number of frames with clicks from the error region; the prompted ones come first.
+        correction_clicks (int): number of correction clicks in each corrected frame.
+        ground_truth_clicks (float): probability that a correction click is sampled from the object instead of the error.
+        fewest_correction_clicks (int or None): smallest number of correction clicks, which is then random for each frame; None
+            for a fixed number.
+        corrected_tracking (float): probability that 1 to max_corrected_frames tracked frames are corrected, too.
+        corrected_masks (float): probability that frames whose masks were given are corrected, too.
+        rough_masks (float): probability that an image is prompted by a mask full of errors.
+        central_clicks (float): probability that a click is deep inside of the largest error instead of anywhere on the errors.
+        forgetful (float): probability that the tracked frames of `corrected_tracking` are corrected without the memory.
+        selected_memory (float): probability that a clip's memories are sampled by the network's selector.
 
     Raises:
         ValueError: a probability is outside of 0 to 1, or a number of frames or clicks is below 1.
@@ -90,8 +92,8 @@ class PromptSampling:
         """Sample how a clip is prompted. An image is prompted by a click, a box or a rough mask, and corrected.
 
         Args:
-            num_frames: number of frames of the clip.
-            generator: random generator, on the CPU.
+            num_frames (int): number of frames of the clip.
+            generator (torch.Generator): random generator, on the CPU.
         """
 
         def chance() -> float:
@@ -139,9 +141,11 @@ class PromptedFrame:
     """What happened in a frame.
 
     Attributes:
-        predictions: one for the prompt or for tracking, unless the prompt is a rough mask, and one for each correction click.
-        points: (O, N, 2), all clicks and the corners of the box, (x, y) in pixels of the network's input; None without any.
-        labels: (O, N), as in `PromptEncoder`; None without any points.
+        predictions (list[MaskPrediction]): one for the prompt or for tracking, unless the prompt is a rough mask, and one for
+            each correction click.
+        points (Tensor or None): (O, N, 2), all clicks and the corners of the box, (x, y) in pixels of the network's input;
+            None without any.
+        labels (Tensor or None): (O, N), as in `PromptEncoder`; None without any points.
     """
 
     predictions: list[MaskPrediction]
@@ -159,10 +163,10 @@ class _Views:
     """What the rollout knows of a frame.
 
     Attributes:
-        features: (O, C, h, w), features of each object's clip.
-        high_res: (O, C_l, h_l, w_l) for each level, high-resolution features.
-        masks: (O, S, S) bool, the true masks.
-        video: (O,), the index of each object's clip.
+        features (Tensor): (O, C, h, w), features of each object's clip.
+        high_res (list[Tensor]): (O, C_l, h_l, w_l) for each level, high-resolution features.
+        masks (Tensor): (O, S, S) bool, the true masks.
+        video (Tensor): (O,), the index of each object's clip.
     """
 
     features: Tensor
@@ -178,12 +182,12 @@ class ClipRollout(nn.Module):
     pointers with signed distances.
 
     Args:
-        model: the network.
-        prompts: how prompts are sampled.
+        model (SAMI2V): the network.
+        prompts (PromptSampling): how prompts are sampled.
 
     Attributes:
-        recomputed_steps: those of `RECOMPUTABLE_STEPS` whose activations are computed again in the backward pass; see
-            `activation_checkpointing.recompute_activations`.
+        recomputed_steps (frozenset[str]): those of `RECOMPUTABLE_STEPS` whose activations are computed again in the backward
+            pass; see `activation_checkpointing.recompute_activations`.
     """
 
     def __init__(self, model: SAMI2V, prompts: PromptSampling) -> None:
@@ -204,11 +208,11 @@ class ClipRollout(nn.Module):
         """Prompt and track all objects of B clips.
 
         Args:
-            frames: (B, T, 3, S, S) float32, RGB in [0, 1].
-            masks: (O, T, S, S) bool, the true masks.
-            video: (O,), the index of each object's clip.
-            generator: random generator of the prompts, on the frames' device.
-            plan: the prompts; sampled by default.
+            frames (Tensor): (B, T, 3, S, S) float32, RGB in [0, 1].
+            masks (Tensor): (O, T, S, S) bool, the true masks.
+            video (Tensor): (O,), the index of each object's clip.
+            generator (torch.Generator): random generator of the prompts, on the frames' device.
+            plan (PromptPlan or None): the prompts; sampled by default.
 
         Returns:
             What happened in each frame.

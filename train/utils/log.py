@@ -21,9 +21,9 @@ class TrainingLog:
     """The log of the first process; the others have none.
 
     Args:
-        folder: folder of TensorBoard's files.
-        first: step at which this run begins.
-        last: number of steps of the whole training.
+        folder (Path): folder of TensorBoard's files.
+        first (int): step at which this run begins.
+        last (int): number of steps of the whole training.
     """
 
     def __init__(self, folder: Path, first: int, last: int) -> None:

@@ -22,9 +22,9 @@ class Processes:
     """This process among all that train.
 
     Attributes:
-        rank: index of this process.
-        world_size: number of processes.
-        device: device of this process.
+        rank (int): index of this process.
+        world_size (int): number of processes.
+        device (torch.device): device of this process.
     """
 
     rank: int
@@ -70,7 +70,7 @@ def start_processes(device: str | None = None) -> Iterator[Processes]:
     in a collective: exit, and the launcher stops them.
 
     Args:
-        device: "cuda", "mps" or "cpu"; by default the first available one.
+        device (str or None): "cuda", "mps" or "cpu"; by default the first available one.
 
     Raises:
         ValueError: the device is not available.
@@ -91,8 +91,8 @@ def find_device(device: str | None, number: int = 0) -> torch.device:
     """Find a device.
 
     Args:
-        device: "cuda", "mps" or "cpu"; None for the first available one.
-        number: index of the CUDA device.
+        device (str or None): "cuda", "mps" or "cpu"; None for the first available one.
+        number (int): index of the CUDA device.
 
     Raises:
         ValueError: the device is not available.

@@ -43,7 +43,7 @@ def ignoring_signals(children: list[BaseProcess]) -> Iterator[None]:
     after the context.
 
     Args:
-        children: the processes that are started are appended to it.
+        children (list[BaseProcess]): the processes that are started are appended to it.
     """
     resource_tracker.ensure_running()  # otherwise the first spawned process starts it, which unblocks the signals
     earlier = multiprocessing.active_children()

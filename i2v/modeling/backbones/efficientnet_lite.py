@@ -71,8 +71,8 @@ class EfficientNetLite(Trunk):
     """The feature layers of EfficientNet-Lite0, and a neck that joins the maps at one stride.
 
     Args:
-        out_channels: number of channels of the neck.
-        stride: image pixels per cell of the neck's map: 8 or 16.
+        out_channels (int): number of channels of the neck.
+        stride (int): image pixels per cell of the neck's map: 8 or 16.
 
     Raises:
         ValueError: another stride.

@@ -39,9 +39,9 @@ class TemporalNet(nn.Module):
         """Compute the last slices.
 
         Args:
-            x: (B, T, C, h, w), the slices of the window in temporal order.
-            num_slices: number of last slices that are wanted. A round looks one slice back and one ahead, so only one more
-                slice per round has to be computed.
+            x (Tensor): (B, T, C, h, w), the slices of the window in temporal order.
+            num_slices (int): number of last slices that are wanted. A round looks one slice back and one ahead, so only one
+                more slice per round has to be computed.
 
         Returns:
             (B, num_slices, C, h, w).
@@ -96,15 +96,15 @@ class TemporalFeatureIntegrator(nn.Module):
     """Exchanges information between maps of the image trunk and a light temporal branch, level by level.
 
     Args:
-        in_channels: number of channels of each of the trunk's maps that are used, one per level.
-        out_channels: number of channels of the integrated features.
-        temporal_channels: number of channels of the temporal branch.
-        window: number of frames that one feature depends on: the frame itself and those before it.
-        patch_size: patch size of the temporal stem, in pixels; equal to the stride of the features.
-        stem_kernel: length of the temporal stem in frames, odd.
-        residual_scale: add the result to the trunk's last map, times a learned scale per channel that starts at this value.
-            An image segmenter that is upgraded to video then starts with nearly the features it was trained with (with 0,
-            exactly those). None, as published, replaces them.
+        in_channels (Sequence[int]): number of channels of each of the trunk's maps that are used, one per level.
+        out_channels (int): number of channels of the integrated features.
+        temporal_channels (int): number of channels of the temporal branch.
+        window (int): number of frames that one feature depends on: the frame itself and those before it.
+        patch_size (int): patch size of the temporal stem, in pixels; equal to the stride of the features.
+        stem_kernel (int): length of the temporal stem in frames, odd.
+        residual_scale (float or None): add the result to the trunk's last map, times a learned scale per channel that starts
+            at this value. An image segmenter that is upgraded to video then starts with nearly the features it was trained
+            with (with 0, exactly those). None, as published, replaces them.
     """
 
     def __init__(

@@ -135,12 +135,12 @@ class TinyViT(Trunk):
     """TinyViT with SAM's neck.
 
     Args:
-        out_channels: number of channels of the neck.
-        embed_dims: number of channels of each stage.
-        depths: number of blocks of each stage.
-        num_heads: number of attention heads of each stage; the first stage has no attention.
-        window_sizes: side of the attention windows of each stage, in cells.
-        strides: strides of the downsamplings between the stages; (2, 2, 1) ends at 1/16 of the image.
+        out_channels (int): number of channels of the neck.
+        embed_dims (Sequence[int]): number of channels of each stage.
+        depths (Sequence[int]): number of blocks of each stage.
+        num_heads (Sequence[int]): number of attention heads of each stage; the first stage has no attention.
+        window_sizes (Sequence[int]): side of the attention windows of each stage, in cells.
+        strides (Sequence[int]): strides of the downsamplings between the stages; (2, 2, 1) ends at 1/16 of the image.
     """
 
     def __init__(

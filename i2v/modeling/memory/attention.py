@@ -35,11 +35,11 @@ class MemoryAttention(nn.Module):
     """A stack of memory attention layers.
 
     Args:
-        embed_dim: number of channels of the image features.
-        memory_channels: number of channels of the memories.
-        hidden: number of channels between the two layers of each MLP.
-        num_layers: number of layers.
-        dropout: probability of dropout in training.
+        embed_dim (int): number of channels of the image features.
+        memory_channels (int): number of channels of the memories.
+        hidden (int): number of channels between the two layers of each MLP.
+        num_layers (int): number of layers.
+        dropout (float): probability of dropout in training.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class MemoryAttention(nn.Module):
         """Condition the current frame on the memories.
 
         Args:
-            features: (B or 1, h*w, embed_dim), the current frame. With a batch of 1 and a memory of B objects, what is the
-                same for all objects (up to the first cross-attention) is computed once.
-            position: (1, h*w, embed_dim) position encoding of the current frame.
-            memory: (B, S, memory_channels); first the frames, h*w tokens each, then the object pointers.
-            memory_position: (B, S, memory_channels) position encoding of the memory.
-            rotation: (h*w, embed_dim / 2, 2) from `axial_rotation`.
-            bias: (B, S) added to the attention's scores, or None.
+            features (Tensor): (B or 1, h*w, embed_dim), the current frame. With a batch of 1 and a memory of B objects, what
+                is the same for all objects (up to the first cross-attention) is computed once.
+            position (Tensor): (1, h*w, embed_dim) position encoding of the current frame.
+            memory (Tensor): (B, S, memory_channels); first the frames, h*w tokens each, then the object pointers.
+            memory_position (Tensor): (B, S, memory_channels) position encoding of the memory.
+            rotation (Tensor): (h*w, embed_dim / 2, 2) from `axial_rotation`.
+            bias (Tensor or None): (B, S) added to the attention's scores, or None.
 
         Returns:
             (B, h*w, embed_dim).

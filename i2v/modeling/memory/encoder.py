@@ -14,8 +14,8 @@ class MaskDownsampler(nn.Module):
     """Strided convolutions from the resolution of the image to that of the features: (B, 1, S, S) -> (B, C, h, w).
 
     Args:
-        out_channels: C.
-        total_stride: S / h, a power of 2. Each step of stride 2 quadruples the channels.
+        out_channels (int): C.
+        total_stride (int): S / h, a power of 2. Each step of stride 2 quadruples the channels.
     """
 
     def __init__(self, out_channels: int, total_stride: int = 16) -> None:
@@ -72,9 +72,9 @@ class MemoryEncoder(nn.Module):
     """Fuses image features and a mask into a memory.
 
     Args:
-        in_channels: number of channels of the image features.
-        out_channels: number of channels of the memory.
-        total_stride: image pixels per feature, a power of 2.
+        in_channels (int): number of channels of the image features.
+        out_channels (int): number of channels of the memory.
+        total_stride (int): image pixels per feature, a power of 2.
     """
 
     def __init__(self, in_channels: int = 256, out_channels: int = 64, total_stride: int = 16) -> None:
@@ -88,8 +88,8 @@ class MemoryEncoder(nn.Module):
         """Encode one frame.
 
         Args:
-            features: (B or 1, in_channels, h, w) image features, not conditioned on memory.
-            mask: (B, 1, S, S), scaled to the range that the network was trained with (-10 to 10).
+            features (Tensor): (B or 1, in_channels, h, w) image features, not conditioned on memory.
+            mask (Tensor): (B, 1, S, S), scaled to the range that the network was trained with (-10 to 10).
 
         Returns:
             (B, out_channels, h, w).

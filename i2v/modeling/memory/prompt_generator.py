@@ -16,11 +16,11 @@ class MemoryPromptGenerator(nn.Module):
     """Learned tokens attend to the foreground of the memories and become prompts of the mask decoder.
 
     Args:
-        embed_dim: number of channels of the tokens.
-        memory_channels: number of channels of the memories.
-        num_tokens: number of memory prompts.
-        masked_attention: attend to the foreground of the memories only; False attends to all of them (ablation).
-        dropout: probability of dropout in training.
+        embed_dim (int): number of channels of the tokens.
+        memory_channels (int): number of channels of the memories.
+        num_tokens (int): number of memory prompts.
+        masked_attention (bool): attend to the foreground of the memories only; False attends to all of them (ablation).
+        dropout (float): probability of dropout in training.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class MemoryPromptGenerator(nn.Module):
         """Generate the memory prompts of B objects.
 
         Args:
-            memory: (B, S, memory_channels); first the frames, h*w tokens each, then the object pointers.
-            memory_position: (B, S, memory_channels) position encoding of the memory.
-            foreground: (B, S) bool, true where the object is in a memory, and for pointers.
-            rotation: (h*w, embed_dim / 2, 2) from `axial_rotation`, for the memories.
-            bias: (B, S) added to the attention's scores, or None.
+            memory (Tensor): (B, S, memory_channels); first the frames, h*w tokens each, then the object pointers.
+            memory_position (Tensor): (B, S, memory_channels) position encoding of the memory.
+            foreground (Tensor): (B, S) bool, true where the object is in a memory, and for pointers.
+            rotation (Tensor): (h*w, embed_dim / 2, 2) from `axial_rotation`, for the memories.
+            bias (Tensor or None): (B, S) added to the attention's scores, or None.
 
         Returns:
             (B, num_tokens, embed_dim) memory prompts.

@@ -91,9 +91,9 @@ class MemorySelector(ABC):
     """Decides which frames an object remembers. Subclass it to add a rule; docs/extending.md has an example.
 
     Args:
-        max_pointers: the outputs of tracked frames are kept for at least this many frames, for their object pointers.
-        max_cond_frames_in_attn: number of conditioning frames that are always remembered; -1 for all, or at least 2. As in
-            SAM 2 these are the nearest one before the current frame, the nearest one at or after it, and the nearest of the
+        max_pointers (int): the outputs of tracked frames are kept for at least this many frames, for their object pointers.
+        max_cond_frames_in_attn (int): number of conditioning frames that are always remembered; -1 for all, or at least 2. As
+            in SAM 2 these are the nearest one before the current frame, the nearest one at or after it, and the nearest of the
             rest. The others count as tracked frames.
 
     Raises:
@@ -135,8 +135,8 @@ class MemorySelector(ABC):
         """Choose what to remember for the frame at `time`.
 
         Args:
-            time: time of the current frame, at least 0.
-            history: the object's past.
+            time (int): time of the current frame, at least 0.
+            history (History): the object's past.
         """
         always, others = self._nearest(time, sorted(history.conditioning))
         return self._plan(time, replace(history, conditioning=always, tracked={*history.tracked, *others}))
@@ -166,12 +166,12 @@ class PoolSelector(MemorySelector):
     """Chooses frames from a local and a global pool of past frames; a subclass says how.
 
     Args:
-        num_global: number of frames from the global pool.
-        num_local: number of frames from the local pool.
-        global_reach: the global pool has the frames at a distance of local_reach + 1 to global_reach.
-        local_reach: the local pool has the frames at a distance of 1 to local_reach.
-        max_pointers: see `MemorySelector`.
-        max_cond_frames_in_attn: see `MemorySelector`.
+        num_global (int): number of frames from the global pool.
+        num_local (int): number of frames from the local pool.
+        global_reach (int): the global pool has the frames at a distance of local_reach + 1 to global_reach.
+        local_reach (int): the local pool has the frames at a distance of 1 to local_reach.
+        max_pointers (int): see `MemorySelector`.
+        max_cond_frames_in_attn (int): see `MemorySelector`.
 
     Raises:
         ValueError: numbers that do not fit together.
@@ -224,10 +224,10 @@ class PoolSelector(MemorySelector):
         """Choose frames from a pool that has more than are wanted.
 
         Args:
-            time: time of the current frame.
-            pool: times of the frames of the pool, sorted.
-            count: number of frames to choose, at least 1.
-            history: the object's past.
+            time (int): time of the current frame.
+            pool (list[int]): times of the frames of the pool, sorted.
+            count (int): number of frames to choose, at least 1.
+            history (History): the object's past.
         """
 
     def _plan(self, time: int, history: History) -> MemoryPlan:
@@ -263,13 +263,13 @@ class SampledSelector(PoolSelector):
     """Samples without replacement, with probability softmax(similarity): the Memory Selective Associator as published.
 
     Args:
-        num_global: see `PoolSelector`.
-        num_local: see `PoolSelector`.
-        global_reach: see `PoolSelector`.
-        local_reach: see `PoolSelector`.
-        max_pointers: see `MemorySelector`.
-        max_cond_frames_in_attn: see `MemorySelector`.
-        by_similarity: False samples all frames of a pool with equal probability (ablation).
+        num_global (int): see `PoolSelector`.
+        num_local (int): see `PoolSelector`.
+        global_reach (int): see `PoolSelector`.
+        local_reach (int): see `PoolSelector`.
+        max_pointers (int): see `MemorySelector`.
+        max_cond_frames_in_attn (int): see `MemorySelector`.
+        by_similarity (bool): False samples all frames of a pool with equal probability (ablation).
     """
 
     def __init__(
@@ -317,13 +317,13 @@ class ConsecutiveSelector(MemorySelector):
     """Remembers the last frames and their object pointers, as SAM 2 does.
 
     Args:
-        num_tracked: number of tracked frames that are remembered.
-        max_pointers: number of frames, the current one included, whose object pointers are used.
-        memory_temporal_stride_for_eval: the last frame is remembered, and before it those frames whose times are multiples of
-            this.
-        max_cond_frames_in_attn: see `MemorySelector`.
-        use_later_pointers: use the pointers of conditioning frames after the current one too, at negative distances, as SAM 2
-            does in training.
+        num_tracked (int): number of tracked frames that are remembered.
+        max_pointers (int): number of frames, the current one included, whose object pointers are used.
+        memory_temporal_stride_for_eval (int): the last frame is remembered, and before it those frames whose times are
+            multiples of this.
+        max_cond_frames_in_attn (int): see `MemorySelector`.
+        use_later_pointers (bool): use the pointers of conditioning frames after the current one too, at negative distances, as
+            SAM 2 does in training.
 
     Raises:
         ValueError: an impossible number.

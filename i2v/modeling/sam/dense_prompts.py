@@ -20,11 +20,11 @@ class DensePromptEncoder(nn.Module):
     """Encodes prompts as maps at every resolution of the mask decoder. Untrained, it adds zero.
 
     Args:
-        embed_dim: number of channels of the features.
-        channels: number of channels of each level of the decoder's upscaling, from coarse to fine.
-        image_size: side of the network's input, in pixels.
-        feature_stride: pixels per feature; each level of the upscaling halves it.
-        click_radius: radius of the discs that stand for clicks, in cells of the mask.
+        embed_dim (int): number of channels of the features.
+        channels (Sequence[int]): number of channels of each level of the decoder's upscaling, from coarse to fine.
+        image_size (int): side of the network's input, in pixels.
+        feature_stride (int): pixels per feature; each level of the upscaling halves it.
+        click_radius (float): radius of the discs that stand for clicks, in cells of the mask.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class DensePromptEncoder(nn.Module):
         """Encode the prompts of B objects.
 
         Args:
-            points: (B, N, 2), (x, y) in pixels of the network's input.
-            labels: (B, N) integers as in `PromptEncoder`.
-            mask_logits: (B, 1, mask_size, mask_size) of a mask to refine, or None.
+            points (Tensor): (B, N, 2), (x, y) in pixels of the network's input.
+            labels (Tensor): (B, N) integers as in `PromptEncoder`.
+            mask_logits (Tensor or None): (B, 1, mask_size, mask_size) of a mask to refine, or None.
 
         Returns:
             A map (B, embed_dim, h, w) to add to the features, and (B, channels[l], h_l, w_l) per level of the upscaling, from

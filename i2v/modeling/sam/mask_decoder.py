@@ -18,10 +18,10 @@ class DecodedMasks(NamedTuple):
     """What the decoder returns.
 
     Attributes:
-        masks: (B, M, upscaling * h, upscaling * w) logits; M is `num_multimask_outputs` for several masks, else 1.
-        ious: (B, M) predicted IoUs, in [0, 1].
-        tokens: (B, M, embed_dim) output token of each mask.
-        object_score_logits: (B, 1), positive if the object is in the frame.
+        masks (Tensor): (B, M, upscaling * h, upscaling * w) logits; M is `num_multimask_outputs` for several masks, else 1.
+        ious (Tensor): (B, M) predicted IoUs, in [0, 1].
+        tokens (Tensor): (B, M, embed_dim) output token of each mask.
+        object_score_logits (Tensor): (B, 1), positive if the object is in the frame.
     """
 
     masks: Tensor
@@ -34,14 +34,16 @@ class MaskDecoder(nn.Module):
     """Decodes masks from features and prompt tokens.
 
     Args:
-        transformer: lets tokens and image attend to each other.
-        embed_dim: number of channels of the features.
-        num_multimask_outputs: number of masks for an ambiguous prompt.
-        upscaling: cells of a mask per feature, in each direction: 4, as published, or 8.
-        iou_head_hidden: number of channels between the layers of the MLP that predicts IoUs.
-        dynamic_multimask_via_stability: in evaluation, replace an unstable single mask with the best of the several masks.
-        stability_delta: a mask's stability is the IoU of its logits thresholded at +stability_delta and at -stability_delta.
-        stability_thresh: a mask is unstable if its stability is below this, in [0, 1].
+        transformer (TwoWayTransformer): lets tokens and image attend to each other.
+        embed_dim (int): number of channels of the features.
+        num_multimask_outputs (int): number of masks for an ambiguous prompt.
+        upscaling (int): cells of a mask per feature, in each direction: 4, as published, or 8.
+        iou_head_hidden (int): number of channels between the layers of the MLP that predicts IoUs.
+        dynamic_multimask_via_stability (bool): in evaluation, replace an unstable single mask with the best of the several
+            masks.
+        stability_delta (float): a mask's stability is the IoU of its logits thresholded at +stability_delta and at
+            -stability_delta.
+        stability_thresh (float): a mask is unstable if its stability is below this, in [0, 1].
 
     Raises:
         ValueError: another upscaling.
@@ -95,14 +97,14 @@ class MaskDecoder(nn.Module):
         """Decode the masks of B objects.
 
         Args:
-            features: (B or 1, embed_dim, h, w) features of the frame.
-            position: (1, embed_dim, h, w) position encoding of the frame.
-            prompt_tokens: (B, N, embed_dim) from the prompt encoder.
-            dense_prompt: (B, embed_dim, h, w) from the prompt encoder, added to the features.
-            memory_prompts: (B, K, embed_dim) from the MPG, or None without one.
-            multimask: return several masks.
-            high_res_features: (B or 1, level_channels[l], h_l, w_l) added at each level of the upscaling, from coarse to fine;
-                or none.
+            features (Tensor): (B or 1, embed_dim, h, w) features of the frame.
+            position (Tensor): (1, embed_dim, h, w) position encoding of the frame.
+            prompt_tokens (Tensor): (B, N, embed_dim) from the prompt encoder.
+            dense_prompt (Tensor): (B, embed_dim, h, w) from the prompt encoder, added to the features.
+            memory_prompts (Tensor or None): (B, K, embed_dim) from the MPG, or None without one.
+            multimask (bool): return several masks.
+            high_res_features (Sequence[Tensor]): (B or 1, level_channels[l], h_l, w_l) added at each level of the upscaling,
+                from coarse to fine; or none.
         """
         batch = prompt_tokens.shape[0]
         own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])

@@ -15,10 +15,10 @@ class PromptEncoder(nn.Module):
     """Encodes points and boxes as tokens, and a mask as a map.
 
     Args:
-        embed_dim: number of channels of the tokens.
-        image_size: side of the network's input, in pixels.
-        feature_stride: pixels per feature.
-        mask_channels: number of hidden channels of the mask branch.
+        embed_dim (int): number of channels of the tokens.
+        image_size (int): side of the network's input, in pixels.
+        feature_stride (int): pixels per feature.
+        mask_channels (int): number of hidden channels of the mask branch.
     """
 
     def __init__(self, embed_dim: int = 256, image_size: int = 1024, feature_stride: int = 16, mask_channels: int = 16) -> None:
@@ -52,9 +52,9 @@ class PromptEncoder(nn.Module):
         """Encode the prompts of B objects.
 
         Args:
-            points: (B, N, 2), (x, y) in pixels of the network's input; N may be 0.
-            labels: (B, N) integers: 1 foreground, 0 background, 2 and 3 the corners of a box, -1 padding.
-            mask_logits: (B, 1, mask_size, mask_size) of a mask to refine, or None.
+            points (Tensor): (B, N, 2), (x, y) in pixels of the network's input; N may be 0.
+            labels (Tensor): (B, N) integers: 1 foreground, 0 background, 2 and 3 the corners of a box, -1 padding.
+            mask_logits (Tensor or None): (B, 1, mask_size, mask_size) of a mask to refine, or None.
 
         Returns:
             Tokens (B, N + 1, embed_dim), the last one padding, and a map (B, embed_dim, feature_size, feature_size).

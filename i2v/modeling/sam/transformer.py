@@ -40,11 +40,11 @@ class TwoWayTransformer(nn.Module):
     """The transformer of SAM's mask decoder (Segment Anything, appendix A).
 
     Args:
-        depth: number of blocks.
-        embed_dim: number of channels of tokens and image.
-        num_heads: number of attention heads.
-        hidden: number of channels between the two layers of each MLP.
-        downsample_rate: cross-attention works on embed_dim / downsample_rate channels.
+        depth (int): number of blocks.
+        embed_dim (int): number of channels of tokens and image.
+        num_heads (int): number of attention heads.
+        hidden (int): number of channels between the two layers of each MLP.
+        downsample_rate (int): cross-attention works on embed_dim / downsample_rate channels.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class TwoWayTransformer(nn.Module):
         """Let tokens and image attend to each other.
 
         Args:
-            image: (B, h*w, C) features.
-            image_pe: (1, h*w, C) their position encoding.
-            tokens: (B, N, C) tokens, which are their own position encoding.
+            image (Tensor): (B, h*w, C) features.
+            image_pe (Tensor): (1, h*w, C) their position encoding.
+            tokens (Tensor): (B, N, C) tokens, which are their own position encoding.
 
         Returns:
             Tokens (B, N, C) and image (B, h*w, C).
