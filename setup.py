@@ -13,7 +13,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=[*find_packages(include=["i2v", "i2v.*"]), "i2v.checkpoints"],
-    # The weights that come along lie beside the package in a checkout, and in it when it is installed.
+    # The bundled weights are beside the package in a clone, and inside of it when it is installed.
     package_dir={"i2v.checkpoints": "checkpoints"},
     package_data={
         "i2v": ["configs/*.yaml", "configs/model/*.yaml", "configs/model/*/*.yaml"],

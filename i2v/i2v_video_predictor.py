@@ -124,7 +124,7 @@ class I2VVideoPredictor:
         seed: int = 0,
         value_range: ValueRange = None,
     ) -> VideoState:
-        """Start a session. `close` of the state that is returned, or the end of a `with` block, ends it.
+        """Start a session. It ends with `close` of the returned state, or at the end of a `with` block.
 
         Args:
             video_path (str or Path or Frames or np.ndarray or Sequence or Iterable or None): a folder of images (JPEG, PNG,
@@ -133,9 +133,9 @@ class I2VVideoPredictor:
             offload_video_to_cpu (bool): keep decoded frames in main memory until they are used.
             offload_state_to_cpu (bool): keep features, memories and masks in main memory.
             async_loading_frames (bool): decode frames ahead of time in the background.
-            seed (int): of the memory selector's drawing.
-            value_range (ValueRange): the values that become black and white in images of more than 8 bits: two numbers, or
-                "data" for the smallest and the largest one in a folder. By default the range of their type.
+            seed (int): random seed of the memory selector.
+            value_range (ValueRange): values that become black and white in images of more than 8 bits: two numbers, or
+                "data" for the smallest and the largest value in a folder; by default the range of their type.
 
         Raises:
             FileNotFoundError, NotADirectoryError, TypeError, ValueError: see `i2v.data.frames`; nothing was done then.
@@ -186,12 +186,12 @@ class I2VVideoPredictor:
             inference_state (VideoState): the session.
             frame_idx (int): index of the frame.
             obj_id (int): the object.
-            points (Any): (N, 2), (x, y) in pixels of the video.
-            labels (Any): (N,), 1 for foreground, 0 for background; 2 and 3 for the corners of a box; points with -1 are left
+            points: (N, 2), (x, y) in pixels of the video.
+            labels: (N,), 1 for foreground, 0 for background; 2 and 3 for the corners of a box; points with -1 are left
                 out.
             clear_old_points (bool): replace the points that the object has in this frame; False adds to them.
             normalize_coords (bool): False if points and box are given as fractions of the video's width and height.
-            box (Any): (4,), (x0, y0, x1, y1) in pixels of the video.
+            box: (4,), (x0, y0, x1, y1) in pixels of the video.
 
         Returns:
             frame_idx, the ids of all objects, and their masks in this frame (see the class).
@@ -223,7 +223,7 @@ class I2VVideoPredictor:
             inference_state (VideoState): the session.
             frame_idx (int): index of the frame.
             obj_id (int): the object.
-            mask (Any): (height, width), or a PIL image of one object: booleans, 0 and one other value, or soft values from 0
+            mask: (height, width), or a PIL image of one object: booleans, 0 and one other value, or soft values from 0
                 to 1. A mask of another size is resized, with a warning. An empty one says that the object is absent; any
                 other, however small, leaves a mask.
 
@@ -321,7 +321,7 @@ class I2VVideoPredictor:
 
         Args:
             inference_state (VideoState): the session.
-            frame (Any): (H, W, 3) uint8 RGB, or a PIL image; all frames have the same size.
+            frame: (H, W, 3) uint8 RGB, or a PIL image; all frames have the same size.
 
         Returns:
             The frame's index, the ids of all objects, and their masks in this frame (see the class).

@@ -44,13 +44,14 @@ class Prompt:
     mask: Tensor | None
 
     def __init__(self, points: Any = None, labels: Any = None, box: Any = None, mask: Any = None) -> None:
-        """
+        """Parse a prompt.
+
         Args:
-            points (Any): array of numbers (N, 2), (x, y) each, or None.
-            labels (Any): array of numbers (N,), or None. Besides 1 and 0, as in SAM 2: two points with the labels 2 and 3 are
+            points: array of numbers (N, 2), (x, y) each, or None.
+            labels: array of numbers (N,), or None. Besides 1 and 0, as in SAM 2: two points with the labels 2 and 3 are
                 a box's corners, and those with the label -1 are left out.
-            box (Any): array of numbers (4,), (x0, y0, x1, y1), or None.
-            mask (Any): anything that `parse_mask` takes, or None.
+            box: array of numbers (4,), (x0, y0, x1, y1), or None.
+            mask: anything that `parse_mask` takes, or None.
 
         Raises:
             TypeError: an argument is not an array of numbers.
@@ -170,7 +171,7 @@ def parse_mask(mask: Any) -> Tensor:
     """A mask as booleans.
 
     Args:
-        mask (Any): (height, width) of one object, or a PIL image (see `i2v.data.mask_files`). Booleans, 0 and one other value,
+        mask: (height, width) of one object, or a PIL image (see `i2v.data.mask_files`). Booleans, 0 and one other value,
             or soft values from 0 to 1, which are thresholded at 0.5; smooth edges in integers are thresholded at half of the
             largest value.
 

@@ -58,11 +58,11 @@ def section(hint: Any, config: DictConfig, *keys: str, default: Any = _REQUIRED)
     """A value in a config.
 
     Args:
-        hint (Any): its type, such as `int | None`. A dataclass is built from a mapping. `Any` checks only the parts that have
+        hint: its type, such as `int | None`. A dataclass is built from a mapping. `Any` checks only the parts that have
             a `_target_`.
         config (DictConfig): the whole config, which interpolations refer to.
         keys: the path to the value.
-        default (Any): returned if the value is missing.
+        default: returned if the value is missing.
 
     Raises:
         ConfigError: the value is missing or of the wrong type, or a key is unknown.
@@ -132,7 +132,7 @@ def build(config: DictConfig, *keys: str, kind: Any = object, arguments: Sequenc
     Args:
         config (DictConfig): the whole config.
         keys: the path to the part.
-        kind (Any): class of the object, or `collections.abc.Callable`.
+        kind: class of the object, or `collections.abc.Callable`.
         arguments (Sequence[Any]): positional arguments of the target, before those in the config.
         optional (bool): return None where the config has null.
 

@@ -573,11 +573,11 @@ def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path, caplog: p
 
 
 def own_config() -> dict[str, Any]:
-    """A config that is complete by itself, as one that comes along with weights must be."""
+    """A complete config, as one that is distributed with weights must be."""
     return OmegaConf.to_container(load_config(TINY_CONFIG), resolve=True)
 
 
-# Key, value, and what the message says, of configs that came along with weights.
+# Key, value, and what the message says, of configs that are distributed with weights.
 UNTRUSTED_CASES = [
     ("model._target_", "os.system", "model._target_ names 'os.system'"),
     ("model._target_", "hydra.utils.call", "model._target_ names 'hydra.utils.call'"),
@@ -633,7 +633,7 @@ UNTRUSTED_CASES = [
 ]
 
 
-def test_number_of_thousands_of_digits_that_came_along_with_weights(tmp_path: Path) -> None:
+def test_number_of_thousands_of_digits_in_an_untrusted_config(tmp_path: Path) -> None:
     path = write(tmp_path / "config.yaml", own_config())
     path.write_text(path.read_text().replace("image_size: 128", f"image_size: 0x{'f' * 3900}"))
     with pytest.raises(ValueError, match=r"config\.yaml, line \d+: the number 0xffffffff\.\.\. has more than 1000 digits"):
@@ -641,7 +641,7 @@ def test_number_of_thousands_of_digits_that_came_along_with_weights(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("key", "value", "message"), UNTRUSTED_CASES)
-def test_config_that_came_along_with_weights(key: str, value: Any, message: str, tmp_path: Path) -> None:
+def test_untrusted_config(key: str, value: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(changed(own_config(), key, value)))
     with pytest.raises(ValueError, match=re.escape(f"{str(path)!r} comes with weights, and is not trusted: {message}")):

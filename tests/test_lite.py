@@ -1,4 +1,4 @@
-"""The Lite model with the weights that come along: installed or not, it is the default, and it finds the bunny."""
+"""The Lite model with its bundled weights: installed or not, it is the default, and it finds the bunny."""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ def test_a_batch_of_objects_equals_separate_runs(predictor, tiny_video) -> None:
 def test_going_back_gives_the_same(predictor, tiny_video) -> None:
     state = start(predictor, tiny_video, PROMPTS)
     first = track(predictor, state, start_frame_idx=0)
-    predictor.add_new_points_or_box(state, 11, 1, [[20, 20]], [1])  # far from where high-resolution features are at hand
+    predictor.add_new_points_or_box(
+        state, 11, 1, [[20, 20]], [1]
+    )  # far from the frames whose high-resolution features are cached
     predictor.clear_all_prompts_in_frame(state, 11, 1)
     assert_same(track(predictor, state, start_frame_idx=0), first, 0.01)
 
@@ -60,8 +62,11 @@ def test_drawn_clicks_act_where_they_are(predictor, tiny_video) -> None:
 
 
 def test_session_equals_training(make_tiny_predictor, tiny_video) -> None:
-    """A mask in the first frame, then tracking: the clip's rollout and the session give the same masks. The session rounds
-    memories to bfloat16 and fills the memory up, so that the second frame is compared, which sees the first one alone."""
+    """A mask in the first frame, then tracking: the clip's rollout and the session give the same masks.
+
+    The session rounds memories to bfloat16 and fills the memory up, so that the second frame is compared, which sees the first
+    one alone.
+    """
     predictor = make_tiny_predictor("predictor.fill_hole_area=0", config=PROJECT / "tests/configs/tiny-lite.yaml")
     mask = disc(tiny_video, 20, 20)
     state = predictor.init_state(tiny_video[:2])

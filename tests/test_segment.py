@@ -543,8 +543,11 @@ def stopped_run(png_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def check_damaged(stopped_run, png_folder, caplog, monkeypatch, tmp_path):
-    """Checks that --resume refuses what a function made of the stopped run, before anything is tracked. Returns the arguments
-    of the run."""
+    """Check that --resume refuses what a function made of the stopped run, before anything is tracked.
+
+    Returns:
+        The arguments of the run.
+    """
 
     def check(damage: Callable[[Path], None], *named: str) -> list[str]:
         output = Path(shutil.copytree(stopped_run, tmp_path / "out"))

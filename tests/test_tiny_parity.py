@@ -1,7 +1,7 @@
 """The published architecture at a small size, with seeded weights, against outputs that are kept in tests/parity.
 
 The outputs are of a commit whose full-size outputs equal the published model's (tests/test_parity.py, which needs ../shared).
-So whoever has only this repository can check that the network still computes the same. To write them anew, after
+So whoever has only this repository can check that the network still computes the same. To write them again, after
 test_parity.py has passed:
 
     python -m tests.test_tiny_parity

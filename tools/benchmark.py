@@ -50,7 +50,8 @@ class SyntheticVideo(Frames):
     """Noise with a disc per object, which circles. No frame repeats, and none is stored.
 
     Args:
-        num_objects (int): discs. seed: of the noise.
+        num_objects (int): number of discs.
+        seed (int): random seed of the noise.
     """
 
     def __init__(self, num_objects: int, seed: int = 0) -> None:
@@ -81,7 +82,8 @@ class Timing:
     """What was measured for one number of objects.
 
     Attributes:
-        frames (list[float]): seconds of each frame. components: seconds of each component, summed over the frames.
+        frames (list[float]): seconds of each frame.
+        components (dict[str, float]): seconds of each component, summed over the frames.
         processor (float): seconds of processor time that the frames took, summed over all cores.
     """
 
@@ -265,12 +267,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--config", type=given_text, default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file"
     )
     parser.add_argument(
-        "--checkpoint", type=given_text, help="the weights; by default those that come with the config, or random ones"
+        "--checkpoint", type=given_text, help="path of the weights (default: those of the config, or random ones)"
     )
-    parser.add_argument("--device", type=given_text, help="cuda, mps or cpu; by default the first that there is")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of the matrix products")
-    parser.add_argument("--frames", type=whole_number(1), default=5, help="that are timed, after those that fill the memory")
-    parser.add_argument("--objects", type=whole_number(1), default=1, help="that are tracked; one is timed for comparison")
+    parser.add_argument("--device", type=given_text, help="cuda, mps or cpu (default: the first available)")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="precision of the matrix products")
+    parser.add_argument(
+        "--frames", type=whole_number(1), default=5, help="number of frames to time, after those that fill the memory"
+    )
+    parser.add_argument(
+        "--objects", type=whole_number(1), default=1, help="number of objects to track; one is timed for comparison"
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--attention", action="store_true", help="compare implementations of attention instead")
     last = whole_number(SETTLED + 1)

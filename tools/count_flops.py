@@ -63,7 +63,8 @@ class Cost:
     """Multiply-accumulates.
 
     Attributes:
-        layers (int): of convolutions and linear layers. products: of activations with activations.
+        layers (int): multiply-accumulates of convolutions and linear layers.
+        products (int): multiply-accumulates of activations with activations.
     """
 
     layers: int = 0
@@ -125,7 +126,8 @@ def count_costs(model: SAMI2V, num_objects: int = 1) -> dict[str, Cost]:
     """Multiply-accumulates per component, as computed here, for one frame of `num_objects` objects with a full memory.
 
     Args:
-        model (SAMI2V): from `build_meta_model`.
+        model (SAMI2V): a network from `build_meta_model`.
+        num_objects (int): number of objects.
     """
     costs = dict.fromkeys(COMPONENTS, Cost())
     with FlopCounterMode(display=False) as counter:

@@ -58,8 +58,8 @@ class PartSettings:
     """A data set's part of the mixture, as in the config.
 
     Attributes:
-        dataset (Any): description of a `ClipDataset`.
-        transform (Any): description of a transform.
+        dataset: description of a `ClipDataset`.
+        transform: description of a transform.
         batch_size (int): number of clips per step and process.
         repeat (int): how often a pass through the data repeats the data set.
     """

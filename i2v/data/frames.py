@@ -361,7 +361,7 @@ class LiveFrames(Frames):
         """Add a frame.
 
         Args:
-            frame (Any): image (H, W, 3) uint8 RGB, or a PIL image.
+            frame: image (H, W, 3) uint8 RGB, or a PIL image.
 
         Returns:
             Index of the frame (int).

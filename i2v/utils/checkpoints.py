@@ -94,7 +94,7 @@ def checked_weights(weights: Any, path: str | Path) -> dict[str, Tensor]:
     """Check that the weights in a file are usable.
 
     Args:
-        weights (Any): the content of the file.
+        weights: the content of the file.
         path (str or Path): the file, for messages.
 
     Returns:

@@ -27,8 +27,8 @@ def require_form(value: Any, form: Any, where: str) -> None:
     """Check the form of a result of `json.loads`.
 
     Args:
-        value (Any): the content.
-        form (Any): a type or a tuple of types, where bool is not an int; {key: form} for an object with at least these keys;
+        value: the content.
+        form: a type or a tuple of types, where bool is not an int; {key: form} for an object with at least these keys;
             [form] for a list of any length; {str: form} for an object with any keys.
         where (str): the file, for the message.
 

@@ -10,7 +10,7 @@ def whole_number(value: Any, what: str) -> int:
     """Convert a value to int: an int, a NumPy integer, or a tensor or array of no dimensions that holds one.
 
     Args:
-        value (Any): the number.
+        value: the number.
         what (str): the number's meaning, for the message, such as "an object id".
 
     Raises:

@@ -111,8 +111,10 @@ def use_fixed_weights(model: nn.Module) -> nn.Module:
 
 
 def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Largest difference of two sets of gradients, relative to the largest gradient of its parameter (at least a thousandth of
-    the largest of all: some gradients are zero but for rounding)."""
+    """Largest difference between two sets of gradients, relative to the largest gradient of the same parameter.
+
+    The latter is taken as at least a thousandth of the largest of all: some gradients are zero up to rounding.
+    """
     assert a.keys() == b.keys()
     least = 1e-3 * max(float(value.abs().max()) for value in a.values())
     return max(float((a[name] - b[name]).abs().max() / a[name].abs().max().clamp(min=least)) for name in a)

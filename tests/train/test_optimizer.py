@@ -62,8 +62,11 @@ def test_scales_without_decay() -> None:
 
 
 def test_every_parameter_has_the_published_rate_and_decay() -> None:
-    """By the rules of the released code, written down from what it does: 14 levels from the patch embedding to the neck, a
-    stage's merging with its last block; no decay of biases and of `nn.LayerNorm`."""
+    """Compute the expected groups by the rules of the released code.
+
+    There are 14 levels from the patch embedding to the neck, a stage's merging belongs to its last block, and biases and
+    `nn.LayerNorm` do not decay.
+    """
     model = published_model()
     layer_norms = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
     first_of_stage, num_blocks = [1, 3, 5, 11], [2, 2, 6, 2]

@@ -494,7 +494,7 @@ def test_a_signal_during_a_validation(make_trainer: MakeTrainer, tmp_path: Path)
     trainer.validations = {"scores": Terminating([1])}  # it is asked for one score only
     assert trainer.run() == signal.SIGTERM
     assert checkpoint_of(tmp_path / "run")["validation_due"] is True
-    trainer = make_trainer("trainer.validate_every=2")  # without validations it goes on all the same
+    trainer = make_trainer("trainer.validate_every=2")  # without validations it trains all the same
     assert trainer.run() is None
     assert checkpoint_of(tmp_path / "run")["step"] == 8
 
