@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from i2v.former_configs import update_config, update_override
-from i2v.typed_config import ConfigError, one_line, referenced_names, reject_unknown_sections, section
+from i2v.typed_config import ConfigError, config_message, referenced_names, reject_unknown_sections, section
 from i2v.untrusted_config import check_untrusted
 from i2v.utils.yaml_files import check_yaml
 
@@ -67,7 +67,7 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
     try:
         config = _compose(folder, name, beside, overrides, variables)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot compose the config {str(config_file)!r}: {one_line(error)}") from error
+        raise ValueError(f"cannot compose the config {str(config_file)!r}: {config_message(error)}") from error
     variables.update(referenced_names(OmegaConf.to_container(config)))
     try:
         reject_unknown_sections(config, variables)

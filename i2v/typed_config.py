@@ -45,7 +45,7 @@ class ConfigError(ValueError):
     """
 
 
-def one_line(error: BaseException) -> str:
+def config_message(error: BaseException) -> str:
     """An error's message on one line, shortened if it is very long; the error's type if there is no message.
 
     Hydra's list of folders and OmegaConf's name of its own class are left out.
@@ -150,7 +150,7 @@ def build(config: DictConfig, *keys: str, kind: Any = object, arguments: Sequenc
             where = f"{where}.{place[1]}"
         cause = error.__cause__ or error
         prefix = "" if isinstance(cause, (OSError, ValueError, ImportError, HydraException)) else f"{type(cause).__name__}: "
-        message = f"{prefix}{one_line(cause)}"
+        message = f"{prefix}{config_message(cause)}"
         raise ConfigError(message if f"{where}." in message else f"{where}: {message}") from error
     if not isinstance(built, kind):
         raise ConfigError(f"{where}._target_ must make an object of {kind.__name__}, not of {type(built).__name__}")
@@ -224,7 +224,7 @@ def _node(config: DictConfig, keys: Sequence[str], default: Any) -> Any:
         try:
             node = node[key]
         except (OmegaConfBaseException, RecursionError) as error:
-            raise ConfigError(f"{'.'.join(keys[: depth + 1])}: {one_line(error)}") from error
+            raise ConfigError(f"{'.'.join(keys[: depth + 1])}: {config_message(error)}") from error
     return node
 
 
@@ -236,7 +236,7 @@ def _plain(config: DictConfig, keys: Sequence[str], default: Any) -> Any:
     try:
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except (OmegaConfBaseException, RecursionError) as error:
-        raise ConfigError(f"{'.'.join(keys)}: {one_line(error)}") from error
+        raise ConfigError(f"{'.'.join(keys)}: {config_message(error)}") from error
 
 
 def _typed_part(part: dict[Any, Any], where: str, given: int = 0) -> dict[Any, Any]:
@@ -245,7 +245,7 @@ def _typed_part(part: dict[Any, Any], where: str, given: int = 0) -> dict[Any, A
     try:
         target = pydoc.locate(path) if isinstance(path, str) else None
     except pydoc.ErrorDuringImport as error:
-        raise ConfigError(f"{where}._target_: cannot import {path!r}: {one_line(error)}") from error
+        raise ConfigError(f"{where}._target_: cannot import {path!r}: {config_message(error)}") from error
     if not callable(target):
         raise ConfigError(f"{where}._target_ must name a class or a function, not {path!r}")
     hydras = {key: value for key, value in part.items() if isinstance(key, str) and key.startswith("_") and key.endswith("_")}

@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from i2v.typed_config import one_line
+from i2v.typed_config import config_message
 from i2v.utils.messages import shortened
 from i2v.utils.yaml_files import check_yaml
 
@@ -44,7 +44,7 @@ def check_untrusted(path: Path) -> None:
     try:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot read the config {str(path)!r}: {one_line(error)}") from error
+        raise ValueError(f"cannot read the config {str(path)!r}: {config_message(error)}") from error
     if not isinstance(config, dict):
         _refuse(path, "it", "is not a mapping")
     if "@package" in path.read_text():

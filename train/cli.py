@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from i2v.build_i2v import predictor_settings
 from i2v.load_config import load_config
 from i2v.modeling.sam_i2v import SAMI2V
-from i2v.typed_config import ConfigError, build, description, names_in, one_line, section
+from i2v.typed_config import ConfigError, build, config_message, description, names_in, section
 from i2v.utils.command_line import EXPECTED_ERRORS, whole_number
 from train.dataset.mixture import (
     MixtureDataset,
@@ -276,7 +276,7 @@ def check(config: DictConfig) -> list[str]:
         try:
             summary = function(*arguments)
         except _CONFIG_ERRORS as error:
-            message = one_line(error)
+            message = config_message(error)
             if not any(problem.endswith(message) for problem in problems):
                 problems.append(f"{what}: {message}")
         else:
@@ -471,12 +471,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 trainer = build_trainer(config, processes)
             except _CONFIG_ERRORS as error:
-                raise ConfigError(one_line(error)) from error
+                raise ConfigError(config_message(error)) from error
             received = trainer.run()
     except ConfigError as error:
         log.error("error: config %s: %s", args.config, error)
         return 1
     except (*EXPECTED_ERRORS, OmegaConfBaseException, NonFiniteLossError, TooManyBadSamplesError) as error:
-        log.error("error: %s", one_line(error))
+        log.error("error: %s", config_message(error))
         return 1
     return 0 if received is None else 128 + received

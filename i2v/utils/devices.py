@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from i2v.typed_config import one_line
+from i2v.utils.command_line import one_line
 
 
 def default_device() -> torch.device:
