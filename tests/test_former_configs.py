@@ -1,0 +1,83 @@
+"""Configs and overrides of earlier versions still build the same network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from i2v import build_i2v
+from i2v.load_config import load_config
+from i2v.modeling.memory.selector import ConsecutiveSelector, GreedySelector, SampledSelector
+from tests.conftest import TINY_CONFIG
+
+
+def former_config(selector: dict[str, Any]) -> dict[str, Any]:
+    """The tiny network's complete config, as the first version saved it."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {"width" if key == "embed_dim" else key: renamed(item) for key, item in value.items()}
+        return value
+
+    config = renamed(OmegaConf.to_container(load_config(TINY_CONFIG), resolve=True))
+    numbers = {"num_global": 4, "num_local": 2, "global_reach": 20, "local_reach": 4, "max_cond_frames_in_attn": -1}
+    config["model"]["memory_selector"] = {
+        "_target_": "i2v.modeling.memory.selector.MemorySelector",
+        **numbers,
+        "memory_temporal_stride_for_eval": 1,
+        **selector,
+    }
+    return config
+
+
+@pytest.mark.parametrize(
+    ("selector", "kind", "attributes"),
+    [
+        ({"mode": "sample"}, SampledSelector, {"num_global": 4, "by_similarity": True}),
+        ({"mode": "uniform", "num_local": 1}, SampledSelector, {"num_local": 1, "by_similarity": False}),
+        ({"mode": "greedy", "global_reach": 12}, GreedySelector, {"global_reach": 12}),
+        (
+            {"mode": "consecutive", "num_local": 1, "memory_temporal_stride_for_eval": 2},
+            ConsecutiveSelector,
+            {"num_tracked": 5, "temporal_stride": 2},
+        ),
+    ],
+)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_saved_configs(selector: dict, kind: type, attributes: dict, trusted: bool, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(former_config(selector)))
+    model, present = build_i2v(path, device="cpu", trusted=trusted), build_i2v(TINY_CONFIG, device="cpu")
+    assert model.embed_dim == 32
+    assert {name: value.shape for name, value in model.state_dict().items()} == {
+        name: value.shape for name, value in present.state_dict().items()
+    }
+    assert type(model.memory_selector) is kind
+    assert {name: getattr(model.memory_selector, name) for name in attributes} == attributes
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        ({"mode": "best"}, "unknown memory selection mode 'best'; known: sample, uniform, greedy, consecutive"),
+        ({"mode": "sample", "memory_temporal_stride_for_eval": 2}, "set model/memory_selector=consecutive"),
+    ],
+)
+def test_saved_configs_that_never_worked(selector: dict, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(former_config(selector)))
+    with pytest.raises(ValueError, match=f"config.yaml'.*model.memory_selector.*{message}"):
+        build_i2v(path, device="cpu")
+
+
+@pytest.mark.parametrize("mode", ["sample", "greedy", "uniform", "consecutive"])
+def test_override_of_the_former_mode(mode: str) -> None:
+    former, present = (
+        load_config("i2v-infer", [f"model{key}={mode}"]) for key in (".memory_selector.mode", "/memory_selector")
+    )
+    assert former == present
+    assert load_config("i2v-infer", ["model.width=128"]) == load_config("i2v-infer", ["model.embed_dim=128"])
