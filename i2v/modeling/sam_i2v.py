@@ -142,14 +142,7 @@ class SAMI2V(nn.Module):
                 f"memory_selector remembers up to {memory_selector.num_tracked} tracked frames, num_maskmem={num_maskmem} has "
                 f"temporal positions for {num_maskmem - 1}: raise num_maskmem or remember fewer"
             )
-        if image_encoder.out_channels != embed_dim:
-            raise ValueError(
-                f"the image encoder's features have {image_encoder.out_channels} channels, not embed_dim={embed_dim}"
-            )
-        if image_encoder.trunk_image.stride != feature_stride:
-            raise ValueError(
-                f"the trunk's stride is {image_encoder.trunk_image.stride} pixels, not feature_stride={feature_stride}"
-            )
+        _check_features(image_encoder, embed_dim, feature_stride)
         _check_high_resolution(image_encoder, sam_mask_decoder, dense_prompt_encoder)
         self.image_size = image_size
         self.feature_size = image_size // feature_stride
@@ -359,6 +352,14 @@ class SAMI2V(nn.Module):
         bias = repeats.to(dtype).log().expand(batch, -1) if bool((repeats > 1).any()) else None
         tokens = torch.cat([spatial, pointers], dim=1)
         return tokens, position.to(dtype).expand(batch, -1, -1), foreground, bias
+
+
+def _check_features(encoder: ImageEncoder, embed_dim: int, feature_stride: int) -> None:
+    """Raise a ValueError if the image encoder's features have other channels or another stride than the network."""
+    if encoder.out_channels != embed_dim:
+        raise ValueError(f"the image encoder's features have {encoder.out_channels} channels, not embed_dim={embed_dim}")
+    if encoder.trunk_image.stride != feature_stride:
+        raise ValueError(f"the trunk's stride is {encoder.trunk_image.stride} pixels, not feature_stride={feature_stride}")
 
 
 def _check_high_resolution(encoder: ImageEncoder, decoder: MaskDecoder, prompts: DensePromptEncoder | None) -> None:
