@@ -287,6 +287,7 @@ def one_error(caplog: pytest.LogCaptureFixture) -> str:
     return message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "value", "message"), MODEL_CASES)
 def test_model_and_predictor(key: str, value: Any, message: str, tmp_path: Path) -> None:
     config = write(tmp_path / "own.yaml", changed(OmegaConf.to_container(load_config(TINY_CONFIG)), key, value))
@@ -304,6 +305,7 @@ def test_model_in_the_command_line(png_folder: Path, tmp_path: Path, caplog: pyt
     assert one_error(caplog) == f"error: config {str(config)!r}: model.image_size must be a whole number, not 'abc'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [False, True], ids=["train", "check"])
 @pytest.mark.parametrize(("key", "value", "message"), TRAINING_CASES)
 def test_training(
@@ -327,6 +329,7 @@ def test_training(
     assert all(arguments[1] in problem for problem in problems)
 
 
+@pytest.mark.slow
 def test_one_name_of_frozen_needs_no_brackets(training: Callable[..., list[str]]) -> None:
     for value in ("image_encoder", ["image_encoder"]):
         model = build_model(load_experiment(training("frozen", value)[1], []))
@@ -335,6 +338,7 @@ def test_one_name_of_frozen_needs_no_brackets(training: Callable[..., list[str]]
         assert not any(name.startswith("image_encoder") for name in trained)
 
 
+@pytest.mark.slow
 def test_slurm_settings(training: Callable[..., list[str]], caplog: pytest.LogCaptureFixture) -> None:
     settings = {"nodes": 2, "gpus_per_node": 4, "cpus_per_task": 10, "hours": "many", "partition": None}
     arguments = training("slurm", settings)
@@ -367,6 +371,7 @@ MISSPELT_CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [[], ["--check"], ["--slurm"]], ids=["train", "check", "slurm"])
 @pytest.mark.parametrize(("key", "nearest"), MISSPELT_CASES)
 def test_misspelt_key_of_an_experiment(
@@ -387,6 +392,7 @@ def test_misspelt_key_of_an_experiment(
     assert all(str(TINY_TRAINING) in error for error in errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [build_i2v, build_i2v_video_predictor])
 @pytest.mark.parametrize("config", ["i2v-lite", "i2v-infer", TINY_CONFIG])
 @pytest.mark.parametrize(
@@ -405,6 +411,7 @@ def test_misspelt_key_of_a_predictor(key: str, nearest: str, config: str | Path,
     assert str(config) in str(error.value)
 
 
+@pytest.mark.slow
 def test_variables_of_a_config_are_no_unknown_keys(tmp_path: Path) -> None:
     """A file may define variables, and a file that builds on it may replace whatever refers to them."""
     model = OmegaConf.to_container(load_config(TINY_CONFIG))["model"] | {"image_size": "${size}"}
@@ -429,6 +436,7 @@ def test_checkpoint(case: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_checkpoint_with_nan_names_the_parameter(make_tiny_predictor: Callable[..., Any], tmp_path: Path) -> None:
     model = make_tiny_predictor().model
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -439,6 +447,7 @@ def test_checkpoint_with_nan_names_the_parameter(make_tiny_predictor: Callable[.
     assert model.no_mem_embed.isfinite().all()
 
 
+@pytest.mark.slow
 def test_empty_checkpoint_is_a_missing_file(png_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for build in (build_i2v, build_i2v_video_predictor):
         with pytest.raises(FileNotFoundError, match="no such checkpoint: its name is empty"):
@@ -459,6 +468,7 @@ def last(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     return read_checkpoint(output / "last.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "change", "message"), RESUME_CASES)
 def test_resume(
     key: str,
@@ -479,6 +489,7 @@ def test_resume(
     assert str(tmp_path / "last.pt") in error
 
 
+@pytest.mark.slow
 def test_check_finds_what_cannot_be_resumed(
     last: dict[str, Any], clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -488,6 +499,7 @@ def test_check_finds_what_cannot_be_resumed(
     assert "last.pt: 'step' is a text, expected a whole number" in one_error(caplog)
 
 
+@pytest.mark.slow
 def test_finished_training_is_no_error(
     last: dict[str, Any], clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -648,6 +660,7 @@ def test_untrusted_config(key: str, value: Any, message: str, tmp_path: Path) ->
         build_i2v_video_predictor(path, device="cpu", trusted=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", ["model.memory_attention.num_layers=64", "model.image_size=4096"])
 def test_untrusted_network_must_not_be_huge(override: str, tmp_path: Path) -> None:
     """Each number alone is allowed: the first makes too many parameters, the second too large position encodings."""
@@ -667,6 +680,7 @@ def test_package_line_of_hydra_is_not_trusted(tmp_path: Path) -> None:
         load_config(path, trusted=False)
 
 
+@pytest.mark.slow
 def test_config_that_came_along_builds_the_network(tmp_path: Path) -> None:
     path = write(tmp_path / "config.yaml", own_config())
     config = load_config(path, ["predictor.precision=bf16"], trusted=False)
@@ -675,6 +689,7 @@ def test_config_that_came_along_builds_the_network(tmp_path: Path) -> None:
     assert build_i2v(path, device="cpu", trusted=False).image_size == 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trusted", [True, False])
 def test_config_that_is_a_link_is_read_where_it_leads_to(trusted: bool, tmp_path: Path) -> None:
     """As in the cache of Hugging Face."""

@@ -127,6 +127,7 @@ def undisturbed_masks(tiny_predictor, tiny_video):
     return [masks.numpy() for _, _, masks in tiny_predictor.propagate_in_video(state, max_frame_num_to_track=8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", BAD_CALLS)
 def test_bad_call_names_its_cause_and_loses_nothing(bad, tiny_predictor, tiny_video, undisturbed_masks):
     method, arguments, error, message = BAD_CALLS[bad]
@@ -182,6 +183,7 @@ def test_unknown_object_is_left_alone_without_strict(tiny_predictor, tiny_video)
     assert tiny_predictor.remove_object(state, 7) == ([1, 2], [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", [EMPTY_MASK, EMPTY_MASK.astype(np.float32), torch.zeros(48, 64, dtype=torch.uint8)])
 def test_empty_mask_says_that_the_object_is_absent(empty, tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(tiny_video)
@@ -341,6 +343,7 @@ def test_checkpoint_with_code_in_it_is_refused_and_not_run(place, zipped, tmp_pa
     assert trace.exists()  # so it would have run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.999])
 def test_truncated_checkpoint(share, zipped, tiny_predictor, tmp_path):
@@ -452,6 +455,7 @@ def test_file_that_is_not_a_checkpoint(checkpoint, message, tmp_path):
         build_tiny(tmp_path / "a.pt")
 
 
+@pytest.mark.slow
 def test_missing_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such checkpoint: .*none\.pt"):
         build_tiny(tmp_path / "none.pt")
@@ -475,6 +479,7 @@ def test_checkpoint_of_another_model_says_which_names_differ(tiny_predictor, tmp
     assert "1 of another shape: maskmem_tpos_enc (4, 1, 1, 8) instead of (7, 1, 1, 8)" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [torch.zeros(1), torch.tensor(NAN), 3], ids=str)
 def test_very_long_names_of_parameters_are_shortened(value, tmp_path):
     torch.save({"n" * 5_000_000: value, "b": torch.zeros(1)}, tmp_path / "a.pt")

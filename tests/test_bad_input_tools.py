@@ -233,6 +233,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_hanging")
 @pytest.mark.parametrize(("entry", "arguments", "status", "message"), TABLE, ids=[f"{row[0]} {row[1]}" for row in TABLE])
 def test_one_line_and_a_status(

@@ -32,6 +32,7 @@ def elsewhere(tmp_path, monkeypatch):
 PACKAGED = ["i2v-infer", "i2v-infer.yaml", "./i2v/configs/i2v-infer.yaml", "i2v/configs/i2v-infer.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [*PACKAGED, CONFIG_DIR / "i2v-infer.yaml", Path("../x/i2v/configs/i2v-infer.yaml")])
 def test_packaged_config_is_found_from_anywhere(config):
     assert "i2v-infer" in known_configs()
@@ -61,6 +62,7 @@ def test_names_of_the_package():
     assert re.fullmatch(r"\d+\.\d+\.\d+", i2v.__version__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["package/checkpoints", "checkpoints"])
 def test_config_with_weights(place, tmp_path, monkeypatch, make_tiny_predictor):
     package = Path(shutil.copytree(CONFIG_DIR, tmp_path / "package" / "configs"))
@@ -97,6 +99,7 @@ def test_packaged_model_is_the_published_size():
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(18.9, abs=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["own.yaml", "sub/i2v-infer.yaml", "i2v-infer.yaml"])
 def test_own_config_is_found_by_its_path_and_sees_the_packaged_model(name, tmp_path):
     own = tmp_path / name
@@ -116,6 +119,7 @@ def test_groups_beside_the_file_are_found(tmp_path):
     assert (config.model.num_maskmem, config.model.image_size) == (9, 1024)
 
 
+@pytest.mark.slow
 def test_twice_in_one_process_and_inside_another_hydra_program(tmp_path):
     (tmp_path / "conf").mkdir()
     with initialize_config_dir(str(tmp_path / "conf"), version_base=None):
@@ -129,6 +133,7 @@ def test_twice_in_one_process_and_inside_another_hydra_program(tmp_path):
     assert not GlobalHydra.instance().is_initialized()
 
 
+@pytest.mark.slow
 def test_same_checkpoint_same_masks(tiny_predictor, tiny_video):
     save_checkpoint("a.pt", {"model": tiny_predictor.model.state_dict()})
 
@@ -141,6 +146,7 @@ def test_same_checkpoint_same_masks(tiny_predictor, tiny_video):
     np.testing.assert_array_equal(masks(built), masks(tiny_predictor))
 
 
+@pytest.mark.slow
 def test_overrides_reach_model_and_predictor(make_tiny_predictor):
     predictor = make_tiny_predictor("model/memory_selector=greedy", "predictor.precision=bf16")
     assert isinstance(predictor.model.memory_selector, GreedySelector)
@@ -149,6 +155,7 @@ def test_overrides_reach_model_and_predictor(make_tiny_predictor):
     assert config.predictor.fill_hole_area == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("postprocessing", "overrides", "filled"), [(True, (), True), (False, (), False)])
 @pytest.mark.parametrize("override", [None, 8, 0])
 def test_apply_postprocessing(postprocessing, overrides, filled, override, make_tiny_predictor):

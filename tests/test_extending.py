@@ -78,6 +78,7 @@ def test_every_file_of_the_page_is_tested() -> None:
     }
 
 
+@pytest.mark.slow
 def test_trunk_infers_and_trains(examples: Path) -> None:
     assert track("i2v-resnet.yaml").shape == (12, 1, 48, 64)
     write_archives(examples / "data/archives")
@@ -92,6 +93,7 @@ def test_trunk_infers_and_trains(examples: Path) -> None:
     build_i2v("i2v-resnet.yaml", "runs/archives/last.pt", device="cpu", hydra_overrides_extra=SMALL)
 
 
+@pytest.mark.slow
 def test_selector_chooses_the_frames(examples: Path) -> None:
     config = ("model.image_encoder.high_res_channels=[8,4,2]", "++checkpoint=null")
     latest, sampled = (track(name, *config) for name in ("i2v-latest.yaml", "i2v-lite"))
@@ -101,6 +103,7 @@ def test_selector_chooses_the_frames(examples: Path) -> None:
     assert selector.choose(9, [1, 3, 4, 5], 2, None) == [4, 5]
 
 
+@pytest.mark.slow
 def test_data_set_and_loss_train(examples: Path) -> None:
     write_archives(examples / "data/archives")
     [loss] = re.findall(r"^```yaml\n(loss:.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -121,6 +124,7 @@ def test_benchmark_data_set_and_system(examples: Path, outcome) -> None:
     assert sorted(path.name for path in (examples / "result").rglob("00011.png"))
 
 
+@pytest.mark.slow
 def test_weights_of_an_example_are_saved_and_loaded(examples: Path) -> None:
     model = build_i2v("i2v-resnet.yaml", device="cpu", hydra_overrides_extra=SMALL)
     save_checkpoint(examples / "weights.pt", {"model": model.state_dict()})

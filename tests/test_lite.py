@@ -31,6 +31,7 @@ def test_is_the_default() -> None:
     assert build_parser().parse_args(["video.mp4", "--output", "out"]).config == "i2v-lite"
 
 
+@pytest.mark.slow
 def test_weights_are_small(predictor: I2VVideoPredictor) -> None:
     path = shipped_checkpoint(load_config("i2v-lite"))
     assert path is not None
@@ -62,6 +63,7 @@ OUTLINES = {
 CLICKED_FRAME, CLICK = 24, (265, 90)
 
 
+@pytest.mark.slow
 def test_finds_the_bunny(predictor: I2VVideoPredictor) -> None:
     """One click, as in `make demo`."""
     state = predictor.init_state(VideoFile(str(PROJECT / "assets" / "bunny.mp4")))
@@ -73,6 +75,7 @@ def test_finds_the_bunny(predictor: I2VVideoPredictor) -> None:
             assert region_similarity(bunny > 0, (logits[0, 0] > 0).numpy()) > 0.6, f"frame {frame}"
 
 
+@pytest.mark.slow
 def test_weights_are_in_the_package(tmp_path: Path) -> None:
     """What a wheel installs has the weights in it, and finds them there."""
     command = [sys.executable, "setup.py", "--quiet", "build", "--build-base", str(tmp_path / "build"), "build_py"]

@@ -19,6 +19,7 @@ def predictor(make_tiny_predictor) -> I2VVideoPredictor:
     return make_tiny_predictor(config=PROJECT / "tests/configs/tiny-lite.yaml")
 
 
+@pytest.mark.slow
 def test_a_batch_of_objects_equals_separate_runs(predictor, tiny_video) -> None:
     together = track(predictor, start(predictor, tiny_video, PROMPTS), start_frame_idx=0)
     for i, prompt in enumerate(PROMPTS):
@@ -26,6 +27,7 @@ def test_a_batch_of_objects_equals_separate_runs(predictor, tiny_video) -> None:
         assert_same({frame: masks[i : i + 1] for frame, masks in together.items()}, alone, 0.01)
 
 
+@pytest.mark.slow
 def test_going_back_gives_the_same(predictor, tiny_video) -> None:
     state = start(predictor, tiny_video, PROMPTS)
     first = track(predictor, state, start_frame_idx=0)
@@ -36,12 +38,14 @@ def test_going_back_gives_the_same(predictor, tiny_video) -> None:
     assert_same(track(predictor, state, start_frame_idx=0), first, 0.01)
 
 
+@pytest.mark.slow
 def test_offloaded_state_gives_the_same(predictor, tiny_video) -> None:
     plain = start(predictor, tiny_video, PROMPTS)
     offloaded = start(predictor, tiny_video, PROMPTS, offload_state_to_cpu=True, offload_video_to_cpu=True)
     assert_same(track(predictor, plain), track(predictor, offloaded))
 
 
+@pytest.mark.slow
 def test_drawn_clicks_act_where_they_are(predictor, tiny_video) -> None:
     """The encoder of drawn prompts is given weights that make it paint what was clicked."""
     state = start(predictor, tiny_video, ["disc"])
@@ -61,6 +65,7 @@ def test_drawn_clicks_act_where_they_are(predictor, tiny_video) -> None:
     assert changed[near].mean() > 5 * changed[~near].mean()
 
 
+@pytest.mark.slow
 def test_session_equals_training(make_tiny_predictor, tiny_video) -> None:
     """A mask in the first frame, then tracking: the clip's rollout and the session give the same masks.
 

@@ -55,6 +55,7 @@ def test_every_step_changes_what_is_shown(kept) -> None:
         assert changed(earlier, later) > LIMIT
 
 
+@pytest.mark.slow
 def test_it_shows_today_what_it_showed(kept) -> None:
     today = nbformat.from_dict(kept)
     NotebookClient(today, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(PROJECT / "docs")}}).execute()

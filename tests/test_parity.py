@@ -61,11 +61,13 @@ def predictor(weights):
     return build_i2v_video_predictor("i2v-infer", weights, device="cpu", hydra_overrides_extra=overrides)
 
 
+@pytest.mark.slow
 def test_published_names_and_size(predictor) -> None:
     assert {name: list(value.shape) for name, value in predictor.model.state_dict().items()} == manifest("sam_i2v")
     assert round(sum(p.numel() for p in predictor.model.parameters()) / 1e6, 1) == 18.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tinysam", "mobilesam"])
 def test_image_segmenter_initialises_the_network(name, predictor, seeded, tmp_path) -> None:
     weights = seeded.seeded_state_dict(manifest(name))
@@ -87,6 +89,7 @@ def test_image_segmenter_initialises_the_network(name, predictor, seeded, tmp_pa
         predictor.model.load_state_dict(before)
 
 
+@pytest.mark.slow
 def test_other_segmenter_is_refused(predictor, seeded, tmp_path) -> None:
     save_checkpoint(tmp_path / "sam_b.pth", seeded.seeded_state_dict(manifest("sam_b")))
     with pytest.raises(ValueError, match=r"sam_b\.pth is not a checkpoint of this model's image segmenter.*blocks"):
@@ -95,6 +98,7 @@ def test_other_segmenter_is_refused(predictor, seeded, tmp_path) -> None:
         load_weights(predictor.model, tmp_path / "sam_b.pth")
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_components(predictor, seeded) -> None:
     model, make = predictor.model, seeded.seeded_input
@@ -178,6 +182,7 @@ def mask_iou(mask: np.ndarray, expected: np.ndarray) -> float:
     return (mask & expected).sum() / (mask | expected).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", [prompt_box, prompt_click, prompt_mask])
 def test_clips(prompt, predictor) -> None:
     name = prompt.__name__.removeprefix("prompt_")
@@ -204,6 +209,7 @@ def test_clips(prompt, predictor) -> None:
     assert i == len(frames) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_fast_bf16(), reason="this CPU emulates bfloat16: a full-size frame takes many minutes")
 def test_bfloat16_is_close_to_the_published_masks(weights) -> None:
     overrides = ["model/memory_selector=greedy", "predictor.fill_hole_area=0", "predictor.precision=bf16"]

@@ -54,6 +54,7 @@ def assert_same(actual: dict[int, torch.Tensor], expected: dict[int, torch.Tenso
 PROMPTS = ("disc", "click", "box")
 
 
+@pytest.mark.slow
 def test_a_batch_of_objects_equals_separate_runs(tiny_predictor, tiny_video) -> None:
     together = track(tiny_predictor, start(tiny_predictor, tiny_video, PROMPTS), start_frame_idx=0)
     for i, prompt in enumerate(PROMPTS):
@@ -61,12 +62,14 @@ def test_a_batch_of_objects_equals_separate_runs(tiny_predictor, tiny_video) -> 
         assert_same({frame: masks[i : i + 1] for frame, masks in together.items()}, alone, 0.01)
 
 
+@pytest.mark.slow
 def test_the_order_of_objects_does_not_matter(tiny_predictor, tiny_video) -> None:
     forward = track(tiny_predictor, start(tiny_predictor, tiny_video, PROMPTS), start_frame_idx=0)
     other = track(tiny_predictor, start(tiny_predictor, tiny_video, PROMPTS[::-1]), start_frame_idx=0)
     assert_same({frame: masks.flip(0) for frame, masks in other.items()}, forward, 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sample", "greedy", "uniform", "evenly_spaced", "consecutive"])
 def test_backward_is_forward_of_the_reversed_video(mode, make_tiny_predictor, tiny_video) -> None:
     predictor = make_tiny_predictor(f"model/memory_selector={mode}", "model.image_encoder.trunk_video.window=1")
@@ -84,6 +87,7 @@ def test_backward_is_forward_of_the_reversed_video(mode, make_tiny_predictor, ti
     assert_same({last - frame: masks for frame, masks in backward.items()}, forward)
 
 
+@pytest.mark.slow
 def test_backward_is_forward_up_to_the_window(tiny_predictor, tiny_video) -> None:
     """With the released window of 5, where all frames are equal and so all windows are."""
     video = np.repeat(tiny_video[:1], 14, axis=0)
@@ -96,6 +100,7 @@ def test_backward_is_forward_up_to_the_window(tiny_predictor, tiny_video) -> Non
     assert_same({13 - frame: masks for frame, masks in run(9, reverse=True).items()}, run(4, reverse=False))
 
 
+@pytest.mark.slow
 def test_a_run_repeats_bit_for_bit(tiny_predictor, tiny_video) -> None:
     video = long_video(tiny_video, 40)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
@@ -106,6 +111,7 @@ def test_a_run_repeats_bit_for_bit(tiny_predictor, tiny_video) -> None:
     assert any(not torch.equal(other[frame], first[frame]) for frame in first), "the seed draws other memories"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "offload", [{"offload_video_to_cpu": True}, {"offload_state_to_cpu": True}, {"async_loading_frames": False}]
 )
@@ -114,6 +120,7 @@ def test_where_things_are_kept_does_not_matter(offload, tiny_predictor, tiny_vid
     assert_same(track(tiny_predictor, start(tiny_predictor, tiny_video, **offload)), expected)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_and_going_back_gives_the_same_masks(tiny_predictor, tiny_video) -> None:
     video = long_video(tiny_video, 70)
     state = start(tiny_predictor, video, PROMPTS)
@@ -126,6 +133,7 @@ def test_memory_is_bounded_and_going_back_gives_the_same_masks(tiny_predictor, t
     assert_same(again, {frame: first[frame] for frame in range(10, 16)}, 0.001)
 
 
+@pytest.mark.slow
 def test_frames_directions_and_counts(tiny_predictor, tiny_video) -> None:
     state = tiny_predictor.init_state(tiny_video)
     tiny_predictor.add_new_mask(state, 4, 1, disc(tiny_video, 20, 20))
@@ -167,6 +175,7 @@ def test_points_add_up_or_replace(tiny_predictor, tiny_video) -> None:
     assert state.objects[1].prompts[0].labels.tolist() == [2, 3, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", [0, 5])
 def test_a_correction_after_tracking_takes_effect(frame, tiny_predictor, tiny_video) -> None:
     state = start(tiny_predictor, tiny_video)
@@ -186,6 +195,7 @@ def either_predictor(request, tiny_predictor) -> I2VVideoPredictor:
     return I2VVideoPredictor(tiny_predictor.model, add_all_frames_to_correct_as_cond=request.param)
 
 
+@pytest.mark.slow
 def test_corrected_frames_are_always_remembered_if_asked_for(tiny_predictor, tiny_video, monkeypatch) -> None:
     predictor = I2VVideoPredictor(tiny_predictor.model, add_all_frames_to_correct_as_cond=True)
     state = start(predictor, tiny_video)
@@ -204,6 +214,7 @@ def test_corrected_frames_are_always_remembered_if_asked_for(tiny_predictor, tin
     assert 0 in {memory.time for memory in plan.memories} and 5 not in {memory.time for memory in plan.memories}
 
 
+@pytest.mark.slow
 def test_clearing_a_correction_brings_tracking_back(either_predictor, tiny_video) -> None:
     predictor = either_predictor
     state = start(predictor, tiny_video)
@@ -219,6 +230,7 @@ def test_clearing_a_correction_brings_tracking_back(either_predictor, tiny_video
         predictor.propagate_in_video(state)
 
 
+@pytest.mark.slow
 def test_objects_come_and_go_while_tracking(tiny_predictor, tiny_video) -> None:
     alone = track(tiny_predictor, start(tiny_predictor, tiny_video))
     state = start(tiny_predictor, tiny_video)
@@ -237,6 +249,7 @@ def test_objects_come_and_go_while_tracking(tiny_predictor, tiny_video) -> None:
     assert state.obj_ids == []
 
 
+@pytest.mark.slow
 def test_live_frames_give_what_the_video_gives(tiny_predictor, tiny_video) -> None:
     video = long_video(tiny_video, 40)
     expected = track(tiny_predictor, start(tiny_predictor, video))
@@ -262,6 +275,7 @@ def test_live_frames_give_what_the_video_gives(tiny_predictor, tiny_video) -> No
         tiny_predictor.track_frame(tiny_predictor.init_state(video), video[0])
 
 
+@pytest.mark.slow
 def test_object_starts_over_from_its_corrections(either_predictor, tiny_video) -> None:
     state = start(either_predictor, tiny_video)
     track(either_predictor, state)
@@ -274,6 +288,7 @@ def test_object_starts_over_from_its_corrections(either_predictor, tiny_video) -
     assert all((frame > -1024).any() for frame in masks.values())
 
 
+@pytest.mark.slow
 def test_clearing_that_fails_loses_nothing(tiny_predictor, tiny_video, monkeypatch) -> None:
     state = start(tiny_predictor, tiny_video)
     track(tiny_predictor, state)
@@ -294,6 +309,7 @@ def test_mask_prompts_are_not_kept(tiny_predictor, tiny_video) -> None:
     assert state.objects[1].prompts[0].mask is None
 
 
+@pytest.mark.slow
 def test_holes_are_filled_and_postprocessing_can_be_off(make_tiny_predictor, tiny_video) -> None:
     mask = disc(tiny_video, 30, 24, radius=16)
     mask[22:26, 28:32] = False
@@ -303,6 +319,7 @@ def test_holes_are_filled_and_postprocessing_can_be_off(make_tiny_predictor, tin
     assert (results[0] | results[1]).equal(results[0])
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close(make_tiny_predictor, tiny_video) -> None:
     runs = []
     for precision in ("fp32", "bf16"):
@@ -319,6 +336,7 @@ HEAVY = ("image_encoder.", "memory_attention.", "memory_encoder.", "memory_promp
 SENSITIVE = re.compile(r"image_encoder\.(trunk_image\.(layers\.[123]|neck)|trunk_video\.(?!temporal_nets))")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "surrounding", "expected"),
     [
@@ -350,6 +368,7 @@ def test_each_layer_computes_in_the_wanted_precision(precision, surrounding, exp
     assert {name: dtypes for name, dtypes in light.items() if dtypes != {torch.float32}} == {}
 
 
+@pytest.mark.slow
 def test_given_masks_are_returned_unchanged(make_tiny_predictor, tiny_video) -> None:
     cord = np.zeros(tiny_video.shape[1:3], bool)
     cord[::7] = True  # thinner than a cell of the network's masks
@@ -371,6 +390,7 @@ def test_given_masks_are_returned_unchanged(make_tiny_predictor, tiny_video) -> 
     assert torch.equal(*clicked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_memory", [True, False])
 def test_corrections_with_and_without_memory(with_memory: bool, make_tiny_predictor, tiny_video, monkeypatch) -> None:
     predictor = make_tiny_predictor(f"+predictor.correct_with_memory={str(with_memory).lower()}")
@@ -382,6 +402,7 @@ def test_corrections_with_and_without_memory(with_memory: bool, make_tiny_predic
     assert [memory is not None for memory in seen] == [with_memory]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("capability", "warns"), [("AVX2", True), ("AVX512", False)])
 def test_a_cpu_that_emulates_bfloat16_is_worth_a_warning(capability, warns, make_tiny_predictor, monkeypatch, caplog) -> None:
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)

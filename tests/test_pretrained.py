@@ -32,17 +32,20 @@ def assert_exported(predictor: I2VVideoPredictor, expected: I2VVideoPredictor) -
         torch.testing.assert_close(predictor.state_dict()[name], value, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_folder_and_a_file_in_it(exported: Path, tiny_predictor: I2VVideoPredictor) -> None:
     assert sorted(path.name for path in exported.iterdir()) == ["config.yaml", "model.pt"]
     assert_exported(I2VVideoPredictor.from_pretrained(exported, device="cpu"), tiny_predictor)
     assert_exported(I2VVideoPredictor.from_pretrained(str(exported / "model.pt"), device="cpu"), tiny_predictor)
 
 
+@pytest.mark.slow
 def test_options(exported: Path) -> None:
     options = {"hydra_overrides_extra": ["predictor.fill_hole_area=5"], "device": "cpu"}
     assert I2VVideoPredictor.from_pretrained(exported, **options).fill_hole_area == 5
 
 
+@pytest.mark.slow
 def test_a_repository(
     exported: Path, tiny_predictor: I2VVideoPredictor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -77,6 +80,7 @@ def test_a_repository_without_the_package(monkeypatch: pytest.MonkeyPatch) -> No
         I2VVideoPredictor.from_pretrained("user/sam-i2v")
 
 
+@pytest.mark.slow
 def test_missing_files(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="'no/such/folder' is not a folder, a file or the name of a repository"):
         I2VVideoPredictor.from_pretrained("no/such/folder")
@@ -101,6 +105,7 @@ def test_missing_files(exported: Path, tmp_path: Path) -> None:
         I2VVideoPredictor.from_pretrained(exported)
 
 
+@pytest.mark.slow
 def test_the_config_is_not_trusted(exported: Path) -> None:
     config = exported / "config.yaml"
     config.write_text(config.read_text().replace("i2v.modeling.sam_i2v.SAMI2V", "os.system"))
@@ -108,6 +113,7 @@ def test_the_config_is_not_trusted(exported: Path) -> None:
         I2VVideoPredictor.from_pretrained(exported)
 
 
+@pytest.mark.slow
 def test_weights_of_another_config_are_not_exported(load_tool, tiny_predictor, tmp_path: Path, caplog) -> None:
     save_checkpoint(tmp_path / "last.pt", {"model": tiny_predictor.state_dict()})
     arguments = [str(tmp_path / "last.pt"), str(tmp_path / "exported"), "--config", "i2v-lite"]

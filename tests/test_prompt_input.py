@@ -96,6 +96,7 @@ def test_masks_of_several_types(tiny_predictor, tiny_video):
         tiny_predictor.add_new_mask(state, 0, 1, Image.fromarray(two))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(48, 64), (1080, 1920), (4320, 7680)])
 @pytest.mark.parametrize("side", [1, 3])
 @pytest.mark.parametrize("place", [0.0, 0.37, 0.999])

@@ -72,6 +72,7 @@ def test_a_predictor_is_used_like_a_module(make_tiny_predictor):
     assert predictor.state_dict().keys() == predictor.model.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_arguments_of_sam2_that_change_nothing(caplog):
     build_i2v_video_predictor(TINY_CONFIG, device="cpu", vos_optimized=True)
     assert "arguments that have no effect here: vos_optimized" in caplog.text
@@ -98,6 +99,7 @@ def test_points_on_the_border(tiny_predictor, tiny_video):
         tiny_predictor.add_new_points_or_box(state, 0, 1, points=[[width + 0.5, 0]], labels=[1])
 
 
+@pytest.mark.slow
 def test_a_mask_of_another_size_is_resized_with_a_warning(make_tiny_predictor, tiny_video, caplog):
     predictor = make_tiny_predictor("+predictor.keep_given_masks=true")
     height, width = tiny_video.shape[1:3]
@@ -125,6 +127,7 @@ def overlapping(predictor, video):
     return state, logits
 
 
+@pytest.mark.slow
 def test_masks_that_do_not_overlap(make_tiny_predictor, tiny_video):
     options = ("++model.non_overlap_masks=true", "predictor.fill_hole_area=0")
     logits = overlapping(make_tiny_predictor(*options), tiny_video)[1]
@@ -137,6 +140,7 @@ def test_masks_that_do_not_overlap(make_tiny_predictor, tiny_video):
     assert (logits[~own] <= -10).all()
 
 
+@pytest.mark.slow
 def test_a_prompt_clears_the_memory_around_it(make_tiny_predictor, tiny_video):
     def frames_of(bank):
         return sorted(bank.conditioning | bank.tracked)
@@ -174,6 +178,7 @@ def test_overrides_by_their_published_keys(make_tiny_predictor, override, attrib
     assert operator.attrgetter(attribute)(make_tiny_predictor(override)) == value
 
 
+@pytest.mark.slow
 def test_stride_by_its_published_key(make_tiny_predictor):
     options = ("model/memory_selector=consecutive", "model.memory_temporal_stride_for_eval=2")
     assert make_tiny_predictor(*options).model.memory_selector.temporal_stride == 2

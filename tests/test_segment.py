@@ -100,6 +100,7 @@ def check_results(
     return annotation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "frames"),
     [
@@ -126,6 +127,7 @@ def test_run(arguments, frames, checkpoint, png_folder, tmp_path):
     assert annotation["masklet_first_appeared_frame"] == [min(frames)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["video.mp4", "video.avi"])
 def test_run_on_a_video_file_with_all_kinds_of_prompts(name, checkpoint, make_video, tiny_video, tmp_path):
     video = make_video(tmp_path / name, tiny_video)
@@ -145,6 +147,7 @@ def test_run_on_a_video_file_with_all_kinds_of_prompts(name, checkpoint, make_vi
     assert green > red + 50 and green > blue + 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("untrained", [False, True])
 def test_seed_repeats(untrained, checkpoint, png_folder, tmp_path, monkeypatch):
     """It determines the sampled memories and untrained weights, and the global random state is untouched."""
@@ -172,6 +175,7 @@ def test_seed_repeats(untrained, checkpoint, png_folder, tmp_path, monkeypatch):
         assert files[0] != files[2]
 
 
+@pytest.mark.slow
 def test_untrained_weights_are_announced(png_folder, tmp_path, caplog):
     assert main([str(png_folder), *TINY, "--untrained", *POINT, "--max-frames", "1", "--output", str(tmp_path / "out")]) == 0
     assert "masks mean nothing" in caplog.text
@@ -232,6 +236,7 @@ def test_empty_video_is_not_the_working_directory(caplog, png_folder, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value_range", [["--value-range", "-20,50"], ["--value-range=-20,50"]])
 def test_value_range_below_zero(value_range, tmp_path):
     folder = tmp_path / "celsius"
@@ -262,6 +267,7 @@ def test_mask_image_with_several_labels_is_several_objects(tmp_path):
     assert list(parse_prompts([], [], [f"3,{tmp_path / 'two.png'}@5"], void=7)) == [(3, 5)]
 
 
+@pytest.mark.slow
 def test_object_with_empty_masks_is_reported(caplog, png_folder, tmp_path):
     Image.new("L", (64, 48)).save(tmp_path / "empty.png")
     run = [str(png_folder), *TINY, "--untrained", "--max-frames", "1", "--output", str(tmp_path / "out")]
@@ -278,6 +284,7 @@ def test_prompts_are_parsed():
     assert prompts[7, 2].points.tolist() == [[5, 6]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -321,6 +328,7 @@ def test_all_prompts_are_checked_before_any_work(prompt, caplog, monkeypatch, pn
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_weights_or_untrained(caplog, capsys, tmp_path):
     run = ["video", *TINY, *POINT, "--output", str(tmp_path)]
     check_error(caplog, run, "has no bundled weights", "tiny.yaml", "--checkpoint", "--untrained")
@@ -330,6 +338,7 @@ def test_weights_or_untrained(caplog, capsys, tmp_path):
     assert "not allowed with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_video_or_checkpoint_is_missing(caplog, png_folder, tmp_path):
     rest = [*TINY, *POINT, "--output", str(tmp_path / "out")]
     check_error(caplog, [str(tmp_path / "none.mp4"), "--untrained", *rest], "none.mp4")
@@ -337,6 +346,7 @@ def test_video_or_checkpoint_is_missing(caplog, png_folder, tmp_path):
     check_error(caplog, [str(png_folder), "--checkpoint", str(tmp_path / "none.pt"), *rest], "no such checkpoint", "none.pt")
 
 
+@pytest.mark.slow
 def test_results_of_another_run_are_not_overwritten(caplog, png_folder, tmp_path):
     run = [str(png_folder), *TINY, "--untrained", *POINT, "--max-frames", "1", "--output", str(tmp_path / "out")]
     assert main(run) == 0
@@ -356,6 +366,7 @@ def test_output_is_a_file(caplog, png_folder, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_bad_frame_in_mid_video_leaves_the_finished_frames(caplog, checkpoint, broken_folder, tmp_path):
     check_error(caplog, [str(broken_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")], "00006.png")
     check_results(tmp_path / "out", list(range(6)), stopped=True)
@@ -364,6 +375,7 @@ def test_bad_frame_in_mid_video_leaves_the_finished_frames(caplog, checkpoint, b
 # --- interruptions --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(("arguments", "finished"), [(POINT, range(9)), (["--point", "4,16,24", "--both"], range(3, 12))])
 def test_interrupted_run_leaves_the_finished_frames(
@@ -383,6 +395,7 @@ def test_interrupted_run_leaves_the_finished_frames(
     check_results(tmp_path / "out", list(finished), stopped=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
 def test_stopped_process_leaves_the_finished_frames(checkpoint, tiny_video, make_video, tmp_path):
     video = make_video(tmp_path / "video.avi", np.concatenate([tiny_video] * 100))
@@ -424,6 +437,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 FULL_DISK = OSError("cannot write it: the disk is full")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [POINT, ["--point", "4,16,24", "--both"]])
 def test_resumed_run_equals_one_that_was_not_stopped(arguments, monkeypatch, checkpoint, png_folder, tmp_path, caplog):
     run = [str(png_folder), *TINY, *checkpoint, *arguments, "--output"]
@@ -443,6 +457,7 @@ def test_resumed_run_equals_one_that_was_not_stopped(arguments, monkeypatch, che
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "status"), [(FULL_DISK, 1), (KeyboardInterrupt(), 130), (segment.Terminated(), 143)])
 def test_what_was_tracked_outlives_a_failing_overlay(error, status, monkeypatch, checkpoint, png_folder, tmp_path):
     run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
@@ -463,6 +478,7 @@ def replace(path: Path) -> None:
     os.utime(path, (0, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -491,6 +507,7 @@ def test_resume_with_other_files(change, said, monkeypatch, caplog, checkpoint, 
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("also", ["finish", "save"])
 def test_first_error_is_the_one_reported(also, monkeypatch, caplog, checkpoint, broken_folder, tmp_path):
     owner = ResultWriter if also == "finish" else Tracking
@@ -500,6 +517,7 @@ def test_first_error_is_the_one_reported(also, monkeypatch, caplog, checkpoint, 
     assert "no such mask: 00003.png" in warnings
 
 
+@pytest.mark.slow
 def test_stopped_on_a_full_disk(monkeypatch, caplog, checkpoint, png_folder, tmp_path):
     """The status is that of the signal, and what was saved earlier stays usable."""
     run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output"]
@@ -517,6 +535,7 @@ def test_stopped_on_a_full_disk(monkeypatch, caplog, checkpoint, png_folder, tmp
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_stopped_on_a_full_disk_before_anything_was_saved(monkeypatch, caplog, checkpoint, png_folder, tmp_path):
     run = [str(png_folder), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out"), "--resume"]
     with monkeypatch.context() as patch:
@@ -561,6 +580,7 @@ def check_damaged(stopped_run, png_folder, caplog, monkeypatch, tmp_path):
     return check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -588,6 +608,7 @@ def test_resume_with_a_damaged_list_of_frames(line, said, check_damaged):
     check_damaged(damage, "out/.frames.jsonl, line 5, is unreadable or not as it should be: ", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -603,6 +624,7 @@ def test_resume_without_some_results(damage, named, check_damaged, tmp_path):
     check_results(tmp_path / "out", list(range(12)))
 
 
+@pytest.mark.slow
 def test_resume_with_a_truncated_mask(stopped_run, png_folder, caplog, tmp_path):
     output = Path(shutil.copytree(stopped_run, tmp_path / "out"))
     (output / "masks" / "00002.png").write_bytes(b"")
@@ -642,6 +664,7 @@ def first_tracked(content: dict) -> dict:
     return next(iter(content["objects"][0]["tracked"].values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -681,6 +704,7 @@ def test_interrupted_while_the_model_is_built(monkeypatch, caplog, png_folder, t
     assert "interrupted" in caplog.text
 
 
+@pytest.mark.slow
 def test_error_in_a_process(tmp_path):
     command = [sys.executable, "-m", "i2v.segment", "no-such-video", *TINY, "--untrained", *POINT, "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

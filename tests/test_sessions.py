@@ -72,6 +72,7 @@ def test_threads_take_turns_on_one_session(tiny_predictor, tiny_video):
         torch.testing.assert_close(masks(state)[obj_id], mask, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_two_threads_that_track_one_session_see_the_same_masks(tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(tiny_video)
     tiny_predictor.add_new_points_or_box(state, 0, 1, points=[[16, 24]], labels=[1])
@@ -83,6 +84,7 @@ def test_two_threads_that_track_one_session_see_the_same_masks(tiny_predictor, t
                 torch.testing.assert_close(found, mask, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["array", "iterator", "video", "live"])
 def test_a_closed_session_leaves_nothing(kind, tiny_predictor, tiny_video, tmp_path, make_video, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -144,6 +146,7 @@ def test_closed_iterators_give_nothing(tiny_video):
             use()
 
 
+@pytest.mark.slow
 def test_a_live_session_does_not_grow(make_tiny_predictor, tiny_video):
     predictor = make_tiny_predictor(
         "model.memory_selector.num_global=2", "model.memory_selector.global_reach=6", "++model.memory_selector.max_pointers=8"
@@ -163,6 +166,7 @@ def test_a_live_session_does_not_grow(make_tiny_predictor, tiny_video):
         assert 0 in state.objects[1].bank  # the first prompted frame is always remembered
 
 
+@pytest.mark.slow
 def test_what_is_forgotten_was_not_needed(make_tiny_predictor, tiny_video):
     predictor = make_tiny_predictor(
         "model.memory_selector.num_global=0", "model.memory_selector.global_reach=4", "++model.memory_selector.max_pointers=3"

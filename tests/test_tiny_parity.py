@@ -71,6 +71,7 @@ def expected() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+@pytest.mark.slow
 def test_outputs_are_those_that_were_kept(actual, expected) -> None:
     assert set(actual) == set(expected)
     for name, value in expected.items():
@@ -88,6 +89,7 @@ def test_kept_masks_are_neither_empty_nor_full(expected) -> None:
         assert 0.02 < share < 0.98, f"{name}: {share:.3f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

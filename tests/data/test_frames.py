@@ -244,6 +244,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_all_sources_give_the_same_frames_and_masks(source, tiny_predictor, tiny_video, png_folder):
     frames = open_frames(SOURCES[source](tiny_video, png_folder))
@@ -330,6 +331,7 @@ def test_frames_of_an_iterator_are_removed_from_disk(tiny_video, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp9.mp4", "vp9.mkv", "jpeg.avi", "bunny.mp4"])
 def test_video_file_is_the_same_in_any_order_of_access(name, tmp_path, make_video):
     path = ASSETS / name
@@ -407,11 +409,13 @@ def test_bad_arrays(frames, message):
         open_frames(frames)
 
 
+@pytest.mark.slow
 def test_iterator_with_a_frame_of_another_size(tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(frame if i != 6 else frame[:10] for i, frame in enumerate(tiny_video))
     assert_keeps_what_was_tracked(tiny_predictor, state, "frame 6 .*64x10 .*64x48")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [False, True])
 def test_frame_that_fails_within_a_video(missing, tiny_predictor, broken_folder, png_folder):
     state = tiny_predictor.init_state(broken_folder)

@@ -96,6 +96,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BOMBS)
 def test_too_deep_or_too_large_files_cost_little(case, tmp_path):
     write, read = BOMBS[case]
@@ -123,6 +124,7 @@ def test_object_folders_with_huge_numbers(tmp_path):
         _ = open_annotations(tmp_path).objects
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["mp4", "txt", "m3u8"])
 @pytest.mark.parametrize("kind", ["ffconcat", "concat", "HLS", "DASH", "SDP"])
 def test_playlists_open_no_other_file(kind, suffix, tmp_path, make_video, tiny_video):

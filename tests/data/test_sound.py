@@ -71,6 +71,7 @@ def loudness(path: Path) -> np.ndarray | None:
     return np.array([heard.get(tenth, 0.0) for tenth in range(max(heard) + 1)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "codec", "delay"),
     [(".mp4", "aac", 0), (".mp4", "aac", 0.5), (".mkv", "aac", 0), (".mkv", "aac", 0.5), (".avi", "mp3", 0)],
@@ -136,6 +137,7 @@ def test_interrupt_while_sound_is_copied(error, film, tmp_path, monkeypatch) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
+@pytest.mark.slow
 def test_overlay_of_a_run_has_the_sound_of_its_frames(film, tmp_path) -> None:
     film(tmp_path / "film.mp4", "aac").close()
     arguments = ["--point", "4,20,24", "--max-frames", "6", "--output", str(tmp_path / "out"), "--untrained"]

@@ -39,6 +39,7 @@ def test_packages_import_only_packages_below_them(path):
     assert {(package, other) for other in used} <= ARROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

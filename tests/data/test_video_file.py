@@ -106,6 +106,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_intact_videos_are_exact_in_any_order(name, tmp_path, caplog):
     make, options, expected = KINDS[name]
@@ -298,6 +299,7 @@ def test_live_frames_beyond_the_memory_limit_are_on_disk(tmp_path, monkeypatch):
     assert frames_module.MAX_BYTES < 2**30
 
 
+@pytest.mark.slow
 def test_one_open_video_in_several_threads(tmp_path):
     frames = VideoFile(write(tmp_path / "a.mp4"))
     wrong: list[int] = []
@@ -313,6 +315,7 @@ def test_one_open_video_in_several_threads(tmp_path):
     assert not wrong
 
 
+@pytest.mark.slow
 def test_two_sessions_share_a_video(tiny_predictor, tmp_path):
     frames = open_frames(write(tmp_path / "a.mp4"))
     results = []
@@ -324,6 +327,7 @@ def test_two_sessions_share_a_video(tiny_predictor, tmp_path):
         np.testing.assert_array_equal(one, other, err_msg=str(frame))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_session_after_a_fork(tiny_predictor, tmp_path):
@@ -373,6 +377,7 @@ def test_damage_within_a_video_causes_a_warning(fill, tmp_path, caplog):
     assert number_in(read_frames(path, [10])[0]) == 10  # frames before the damage are intact
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_new_session_after_a_fork(tiny_predictor, tiny_video):

@@ -82,6 +82,7 @@ def test_prefetch_decodes_ahead_only_in_the_background(tiny_video):
     assert ahead == {False: [], True: [3, 4]}
 
 
+@pytest.mark.slow
 def test_backward_tracking_decodes_ahead_too(tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(tiny_video)
     tiny_predictor.add_new_points_or_box(state, 11, 1, [[40, 24]], [1])
@@ -102,6 +103,7 @@ def test_frame_that_failed_is_tried_again(tiny_video):
     assert loader.load(2).shape == (1, 3, SIZE, SIZE)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize("window", [1, 3, 5])
 def test_features_are_those_of_the_window(window, make_tiny_predictor, tiny_video):
@@ -150,6 +152,7 @@ def test_features_of_a_frame_are_computed_once_while_they_are_kept(tiny_predicto
     assert torch.equal(store[3], store[3])
 
 
+@pytest.mark.slow
 def test_nothing_grows_with_the_video(tiny_predictor, tiny_video):
     long_video = np.concatenate([tiny_video, tiny_video[::-1]] * 2)
     state = tiny_predictor.init_state(long_video)
@@ -173,6 +176,7 @@ def test_prefetch_leaves_global_random_states_alone(tiny_predictor, png_folder):
     assert states() == before
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_high_resolution_features_are_those_of_the_frame(tiny_video):
     encoder = build_i2v("tests/configs/tiny-lite.yaml", device="cpu").image_encoder

@@ -73,6 +73,7 @@ def package(monkeypatch, tmp_path):
     return weights
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_imagenet_weights_see_pixels_normalised_as_they_expect(package) -> None:
     model = build_i2v("i2v-lite", device="cpu", hydra_overrides_extra=["++checkpoint=null"])

@@ -69,6 +69,7 @@ def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> Obje
     )
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "overrides",
@@ -197,6 +198,7 @@ def test_memory_prompts_look_at_the_foreground_only() -> None:
     assert model.condition(features, nowhere)[1].isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "override", "message"),
     [
@@ -269,6 +271,7 @@ def test_trunks_are_a_choice_of_the_config(config: str, trunk: str) -> None:
     assert type(model.image_encoder.trunk_image).__name__ == {"tiny_vit": "TinyViT"}.get(trunk, "EfficientNetLite")
 
 
+@pytest.mark.slow
 def test_the_training_graph_reaches_every_used_parameter() -> None:
     model = build_i2v(TINY, device="cpu", mode="train")
     images = torch.randn(2, 3, 3, 128, 128, generator=torch.Generator().manual_seed(2))

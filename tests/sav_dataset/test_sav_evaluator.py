@@ -82,6 +82,7 @@ def problems_of(results: list[VideoResult]) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 def test_equal_to_the_published_evaluator(shared: Path) -> None:
     expected = json.loads((shared / "reference" / "jf" / "expected.json").read_text())
     results = evaluate(
@@ -149,6 +150,7 @@ def test_file_with_several_objects_is_never_one_object(tmp_path: Path) -> None:
         evaluate(truth, predictions)
 
 
+@pytest.mark.slow
 @BY_LAYOUT
 def test_several_processes_give_the_same(tmp_path: Path, write: Callable[[Path, np.ndarray], None]) -> None:
     roots = make_roots(tmp_path, write)
@@ -392,6 +394,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pyt
     assert "(frame: 12)" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [["sav_dataset/sav_evaluator.py"], ["-m", "sav_dataset.sav_evaluator"]])
 def test_command_in_a_shell(tmp_path: Path, start: list[str]) -> None:
     roots = make_roots(tmp_path, write_palette)

@@ -441,6 +441,7 @@ def test_videos_that_lack_frames_or_masks_are_not_exported(tmp_path: Path, capsy
     assert datasets.main(["--export", "mose", str(data), str(tmp_path / "whole")]) == 0
 
 
+@pytest.mark.slow
 def test_user_defined_data_set_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(datasets.__file__).parent / "README.md").read_text()
     code = re.search(r"```python\n(# mydata.py\n.*?)```", readme, re.DOTALL)

@@ -324,6 +324,7 @@ def test_mean_curve() -> None:
     assert mean_curve([]) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["online", "offline"])
 def test_a_run_can_be_replayed(protocol: str, data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
@@ -390,6 +391,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
 
 
+@pytest.mark.slow
 def test_a_run_continues_after_its_worker_was_killed(
     data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,6 +438,7 @@ def test_bad_options_are_refused_at_once(options: list[str], data: Path, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_the_script_prints_j_and_f(data: Path, tmp_path: Path) -> None:
     where = {"MODE": "offline", "CLICKS": "1", "DATASET": "mose", "DATA": str(data), "OUT": str(tmp_path / "the output")}
     what = {"SYSTEM": "static-mask", "DEVICES": "cpu", "VIDEOS": "one"}

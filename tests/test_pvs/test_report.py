@@ -254,6 +254,7 @@ def test_the_same_run_twice(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert f"{first} and {second} have the same system and settings" in refused(tmp_path, caplog, [first, second])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a|b", "a\nb", 'a,"b"', "$a$ [b] (c)"])
 def test_odd_names_survive(name: str, tmp_path: Path) -> None:
     folders = [
@@ -315,6 +316,7 @@ def test_a_strip_names_a_mask_of_another_size(compared: list[Path], tmp_path: Pa
     assert f"{path} is 8x6 pixels, but the frames of the video are 64x48" in refused(tmp_path, caplog, [run], "--strips", "two")
 
 
+@pytest.mark.slow
 def test_the_plot_of_runs_with_long_names(tmp_path: Path) -> None:
     sizes = []
     for number, checkpoint in enumerate((None, "/a/folder/with/a/long/name/and/a/checkpoint/with/a/long/name/too.pt")):
@@ -348,6 +350,7 @@ def test_a_panel_per_setting_but_none_for_a_single_video(tmp_path: Path) -> None
     assert widths[1] == pytest.approx(2 * widths[0], rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_second_row_of_panels(tmp_path: Path) -> None:
     heights = []
     for count in (3, 4):

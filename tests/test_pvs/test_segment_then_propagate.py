@@ -85,6 +85,7 @@ def tiny_settings(tiny_predictor: I2VVideoPredictor, tmp_path: Path) -> dict[str
     return {"config": str(TINY_CONFIG), "checkpoint": str(tmp_path / "tiny.pt")}
 
 
+@pytest.mark.slow
 def test_sam_i2v_segments_single_frames(tiny_settings: dict[str, str], tiny_predictor: I2VVideoPredictor, frames: Path) -> None:
     session = build_system(SystemSettings("sam+optical-flow", **tiny_settings)).start(frames)
     image = ImageFolder(frames)[5]

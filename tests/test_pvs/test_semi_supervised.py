@@ -246,6 +246,7 @@ def prompts_of(output: Path) -> dict[str, Any]:
     return {name: result["prompts"] for name, result in videos.items()}
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_as_one(data: Path, tmp_path: Path) -> None:
     options = ("--input", "3c", "--system", "optical-flow")
     assert run(data, tmp_path / "1", *options) == 0
@@ -276,6 +277,7 @@ def test_a_bad_video_is_reported_and_does_not_stop_the_others(
     assert json.loads((output / "results.json").read_text())["failures"] == {}
 
 
+@pytest.mark.slow
 def test_a_failed_video_leaves_nothing_in_memory(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
     failures = run_videos(Run(stubs.out_of_memory, {}, SystemSettings("static-mask"), "mose", data, output), ["cpu"])
     assert list(failures) == list(NAMES)
@@ -301,6 +303,7 @@ def test_a_run_on_some_videos_keeps_the_results_of_the_others(tmp_path: Path, ou
     assert results("two") == (0, 2, ["one", "two"], [])
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(data: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUB_LOG", str(tmp_path / "log"))
     monkeypatch.setenv("STUB_DIE", "one")
@@ -381,6 +384,7 @@ def unusual_run(data: Path, output: Path, devices: str) -> list[str]:
     return [*command, "--system", "tests.test_pvs.stubs:unusual", "--devices", devices]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
 def test_a_killed_run_is_resumed_and_repeats_nothing(devices: str, data: Path, output: Path, tmp_path: Path) -> None:
@@ -406,6 +410,7 @@ def test_a_killed_run_is_resumed_and_repeats_nothing(devices: str, data: Path, o
     assert set(prompts_of(output)) == set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the lock is POSIX's")
 def test_two_runs_do_not_write_into_one_folder(
     data: Path, output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -446,6 +451,7 @@ def test_a_file_system_without_locks(
     assert f"{output} cannot be locked" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
 def test_ctrl_c_stops_a_run_in_the_middle_of_a_video(devices: str, data: Path, output: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
@@ -477,6 +483,7 @@ def run_script(name: str, tmp_path: Path, *arguments: str, **variables: str) -> 
     )
 
 
+@pytest.mark.slow
 def test_user_defined_system_of_the_readme(data: Path, tmp_path: Path) -> None:
     readme = (PROJECT / "test_pvs/README.md").read_text()
     (tmp_path / "mysystem.py").write_text(re.search(r"```python\n(# mysystem.py\n.*?)```", readme, re.DOTALL)[1])
@@ -498,6 +505,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_predictor: I2
     return path
 
 
+@pytest.mark.slow
 def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
     where = {"DATASET": "mose", "DATA": str(data), "OUT": str(tmp_path / "the output")}
     model = {"CONFIG": str(TINY_CONFIG), "CKPT": str(tiny_checkpoint), "DEVICES": "cpu"}
@@ -520,6 +528,7 @@ def test_sam_i2v_through_the_scripts(data: Path, tmp_path: Path, tiny_checkpoint
     assert (masks / "results.csv").exists()
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_masks(tmp_path: Path) -> None:
     """A static mask of an object that does not move is perfect, but a click on it is not."""
     frames, labels = layouts.discs(0)
@@ -584,6 +593,7 @@ def test_a_run_with_empty_masks_says_so(
     assert warning in caplog.text
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_keeps_the_previous_one(data: Path, tmp_path: Path) -> None:
     """The script is killed while it scores: a stand-in for Python waits there."""
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
@@ -611,6 +621,7 @@ def test_a_killed_evaluation_keeps_the_previous_one(data: Path, tmp_path: Path) 
     assert not (tmp_path / "gm/ground_truth.new").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_evaluation_sets_the_previous_one_aside(data: Path, tmp_path: Path) -> None:
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
     assert run(data, tmp_path / "gm") == 0
@@ -637,6 +648,7 @@ def scored_videos(output: Path) -> set[str]:
     return {line.split(",")[0].strip() for line in lines[2:]}  # the first two are the header and the mean
 
 
+@pytest.mark.slow
 def test_each_evaluation_uses_the_requested_videos_and_current_annotations(tmp_path: Path) -> None:
     data = layouts.folders(tmp_path / "data", every=4)
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
@@ -654,6 +666,7 @@ def test_each_evaluation_uses_the_requested_videos_and_current_annotations(tmp_p
     assert global_score(still.stdout) == [100, 100, 100]
 
 
+@pytest.mark.slow
 def test_masks_of_an_unfinished_run_are_scored_with_a_warning(data: Path, tmp_path: Path) -> None:
     assert run(data, tmp_path / "gm") == 0
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm"}
@@ -673,6 +686,7 @@ def test_a_video_that_lacks_frames_or_masks_fails(missing: str, tmp_path: Path, 
     assert entries(tmp_path / "out/masks") == ["two"]
 
 
+@pytest.mark.slow
 def test_videos_without_objects_are_left_out(tmp_path: Path) -> None:
     data = layouts.folders(tmp_path / "data", every=4)
     for path in (data / "Annotations/one").iterdir():
@@ -684,6 +698,7 @@ def test_videos_without_objects_are_left_out(tmp_path: Path) -> None:
     assert read_run(tmp_path / "gm").missing == ""
 
 
+@pytest.mark.slow
 def test_the_report_has_the_scores_of_the_last_evaluation(tmp_path: Path) -> None:
     data = layouts.folders(tmp_path / "data", every=2)
     assert run(data, tmp_path / "gm") == 0
@@ -701,6 +716,7 @@ def test_the_report_has_the_scores_of_the_last_evaluation(tmp_path: Path) -> Non
         read_run(tmp_path / "gm")
 
 
+@pytest.mark.slow
 def test_videos_whose_ground_truth_is_broken_are_named_and_the_others_scored(tmp_path: Path) -> None:
     data = layouts.folders(tmp_path / "data", every=4)
     assert run(data, tmp_path / "gm") == 0

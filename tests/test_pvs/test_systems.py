@@ -145,6 +145,7 @@ def system(tiny_predictor: I2VVideoPredictor, tmp_path: Path) -> SAMI2VSystem:
     return SAMI2VSystem(str(TINY_CONFIG), str(tmp_path / "tiny.pt"))
 
 
+@pytest.mark.slow
 def test_sam_i2v_returns_what_its_predictor_returns(
     system: SAMI2VSystem, tiny_predictor: I2VVideoPredictor, frames: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_sam_i2v_returns_what_its_predictor_returns(
         assert all(np.array_equal(results[frame][obj], logits[i, 0]) for i, obj in enumerate(objects))
 
 
+@pytest.mark.slow
 def test_sam_i2v_continues_where_it_stopped(system: SAMI2VSystem, frames: Path) -> None:
     whole, parts = system.start(frames), system.start(frames)
     for session in (whole, parts):
@@ -178,6 +180,7 @@ def test_sam_i2v_continues_where_it_stopped(system: SAMI2VSystem, frames: Path) 
     assert all(np.array_equal(results[frame][1], expected[frame][1]) for frame in expected)
 
 
+@pytest.mark.slow
 def test_sam_i2v_forgets(system: SAMI2VSystem, frames: Path) -> None:
     session = system.start(frames)
     once = session.prompt(0, 1, Prompt.of_clicks([(20, 30, 1)]))
@@ -190,6 +193,7 @@ def test_sam_i2v_forgets(system: SAMI2VSystem, frames: Path) -> None:
     assert all(list(scores) == [5] for scores in track(session).values())
 
 
+@pytest.mark.slow
 def test_precision_and_overrides_reach_sam_i2v(system: SAMI2VSystem, frames: Path, tmp_path: Path) -> None:
     masks = {"fp32": system.start(frames).prompt(0, 1, Prompt.of_clicks([(20, 30, 1)]))}
     for settings in ({"precision": "bf16"}, {"overrides": ("model.memory_prompt_generator=null",)}):
@@ -247,6 +251,7 @@ def test_sam2_gets_numbered_jpegs(sam2_calls: list, frames: Path, tmp_path: Path
     assert len(track(session)) == NUM_FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, NUM_FRAMES - 1])
 def test_sam2_keeps_corrections_as_sam_i2v_does(
     stop: int, sam2_calls: list, tiny_predictor: I2VVideoPredictor, frames: Path, tmp_path: Path
@@ -278,6 +283,7 @@ def test_sam2_needs_weights(sam2_calls: list) -> None:
     assert sam2_calls == []
 
 
+@pytest.mark.slow
 def test_bundled_weights_are_recorded(tmp_path: Path) -> None:
     lite = hashlib.sha256((TINY_CONFIG.parents[2] / "checkpoints/sam-i2v_lite.pt").read_bytes()).hexdigest()
     (tmp_path / "own.pt").write_text("weights")
@@ -312,6 +318,7 @@ def test_systems_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         build_system(SystemSettings("needs_a_package:magic"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["torchvision", "sam2", "cutie", "matplotlib"])
 def test_a_package_that_another_system_needs_may_be_missing(missing: str) -> None:
     code = f"""

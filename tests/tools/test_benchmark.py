@@ -21,6 +21,7 @@ def benchmark(load_tool: Callable[[str], ModuleType], monkeypatch: pytest.Monkey
     return module
 
 
+@pytest.mark.slow
 def test_tracking(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark.main([*TINY, "--frames", "2", "--objects", "2", "--precision", "bf16"])
     lines = capsys.readouterr().out.splitlines()
@@ -33,6 +34,7 @@ def test_tracking(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> 
     assert any(line.startswith("peak memory: ") for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sample", "consecutive"])
 def test_frames_are_timed_at_full_memory(benchmark: ModuleType, mode: str) -> None:
     overrides = [f"model/memory_selector={mode}"]

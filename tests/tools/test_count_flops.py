@@ -17,6 +17,7 @@ def count_flops(load_tool: Callable[[str], ModuleType]) -> ModuleType:
     return load_tool("count_flops")
 
 
+@pytest.mark.slow
 def test_paper(count_flops: ModuleType) -> None:
     model = count_flops.build_meta_model("i2v-infer")
     parameters = {name: count / 1e6 for name, count in count_flops.count_parameters(model).items()}
@@ -36,6 +37,7 @@ def test_paper(count_flops: ModuleType) -> None:
     assert count_flops.plain_tfi_macs(model.image_encoder.trunk_video, cells) / 1e9 == pytest.approx(26.3, abs=0.05)
 
 
+@pytest.mark.slow
 def test_less_is_computed_here(count_flops: ModuleType) -> None:
     model = count_flops.build_meta_model(TINY)
     published, here = count_flops.count_published_costs(model), count_flops.count_macs(model)
@@ -44,6 +46,7 @@ def test_less_is_computed_here(count_flops: ModuleType) -> None:
     assert here["memory encoder"] == published["memory encoder"].total
 
 
+@pytest.mark.slow
 def test_objects_share_the_encoder_and_the_first_self_attention(count_flops: ModuleType) -> None:
     model = count_flops.build_meta_model(TINY)
     one, three = count_flops.count_macs(model, 1), count_flops.count_macs(model, 3)
@@ -53,6 +56,7 @@ def test_objects_share_the_encoder_and_the_first_self_attention(count_flops: Mod
     assert three["MPG"] == 3 * one["MPG"]
 
 
+@pytest.mark.slow
 def test_components_that_are_left_out(count_flops: ModuleType) -> None:
     overrides = ["model.image_encoder.trunk_video=null", "model.memory_prompt_generator=null"]
     model = count_flops.build_meta_model(TINY, overrides)
@@ -62,6 +66,7 @@ def test_components_that_are_left_out(count_flops: ModuleType) -> None:
     assert sum(parameters.values()) == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_main_prints_both_windows(count_flops: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     count_flops.main(["--config", TINY, "model.image_encoder.trunk_video.window=3"])
     printed = capsys.readouterr().out

@@ -13,6 +13,7 @@ def export_checkpoint(load_tool):
     return load_tool("export_checkpoint")
 
 
+@pytest.mark.slow
 def test_exported_checkpoint_loads(export_checkpoint, make_tiny_predictor, tmp_path):
     model = make_tiny_predictor().model
     optimizer = {"moment": torch.zeros(1000)}

@@ -56,6 +56,7 @@ def test_quality(tool: ModuleType, tmp_path: Path, make_video: Callable) -> None
     assert (tmp_path / "20/00001.jpg").stat().st_size < 0.7 * (tmp_path / "95/00001.jpg").stat().st_size
 
 
+@pytest.mark.slow
 def test_bad_videos_do_not_stop_the_others(
     tool: ModuleType, videos: Path, tmp_path: Path, make_video: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,6 +72,7 @@ def test_bad_videos_do_not_stop_the_others(
     assert "sav_000002.avi is truncated" in caplog.text
 
 
+@pytest.mark.slow
 def test_finished_videos_are_skipped(
     tool: ModuleType, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_areas_and_boxes_of_the_discs(tool: ModuleType, data: Path, tmp_path: Path) -> None:
     assert tool.main(["sav", str(data), str(tmp_path / "info"), "--workers", "2"]) == 0
     assert sorted(path.name for path in (tmp_path / "info").iterdir()) == ["one.json", "two.json"]
@@ -51,6 +52,7 @@ def test_areas_and_boxes_of_the_discs(tool: ModuleType, data: Path, tmp_path: Pa
     assert info["objects"]["1"]["boxes"] == [None, [39, 29, 53, 43], [35, 29, 49, 43]]
 
 
+@pytest.mark.slow
 def test_missing_mask_does_not_mean_absent_object(tool: ModuleType, data: Path, tmp_path: Path) -> None:
     (data / "Annotations_6fps/one/000/00004.png").unlink()
     assert tool.main(["sav", str(data), str(tmp_path / "info"), "--workers", "1"]) == 0
@@ -60,12 +62,14 @@ def test_missing_mask_does_not_mean_absent_object(tool: ModuleType, data: Path, 
     assert objects["1"]["areas"][0] == 0
 
 
+@pytest.mark.slow
 def test_command_works_in_any_folder(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools/save_gt_mask_multiprocess.py"), "sav", str(data), "info", "--workers", "1"]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
     assert (tmp_path / "info/two.json").exists()
 
 
+@pytest.mark.slow
 def test_bad_video_is_reported_and_retried(
     tool: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

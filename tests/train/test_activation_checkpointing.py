@@ -20,6 +20,7 @@ from train.trainer import Trainer
 NAMES = ["image_encoder.trunk_image.*blocks.*", "TemporalNet", "memory_attention.layers.*", "decode", "remember"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mask", "click"])
 def test_gradients_names_and_running_statistics_stay(make_model: Callable[..., SAMI2V], kind: str) -> None:
     plan = PromptPlan({0: kind}, {0: 2, 2: 2} if kind == "click" else {})
@@ -43,6 +44,7 @@ def test_gradients_names_and_running_statistics_stay(make_model: Callable[..., S
     assert same(dict(rollouts[1].model.state_dict()), state)
 
 
+@pytest.mark.slow
 def test_wrapped_blocks_are_really_computed_twice(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling()).train()
     calls = dict.fromkeys(("MBConv", "TemporalNet", "Fuse"), 0)
@@ -61,6 +63,7 @@ def test_wrapped_blocks_are_really_computed_twice(make_model: Callable[..., SAMI
     assert counts == {"MBConv": 3, "TemporalNet": 3, "Fuse": 2}
 
 
+@pytest.mark.slow
 def test_loss_of_a_recomputed_prediction_stays(make_model: Callable[..., SAMI2V]) -> None:
     masks = torch.stack([disc(32, 10, 10, 6), disc(32, 20, 15, 8)]).unsqueeze(1)
     logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
@@ -103,6 +106,7 @@ def test_unknown_names_are_errors(make_model: Callable[..., SAMI2V]) -> None:
             recompute_activations(rollout, ClipLoss(), [name])
 
 
+@pytest.mark.slow
 def test_checkpoints_fit_a_training_without_it(make_trainer: Callable[..., Trainer]) -> None:
     """Also those of its optimizer and averaged weights: a run is stopped, and resumed with other settings."""
     names = f"+activation_checkpointing=[{','.join([*NAMES, 'PredictionLoss'])}]"

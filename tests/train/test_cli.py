@@ -33,6 +33,7 @@ def test_unknown_config(caplog: pytest.LogCaptureFixture) -> None:
     assert "unknown config 'nonsense': neither a YAML file nor one of i2v-lite" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -70,6 +71,7 @@ def test_other_suffixes_are_not_configs(tmp_path: Path, caplog: pytest.LogCaptur
     assert "mine.yml': neither a YAML file nor one of" in caplog.text
 
 
+@pytest.mark.slow
 def test_too_many_bad_samples(clips: Path, tmp_path: Path) -> None:
     shutil.copytree(clips, tmp_path / "clips")
     for path in (tmp_path / "clips" / "JPEGImages").glob("*/*.jpg"):
@@ -85,6 +87,7 @@ def test_too_many_bad_samples(clips: Path, tmp_path: Path) -> None:
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_status_after_a_signal(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "_train_step", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["-c", TINY, f"folder={clips}", f"output={tmp_path}"]) == 128 + signal.SIGTERM
@@ -97,6 +100,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "i2v-train" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_check_lists_all_that_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,6 +132,7 @@ def test_check_lists_all_that_is_missing(
         assert re.match(pattern, problem), problem
 
 
+@pytest.mark.slow
 def test_check(clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     output = tmp_path / "run"
     assert main(["-c", TINY, "--check", f"folder={clips}", f"output={output}"]) == 0
@@ -154,6 +159,7 @@ def test_check_reads_the_data(clips: Path, tmp_path: Path, caplog: pytest.LogCap
     assert "3 bad samples in a row" in caplog.text
 
 
+@pytest.mark.slow
 def test_train_and_predict(clips: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     overrides = [f"folder={clips}", f"output={output}", "trainer.epochs=1", "data.steps_per_epoch=3", "trainer.workers=1"]

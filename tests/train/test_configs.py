@@ -31,6 +31,7 @@ def test_names() -> None:
     assert known_experiments() == [*lite, "i2v-train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", known_experiments())
 def test_composes(name: str) -> None:
     config = load_experiment(name, [])
@@ -108,6 +109,7 @@ def test_values_of_the_paper(paper: DictConfig) -> None:
     assert (paper.seed, paper.trainer.keep_every, paper.activation_checkpointing) == (2024, 1, [])
 
 
+@pytest.mark.slow
 def test_ablation_starts_from_the_image_segmenter_alone() -> None:
     """What makes a video segmenter of it is trained from the start."""
     with torch.device("meta"):

@@ -25,6 +25,7 @@ def load(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return torch.load(folder / f"{name}.pt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_two_processes_are_as_good_as_one(clips: Path, tmp_path: Path) -> None:
     """Also where they have different numbers of objects, or recompute activations."""
     one, two, recomputing = tmp_path / "one", tmp_path / "two", tmp_path / "recomputing"
@@ -51,6 +52,7 @@ def test_two_processes_are_as_good_as_one(clips: Path, tmp_path: Path) -> None:
     assert read_checkpoint(two / "last.pt")["step"] == 4
 
 
+@pytest.mark.slow
 def test_non_finite_loss_in_one_process(clips: Path, tmp_path: Path) -> None:
     skip, stop = tmp_path / "skip", tmp_path / "stop"
     process = start(*TORCHRUN, clips, skip, "skip")
@@ -68,6 +70,7 @@ def test_non_finite_loss_in_one_process(clips: Path, tmp_path: Path) -> None:
     assert not (stop / "last.pt").exists()
 
 
+@pytest.mark.slow
 def test_all_processes_validate_the_same_network(clips: Path, tmp_path: Path) -> None:
     """Also their running statistics, which are those of each process's own batches during training."""
     process = start(*TORCHRUN, clips, tmp_path, "validate")
@@ -77,6 +80,7 @@ def test_all_processes_validate_the_same_network(clips: Path, tmp_path: Path) ->
     assert same(load(tmp_path, "validated0"), read_checkpoint(tmp_path / "best.pt")["model"])
 
 
+@pytest.mark.slow
 def test_one_process_fails(clips: Path, tmp_path: Path) -> None:
     process = start(*TORCHRUN, clips, tmp_path, "dies")
     printed = finish(process, timeout=60)  # nobody waits for it
@@ -85,6 +89,7 @@ def test_one_process_fails(clips: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("weights*"))
 
 
+@pytest.mark.slow
 def test_script_for_one_node(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUS", "2")
     process = start("sh", "train.sh", *training(clips, tmp_path), cwd=PROJECT / "train")
@@ -94,6 +99,7 @@ def test_script_for_one_node(clips: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert (checkpoint["step"], checkpoint["world_size"]) == (4, 2)
 
 
+@pytest.mark.slow
 def test_script_says_once_what_is_missing(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPUS", "8")
     process = start("sh", "train/train.sh", *training(clips / "nowhere", tmp_path))
@@ -131,6 +137,7 @@ def test_published_arguments_submit_to_slurm(monkeypatch: pytest.MonkeyPatch) ->
     assert (config.slurm.nodes, config.slurm.gpus_per_node) == (2, 4)
 
 
+@pytest.mark.slow
 def test_script_for_several_nodes(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))

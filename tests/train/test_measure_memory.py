@@ -55,6 +55,7 @@ def test_fused_attention_keeps_no_scores() -> None:
     assert tracker.peak < 500 * 500 * 2
 
 
+@pytest.mark.slow
 def test_recomputing_saves_memory() -> None:
     overrides = ["folder=unused", "data.parts.clips.dataset.num_frames=2", "prompts.correction_clicks=1"]
     config = measure_memory.load_experiment(TINY, overrides)

@@ -28,6 +28,7 @@ def lite_model() -> SAMI2V:
         return instantiate(load_config("i2v-lite").model)
 
 
+@pytest.mark.slow
 def test_every_trained_parameter_is_optimised(make_model: Callable[..., SAMI2V]) -> None:
     for model in (make_model(), lite_model()):
         assert settings_by_name(model).keys() == {name for name, p in model.named_parameters() if p.requires_grad}
@@ -53,6 +54,7 @@ def test_weight_decay(make_model: Callable[..., SAMI2V]) -> None:
     assert decays["memory_attention.layers.0.linear1.weight"] == 0.1
 
 
+@pytest.mark.slow
 def test_scales_without_decay() -> None:
     settings = OptimizerSettings(decay_scales=False)
     for model in (published_model(), lite_model()):
@@ -61,6 +63,7 @@ def test_scales_without_decay() -> None:
             assert (decay == 0) == (parameters[name].ndim == 1 or "bias" in name), name
 
 
+@pytest.mark.slow
 def test_every_parameter_has_the_published_rate_and_decay() -> None:
     """Compute the expected groups by the rules of the released code.
 

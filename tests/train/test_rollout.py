@@ -95,6 +95,7 @@ def test_plans_of_corrections() -> None:
     assert rough.count("rough") / 2000 == pytest.approx(0.3, abs=0.03)
 
 
+@pytest.mark.slow
 def test_masks_are_corrected(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling())
     with torch.no_grad():
@@ -136,6 +137,7 @@ def test_selected_memory_is_that_of_inference(make_model: Callable[..., SAMI2V])
     assert {memory.time for memory in last.memories[3:]} <= {3, 4, 5, 6}
 
 
+@pytest.mark.slow
 def test_rounds_of_clicks(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling(correction_clicks=7))
     with torch.no_grad():
@@ -153,6 +155,7 @@ def test_rounds_of_clicks(make_model: Callable[..., SAMI2V]) -> None:
     assert torch.equal(by_mask[0].predictions[0].all_masks[:, 0] > 0, masks[:, 0])
 
 
+@pytest.mark.slow
 def test_correction_clicks_are_on_errors(make_model: Callable[..., SAMI2V]) -> None:
     masks = make_clips(1)[1][:, 0]
 
@@ -188,6 +191,7 @@ def remembered(model: SAMI2V, plan: PromptPlan, num_frames: int) -> dict[int, Me
     return plans
 
 
+@pytest.mark.slow
 def test_memory(make_model: Callable[..., SAMI2V]) -> None:
     plans = remembered(make_model(), PromptPlan({0: "click", 5: "click"}, {0: 1, 3: 1, 5: 1}), num_frames=8)
     assert list(plans) == [1, 2, 3, 4, 6, 7]  # the prompted ones are first, and remember nothing
@@ -207,6 +211,7 @@ def test_memory(make_model: Callable[..., SAMI2V]) -> None:
         assert {p.time: p.distance * 7 for p in plan.pointers} == pytest.approx(pointers)
 
 
+@pytest.mark.slow
 def test_memory_reaches_six_frames_back(make_model: Callable[..., SAMI2V]) -> None:
     last = remembered(make_model(), PromptPlan({0: "mask"}), num_frames=20)[19]
     assert {memory.time: memory.position for memory in last.memories} == {0: 0, **{13 + p: p for p in range(6)}} | {
@@ -216,6 +221,7 @@ def test_memory_reaches_six_frames_back(make_model: Callable[..., SAMI2V]) -> No
     assert last.pointers[0].distance == pytest.approx(19 / 15)
 
 
+@pytest.mark.slow
 def test_each_object_as_if_it_were_alone(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling())
     plan = PromptPlan({0: "mask", 2: "mask"})
@@ -253,6 +259,7 @@ def gradients_of(rollout: ClipRollout, plan: PromptPlan, num_frames: int = 4, em
     return {name: p.grad.clone() for name, p in rollout.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_trained_parameter(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling(correction_clicks=2)).train()
     plans = {
@@ -268,6 +275,7 @@ def test_gradients_reach_every_trained_parameter(make_model: Callable[..., SAMI2
     assert {name for name, p in rollout.named_parameters() if p.requires_grad} - reached == set()
 
 
+@pytest.mark.slow
 def test_random_numbers_are_the_generators_own(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling(mask=0, correction_clicks=2))
     clips = make_clips(3)

@@ -78,6 +78,7 @@ def arguments(clips: Path, output: Path, *overrides: str) -> list[str]:
     return ["-c", str(TINY_TRAINING), f"folder={clips}", f"output={output}", *overrides]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_all(uninterrupted: dict[str, Any], make_trainer: MakeTrainer, clips: Path) -> None:
     assert uninterrupted["step"] == 8
     assert uninterrupted["seed"] == 3
@@ -89,6 +90,7 @@ def test_a_checkpoint_holds_all(uninterrupted: dict[str, Any], make_trainer: Mak
     assert not same(uninterrupted["model"], trainer.model.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "workers"), [(3, 0), (5, 1)])
 def test_resumed_equals_uninterrupted(
     make_trainer: MakeTrainer, uninterrupted: dict[str, Any], tmp_path: Path, stop: int, workers: int
@@ -101,6 +103,7 @@ def test_resumed_equals_uninterrupted(
     assert same({**resumed, "config": ""}, {**uninterrupted, "config": ""})
 
 
+@pytest.mark.slow
 def test_averaged_weights(make_trainer: MakeTrainer, uninterrupted: dict[str, Any], tmp_path: Path) -> None:
     make_trainer("trainer.average_decay=0.6").run()
     averaged = checkpoint_of(tmp_path / "run")
@@ -129,11 +132,13 @@ def test_the_average_forgets_where_it_started() -> None:
     assert 0.99 < float(average.module.weight.detach()) < 1
 
 
+@pytest.mark.slow
 def test_runs_depend_on_the_seed(make_trainer: MakeTrainer, uninterrupted: dict[str, Any], tmp_path: Path) -> None:
     make_trainer("seed=4").run()
     assert not same(checkpoint_of(tmp_path / "run")["model"], uninterrupted["model"])
 
 
+@pytest.mark.slow
 def test_finished_run_does_nothing(make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_trainer("trainer.epochs=1").run()
     written = (tmp_path / "run" / "last.pt").stat().st_mtime_ns
@@ -143,6 +148,7 @@ def test_finished_run_does_nothing(make_trainer: MakeTrainer, tmp_path: Path, ca
     assert (tmp_path / "run" / "last.pt").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_what_cannot_be_resumed(make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     before_step(make_trainer(), 0, terminate).run()
     with pytest.raises(ValueError, match=r"cannot resume .*last\.pt: its seed is 3, not 4"):
@@ -159,18 +165,21 @@ def test_what_cannot_be_resumed(make_trainer: MakeTrainer, tmp_path: Path, caplo
         make_trainer()
 
 
+@pytest.mark.slow
 def test_resume_with_other_parameters(make_trainer: MakeTrainer) -> None:
     before_step(make_trainer(), 0, terminate).run()
     with pytest.raises(ValueError, match=r"cannot resume .*last\.pt: other parameters were trained"):
         make_trainer("frozen=[image_encoder.trunk_image]")
 
 
+@pytest.mark.slow
 def test_resume_with_as_many_other_parameters(make_trainer: MakeTrainer) -> None:
     before_step(make_trainer("frozen=[memory_attention.layers.0]"), 0, terminate).run()
     with pytest.raises(ValueError, match=r"cannot resume .*last\.pt: other parameters were trained"):
         make_trainer("frozen=[memory_attention.layers.1]")
 
 
+@pytest.mark.slow
 def test_resume_of_exported_weights(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     save_checkpoint(tmp_path / "run" / "last.pt", {"model": make_trainer().model.state_dict()})
@@ -178,12 +187,14 @@ def test_resume_of_exported_weights(make_trainer: MakeTrainer, tmp_path: Path) -
         make_trainer()
 
 
+@pytest.mark.slow
 def test_resume_of_a_run_of_another_length(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
     before_step(make_trainer(), 0, terminate).run()
     make_trainer("trainer.epochs=7")
     assert "was written after 1 of 8 steps, by 1 processes; now there are 28 steps, and 1 processes" in caplog.text
 
 
+@pytest.mark.slow
 def test_resumed_with_other_rates(make_trainer: MakeTrainer) -> None:
     before_step(make_trainer(), 0, terminate).run()
     groups = make_trainer("optimizer.learning_rate=0.125", "+optimizer.weight_decay=0.25").optimizer.param_groups
@@ -191,6 +202,7 @@ def test_resumed_with_other_rates(make_trainer: MakeTrainer) -> None:
     assert {group["weight_decay"] for group in groups} == {0, 0.25}
 
 
+@pytest.mark.slow
 def test_time_is_up(make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         make_trainer("+trainer.stop_after_minutes=0.0001").run()
@@ -198,6 +210,7 @@ def test_time_is_up(make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.Lo
     assert "rerun the same command to resume" in caplog.text
 
 
+@pytest.mark.slow
 def test_checkpoints_in_between(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     steps = []
 
@@ -208,6 +221,7 @@ def test_checkpoints_in_between(make_trainer: MakeTrainer, tmp_path: Path) -> No
     assert steps == [3]
 
 
+@pytest.mark.slow
 def test_checkpoints_of_epochs_stay(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     make_trainer("trainer.keep_every=2", "trainer.epochs=4", "data.steps_per_epoch=3", "trainer.accumulate=2").run()
     assert sorted(path.name for path in (tmp_path / "run").glob("*.pt")) == ["checkpoint_2.pt", "checkpoint_4.pt", "last.pt"]
@@ -216,6 +230,7 @@ def test_checkpoints_of_epochs_stay(make_trainer: MakeTrainer, tmp_path: Path) -
         make_trainer("trainer.keep_every=0")
 
 
+@pytest.mark.slow
 def test_what_photographs_do_not_use_stays_as_it_is(make_trainer: MakeTrainer) -> None:
     """Without gradient, AdamW neither moves nor decays the memory's parameters."""
     trainer = make_trainer("data.parts.clips.dataset.num_frames=1", "+optimizer.weight_decay=0.5")
@@ -238,6 +253,7 @@ def wait_for_checkpoint(process: subprocess.Popen, output: Path, after: int = 0)
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_at_any_time(clips: Path, tmp_path: Path) -> None:
     output, rng = tmp_path / "run", random.Random(0)
     steps = [0]
@@ -273,6 +289,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_killed_while_saving(clips: Path, tmp_path: Path, uninterrupted: dict[str, Any], make_trainer: MakeTrainer) -> None:
     output = tmp_path / "run"
     process = start(sys.executable, "-c", DIES_WHILE_SAVING, *arguments(clips, output, "trainer.checkpoint_minutes=0"))
@@ -285,6 +302,7 @@ def test_killed_while_saving(clips: Path, tmp_path: Path, uninterrupted: dict[st
     assert list(output.glob(".*")) == []
 
 
+@pytest.mark.slow
 def test_full_disk(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer = make_trainer("trainer.checkpoint_minutes=0")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -298,6 +316,7 @@ def test_full_disk(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     assert list((tmp_path / "run").glob(".*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_non_finite(make_trainer: MakeTrainer, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     trainer = make_trainer("trainer.checkpoint_minutes=0")
@@ -323,6 +342,7 @@ def test_non_finite(make_trainer: MakeTrainer, tmp_path: Path, kind: str, caplog
     assert not same(last["model"], saved["model"])
 
 
+@pytest.mark.slow
 def test_non_finite_input_leaves_the_running_statistics(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("trainer.skip_non_finite=true", "trainer.epochs=1")
     forward = trainer.rollout.forward
@@ -335,6 +355,7 @@ def test_non_finite_input_leaves_the_running_statistics(make_trainer: MakeTraine
     assert all(buffer.isfinite().all() for buffer in trainer.model.buffers())
 
 
+@pytest.mark.slow
 def test_non_finite_part_of_a_step(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:
     trainer = make_trainer("trainer.accumulate=2", "trainer.skip_non_finite=true", "trainer.epochs=1")
     loss, calls = trainer.loss, []
@@ -359,6 +380,7 @@ def gradients_after_one_step(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 def test_accumulation(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     unclipped = "optimizer.max_gradient_norm=1e9"
     together = gradients_after_one_step(
@@ -370,6 +392,7 @@ def test_accumulation(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     assert difference(together, one) > 0.05
 
 
+@pytest.mark.slow
 def test_resume_with_accumulation(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     make_trainer("trainer.accumulate=2", f"output={whole}").run()
@@ -379,6 +402,7 @@ def test_resume_with_accumulation(make_trainer: MakeTrainer, tmp_path: Path) -> 
     assert same({**checkpoint_of(whole), "config": ""}, {**checkpoint_of(parts), "config": ""})
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_and_rates_scheduled(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("optimizer.max_gradient_norm=0.01", "trainer.epochs=1")
     rates = []
@@ -392,6 +416,7 @@ def test_gradients_are_clipped_and_rates_scheduled(make_trainer: MakeTrainer) ->
     assert rates == expected
 
 
+@pytest.mark.slow
 def test_global_random_state_is_not_touched(make_trainer: MakeTrainer) -> None:
     def state() -> tuple[Any, ...]:
         return torch.get_rng_state().tolist(), random.getstate(), [str(part) for part in np.random.get_state()]
@@ -403,6 +428,7 @@ def test_global_random_state_is_not_touched(make_trainer: MakeTrainer) -> None:
     assert state() == before
 
 
+@pytest.mark.slow
 def test_batch_normalisation_can_be_frozen(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     def change(*overrides: str) -> bool:
         trainer = make_trainer("trainer.epochs=1", *overrides)
@@ -433,6 +459,7 @@ class Scores(Validation):
         pass
 
 
+@pytest.mark.slow
 def test_best_and_last(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer = make_trainer("trainer.validate_every=2", "trainer.checkpoint_minutes=0")
     trainer.validations = {"first": Scores([float("nan"), 70, 60]), "second": Scores([1, 2, 3, 4])}
@@ -455,6 +482,7 @@ class Interrupted(Scores):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 8])
 def test_an_interrupted_validation_is_done_when_the_run_goes_on(make_trainer: MakeTrainer, tmp_path: Path, step: int) -> None:
     overrides = (f"trainer.validate_every={step}",)
@@ -470,6 +498,7 @@ def test_an_interrupted_validation_is_done_when_the_run_goes_on(make_trainer: Ma
     assert checkpoint_of(tmp_path / "run")["step"] == 8
 
 
+@pytest.mark.slow
 def test_no_validation_after_a_signal(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer = before_step(make_trainer("trainer.validate_every=2"), 1, terminate)
     trainer.validations = {"scores": Interrupted([])}
@@ -481,6 +510,7 @@ def test_no_validation_after_a_signal(make_trainer: MakeTrainer, tmp_path: Path)
     assert checkpoint_of(tmp_path / "run", "best")["step"] == 2
 
 
+@pytest.mark.slow
 def test_a_signal_during_a_validation(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     class Terminating(Scores):
         def __len__(self) -> int:
@@ -512,6 +542,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_an_error_ends_the_workers(clips: Path, tmp_path: Path) -> None:
     process = start(sys.executable, "-c", FAILS_IN_A_STEP, *arguments(clips, tmp_path, "trainer.workers=2"))
     printed = finish(process, timeout=60)  # Python would wait for the workers
@@ -538,6 +569,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_reader_is_one_line(clips: Path, tmp_path: Path) -> None:
     overrides = ("trainer.workers=1", "trainer.epochs=500")
     process = start(sys.executable, "-c", KILLS_ITS_READERS, *arguments(clips, tmp_path, *overrides))
@@ -567,6 +599,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_training(clips: Path, tmp_path: Path) -> None:
     """Also where something holds on to the loop's frame and its variables."""
     overrides = ("trainer.workers=1", "trainer.epochs=1")
@@ -575,6 +608,7 @@ def test_workers_end_with_the_training(clips: Path, tmp_path: Path) -> None:
     assert process.returncode == 0, printed
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_training(clips: Path, tmp_path: Path) -> None:
     overrides = ("trainer.workers=2", "trainer.checkpoint_minutes=0", "trainer.epochs=500")
     process = start(sys.executable, "train/train.py", *arguments(clips, tmp_path, *overrides))
@@ -583,6 +617,7 @@ def test_workers_end_with_a_killed_training(clips: Path, tmp_path: Path) -> None
     finish(process, timeout=20)  # waits until nobody has its output open
 
 
+@pytest.mark.slow
 def test_tensorboard(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     overrides = ("trainer.picture_every=4", "trainer.log_every=2", "trainer.validate_every=4")
     trainer = make_trainer(*overrides)
@@ -608,6 +643,7 @@ def test_tensorboard(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     assert (pictures[0].height, pictures[0].width) == (2 * SIZE, 3 * SIZE)
 
 
+@pytest.mark.slow
 def test_picture_shows_prompts_prediction_and_truth(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer("prompts.mask=0", "data.parts.clips.transform._target_=train.dataset.transforms.PlainTransform")
     batch = trainer.data[0]
@@ -626,6 +662,7 @@ def test_picture_shows_prompts_prediction_and_truth(make_trainer: MakeTrainer) -
     assert np.abs(above - truth)[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3].sum() > 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_workers(clips: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     overrides = ("trainer.checkpoint_minutes=0", "trainer.epochs=500", "trainer.workers=1")
@@ -646,6 +683,7 @@ def test_settings() -> None:
         TrainerSettings(accumulate=0)
 
 
+@pytest.mark.slow
 def test_bf16(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     make_trainer("trainer.precision=bf16", "trainer.epochs=1").run()
     weights = checkpoint_of(tmp_path / "run")["model"].values()

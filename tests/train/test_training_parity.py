@@ -19,6 +19,7 @@ from train.model.rollout import ClipRollout, PromptPlan, PromptSampling
 _NUM_FRAMES, _FIXTURE_FRAMES = 4, 8
 
 
+@pytest.mark.slow
 def test_training_forward(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeded = load_seeded_weights(shared)
     manifest = json.loads((shared / "reference/checkpoints/sam_i2v_state_dict.json").read_text())

@@ -48,6 +48,7 @@ def squares(*starts: int | None, num_frames: int = 6) -> torch.Tensor:
     return masks
 
 
+@pytest.mark.slow
 def test_objects_are_prompted_where_they_appear(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, tracked = [], []
     add, propagate = I2VVideoPredictor.add_new_mask, I2VVideoPredictor.propagate_in_video
@@ -70,6 +71,7 @@ def test_objects_are_prompted_where_they_appear(make_model: Callable[..., SAMI2V
     assert 0 < score < 100
 
 
+@pytest.mark.slow
 def test_score_is_the_mean_over_objects(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatch) -> None:
     masks = squares(0, 1)
     shifted = masks.roll(3, dims=-1)
@@ -106,6 +108,7 @@ class Fixed(Validation):
         pass
 
 
+@pytest.mark.slow
 def test_scores_that_do_not_exist_are_left_out(make_model: Callable[..., SAMI2V]) -> None:
     model = make_model()
     assert validate(Fixed(50, math.nan, 100), model, ALONE, "fp32") == 75
@@ -117,6 +120,7 @@ def test_scores_that_do_not_exist_are_left_out(make_model: Callable[..., SAMI2V]
     assert both == VideoValidation(OneClip(squares(0, num_frames=6))).score(model, 0, "fp32")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_left_out(make_model: Callable[..., SAMI2V], caplog: pytest.LogCaptureFixture) -> None:
     class Damaged(Fixed):
         def score(self, model: SAMI2V, index: int, precision: str) -> float:
@@ -128,6 +132,7 @@ def test_what_cannot_be_read_is_left_out(make_model: Callable[..., SAMI2V], capl
     assert "video7/00003.png is damaged" in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_where_nothing_is(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatch) -> None:
     """An object that leaves, and whose mask becomes empty, is right."""
     masks = squares(0, num_frames=3)
@@ -140,6 +145,7 @@ def test_nothing_where_nothing_is(make_model: Callable[..., SAMI2V], monkeypatch
     assert validate(validation, model, ALONE, "fp32") == 0
 
 
+@pytest.mark.slow
 def test_training_mode_is_restored(make_model: Callable[..., SAMI2V]) -> None:
     model = make_model().train()
     validate(Fixed(1), model, ALONE, "fp32")
@@ -147,6 +153,7 @@ def test_training_mode_is_restored(make_model: Callable[..., SAMI2V]) -> None:
     assert model.image_encoder.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prompt", "num_scored"), [("mask", 2), ("click", 3), ("box", 3)])
 def test_clips(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatch, prompt: str, num_scored: int) -> None:
     """The mean IoU of all frames; that of the mask prompt is not counted."""
@@ -167,12 +174,14 @@ def test_clips(make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatc
     assert score == pytest.approx(100 * (0.5 * (num_scored - 1) + 1) / num_scored)
 
 
+@pytest.mark.slow
 def test_clips_are_always_the_same(make_model: Callable[..., SAMI2V]) -> None:
     validation = ClipValidation(OneClip(squares(0, num_frames=3)), SIZE, num_samples=2, prompt="click")
     model = make_model()
     assert validate(validation, model, ALONE, "fp32") == validate(validation, model, ALONE, "fp32")
 
 
+@pytest.mark.slow
 def test_real_video(shared: Path, make_model: Callable[..., SAMI2V], monkeypatch: pytest.MonkeyPatch) -> None:
     """A mask that stays where it was prompted has a score that is known."""
     folder = shared / "data" / "pumavos-chair"

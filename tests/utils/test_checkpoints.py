@@ -30,6 +30,7 @@ def weights(tiny_predictor):
     return {name: value + 1 if value.is_floating_point() else value + 7 for name, value in state.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", [lambda weights: weights, lambda weights: {"model": weights, "epoch": 3}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_round_trip(wrap, dtype, model, weights, tmp_path):
@@ -65,6 +66,7 @@ def as_image_segmenter(weights):
     return renamed
 
 
+@pytest.mark.slow
 def test_image_segmenter_initialises_its_parts_and_nothing_else(model, weights, tmp_path):
     given = as_image_segmenter(weights)
     assert any("mlp.lin2." in name for name in given)
@@ -78,6 +80,7 @@ def test_image_segmenter_initialises_its_parts_and_nothing_else(model, weights, 
         assert torch.equal(value, weights[name] if name in taken else before[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [load_weights, load_image_segmenter])
 @pytest.mark.parametrize("change", ["missing", "unknown", "of another shape"])
 def test_what_does_not_fit_is_named_and_changes_nothing(load, change, model, weights, tmp_path):
@@ -119,6 +122,7 @@ def test_writer_that_fails_leaves_the_old_file(old, tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == (["a.pt"] if old else [])
 
 
+@pytest.mark.slow
 def test_published_names_of_tinysam_leave_none_over(shared, tmp_path):
     shapes = json.loads((shared / "reference" / "checkpoints" / "tinysam_state_dict.json").read_text())
     assert len(shapes) == 439
@@ -131,6 +135,7 @@ def test_published_names_of_tinysam_leave_none_over(shared, tmp_path):
     assert len(zeros) == len(model.image_encoder.trunk_image.state_dict())
 
 
+@pytest.mark.slow
 def test_only_weights_with_the_prefixes_are_loaded(model, weights, tmp_path):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     save_checkpoint(tmp_path / "a.pt", weights)

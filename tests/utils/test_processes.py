@@ -33,16 +33,19 @@ def fail(number: int) -> None:
     raise ValueError(f"number {number}")
 
 
+@pytest.mark.slow
 def test_results_come_in_order() -> None:
     with worker_pool(2, "-n") as pool:
         assert list(pool.map(square, range(5))) == [0, 1, 4, 9, 16]
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_an_error() -> None:
     with pytest.raises(WorkerDiedError, match=f"{DIED} -n"), worker_pool(2, "-n") as pool:
         list(pool.map(die, range(5)))
 
 
+@pytest.mark.slow
 def test_an_error_passes_and_does_not_wait_for_the_others() -> None:
     started = time.monotonic()
     with pytest.raises(ValueError, match="number 3"), worker_pool(2, "-n") as pool:
@@ -62,6 +65,7 @@ def masks(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_evaluator_ends_when_a_worker_dies(masks: Path, outcome: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--gt_root", masks / "gt", "--pred_root", masks / "pred", "-n", "2", "-q"]
     assert outcome(sav_evaluator.main, *arguments)[0] == 0
@@ -71,6 +75,7 @@ def test_the_evaluator_ends_when_a_worker_dies(masks: Path, outcome: Callable, m
     assert f"error: {DIED} -n" in text
 
 
+@pytest.mark.slow
 def test_the_tools_end_when_a_worker_dies(
     load_tool: Callable, make_video: Callable, tmp_path: Path, outcome: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_video_that_is_not_finished_leaves_the_old_file(old, tmp_path):
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([old] if old else [])
 
 
+@pytest.mark.slow
 def test_video_that_does_not_fit_on_the_disk(tmp_path):
     resource = pytest.importorskip("resource", reason="Windows limits no file's size")
     noise = np.random.default_rng(0).integers(0, 256, (40, 120, 160, 3), np.uint8)

@@ -257,6 +257,7 @@ def test_still_images_without_segments(instances: Path, rng: np.random.Generator
         dataset.load(0, rng)
 
 
+@pytest.mark.slow
 def test_video_stills(
     tmp_path: Path, make_video: Callable[[Path, np.ndarray], Path], tiny_video: np.ndarray, rng: np.random.Generator
 ) -> None:
