@@ -1,4 +1,5 @@
-# make demo: set up, and segment the bunny. make test: set up, lint, test. make test-fast: the fast tests. make train-lite: train the Lite model on a CPU.
+# make demo: set up, and segment the bunny. make test: set up, lint, test. make test-fast: the fast tests.
+# make train-lite: train the Lite model on a CPU.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -19,9 +20,9 @@ demo: $(VENV)/installed
 	$(BIN)/python -m i2v.segment assets/bunny.mp4 --point 24,265,90 --both --output demo-result
 	@echo "The result is in demo-result: open demo-result/overlay.mp4"
 
-# Both stages of the Lite model, the second one in two parts, on two processor cores; stopped at any time, the same command goes
-# on. SHARED is the folder with its data sets, LITE are overrides of all configs, LITE_CLIPS of the last two:
-# tools/prepare_lite_data.py prints all three. The first line looks whether all is there, before hours are spent.
+# Train the Lite model on two processor cores: the image segmenter, then video in two parts. Rerun the same command to resume.
+# SHARED is the folder of its data sets, LITE are overrides of all configs, LITE_CLIPS of the last two; tools/prepare_lite_data.py
+# prints all three. The first training command checks that everything is there, before hours are spent.
 # malloc keeps freed memory in the process, so that large blocks are not returned and zeroed again at every step.
 SHARED ?= ../shared/data
 LITE ?=

@@ -16,7 +16,7 @@ __all__ = ["I2VVideoPredictor", "build_i2v", "build_i2v_video_predictor"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: who reads masks, such as each process of the evaluator, need not wait for PyTorch.
+    # Imported on first use: code that only reads masks, such as the processes of the evaluator, does not load PyTorch.
     if name == "__version__":
         return importlib.metadata.version("sam-i2v")
     if name not in __all__:

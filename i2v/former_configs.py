@@ -30,6 +30,15 @@ _SELECTOR_MODES: dict[str, dict[str, Any]] = {
     "greedy": {"_target_": f"{_SELECTORS}.GreedySelector"},
     "consecutive": {"_target_": f"{_SELECTORS}.ConsecutiveSelector"},
 }
+# Classes whose `embed_dim` was called `width`.
+_WITH_WIDTH = {
+    f"i2v.modeling.{name}"
+    for name in (
+        *("sam_i2v.SAMI2V", "memory.attention.MemoryAttention", "memory.prompt_generator.MemoryPromptGenerator"),
+        *("sam.prompt_encoder.PromptEncoder", "sam.dense_prompts.DensePromptEncoder"),
+        *("sam.mask_decoder.MaskDecoder", "sam.transformer.TwoWayTransformer"),
+    )
+}
 _STRIDE = "memory_temporal_stride_for_eval"
 
 
@@ -70,21 +79,27 @@ def _update_part(part: Any, where: str) -> Any:
     if not isinstance(part, dict):
         return part
     part = {key: _update_part(value, f"{where}.{key}") for key, value in part.items()}
-    if "width" in part and "_target_" in part:
+    target = str(part.get("_target_", ""))
+    if not target.startswith("i2v.modeling."):
+        return part
+    if target in _WITH_WIDTH and "width" in part:
         part["embed_dim"] = part.pop("width")
-    return _update_selector(part, where) if str(part.get("_target_", "")).startswith(_SELECTORS) else part
+    if part.pop("activation_checkpointing", False):
+        log.warning("%s.activation_checkpointing is now in the list activation_checkpointing of a training", where)
+    return _update_selector(part, where) if target.startswith(_SELECTORS) else part
 
 
 def _update_selector(part: dict[Any, Any], where: str) -> dict[Any, Any]:
     part = dict(part)
-    if "mode" in part:
-        mode = part.pop("mode")
+    if "mode" in part or part["_target_"] == f"{_SELECTORS}.MemorySelector":
+        mode = part.pop("mode", "sample")
         if mode not in _SELECTOR_MODES:
             raise ValueError(f"{where}: unknown memory selection mode {mode!r}; known: {', '.join(_SELECTOR_MODES)}")
         part |= _SELECTOR_MODES[mode]
-        if mode == "consecutive":
+    if part["_target_"] == f"{_SELECTORS}.ConsecutiveSelector":
+        if "num_global" in part or "num_local" in part:
             part["num_tracked"] = part.pop("num_global", 4) + part.pop("num_local", 2)
-            part = {key: value for key, value in part.items() if key not in ("global_reach", "local_reach")}
-    if part["_target_"] != f"{_SELECTORS}.ConsecutiveSelector" and _STRIDE in part and part.pop(_STRIDE) != 1:
+        return {key: value for key, value in part.items() if key not in ("global_reach", "local_reach")}
+    if _STRIDE in part and part.pop(_STRIDE) != 1:
         raise ValueError(f"{where}.{_STRIDE} is for SAM 2's selector: set model/memory_selector=consecutive")
     return part

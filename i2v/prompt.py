@@ -34,8 +34,8 @@ class Prompt:
     Attributes:
         points (Tensor): (N, 2) float32, (x, y) each.
         labels (Tensor): (N,) int32, 1 for foreground and 0 for background.
-        box (Tensor | None): (4,) float32, (x0, y0, x1, y1).
-        mask (Tensor | None): (height, width) bool.
+        box (Tensor or None): (4,) float32, (x0, y0, x1, y1).
+        mask (Tensor or None): (height, width) bool.
     """
 
     points: Tensor
@@ -197,7 +197,7 @@ def parse_mask(mask: Any) -> Tensor:
     if values.is_floating_point() and values.isnan().any():
         raise ValueError("the mask contains NaN")
     if values.dtype == torch.bool:
-        return values
+        return values.clone()  # not the caller's, who may change it
     values = values.double() if values.is_floating_point() or values.dtype == torch.uint64 else values.long()
     if (values < 0).any():
         raise ValueError("the mask has negative values, as logits have: give a boolean mask, such as logits > 0")
@@ -282,7 +282,7 @@ def _resized(mask: Tensor, size: int) -> Tensor:
 
 def _floats(values: Any, name: str, shape: str) -> Tensor:
     try:
-        return torch.as_tensor(_in_memory_order(values), dtype=torch.float32, device="cpu")
+        return torch.as_tensor(_in_memory_order(values), dtype=torch.float32, device="cpu").clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be an array of numbers {shape}, not {values!r}") from error
 

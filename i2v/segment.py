@@ -30,7 +30,7 @@ from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.load_config import DEFAULT_CONFIG, known_configs, weights_of
-from i2v.modeling.layers import PRECISIONS
+from i2v.modeling.precision import PRECISIONS
 from i2v.prompt_arguments import BOX_FORM, MASK_FORM, POINT_FORM, check_prompts, parse_mask_argument, parse_prompts
 from i2v.results import ResultWriter, advise_removal
 from i2v.utils.command_line import given_path, label, make_room_for, one_line, whole_number

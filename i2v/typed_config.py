@@ -95,11 +95,15 @@ def reject_unknown_sections(config: DictConfig, variables: Collection[str]) -> N
     """
     items: Iterable[tuple[Any, Any]] = config.items_ex(resolve=False)
     for key, node in items:
-        is_object = isinstance(node, DictConfig) and "_target_" in node
-        if key in _SECTIONS or key in variables or (is_object and not _nearest(key, _SECTIONS)):
+        known = {*_SECTIONS, *variables}
+        # An object for other configs; close to a known name, it is a misspelt one.
+        is_spare = (
+            isinstance(node, DictConfig) and "_target_" in node and not difflib.get_close_matches(str(key), known, 1, 0.8)
+        )
+        if key in known or is_spare:
             continue
         raise ConfigError(
-            f"{_unknown(key, _SECTIONS)}: no ${{{key}}} refers to it, and it is not one of the sections {', '.join(_SECTIONS)}"
+            f"{_unknown(key, known)}: no ${{{key}}} refers to it, and it is not one of the sections {', '.join(_SECTIONS)}"
         )
 
 
@@ -144,7 +148,7 @@ def build(config: DictConfig, *keys: str, kind: Any = object, arguments: Sequenc
     if part is None:
         return None
     try:
-        built = instantiate(part, *arguments)
+        built = instantiate(part, *arguments, _convert_="all")
     except (HydraException, OmegaConfBaseException) as error:
         if place := re.search(r"full_key: (\S+)", str(error)):
             where = f"{where}.{place[1]}"

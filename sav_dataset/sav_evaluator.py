@@ -44,8 +44,8 @@ class Problems:
 
     Attributes:
         strict (bool): whether a problem is an error.
-        counts (Counter): number of problems by kind.
-        messages (list of str): one message per problem.
+        counts (Counter[str]): number of problems by kind.
+        messages (list[str]): one message per problem.
     """
 
     strict: bool
@@ -74,7 +74,7 @@ class VideoResult:
 
     Attributes:
         name (str): name of the video.
-        scores (dict): scores by the object's number, written with at least three digits.
+        scores (dict[str, JF]): scores by the object's number, written with at least three digits.
         problems (Problems): what is wrong with the predictions.
         masks_read (int): number of predicted images that were scored.
         masks_filled (int): number of those that show an object.
@@ -106,7 +106,7 @@ def evaluate(
         strict (bool): raise an error if a prediction is missing or unusable, instead of scoring it 0 and counting it.
         skip_first_and_last (bool): leave out the first and last annotated frame; of each object if objects have folders.
         show_progress (bool): show a progress bar.
-        void (int): label of ground-truth pixels that are not scored, such as 255; None for no such label.
+        void (int or None): label of ground-truth pixels that are not scored, such as 255; None for no such label.
 
     Returns:
         One result per video, sorted by name.
@@ -197,9 +197,9 @@ class _Sequence:
 
     Args:
         ground_truth (LabelImages): true label images.
-        prediction (Path): folder of the predicted ones; None if it is missing, which is counted already.
+        prediction (Path or None): folder of the predicted ones; None if it is missing, which is counted already.
         problems (Problems): problems with predictions are added to it.
-        void (int): see `evaluate`.
+        void (int or None): see `evaluate`.
         per_object (bool): whether each image is the mask of one object.
 
     Attributes:
@@ -260,8 +260,8 @@ class _Sequence:
         lost, not forgotten.
 
         Args:
-            labels (set of int): labels of the objects that are in no scored prediction.
-            unscored (sequence of str): names of the other frames.
+            labels (set[int]): labels of the objects that are in no scored prediction.
+            unscored (Sequence[str]): names of the other frames.
             size (tuple of int): (width, height) of the ground truth in pixels.
         """
         for frame in unscored if labels else ():
@@ -388,7 +388,7 @@ def table_rows(results: Sequence[VideoResult], all_frames: bool = False) -> list
     """The rows of results.csv: the mean over all objects, then one row per object.
 
     Args:
-        results (sequence of VideoResult): results of all videos.
+        results (Sequence[VideoResult]): results of all videos.
         all_frames (bool): whether the first and last frame are scored too, which the table then says.
 
     Returns:
@@ -455,7 +455,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments (sequence of str): arguments; by default those of the process.
+        arguments (Sequence[str] or None): arguments; by default those of the process.
 
     Returns:
         Exit status: 0, or 1 after an error.

@@ -24,8 +24,8 @@ class SAVVideo:
     Attributes:
         video_id (str): name of the video, such as "sav_000001".
         frames (VideoFile): its frames, each (H, W, 3) uint8 RGB, decoded on access.
-        manual (Masklets): masklets drawn by people; None if the video has none.
-        automatic (Masklets): masklets found by a model; None if the video has none.
+        manual (Masklets or None): masklets drawn by people; None if the video has none.
+        automatic (Masklets or None): masklets found by a model; None if the video has none.
     """
 
     video_id: str
@@ -93,8 +93,8 @@ def draw_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Draw masks over an image, each in its own colour; where they overlap, the smaller one is on top.
 
     Args:
-        image (array): (H, W, 3) uint8 RGB.
-        masks (array): (objects, H, W) bool.
+        image (np.ndarray): (H, W, 3) uint8 RGB.
+        masks (np.ndarray): (objects, H, W) bool.
 
     Returns:
         (H, W, 3) uint8 RGB.

@@ -67,8 +67,8 @@ class SimulatedUser:
         """Make the user that the options of a run describe.
 
         Args:
-            options (dict): options of the run. With "seed", clicks are sampled, the same in every run with this seed whichever
-                other videos it has; without it, or with None, they are at the deterministic places. "correct" is the
+            options (dict[str, Any]): options of the run. With "seed", clicks are sampled, the same in every run with this seed
+                whichever other videos it has; without it, or with None, they are at the deterministic places. "correct" is the
                 attribute, by default `DEEPEST`.
             video (str): name of the video.
         """

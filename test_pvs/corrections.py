@@ -32,10 +32,8 @@ def corrections(system: VideoSystem, video: EvaluationVideo, options: dict[str, 
     Args:
         system (VideoSystem): the system.
         video (EvaluationVideo): the video.
-        options (dict): options of the protocol.
-            "distance": number of frames from the prompt to the correction.
-            "after": number of frames tracked after the correction.
-            "clicks": maximum number of clicks of the correction.
+        options (dict[str, Any]): options of the protocol. "distance": number of frames from the prompt to the correction.
+            "after": number of frames tracked after the correction. "clicks": maximum number of clicks of the correction.
             "seed", "correct": see `SimulatedUser.of_run`.
         folder (Path): unused, since no masks are saved.
 

@@ -103,8 +103,8 @@ def _lvvis_video(video: dict[str, Any], segmentations: list[dict[str, Any]], fra
     """Make a video from its entry in a YouTube-VIS JSON.
 
     Args:
-        video (dict): the entry.
-        segmentations (list of dict): annotations of the video.
+        video (dict[str, Any]): the entry.
+        segmentations (list[dict[str, Any]]): annotations of the video.
         frames (Path): folder of the videos' frames.
         file (Path): the JSON file.
     """
@@ -304,7 +304,7 @@ def export_ground_truth(videos: Sequence[EvaluationVideo], output: Path) -> list
     """Write the ground truth as OUTPUT/VIDEO/OBJECT/FRAME.png. Videos without objects are left out.
 
     Args:
-        videos (sequence of EvaluationVideo): the videos.
+        videos (Sequence[EvaluationVideo]): the videos.
         output (Path): a new folder.
 
     Returns:

@@ -49,12 +49,13 @@ class FinishedRun:
 
     Attributes:
         folder (Path): output folder of the run.
-        settings (dict): see `Run.settings`.
-        videos (dict): what the protocol returned, by video.
-        failures (frozenset of str): videos that failed.
-        scores (dict): J&F in percent of each object, by video, for the finished videos that the evaluator scored.
+        settings (dict[str, Any]): see `Run.settings`.
+        videos (dict[str, dict[str, Any]]): what the protocol returned, by video.
+        failures (frozenset[str]): videos that failed.
+        scores (dict[str, list[float]]): J&F in percent of each object, by video, for the finished videos that the evaluator
+            scored.
         dataset_videos (int): number of videos in the data set.
-        expected (frozenset of str): videos of all runs that are compared with this one.
+        expected (frozenset[str]): videos of all runs that are compared with this one.
     """
 
     folder: Path
@@ -197,7 +198,7 @@ def _after_all_frames(result: dict[str, Any], frames: int, path: Path) -> list[f
     """Return J&F of the objects of a video in an interactive run, with all interacted frames.
 
     Args:
-        result (dict): result of the video.
+        result (dict[str, Any]): result of the video.
         frames (int): maximum number of interacted frames.
         path (Path): file of the result, for error messages.
 

@@ -88,9 +88,9 @@ class Interaction:
     Attributes:
         frame (int): index of the frame.
         iou (float or None): IoU before the clicks; None if the object had no mask yet.
-        clicks (list of dict): clicks of this interaction, as entries of the output JSON.
-        all_clicks (list of Click): all clicks on the object in this frame, earlier ones included.
-        mask (dict): mask after the clicks, run-length encoded.
+        clicks (list[dict[str, Any]]): clicks of this interaction, as entries of the output JSON.
+        all_clicks (list[Click]): all clicks on the object in this frame, earlier ones included.
+        mask (dict[str, Any]): mask after the clicks, run-length encoded.
     """
 
     frame: int
@@ -121,7 +121,7 @@ class Annotator(ABC):
         """Choose, offline, the frame to correct after a pass; None if there is nothing to correct.
 
         Args:
-            ious (dict): IoU by index of the frame, for all annotated frames.
+            ious (dict[int, float]): IoU by index of the frame, for all annotated frames.
         """
 
     def interact(
@@ -139,7 +139,7 @@ class Annotator(ABC):
             target (Target): the object.
             frame (int): index of the frame.
             prediction (np.ndarray or None): (H, W) bool; None for a new object.
-            earlier (sequence of Click): earlier clicks on the object in this frame.
+            earlier (Sequence[Click]): earlier clicks on the object in this frame.
         """
         user, num_clicks = self._clicker()
         truth = target.truth(frame)
@@ -182,7 +182,7 @@ class LoggedAnnotator(Annotator):
     """Repeats the interactions of a log, regardless of the predictions.
 
     Args:
-        interactions (sequence of dict): entries of the output JSON.
+        interactions (Sequence[dict[str, Any]]): entries of the output JSON.
     """
 
     def __init__(self, interactions: Sequence[dict[str, Any]]) -> None:

@@ -58,13 +58,10 @@ def online(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any],
     Args:
         system (VideoSystem): the system.
         video (EvaluationVideo): the video.
-        options (dict): options of the protocol.
-            "clicks": maximum number of clicks per interacted frame.
-            "frames": maximum number of interacted frames; the first frame counts as one, as in SAM 2's evaluation.
-            "threshold": IoU below which a frame is corrected, from 0 to 1.
-            "curve": whether to score all limits from 1 to "frames", each with a separate run, because a limit changes
-            everything after it.
-            "seed", "correct": see `SimulatedUser.of_run`.
+        options (dict[str, Any]): options of the protocol. "clicks": maximum number of clicks per interacted frame. "frames":
+            maximum number of interacted frames; the first frame counts as one, as in SAM 2's evaluation. "threshold": IoU
+            below which a frame is corrected, from 0 to 1. "curve": whether to score all limits from 1 to "frames", each with a
+            separate run, because a limit changes everything after it. "seed", "correct": see `SimulatedUser.of_run`.
         folder (Path): folder for the masks, OBJECT/FRAME.png.
 
     Returns:
@@ -87,10 +84,8 @@ def offline(system: VideoSystem, video: EvaluationVideo, options: dict[str, Any]
     Args:
         system (VideoSystem): the system.
         video (EvaluationVideo): the video.
-        options (dict): options of the protocol.
-            "clicks", "seed", "correct": see `online`.
-            "frames": maximum number of interacted frames, that is, passes; a pass without errors is the last one.
-            "again": "clicks" or "masks".
+        options (dict[str, Any]): options of the protocol. "clicks", "seed", "correct": see `online`. "frames": maximum number
+            of interacted frames, that is, passes; a pass without errors is the last one. "again": "clicks" or "masks".
         folder (Path): folder for the masks, OBJECT/FRAME.png.
 
     Returns:
@@ -109,8 +104,8 @@ def replay(
     Args:
         system (VideoSystem): the system.
         video (EvaluationVideo): the video.
-        settings (dict): "settings" in the results.json of an online or offline run.
-        result (dict): entry of the video in "videos" of the same file.
+        settings (dict[str, Any]): "settings" in the results.json of an online or offline run.
+        result (dict[str, Any]): entry of the video in "videos" of the same file.
         folder (Path): folder for the masks, OBJECT/FRAME.png.
 
     Returns:
@@ -136,7 +131,7 @@ def mean_curve(objects: Iterable[dict[str, Any]]) -> dict[int, Scores]:
     """Average the scores by number of interacted frames over objects, as the evaluator does.
 
     Args:
-        objects (iterable of dict): "objects" of the results of all videos.
+        objects (Iterable[dict[str, Any]]): "objects" of the results of all videos.
 
     Returns:
         The scores by number of interacted frames, for the numbers that all objects have.

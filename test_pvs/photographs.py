@@ -63,7 +63,7 @@ def segment(system: VideoSystem, path: Path, masks: Sequence[np.ndarray], num_cl
     Args:
         system (VideoSystem): the system.
         path (Path): the photograph.
-        masks (sequence of np.ndarray): (H, W) bool, the instances.
+        masks (Sequence[np.ndarray]): (H, W) bool, the instances.
         num_clicks (int): maximum number of clicks on each instance.
 
     Returns:
@@ -106,8 +106,8 @@ def summarise(entries: Sequence[dict[str, Any]], counts: Sequence[int] = (1, 3, 
     """Summarise the mean IoUs over all instances.
 
     Args:
-        entries (sequence of dict): results of `segment` for all photographs.
-        counts (sequence of int): numbers of clicks to report.
+        entries (Sequence[dict[str, Any]]): results of `segment` for all photographs.
+        counts (Sequence[int]): numbers of clicks to report.
     """
     clicks = 100 * np.mean([entry["clicks"] for entry in entries], axis=0)
     after = ", ".join(f"{clicks[n - 1]:.1f} after {n}" for n in counts if n <= len(clicks))

@@ -38,7 +38,7 @@ def draw_curves(path: Path, title: str, runs: Sequence[FinishedRun]) -> Path:
     Args:
         path (Path): file of the picture.
         title (str): title of the plot.
-        runs (sequence of FinishedRun): interactive runs, each with a finished video.
+        runs (Sequence[FinishedRun]): interactive runs, each with a finished video.
 
     Returns:
         `path`.
@@ -107,7 +107,7 @@ def draw_strip(path: Path, name: str, runs: Sequence[FinishedRun]) -> Path:
     Args:
         path (Path): file of the picture, a JPEG, because photographs are large as PNG.
         name (str): name of the video.
-        runs (sequence of FinishedRun): runs on one data set, which must not have moved.
+        runs (Sequence[FinishedRun]): runs on one data set, which must not have moved.
 
     Returns:
         `path`.
@@ -150,8 +150,8 @@ def _row(title: str, video: EvaluationVideo, frames: Sequence[int], masks: Seque
     Args:
         title (str): title of the row.
         video (EvaluationVideo): the video.
-        frames (sequence of int): indices of the frames.
-        masks (sequence of dict): masks (H, W) bool by object, for each frame.
+        frames (Sequence[int]): indices of the frames.
+        masks (Sequence[dict[int, np.ndarray]]): masks (H, W) bool by object, for each frame.
     """
     width, height = _TILE_WIDTH, round(_TILE_WIDTH * video.size[1] / video.size[0])
     tiles = []

@@ -19,8 +19,8 @@ class Clicked:
     """The result of clicks on an object in a frame.
 
     Attributes:
-        clicks (list of Click): the clicks in their order.
-        ious (list of float): IoU of the mask after each click.
+        clicks (list[Click]): the clicks in their order.
+        ious (list[float]): IoU of the mask after each click.
         mask (np.ndarray or None): (H, W) bool, the mask after the last click; without a click the mask before, if there is one.
     """
 
@@ -53,7 +53,7 @@ def click_object(
         num_clicks (int): maximum number of clicks.
         user (SimulatedUser): who clicks.
         prediction (np.ndarray or None): (H, W) bool; None for an object that has no mask in this frame yet.
-        earlier (sequence of Click): earlier clicks on the object in this frame, which are given again with the new ones.
+        earlier (Sequence[Click]): earlier clicks on the object in this frame, which are given again with the new ones.
     """
     clicks: list[Click] = []
     ious: list[float] = []

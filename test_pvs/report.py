@@ -143,7 +143,7 @@ def _parse_quote(line: dict[str, str], where: str) -> Quote:
     """Parse a line of a CSV.
 
     Args:
-        line (dict): values by column.
+        line (dict[str, str]): values by column.
         where (str): place of the line, for error messages.
     """
     if None in line or not all(line.values()):
@@ -166,8 +166,8 @@ def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quo
 
     Args:
         layout (Layout): the table.
-        runs (sequence of FinishedRun): runs of all tables.
-        quotes (sequence of Quote): quotes of all tables.
+        runs (Sequence[FinishedRun]): runs of all tables.
+        quotes (Sequence[Quote]): quotes of all tables.
 
     Returns:
         The table; None if it has neither runs nor quotes.
@@ -200,9 +200,9 @@ def _averages(
     """Average J&F of a system over data sets, for the settings in which it has a complete run on each.
 
     Args:
-        cells (dict): runs of the system by data set and setting.
-        datasets (sequence of str): names of the data sets.
-        settings (sequence of str): settings.
+        cells (dict[tuple[str, str], FinishedRun]): runs of the system by data set and setting.
+        datasets (Sequence[str]): names of the data sets.
+        settings (Sequence[str]): settings.
 
     Returns:
         Texts by column.
@@ -228,13 +228,13 @@ def write_report(
     """Write report.md, a CSV per table, and the pictures.
 
     Args:
-        runs (sequence of FinishedRun): the runs.
-        quotes (sequence of Quote): published numbers.
+        runs (Sequence[FinishedRun]): the runs.
+        quotes (Sequence[Quote]): published numbers.
         output (Path): folder of the report.
-        strips (sequence of str): videos to compare frame by frame; their data sets must not have moved.
-        strip_settings (sequence of str): settings to compare them in; by default all.
+        strips (Sequence[str]): videos to compare frame by frame; their data sets must not have moved.
+        strip_settings (Sequence[str]): settings to compare them in; by default all.
         pictures (bool): whether to draw pictures, which need matplotlib.
-        left_out (sequence of str): a line for each run that is not in the report, with the reason.
+        left_out (Sequence[str]): a line for each run that is not in the report, with the reason.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -291,7 +291,7 @@ def _draw_plots(group: Sequence[FinishedRun], title: str, stem: Path) -> Iterato
     """Draw the curves of runs, and the first system against each other one.
 
     Args:
-        group (sequence of FinishedRun): runs of one protocol on one data set.
+        group (Sequence[FinishedRun]): runs of one protocol on one data set.
         title (str): start of the titles.
         stem (Path): start of the paths.
 
@@ -317,11 +317,11 @@ def _draw_strips(
     """Draw videos frame by frame, with a row for each run of a setting.
 
     Args:
-        group (sequence of FinishedRun): runs of one protocol on one data set.
+        group (Sequence[FinishedRun]): runs of one protocol on one data set.
         title (str): start of the titles.
         stem (Path): start of the paths.
-        videos (sequence of str): names of the videos.
-        settings (sequence of str): settings to draw; all if empty.
+        videos (Sequence[str]): names of the videos.
+        settings (Sequence[str]): settings to draw; all if empty.
 
     Yields:
         The title and path of each picture.

@@ -32,8 +32,8 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
 
     Args:
         run (Run): what to evaluate.
-        devices (sequence of str): one worker for each, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"].
-        names (sequence of str): names of videos; by default all.
+        devices (Sequence[str]): one worker for each, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"].
+        names (Sequence[str]): names of videos; by default all.
 
     Returns:
         The tracebacks of the videos that failed in this run, by name.
@@ -157,9 +157,10 @@ def run_command(
 
     Args:
         protocol (Protocol): the protocol.
-        options (dict): options of the protocol.
+        options (dict[str, Any]): options of the protocol.
         args (argparse.Namespace): parsed arguments.
-        summary (callable or None): makes the text to print from the results of all finished videos, by name.
+        summary (Callable[[dict[str, Any]], str] or None): makes the text to print from the results of all finished videos, by
+            name.
 
     Returns:
         The exit status: 0, or 1 if a video failed.

@@ -32,7 +32,7 @@ class Run:
 
     Attributes:
         protocol (Protocol): a module-level function, because worker processes import it.
-        options (dict): options of the protocol, as they are written to JSON.
+        options (dict[str, Any]): options of the protocol, as they are written to JSON.
         system (SystemSettings): the system.
         dataset (str): name of the data set; see `read_dataset`.
         data (Path): folder of the data set.
@@ -86,7 +86,7 @@ class OutputFolder:
 
     Args:
         path (Path): the folder, which need not exist.
-        settings (dict): settings of the run.
+        settings (dict[str, Any]): settings of the run.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -126,8 +126,9 @@ class OutputFolder:
         """Write results.json with the results of all videos.
 
         Args:
-            names (sequence of str): names of all videos of the data set.
-            failures (dict): tracebacks of the videos that failed now. Those of videos that were not tried again stay.
+            names (Sequence[str]): names of all videos of the data set.
+            failures (dict[str, str]): tracebacks of the videos that failed now. Those of videos that were not tried again
+                stay.
         """
         results = {name: read_result(self._path / MASKS / name) for name in names}
         videos = {name: result for name, result in results.items() if result is not None}

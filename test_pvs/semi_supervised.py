@@ -40,12 +40,10 @@ def semi_supervised(system: VideoSystem, video: EvaluationVideo, options: dict[s
     Args:
         system (VideoSystem): the system.
         video (EvaluationVideo): the video.
-        options (dict): options of the protocol.
-            "input": gm for the ground-truth mask, bb for its box, or 3c for three clicks (or another number).
-            "seed", "correct": see `SimulatedUser.of_run`.
-            "best_clicks": `ONCE_MORE` (default) or `ANEW`; see `_best_clicks`.
-            "box_edges": see `box_around`.
-            "all_frames": whether to save masks of frames without ground truth, too.
+        options (dict[str, Any]): options of the protocol. "input": gm for the ground-truth mask, bb for its box, or 3c for
+            three clicks (or another number). "seed", "correct": see `SimulatedUser.of_run`. "best_clicks": `ONCE_MORE`
+            (default) or `ANEW`; see `_best_clicks`. "box_edges": see `box_around`. "all_frames": whether to save masks of
+            frames without ground truth, too.
         folder (Path): folder for the masks, OBJECT/FRAME.png.
 
     Returns:
@@ -85,7 +83,7 @@ def prompt_object(
         video (EvaluationVideo): the video.
         frame (int): index of the frame.
         obj (int): number of the object.
-        options (dict): options of `semi_supervised`.
+        options (dict[str, Any]): options of `semi_supervised`.
         user (SimulatedUser): who clicks.
 
     Returns:

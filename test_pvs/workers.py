@@ -34,8 +34,8 @@ def evaluate_all(run: Run, output: OutputFolder, todo: deque[EvaluationVideo], d
     Args:
         run (Run): what to evaluate.
         output (OutputFolder): output folder of the run.
-        todo (deque of EvaluationVideo): videos to evaluate; it is emptied.
-        devices (sequence of str): one worker for each.
+        todo (deque[EvaluationVideo]): videos to evaluate; it is emptied.
+        devices (Sequence[str]): one worker for each.
 
     Returns:
         The tracebacks of the videos that failed, by name.

@@ -26,7 +26,7 @@ from i2v.utils.checkpoints import load_weights, read_checkpoint, read_weights, s
 from test_pvs.systems import SystemSettings, build_system
 from tests.conftest import TINY_CONFIG
 from tests.train.helpers import TINY_TRAINING, write_clips
-from train.cli import build_model, load_experiment
+from train.cli import build_model, check_section, load_experiment
 from train.cli import main as train
 from train.trainer import Trainer
 
@@ -598,7 +598,7 @@ UNTRUSTED_CASES = [
     ("model._target_", "i2v.modeling.sam_i2v.torch", "model._target_ names"),
     ("model._target_", "i2v.modeling.sam_i2v.nn.Module", "model._target_ names"),
     ("model._target_", "i2v.modeling.sam_i2v.Tensor", "model._target_ names"),
-    ("model._target_", "i2v.modeling.layers.autocast", "model._target_ names"),
+    ("model._target_", "i2v.modeling.precision.autocast", "model._target_ names"),
     ("model._target_", "i2v.segment.ResultWriter", "model._target_ names"),
     ("model._target_", "i2v.modeling.nothing.Nothing", "model._target_ names"),
     ("model._target_", "${model.name}", "model._target_ names '${model.name}'"),
@@ -723,3 +723,27 @@ def test_own_file_may_name_own_classes(tmp_path: Path, monkeypatch: pytest.Monke
     config = own_config()
     config["model"] |= {"_target_": "my_classes.Mine", "colour": "blue"}  # hints of others are not enforced
     assert build_i2v(write(tmp_path / "own.yaml", config), device="cpu").colour == "blue"
+
+
+@pytest.mark.parametrize(
+    ("override", "section_name", "message"),
+    [
+        ("+data.parts.sav.transform.degrees=0", "data", "data.parts.sav.transform must be a mapping with a `_target_`"),
+        ("data.parts.sav.dataset.num_frames=many", "data", "data.parts.sav.dataset.num_frames must be"),
+        ("seed=abc", "seed", "seed must be a whole number, not 'abc'"),
+        ("output=[1]", "output", "output must be text"),
+        ("device=[1]", "device", "device must be"),
+        ("frozen=[[1]]", "frozen", "frozen"),
+        ("activation_checkpointing=true", "activation_checkpointing", "is a list of names, such as .* see docs/training.md"),
+    ],
+)
+def test_sections_are_checked_without_building(override: str, section_name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_section(load_experiment("i2v-train", [override]), section_name)
+
+
+def test_misspelt_variable_or_object_names_the_nearest_one() -> None:
+    with pytest.raises(ValueError, match=r"unknown key num_framess \(did you mean num_frames\?\)"):
+        load_experiment("i2v-lite-video", ["+num_framess=10"])
+    with pytest.raises(ValueError, match=r"unknown key clip_transfrm \(did you mean clip_transform\?\)"):
+        load_experiment("i2v-train", ["+clip_transfrm={_target_: train.dataset.transforms.ClipTransform}"])

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from i2v import build_i2v, build_i2v_video_predictor
-from i2v.utils.checkpoints import save_checkpoint
+from i2v import I2VVideoPredictor, build_i2v, build_i2v_video_predictor
+from i2v.pretrained import write_pretrained
 from test_pvs import datasets, semi_supervised
 from tests.conftest import PROJECT, fixed_weight, moving_disc
 from tests.test_pvs.layouts import discs, write_frames, write_labels
@@ -72,7 +72,7 @@ def write_archives(folder: Path) -> None:
 
 def test_every_file_of_the_page_is_tested() -> None:
     assert set(FILES) == {
-        *("resnet_trunk.py", "model/trunk/resnet.yaml", "i2v-resnet.yaml"),
+        *("resnet_trunk.py", "model/trunk/resnet.yaml", "i2v-resnet.yaml", "train-resnet.yaml"),
         *("latest_selector.py", "model/memory_selector/latest.yaml", "i2v-latest.yaml"),
         *("archives.py", "i2v-archives.yaml", "small_masks.py", "my_videos.py", "drift.py"),
     }
@@ -82,11 +82,7 @@ def test_every_file_of_the_page_is_tested() -> None:
 def test_trunk_infers_and_trains(examples: Path) -> None:
     assert track("i2v-resnet.yaml").shape == (12, 1, 48, 64)
     write_archives(examples / "data/archives")
-    own = (
-        (examples / "i2v-archives.yaml")
-        .read_text()
-        .replace("  - i2v-train\n", "  - i2v-train\n  - override model/trunk: resnet\n")
-    )
+    own = (examples / "i2v-archives.yaml").read_text().replace("  - i2v-train\n", "  - train-resnet\n")
     (examples / "i2v-own.yaml").write_text(own)
     train("i2v-own.yaml", "activation_checkpointing=[BasicBlock]")
     # The trained weights belong to the config of inference.
@@ -125,7 +121,9 @@ def test_benchmark_data_set_and_system(examples: Path, outcome) -> None:
 
 
 @pytest.mark.slow
-def test_weights_of_an_example_are_saved_and_loaded(examples: Path) -> None:
-    model = build_i2v("i2v-resnet.yaml", device="cpu", hydra_overrides_extra=SMALL)
-    save_checkpoint(examples / "weights.pt", {"model": model.state_dict()})
-    build_i2v("i2v-resnet.yaml", "weights.pt", device="cpu", hydra_overrides_extra=SMALL)
+def test_exported_model_is_built_from_its_config(examples: Path) -> None:
+    weights = build_i2v("i2v-resnet.yaml", device="cpu", hydra_overrides_extra=SMALL).state_dict()
+    write_pretrained(examples / "my-model", weights, "i2v-resnet.yaml", SMALL)
+    build_i2v("my-model/config.yaml", "my-model/model.pt", device="cpu")
+    with pytest.raises(ValueError, match=r"names 'resnet_trunk.ResNetTrunk', which is not a class of i2v.modeling"):
+        I2VVideoPredictor.from_pretrained("my-model")

@@ -24,6 +24,9 @@ def former_config(selector: dict[str, Any]) -> dict[str, Any]:
         return value
 
     config = renamed(OmegaConf.to_container(load_config(TINY_CONFIG), resolve=True))
+    encoder = config["model"]["image_encoder"]
+    for part in (encoder["trunk_image"], encoder["trunk_video"], config["model"]["memory_attention"]):
+        part["activation_checkpointing"] = False  # as in experiments
     numbers = {"num_global": 4, "num_local": 2, "global_reach": 20, "local_reach": 4, "max_cond_frames_in_attn": -1}
     config["model"]["memory_selector"] = {
         "_target_": "i2v.modeling.memory.selector.MemorySelector",
@@ -37,6 +40,7 @@ def former_config(selector: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("selector", "kind", "attributes"),
     [
+        ({}, SampledSelector, {"num_global": 4, "by_similarity": True}),
         ({"mode": "sample"}, SampledSelector, {"num_global": 4, "by_similarity": True}),
         ({"mode": "uniform", "num_local": 1}, SampledSelector, {"num_local": 1, "by_similarity": False}),
         ({"mode": "greedy", "global_reach": 12}, GreedySelector, {"global_reach": 12}),
@@ -81,3 +85,14 @@ def test_override_of_the_former_mode(mode: str) -> None:
     )
     assert former == present
     assert load_config("i2v-infer", ["model.width=128"]) == load_config("i2v-infer", ["model.embed_dim=128"])
+
+
+def test_published_numbers_with_the_consecutive_selector() -> None:
+    config = load_config("i2v-infer", ["model.memory_selector.mode=consecutive", "model.num_maskmem_global=3"])
+    assert config.model.memory_selector.num_tracked == 5
+
+
+def test_arguments_of_other_classes_keep_their_names() -> None:
+    own = "+model.image_encoder.trunk_image={_target_: own_trunk.Trunk, width: 48}"
+    config = load_config("i2v-infer", ["~model.image_encoder.trunk_image", own])
+    assert config.model.image_encoder.trunk_image == {"_target_": "own_trunk.Trunk", "width": 48}

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from i2v import build_i2v_video_predictor
-from i2v.modeling.layers import has_fast_bf16
 from i2v.modeling.position_encoding import axial_rotation, sine_encoding_2d
+from i2v.modeling.precision import has_fast_bf16
 from i2v.utils.checkpoints import load_image_segmenter, load_weights, save_checkpoint
 from tests.conftest import recorded_ious
 

@@ -281,3 +281,12 @@ def test_a_mask_excludes_points_and_boxes():
     for other in ({"points": [[1, 1]], "labels": [1]}, {"box": [1, 2, 3, 4]}):
         with pytest.raises(ValueError, match="either a mask, or points and a box"):
             Prompt(mask=MASK, **other)
+
+
+def test_a_prompt_keeps_what_it_was_given() -> None:
+    points, mask = torch.zeros(1, 2), torch.zeros(4, 4, dtype=torch.bool)
+    prompts = Prompt(points, [1]), Prompt(mask=mask)
+    points += 5
+    mask[:] = True
+    assert prompts[0].points.tolist() == [[0, 0]]
+    assert not prompts[1].mask.any()

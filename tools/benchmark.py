@@ -34,7 +34,7 @@ from i2v import I2VVideoPredictor, build_i2v_video_predictor
 from i2v.data.frames import Frames
 from i2v.load_config import known_configs
 from i2v.modeling.cpu_attention import tiled_attention
-from i2v.modeling.layers import PRECISIONS
+from i2v.modeling.precision import PRECISIONS
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.command_line import command_line, given_text, whole_number
 from i2v.utils.devices import device_of_option

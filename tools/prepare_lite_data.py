@@ -86,7 +86,7 @@ def convert_coco(annotations: Path, images: Path, target: Path, most: int | None
         annotations (Path): path of an instances_*.json.
         images (Path): folder of its photographs.
         target (Path): empty folder to write to.
-        most (int): largest number of photographs, which are taken in the order of their ids; None for all.
+        most (int or None): largest number of photographs, which are taken in the order of their ids; None for all.
 
     Returns:
         Number of photographs (int).
@@ -172,7 +172,7 @@ def convert(target: Path, function: Callable[[Path], int]) -> None:
 
     Args:
         target (Path): folder to write.
-        function (callable): writes to the folder that it is given and returns the number of samples.
+        function (Callable[[Path], int]): writes to the folder that it is given and returns the number of samples.
     """
     if target.exists():
         print(f"{target} already exists; left unchanged")

@@ -141,6 +141,19 @@ def check_section(config: DictConfig, name: str) -> None:
     """
     if name == "data":
         section(DataSettings, config, name)
+        for part in names_in(config, name, "parts"):
+            for key in ("dataset", "transform"):
+                description(config, name, "parts", part, key)
+    elif name == "seed":
+        seed_of(config)
+    elif name == "output":
+        output_of(config)
+    elif name == "device":
+        section(str | int | None, config, name)
+    elif name == "frozen":
+        section(str | Sequence[str], config, name)
+    elif name == "activation_checkpointing":
+        recomputed_in(config)
     elif name == "trainer":
         build_settings(config)
     elif name == "slurm":
@@ -182,7 +195,10 @@ def seed_of(config: DictConfig) -> int:
 
 def recomputed_in(config: DictConfig) -> Sequence[str]:
     """The names of modules and steps that are recomputed in the backward pass; see `recompute_activations`."""
-    return section(Sequence[str], config, "activation_checkpointing", default=[])
+    names = section(str | bool | Sequence[str], config, "activation_checkpointing", default=[])
+    if isinstance(names, bool):
+        raise ConfigError("activation_checkpointing is a list of names, such as [TinyViTBlock,decode]; see docs/training.md")
+    return [names] if isinstance(names, str) else names
 
 
 def output_of(config: DictConfig) -> Path:

@@ -71,11 +71,19 @@ def build_optimizer(model: SAMI2V, settings: OptimizerSettings) -> torch.optim.A
 
 
 def trunk_learning_rates(model: SAMI2V, settings: OptimizerSettings) -> dict[nn.Parameter, float]:
-    """The learning rate of each parameter of the trunk."""
-    groups: Sequence[Sequence[nn.Module]] = model.image_encoder.trunk_image.depth_groups()
+    """The learning rate of each parameter of the trunk.
+
+    Raises:
+        ValueError: a parameter of the trunk that is trained is in none of its depth groups.
+    """
+    trunk = model.image_encoder.trunk_image
+    groups: Sequence[Sequence[nn.Module]] = trunk.depth_groups()
     rates: dict[nn.Parameter, float] = {}
     for depth, modules in enumerate(reversed(groups)):
         for module in modules:
             rate = settings.trunk_learning_rate * settings.layer_decay**depth
             rates |= dict.fromkeys(module.parameters(), rate)
+    left = [name for name, parameter in trunk.named_parameters() if parameter.requires_grad and parameter not in rates]
+    if left:
+        raise ValueError(f"{type(trunk).__name__}.depth_groups() leaves out {', '.join(left)}")
     return rates

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from i2v.modeling.layers import autocast
+from i2v.modeling.precision import autocast
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.process_memory import peak_memory
 from i2v.utils.processes import end_with_parent, worker_died
@@ -32,7 +32,7 @@ from train.dataset.mixture import Batch, MixtureDataset
 from train.losses import Loss, check_losses
 from train.model.rollout import ClipRollout, PromptedFrame
 from train.optimizer import OptimizerSettings, build_optimizer
-from train.utils.log import TrainingLog
+from train.training_log import TrainingLog
 from train.utils.processes import Processes
 from train.utils.seeds import derive_seed, seeded
 from train.utils.signals import StopRequest, ignoring_signals, killed_children

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.modeling.layers import autocast
+from i2v.modeling.precision import autocast
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.utils.jf import jf_scores
 from train.dataset.mixture import SampleReader, collate

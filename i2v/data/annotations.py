@@ -27,7 +27,7 @@ class Annotations(ABC):
     Attributes:
         source (Path): file or folder of the masks, for messages.
         exclusive (bool): whether a pixel belongs to at most one object.
-        void (int): label of pixels that belong to no object, such as 255 in PASCAL VOC; None for no such label.
+        void (int or None): label of pixels that belong to no object, such as 255 in PASCAL VOC; None for no such label.
     """
 
     source: Path
@@ -69,7 +69,7 @@ class Annotations(ABC):
 
         Args:
             frame (str): name of the frame.
-            objects (sequence of int): numbers of the objects.
+            objects (Sequence[int]): numbers of the objects.
             size (tuple of int): (width, height) of the video in pixels.
 
         Returns:
@@ -95,7 +95,7 @@ class LabelImages(Annotations):
         folder (Path): folder of the images.
         single (bool): whether every value but 0 is the one object, number 1. This is always so if the first image with an
             object has no other label than 255, as in SA-V's evaluator.
-        void (int): see `Annotations`.
+        void (int or None): see `Annotations`.
     """
 
     exclusive = True
@@ -194,7 +194,7 @@ class ObjectFolders(Annotations):
 
     Args:
         folder (Path): folder that holds the objects' folders, which are named by their numbers.
-        void (int): see `Annotations`.
+        void (int or None): see `Annotations`.
     """
 
     exclusive = False
@@ -261,9 +261,9 @@ class RunLengths(Annotations):
 
     Args:
         source (Path): path of the JSON file.
-        frames (sequence of str): names of the video's frames, in the order of the file.
-        entries (sequence of dict): the file's annotations of this video, each with a mask per frame; the number of an object is
-            the id of its annotation.
+        frames (Sequence[str]): names of the video's frames, in the order of the file.
+        entries (Sequence[dict[str, Any]]): the file's annotations of this video, each with a mask per frame; the number of an
+            object is the id of its annotation.
     """
 
     exclusive = False
@@ -293,7 +293,7 @@ def open_annotations(folder: Path, void: int | None = None) -> LabelImages | Obj
 
     Args:
         folder (Path): folder of the video.
-        void (int): see `Annotations`.
+        void (int or None): see `Annotations`.
 
     Returns:
         The masks.
@@ -319,7 +319,7 @@ def save_object_mask(folder: Path, obj: int, frame: str, mask: np.ndarray) -> No
         folder (Path): folder of the video.
         obj (int): number of the object.
         frame (str): name of the frame.
-        mask (array): (H, W) bool.
+        mask (np.ndarray): (H, W) bool.
     """
     path = object_mask_path(folder, obj, frame)
     path.parent.mkdir(exist_ok=True)

@@ -56,7 +56,8 @@ def named_errors(source: Path | str, error_type: type[ValueError] = ValueError) 
 
     Args:
         source (Path or str): the file or folder that is read.
-        error_type (type): class of the error; if it is a subclass of ValueError, errors of this class pass unchanged.
+        error_type (type[ValueError]): class of the error; if it is a subclass of ValueError, errors of this class pass
+            unchanged.
     """
     try:
         yield
@@ -67,7 +68,7 @@ def named_errors(source: Path | str, error_type: type[ValueError] = ValueError) 
             raise
         if str(source) in str(error):
             raise error_type(str(error)) from error
-        raise error_type(f"{source} is unreadable or not as it should be: {type(error).__name__}: {error}") from error
+        raise error_type(f"{source} is unreadable or malformed: {type(error).__name__}: {error}") from error
 
 
 @functools.lru_cache(maxsize=4096)
@@ -80,7 +81,7 @@ def listed(items: Sequence[Any], shown: int = 5, first: int = 0) -> str:
     """Format a list for a message.
 
     Args:
-        items (sequence): the items.
+        items (Sequence[Any]): the items.
         shown (int): number of items that are shown.
         first (int): index of the first item that is shown.
 
@@ -124,7 +125,7 @@ def find_file(stem: Path, suffixes: Sequence[str]) -> Path | None:
 
     Args:
         stem (Path): path of the file without suffix.
-        suffixes (sequence of str): possible suffixes with their dot, in lower case and in order of preference. They are looked
+        suffixes (Sequence[str]): possible suffixes with their dot, in lower case and in order of preference. They are looked
             for in lower case and upper case first, then in mixed case.
 
     Returns:
@@ -154,8 +155,8 @@ def find_samples(folder: str | Path, suffixes: Sequence[str], file_list: str | P
 
     Args:
         folder (str or Path): folder of the data set.
-        suffixes (sequence of str): suffixes, in lower case, of the files that a sample may be; "" if samples are subfolders.
-        file_list (str or Path): text file with a sample per line; None for all samples in alphabetical order.
+        suffixes (Sequence[str]): suffixes, in lower case, of the files that a sample may be; "" if samples are subfolders.
+        file_list (str or Path or None): text file with a sample per line; None for all samples in alphabetical order.
 
     Returns:
         Names of the samples: their paths relative to the folder, without suffix.

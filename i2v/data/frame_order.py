@@ -45,7 +45,7 @@ def in_frame_order(paths: Sequence[Path]) -> list[Path]:
     """Sort the frames of a video in the natural order of their names; see `natural_key`.
 
     Args:
-        paths (sequence of Path): paths of the frames. A single frame may have any name.
+        paths (Sequence[Path]): paths of the frames. A single frame may have any name.
 
     Returns:
         The paths in the order of the frames.
@@ -72,7 +72,7 @@ def frame_numbers(names: Sequence[str]) -> list[int] | None:
     """Find the number in each name that counts the frames.
 
     Args:
-        names (sequence of str): names in the order of the video.
+        names (Sequence[str]): names in the order of the video.
 
     Returns:
         A number per name; None if no single number counts the frames, as in a date with a time.
@@ -85,7 +85,7 @@ def gaps(names: Sequence[str]) -> list[str]:
     """Find the frames after which numbers are missing.
 
     Args:
-        names (sequence of str): names in the order of the video.
+        names (Sequence[str]): names in the order of the video.
 
     Returns:
         Names of the frames before a gap; none if the frames are not evenly numbered.
@@ -101,7 +101,7 @@ def restarts(names: Sequence[str]) -> list[str]:
     """Find prefixes after which the frames are numbered again, as if a folder held the videos of several cameras.
 
     Args:
-        names (sequence of str): names in the order of the video.
+        names (Sequence[str]): names in the order of the video.
 
     Returns:
         The prefixes, if the number that counts the frames has the same values after each of them; otherwise none.
@@ -126,8 +126,8 @@ def match_frames(names: Sequence[str], frames: Sequence[str]) -> dict[str, int]:
     provided that this gives each mask a frame of its own; otherwise the frame of the same number.
 
     Args:
-        names (sequence of str): names of the masks, in their order.
-        frames (sequence of str): names of the video's frames, in their order.
+        names (Sequence[str]): names of the masks, in their order.
+        frames (Sequence[str]): names of the video's frames, in their order.
 
     Returns:
         Index of the frame by the name of the mask. Masks without a frame are missing; all are missing if it is unclear which of
@@ -155,7 +155,7 @@ def _competing_order(names: Sequence[str]) -> Sequence[Any] | None:
     """Look for another order that the frames may have.
 
     Args:
-        names (sequence of str): at least two names in natural order.
+        names (Sequence[str]): at least two names in natural order.
 
     Returns:
         A sort key per name for the other order; the indices themselves if natural order is unreliable without there being
@@ -212,7 +212,7 @@ def _separate_columns(names: Sequence[str]) -> list[tuple[list[int], bool]]:
     which is not a letter.
 
     Args:
-        names (sequence of str): the names.
+        names (Sequence[str]): the names.
 
     Returns:
         The first, second, ... numbers of all names, also counted from the end. With each, whether they restart like those of a

@@ -53,7 +53,7 @@ class Frames(ABC):
         name (str): name of the source, for messages.
         height (int): height of a frame in pixels.
         width (int): width of a frame in pixels.
-        num_frames (int): number of frames; None while it is unknown.
+        num_frames (int or None): number of frames; None while it is unknown.
         frames_per_second (float): frame rate; 24 if the source does not specify one.
     """
 
@@ -204,7 +204,7 @@ class KeptFrames:
 
         Args:
             index (int): index of the frame.
-            image (array): (H, W, 3) uint8 RGB.
+            image (np.ndarray): (H, W, 3) uint8 RGB.
 
         Raises:
             OSError: a frame cannot be written to disk.
@@ -260,7 +260,7 @@ class IteratorFrames(Frames):
     this object.
 
     Args:
-        frames (iterable): yields images (H, W, 3) uint8 RGB or PIL images.
+        frames (Iterable[Any]): yields images (H, W, 3) uint8 RGB or PIL images.
         value_range (tuple of float): value range of PIL images; see `i2v.data.images.to_rgb`.
 
     Raises:
@@ -403,7 +403,7 @@ class UnchangedFiles:
     """Detects files that were replaced or modified since this object was created.
 
     Args:
-        paths (iterable of Path): paths of the files.
+        paths (Iterable[Path]): paths of the files.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -558,9 +558,9 @@ def _warn_of_doubts(folder: Path, paths: Sequence[Path], other_images: Sequence[
 
     Args:
         folder (Path): the folder.
-        paths (sequence of Path): paths of the frames, in order.
-        other_images (sequence of Path): paths of images of other kinds.
-        others (sequence of Path): paths of files and folders that are not images.
+        paths (Sequence[Path]): paths of the frames, in order.
+        other_images (Sequence[Path]): paths of images of other kinds.
+        others (Sequence[Path]): paths of files and folders that are not images.
     """
     like_frames = {_shape(path.name) for path in paths}
     if unread := [path.name for path in others if path.suffix.lower() not in _NOTES and _shape(path.name) in like_frames]:

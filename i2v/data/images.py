@@ -149,7 +149,7 @@ def to_rgb(
     """Convert an image of any mode to 8-bit RGB, upright according to its EXIF data. Transparency is ignored.
 
     Args:
-        image (Image): image of any size and mode.
+        image (Image.Image): image of any size and mode.
         value_range (tuple of float): values that become 0 and 255, for images with more than 8 bits; by default the range of
             their type: 0 to 65535 for integers, 0 to 1 for floats. Reversed if a TIFF declares that white is zero.
         source (str): folder of the image, or another name for warnings.
@@ -190,7 +190,7 @@ def deep_values(image: Image.Image) -> np.ndarray | None:
     been changed since, by drawing or resizing; it is used as it is, with a warning.
 
     Args:
-        image (Image): the image.
+        image (Image.Image): the image.
 
     Returns:
         Upright values, (H, W) or (H, W, 3) RGB; None for an image with 8 bits.
@@ -259,7 +259,7 @@ def chosen_kind(folder: Path, kinds: Mapping[str, Sequence[Path]], preferred: st
 
     Args:
         folder (Path): the folder, for the message.
-        kinds (mapping): paths of the images by kind.
+        kinds (Mapping[str, Sequence[Path]]): paths of the images by kind.
         preferred (str): the kind that is chosen if the folder has it.
         what (str): what is wanted, for the message: frames or masks.
 
@@ -302,7 +302,7 @@ def value_bounds(images: Sequence[Path]) -> tuple[float, float] | None:
     """Find the smallest and largest value in the images of a folder.
 
     Args:
-        images (sequence of Path): paths of the images, all in one folder.
+        images (Sequence[Path]): paths of the images, all in one folder.
 
     Returns:
         The two values, as a `value_range`; None if no image has more than 8 bits.

@@ -71,9 +71,9 @@ def open_labels(source: str | Path | Image.Image, void: int | None = None) -> Im
     too small to have an inside, or has lossy compression, its label is 255.
 
     Args:
-        source (str, Path or Image): path of an image, or a PIL image.
-        void (int): label of pixels that belong to no object, which become 0 before smooth edges are looked for; None for no
-            such label. It does not apply to values changed by compression.
+        source (str or Path or Image.Image): path of an image, or a PIL image.
+        void (int or None): label of pixels that belong to no object, which become 0 before smooth edges are looked for; None
+            for no such label. It does not apply to values changed by compression.
 
     Returns:
         A decoded PIL image, upright according to its EXIF data, whose values are the labels, 0 for background. Its mode is P or
@@ -98,7 +98,7 @@ def decoded(image: Image.Image) -> Image.Image:
     """Decode a PIL image that is passed as a mask.
 
     Args:
-        image (Image): the image, which stays unchanged.
+        image (Image.Image): the image, which stays unchanged.
 
     Returns:
         An upright copy.
@@ -134,7 +134,7 @@ def check_void(void: int | None) -> int | None:
     """Check the label of pixels that belong to no object.
 
     Args:
-        void (int): the label; None for no such label.
+        void (int or None): the label; None for no such label.
 
     Returns:
         The label as an int, or None.
@@ -155,8 +155,8 @@ def read_labels(source: str | Path | Image.Image, void: int | None = None) -> np
     """Read a label image as an array.
 
     Args:
-        source (str, Path or Image): path of an image, or a PIL image.
-        void (int): see `open_labels`.
+        source (str or Path or Image.Image): path of an image, or a PIL image.
+        void (int or None): see `open_labels`.
 
     Returns:
         (H, W) int32 labels, 0 for background.
@@ -172,8 +172,8 @@ def read_mask(source: str | Path | Image.Image, void: int | None = None) -> np.n
     """Read the mask of one object, regardless of its label.
 
     Args:
-        source (str, Path or Image): path of an image, or a PIL image.
-        void (int): see `open_labels`.
+        source (str or Path or Image.Image): path of an image, or a PIL image.
+        void (int or None): see `open_labels`.
 
     Returns:
         (H, W) bool.
@@ -191,9 +191,9 @@ def require_one_object(image: Image.Image, name: str | Path, void: int | None = 
     """Check that a label image shows at most one object.
 
     Args:
-        image (Image): label image from `open_labels`.
+        image (Image.Image): label image from `open_labels`.
         name (str or Path): name of the image, for the message.
-        void (int): label of pixels that belong to no object; None for no such label.
+        void (int or None): label of pixels that belong to no object; None for no such label.
 
     Raises:
         ValueError: there is more than one label besides 0 and `void`.
@@ -273,7 +273,7 @@ def save_label_image(path: str | Path, labels: np.ndarray) -> None:
 
     Args:
         path (str or Path): path of the file.
-        labels (array): (H, W) uint8.
+        labels (np.ndarray): (H, W) uint8.
     """
     image = Image.fromarray(labels)
     image.putpalette(davis_palette())
@@ -285,10 +285,10 @@ def _labels_of(image: Image.Image, lossy: bool, name: str, void: int | None) -> 
     """Convert a decoded image to a label image; see `open_labels`.
 
     Args:
-        image (Image): decoded, upright image.
+        image (Image.Image): decoded, upright image.
         lossy (bool): whether its compression is lossy.
         name (str): name of the image, for messages.
-        void (int): see `open_labels`.
+        void (int or None): see `open_labels`.
     """
     if image.mode == "P" and _only_background_is_transparent(image):
         return _of_palette(image, name, void)
@@ -453,8 +453,8 @@ def _smooth_label(pixels: np.ndarray, values: Sequence[int], name: str) -> int |
     If no value reaches half of white, they must also lie between black and an inside.
 
     Args:
-        pixels (array): (H, W) uint8 or uint16.
-        values (sequence of int): the values in the image, without 0, in ascending order.
+        pixels (np.ndarray): (H, W) uint8 or uint16.
+        values (Sequence[int]): the values in the image, without 0, in ascending order.
         name (str): name of the image, for messages.
 
     Returns:
@@ -571,9 +571,9 @@ def _has_other_hues(pixels: np.ndarray, bright: np.ndarray, hues: np.ndarray) ->
     """Whether a colour image with lossy compression has a small object in another hue than the rest.
 
     Args:
-        pixels (array): (H, W, 3) uint8.
-        bright (array): (H, W) bool, True where there are objects.
-        hues (array): (N, 3) colours of the large objects at full brightness.
+        pixels (np.ndarray): (H, W, 3) uint8.
+        bright (np.ndarray): (H, W) bool, True where there are objects.
+        hues (np.ndarray): (N, 3) colours of the large objects at full brightness.
     """
     own = pixels * (255 / np.maximum(pixels.max(axis=2), 1)[..., None])
     other = bright & (abs(own - np.median(hues, axis=0)) > 1.5 * _SHADES).any(axis=2)

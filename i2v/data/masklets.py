@@ -79,7 +79,7 @@ class Masklets:
 
         Args:
             frame (int): index of the frame in the video.
-            positions (iterable of int): positions of the objects in `object_ids`, from 0; all objects by default.
+            positions (Iterable[int] or None): positions of the objects in `object_ids`, from 0; all objects by default.
 
         Returns:
             (objects, height, width) bool.

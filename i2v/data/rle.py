@@ -33,7 +33,7 @@ def run_lengths(rle: dict[str, Any]) -> np.ndarray:
     pixels uninitialised.
 
     Args:
-        rle (dict): the encoding, compressed or not.
+        rle (dict[str, Any]): the encoding, compressed or not.
 
     Returns:
         (N,) int64 lengths, alternately of background and foreground, column by column.
@@ -82,7 +82,7 @@ def decode_mask(rle: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarray
     """Decode a run-length encoded mask, which may be that of an absent object.
 
     Args:
-        rle (dict): the encoding; None if the object is absent.
+        rle (dict[str, Any] or None): the encoding; None if the object is absent.
         size (tuple of int): (height, width) of the frame in pixels.
 
     Returns:

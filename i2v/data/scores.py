@@ -19,7 +19,7 @@ def score_cells(rows: Sequence[tuple[str, str, float, float, float]], decimals: 
     """Format the cells of the table, padded to columns.
 
     Args:
-        rows (sequence of tuple): video, object, and J&F, J and F in percent. The first row is the mean over all objects, whose
+        rows (Sequence[tuple]): video, object, and J&F, J and F in percent. The first row is the mean over all objects, whose
             object is empty or `ALL_FRAMES`.
         decimals (int): number of decimals of the scores.
 

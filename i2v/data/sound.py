@@ -21,7 +21,7 @@ def copy_sound(source: VideoFile, indices: Sequence[int], frames_per_second: flo
 
     Args:
         source (VideoFile): the video file with the sound.
-        indices (sequence of int): indices of the source's frames that the silent video shows; at least one.
+        indices (Sequence[int]): indices of the source's frames that the silent video shows; at least one.
         frames_per_second (float): frame rate of the silent video.
         silent (Path): path of the silent video.
         target (Path): path of the MP4 file to write.

@@ -174,8 +174,8 @@ def iterate_frames(
 
     Args:
         path (str or Path): path of the file.
-        wanted (callable): whether to convert a frame, given its index; other frames are only decoded.
-        stop (int): index at which to stop; None to read to the end.
+        wanted (Callable[[int], bool]): whether to convert a frame, given its index; other frames are only decoded.
+        stop (int or None): index at which to stop; None to read to the end.
         threads (int): number of decoding threads; 0 for one per core.
 
     Yields:
@@ -217,7 +217,7 @@ def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
 
     Args:
         path (str or Path): path of the file.
-        indices (sequence of int): indices of the frames in ascending order.
+        indices (Sequence[int]): indices of the frames in ascending order.
 
     Returns:
         One image (H, W, 3) uint8 RGB per frame.
@@ -241,7 +241,7 @@ def to_picture(frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.
     """Convert a decoded frame to RGB, rotated and mirrored as the file specifies.
 
     Args:
-        frame (VideoFrame): frame from the decoder.
+        frame (av.VideoFrame): frame from the decoder.
         size (tuple of int): (width, height) of the result in pixels, for videos whose resolution changes; by default that of
             the frame.
 
@@ -311,9 +311,9 @@ def _decode(container: av.container.InputContainer, path: str | Path | None = No
     """Decode the frames from the current position of a file. As in FFmpeg, damaged ones are left out.
 
     Args:
-        container (InputContainer): the open file.
-        path (str or Path): path of the file, to raise a ValueError at damage that changes the numbers of later frames; None to
-            continue there.
+        container (av.container.InputContainer): the open file.
+        path (str or Path or None): path of the file, to raise a ValueError at damage that changes the numbers of later frames;
+            None to continue there.
 
     Yields:
         The decoded frames.
@@ -335,10 +335,11 @@ def _frames_of(
     """Decode packets and find damage; see `_decode`.
 
     Args:
-        packets (iterator): packets of the stream.
-        stream (VideoStream): the stream.
-        path (str or Path): path of the file, to raise a ValueError if its end is damaged; None to ignore that.
-        on_damage (callable): called with the number of frames before the damage if frames are lost between others.
+        packets (Iterator[av.Packet]): packets of the stream.
+        stream (av.VideoStream): the stream.
+        path (str or Path or None): path of the file, to raise a ValueError if its end is damaged; None to ignore that.
+        on_damage (Callable[[int], None] or None): called with the number of frames before the damage if frames are lost
+            between others.
 
     Yields:
         The decoded frames.
@@ -413,9 +414,9 @@ class _Faults:
     """What is wrong with the frames of a video, for warnings.
 
     Attributes:
-        damage (list of int): numbers of frames before each damaged place.
-        resized (list of int): indices of frames whose size differs from that of the first frame.
-        spoilt (list of int): indices of frames that the decoder marked as corrupt.
+        damage (list[int]): numbers of frames before each damaged place.
+        resized (list[int]): indices of frames whose size differs from that of the first frame.
+        spoilt (list[int]): indices of frames that the decoder marked as corrupt.
     """
 
     damage: list[int] = field(default_factory=list)

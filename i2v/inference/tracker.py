@@ -14,8 +14,8 @@ from torch import Tensor
 
 from i2v.inference.memory_bank import FrameMemory, FrameOutput
 from i2v.inference.state import TrackedObject, VideoState
-from i2v.modeling.layers import PRECISIONS, autocast, full_precision, has_fast_bf16, usual_precision
 from i2v.modeling.memory.selector import History, MemoryPlan
+from i2v.modeling.precision import PRECISIONS, autocast, full_precision, has_fast_bf16, usual_precision
 from i2v.modeling.sam_i2v import (
     MASK_BIAS,
     MASK_SCALE,

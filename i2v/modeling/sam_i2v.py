@@ -318,7 +318,7 @@ class SAMI2V(nn.Module):
         return F.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False)
 
     def foreground(self, mask_logits: Tensor) -> Tensor:
-        """Return where the MPG may look, (B, h, w) bool, for mask logits (B, 1, H, W)."""
+        """Return the cells that the MPG may attend to, (B, h, w) bool, for mask logits (B, 1, H, W)."""
         size = (self.feature_size, self.feature_size)
         mask = F.interpolate(mask_logits.float().sigmoid(), size=size, mode="bilinear", align_corners=False)
         return mask[:, 0] >= 0.5

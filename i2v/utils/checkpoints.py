@@ -181,7 +181,7 @@ def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence
             or a name has another shape.
     """
     if isinstance(prefixes, str) or not prefixes:
-        raise ValueError(f"prefixes must be a list of the beginnings of names, not {prefixes!r}")
+        raise ValueError(f"prefixes must be a list of prefixes of names, not {prefixes!r}")
     own = model.state_dict()
     stored = {name: value for name, value in read_weights(path).items() if name in own}
     for prefix in prefixes:

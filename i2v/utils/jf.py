@@ -41,8 +41,8 @@ def region_similarity(ground_truth: np.ndarray, prediction: np.ndarray) -> float
     """Intersection over union.
 
     Args:
-        ground_truth (array): (H, W) bool.
-        prediction (array): (H, W) bool.
+        ground_truth (np.ndarray): (H, W) bool.
+        prediction (np.ndarray): (H, W) bool.
 
     Returns:
         J in [0, 1]; 1 if both masks are empty.
@@ -61,10 +61,10 @@ def boundary_accuracy(ground_truth: np.ndarray, prediction: np.ndarray, toleranc
     A boundary pixel is matched if the other mask has a boundary pixel at most `tolerance` away.
 
     Args:
-        ground_truth (array): (H, W) bool.
-        prediction (array): (H, W) bool.
-        tolerance (int): distance in pixels; by default that of a frame of the masks' size, so masks that were cropped from a
-            frame need it.
+        ground_truth (np.ndarray): (H, W) bool.
+        prediction (np.ndarray): (H, W) bool.
+        tolerance (int or None): distance in pixels; by default that of a frame of the masks' size, so masks that were cropped
+            from a frame need it.
 
     Returns:
         F in [0, 1]. If one of the masks has no boundary, because it is empty or full: 1 if neither has one, else 0.
@@ -125,8 +125,8 @@ def jf_scores(ground_truth: np.ndarray, prediction: np.ndarray, skip_first_and_l
     """Score the objects of one video.
 
     Args:
-        ground_truth (array): (T, O, H, W) bool.
-        prediction (array): (T, O, H, W) bool.
+        ground_truth (np.ndarray): (T, O, H, W) bool.
+        prediction (np.ndarray): (T, O, H, W) bool.
         skip_first_and_last (bool): leave out these two frames, as SA-V's evaluator does.
 
     Returns:

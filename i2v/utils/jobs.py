@@ -20,8 +20,9 @@ def run_jobs(function: Callable[..., object], jobs: Mapping[Any, tuple[Any, ...]
     """Call a function once per video in worker processes, and log at the end which calls failed and why.
 
     Args:
-        function (callable): a function at the top level of a module; its result is ignored.
-        jobs (mapping): arguments of each call by what it is about, such as the path of a video, which messages name.
+        function (Callable[..., object]): a function at the top level of a module; its result is ignored.
+        jobs (Mapping[Any, tuple[Any, ...]]): arguments of each call by what it is about, such as the path of a video, which
+            messages name.
         num_workers (int): number of processes, the value of `--workers`.
 
     Returns:

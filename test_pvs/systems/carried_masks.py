@@ -24,9 +24,10 @@ class CarriedMaskSession(VideoSession):
 
     Args:
         frames (ImageFolder): frames of the video.
-        carry (callable): (index of a frame, masks (O, H, W) bool in the frame before) -> masks (O, H, W) bool in the frame.
-        to_mask (callable or None): (index of a frame, prompt, tracked mask (H, W) bool of the object, empty if it was not
-            tracked) -> mask (H, W) bool; by default boxes become ellipses and clicks become discs.
+        carry (Callable[[int, np.ndarray], np.ndarray]): (index of a frame, masks (O, H, W) bool in the frame before) -> masks
+            (O, H, W) bool in the frame.
+        to_mask (Callable[, np.ndarray] or None): (index of a frame, prompt, tracked mask (H, W) bool of the object, empty if
+            it was not tracked) -> mask (H, W) bool; by default boxes become ellipses and clicks become discs.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class CarriedMaskSession(VideoSession):
 
         Args:
             frame (int): index of the frame.
-            given (dict): masks (H, W) bool of the prompts in it, by object.
+            given (dict[int, np.ndarray]): masks (H, W) bool of the prompts in it, by object.
 
         Returns:
             Masks (H, W) bool by object.

@@ -27,7 +27,7 @@ class PredictorSession(VideoSession):
     Args:
         predictor (I2VVideoPredictor or SAM2VideoPredictor): the predictor.
         state (object): return value of its `init_state`.
-        context (callable): makes the context manager in which the predictor is called.
+        context (Callable[, AbstractContextManager]): makes the context manager in which the predictor is called.
         keep (object): kept alive as long as the session.
     """
 
@@ -126,7 +126,7 @@ class SAMI2VSystem(VideoSystem):
         checkpoint (str or None): path of the weights; None for those bundled with the config.
         device (str): PyTorch device to run on.
         precision (str or None): fp32, bf16 or fp16; None for the config's.
-        overrides (sequence of str): KEY=VALUE, applied to the config.
+        overrides (Sequence[str]): KEY=VALUE, applied to the config.
 
     Raises:
         ValueError, FileNotFoundError: see `i2v.build_i2v_video_predictor`. Weights are required, because random ones would be
@@ -165,7 +165,7 @@ class SAM2System(VideoSystem):
         checkpoint (str or None): path of the weights published with the config; required.
         device (str): PyTorch device to run on.
         precision (str or None): fp32 (default), or bf16 with autocast as in SAM 2's evaluation.
-        overrides (sequence of str): KEY=VALUE, applied to the config.
+        overrides (Sequence[str]): KEY=VALUE, applied to the config.
 
     Raises:
         ImportError: the package is missing; the message says how to install it.

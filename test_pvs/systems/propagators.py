@@ -74,7 +74,7 @@ class ProcessorSession(CarriedMaskSession):
 
     Args:
         images (ImageFolder): frames of the video.
-        start (callable): makes a processor.
+        start (Callable[[], Processor]): makes a processor.
         to_mask (ToMask): converts prompts to masks.
     """
 
@@ -115,7 +115,8 @@ class Cutie(Propagator):
 
     Args:
         device (str): PyTorch device to run on.
-        options (mapping): "size", the shorter side in pixels of the frames that it is given; -1 for the video's (default: 480).
+        options (Mapping[str, str]): "size", the shorter side in pixels of the frames that it is given; -1 for the video's
+            (default: 480).
 
     Raises:
         ImportError: the package is missing; the message says how to install it.
@@ -185,7 +186,8 @@ class XMemPlusPlus(Propagator):
 
     Args:
         device (str): PyTorch device to run on.
-        options (mapping): "repository", the path of the clone, by default that in $XMEM_REPOSITORY; "size" as for `Cutie`.
+        options (Mapping[str, str]): "repository", the path of the clone, by default that in $XMEM_REPOSITORY; "size" as for
+            `Cutie`.
 
     Raises:
         ImportError: the clone or one of its modules is missing; the message says how to get it.

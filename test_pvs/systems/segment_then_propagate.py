@@ -65,7 +65,7 @@ class SegmentThenPropagate(VideoSystem):
 
         Args:
             settings (SystemSettings): settings; see `adapter_options`.
-            propagator (callable): makes a propagator from a device and the options.
+            propagator (Callable[[str, Mapping], Propagator]): makes a propagator from a device and the options.
 
         Raises:
             ValueError: an option is unknown; see also `SAMI2VSystem` and the propagator.

@@ -22,7 +22,7 @@ class PlainTrunk(Trunk):
         super().__init__()
         self.conv = nn.Conv2d(3, out_channels, stride, stride)
         self.channels = [out_channels]
-        self.stride = stride
+        self.strides = [stride]
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [self.conv(images)]
@@ -31,10 +31,10 @@ class PlainTrunk(Trunk):
 class NotATrunk(nn.Module):
     """Has all that a trunk has but its base class."""
 
-    channels, stride = (32,), 16
+    channels, strides = (32,), (16,)
 
 
-class TrunkWithoutStride(Trunk):
+class TrunkWithoutStrides(Trunk):
     """Lacks one of the two attributes."""
 
     def __init__(self) -> None:
@@ -225,6 +225,11 @@ def test_sizes_that_do_not_fit(config: str, override: str, message: str) -> None
         (["trunk_image.out_channels=16", "trunk_video=null"], "16 channels, not embed_dim=32"),
         (["trunk_image.strides=[2,1,1]", "trunk_video=null"], "the trunk's stride is 8 pixels, not feature_stride=16"),
         (["pixel_std=[1,1,0]"], r"pixel_std=\[1.0, 1.0, 0.0\] need 3 numbers each, pixel_std above 0"),
+        (["trunk_image.depths=[1,1]"], "must have one value per stage"),
+        (
+            ["high_res_levels=[2,1]", "high_res_channels=[8,4]"],
+            r"TinyViT have the strides \[16, 8\], but .* \[8, 4\]",
+        ),
         (["high_res_levels=[0]"], r"high_res_levels=\[0\] and high_res_channels=\[\] must have the same length"),
     ],
 )
@@ -239,7 +244,7 @@ def test_trunks_that_do_not_fit(overrides: list[str], message: str) -> None:
     [
         ("PlainTrunk, out_channels: 32, stride: 8", "patch_size=16 must be the trunk's stride, which is 8 for PlainTrunk"),
         ("NotATrunk", "NotATrunk must be a subclass of i2v.modeling.backbones.trunk.Trunk"),
-        ("TrunkWithoutStride", "TrunkWithoutStride must set `stride` in its __init__"),
+        ("TrunkWithoutStrides", "TrunkWithoutStrides must set `strides` in its __init__"),
     ],
 )
 def test_trunks_that_break_the_interface(trunk: str, message: str) -> None:

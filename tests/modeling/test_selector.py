@@ -15,6 +15,7 @@ from i2v.modeling.memory.selector import (
     History,
     MemoryPlan,
     MemorySelector,
+    PlannedMemory,
     SampledSelector,
 )
 
@@ -149,6 +150,7 @@ def test_training_uses_sam_2s_memory() -> None:
         ),
         (lambda: SampledSelector(0, 6), "num_local=6 frames cannot be chosen"),
         (lambda: EvenlySpacedSelector(17, 0), r"num_global=17 frames .* pool of 16 \(global_reach=20 - local_reach=4\)"),
+        (lambda: ConsecutiveSelector(max_pointers=0), "max_pointers must be at least 1, not 0"),
         (lambda: ConsecutiveSelector(0), "num_tracked must be at least 1, not 0"),
         (lambda: ConsecutiveSelector(memory_temporal_stride_for_eval=0), "memory_temporal_stride_for_eval must be at least 1"),
         (lambda: GreedySelector(max_cond_frames_in_attn=1), "max_cond_frames_in_attn must be at least 2, or -1 for all, not 1"),
@@ -158,6 +160,22 @@ def test_training_uses_sam_2s_memory() -> None:
 def test_impossible_settings(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_selector_that_chooses_wrong_frames_is_named() -> None:
+    class Everything(GreedySelector):
+        def choose(self, time: int, pool: list[int], count: int, history: History) -> list[int]:
+            return pool
+
+    with pytest.raises(ValueError, match=r"Everything.choose must return 4 different frames of \[10, 11, "):
+        Everything().plan(30, History([0], range(30)))
+
+    class Beyond(ConsecutiveSelector):
+        def select(self, time: int, history: History) -> MemoryPlan:
+            return MemoryPlan((PlannedMemory(0, 7),), ())
+
+    with pytest.raises(ValueError, match="Beyond gave a temporal position beyond num_tracked=6"):
+        Beyond().plan(30, History([0], range(30)))
 
 
 def test_rows_of_table_5() -> None:

@@ -115,3 +115,11 @@ def test_warm_up() -> None:
     assert [settings.factor(step, 100) for step in range(10)] == pytest.approx([i / 10 for i in range(1, 11)])
     assert settings.factor(100, 100) == pytest.approx(0.01)
     assert OptimizerSettings(warmup_steps=20).factor(5, 10) < 1  # longer than the training
+
+
+def test_parameters_left_out_of_the_depth_groups_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = published_model()
+    groups = model.image_encoder.trunk_image.depth_groups()
+    monkeypatch.setattr(model.image_encoder.trunk_image, "depth_groups", lambda: groups[1:])
+    with pytest.raises(ValueError, match=r"TinyViT.depth_groups\(\) leaves out patch_embed.seq.0.c.weight"):
+        build_optimizer(model, OptimizerSettings())

@@ -23,7 +23,7 @@ from torch import nn
 from i2v.utils.checkpoints import read_checkpoint, save_checkpoint
 from tests.train.helpers import PLAIN, SIZE, TINY_TRAINING, difference, finish, same, start, use_fixed_weights
 from train.trainer import NonFiniteLossError, Trainer, TrainerSettings, average_of
-from train.utils.log import draw_clip
+from train.training_log import draw_clip
 from train.validation import Validation
 
 MakeTrainer = Callable[..., Trainer]

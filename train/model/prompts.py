@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from i2v.modeling.layers import full_precision
+from i2v.modeling.precision import full_precision
 from i2v.modeling.sam.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from i2v.utils.regions import depth, largest_component
 

@@ -17,7 +17,7 @@ class StopRequest:
     """A context that notes signals, instead of letting them end the process.
 
     Attributes:
-        made (signal.Signals | None): the signal that arrived.
+        made (signal.Signals or None): the signal that arrived.
     """
 
     def __init__(self) -> None:

@@ -99,7 +99,7 @@ class EfficientNetLite(Trunk):
             LayerNorm2d(out_channels),
         )
         self.channels = [*_TAPS.values(), out_channels]
-        self.stride = stride
+        self.strides = [2, 4, 8, 16, 32, stride]
 
     def depth_groups(self) -> list[list[nn.Module]]:
         """See `Trunk`: the stem, each block, and the neck."""

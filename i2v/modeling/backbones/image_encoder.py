@@ -23,7 +23,7 @@ class ImageEncoder(nn.Module):
 
     Args:
         trunk_image (Trunk): the image trunk.
-        trunk_video (TemporalFeatureIntegrator | None): the TFI; None uses the trunk's last map alone (ablation).
+        trunk_video (TemporalFeatureIntegrator or None): the TFI; None uses the trunk's last map alone (ablation).
         levels (Sequence[int]): indices of the trunk's maps that the TFI uses.
         high_res_levels (Sequence[int]): indices of the trunk's maps that the mask decoder uses for fine masks, from coarse to
             fine; the published model has none. Each is projected once per frame, as in SAM 2 (`use_high_res_features`).
@@ -148,10 +148,13 @@ def _check_trunk(
     name = type(trunk).__name__
     if not isinstance(trunk, Trunk):
         raise ValueError(f"trunk_image: {name} must be a subclass of i2v.modeling.backbones.trunk.Trunk")
-    for attribute in ("channels", "stride"):
+    for attribute in ("channels", "strides"):
         if not hasattr(trunk, attribute):
             raise ValueError(f"trunk_image: {name} must set `{attribute}` in its __init__; see Trunk")
-    channels = list(trunk.channels)
+    channels, strides = list(trunk.channels), list(trunk.strides)
+    if len(channels) != len(strides):
+        counts = f"{len(channels)} `channels` and {len(strides)} `strides`"
+        raise ValueError(f"trunk_image: {name} has {counts}: give one of each per map")
     for option, indices in (("levels", levels), ("high_res_levels", high_res_levels)):
         wrong = [level for level in indices if not -len(channels) <= level < len(channels)]
         if wrong:
@@ -159,6 +162,13 @@ def _check_trunk(
     if len(high_res_levels) != len(high_res_channels):
         raise ValueError(
             f"high_res_levels={list(high_res_levels)} and high_res_channels={list(high_res_channels)} must have the same length"
+        )
+    wanted = [trunk.stride // 2 ** (level + 1) for level in range(len(high_res_levels))]
+    given = [strides[level] for level in high_res_levels]
+    if given != wanted:
+        raise ValueError(
+            f"high_res_levels={list(high_res_levels)} of {name} have the strides {given}, but the mask decoder upscales "
+            f"features of stride {trunk.stride} to strides {wanted}"
         )
     if tfi is None:
         return

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from i2v.modeling.layers import LayerNorm2d, MapLayerNorm, QuickGELU, full_precision
+from i2v.modeling.layers import LayerNorm2d, MapLayerNorm, QuickGELU
+from i2v.modeling.precision import full_precision
 
 # Rounds of each temporal net.
 _NUM_ROUNDS = 3

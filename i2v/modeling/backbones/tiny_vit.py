@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2v.modeling.backbones.trunk import Trunk
-from i2v.modeling.layers import Conv2dBN, LayerNorm2d, full_precision
+from i2v.modeling.layers import Conv2dBN, LayerNorm2d
+from i2v.modeling.precision import full_precision
 
 
 class PatchEmbedding(nn.Module):
@@ -153,6 +154,8 @@ class TinyViT(Trunk):
         strides: Sequence[int] = (2, 2, 1),
     ) -> None:
         super().__init__()
+        if not len(embed_dims) == len(depths) == len(num_heads) == len(window_sizes) == len(strides) + 1:
+            raise ValueError("embed_dims, depths, num_heads and window_sizes must have one value per stage, strides one less")
         self.patch_embed = PatchEmbedding(embed_dims[0])
         self.layers = nn.ModuleList()
         for i, dim in enumerate(embed_dims):
@@ -174,7 +177,7 @@ class TinyViT(Trunk):
             LayerNorm2d(out_channels),
         )
         self.channels = [embed_dims[0], *embed_dims[1:], out_channels]
-        self.stride = 4 * math.prod(strides)
+        self.strides = [4, *(4 * math.prod(strides[:i]) for i in range(1, len(strides) + 1)), 4 * math.prod(strides)]
 
     def depth_groups(self) -> list[list[nn.Module]]:
         """See `Trunk`. As published, the downsampling after a stage belongs to the group of the stage's last block."""

@@ -15,11 +15,16 @@ class Trunk(nn.Module, ABC):
 
     Attributes:
         channels (Sequence[int]): number of channels of each map that `forward` returns.
-        stride (int): image pixels per cell of the last map, which is the stride of the network's features.
+        strides (Sequence[int]): image pixels per cell of each of these maps.
     """
 
     channels: Sequence[int]
-    stride: int
+    strides: Sequence[int]
+
+    @property
+    def stride(self) -> int:
+        """Image pixels per cell of the last map, which is the stride of the network's features."""
+        return self.strides[-1]
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:

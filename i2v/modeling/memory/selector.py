@@ -73,11 +73,11 @@ class History:
     Attributes:
         conditioning (Collection[int]): times of the prompted frames; at least one, which may be later than the current frame.
         tracked (Collection[int]): times of the frames that have a mask but no prompt.
-        similarity (Callable[[Sequence[int]], Tensor] | None): returns the cosine similarity of the current frame to the
+        similarity (Callable[[Sequence[int]], Tensor] or None): returns the cosine similarity of the current frame to the
             frames at the given times, (N,) in [-1, 1]. Called only by selectors that compare frames.
         seed (int): seed for sampling. The sample at a given time depends only on the seed and the time, so runs are
             reproducible, and objects with the same history get the same frames.
-        num_frames (int | None): number of frames of the video; None if unknown.
+        num_frames (int or None): number of frames of the video; None if unknown.
     """
 
     conditioning: Collection[int]
@@ -91,7 +91,8 @@ class MemorySelector(ABC):
     """Decides which frames an object remembers. Subclass it to add a rule; docs/extending.md has an example.
 
     Args:
-        max_pointers (int): the outputs of tracked frames are kept for at least this many frames, for their object pointers.
+        max_pointers (int): number of frames, the current one included, whose object pointers `ConsecutiveSelector` uses. Live
+            sessions keep the outputs of at least as many frames.
         max_cond_frames_in_attn (int): number of conditioning frames that are always remembered; -1 for all, or at least 2. As
             in SAM 2 these are the nearest one before the current frame, the nearest one at or after it, and the nearest of the
             rest. The others count as tracked frames.
@@ -103,6 +104,8 @@ class MemorySelector(ABC):
     def __init__(self, max_pointers: int = 16, max_cond_frames_in_attn: int = -1) -> None:
         if max_cond_frames_in_attn != -1 and max_cond_frames_in_attn < 2:
             raise ValueError(f"max_cond_frames_in_attn must be at least 2, or -1 for all, not {max_cond_frames_in_attn}")
+        if max_pointers < 1:
+            raise ValueError(f"max_pointers must be at least 1, not {max_pointers}")
         self.max_pointers = max_pointers
         self.max_cond_frames_in_attn = max_cond_frames_in_attn
 
@@ -139,11 +142,19 @@ class MemorySelector(ABC):
             history (History): the object's past.
         """
         always, others = self._nearest(time, sorted(history.conditioning))
-        return self._plan(time, replace(history, conditioning=always, tracked={*history.tracked, *others}))
+        plan = self.select(time, replace(history, conditioning=always, tracked={*history.tracked, *others}))
+        if any(not 0 <= memory.position <= self.num_tracked for memory in plan.memories):
+            raise ValueError(f"{type(self).__name__} gave a temporal position beyond num_tracked={self.num_tracked}: {plan}")
+        return plan
 
     @abstractmethod
-    def _plan(self, time: int, history: History) -> MemoryPlan:
-        """As `plan`; the history's `conditioning` is sorted, and all of these frames are to be remembered."""
+    def select(self, time: int, history: History) -> MemoryPlan:
+        """Choose what to remember, when `plan` has decided about the conditioning frames.
+
+        Args:
+            time (int): time of the current frame, at least 0.
+            history (History): the object's past; its `conditioning` frames are sorted, and all are to be remembered.
+        """
 
     def for_training(self) -> MemorySelector:
         """Return the selector that is used in training, which by default is SAM 2's with the same number of frames."""
@@ -230,7 +241,7 @@ class PoolSelector(MemorySelector):
             history (History): the object's past.
         """
 
-    def _plan(self, time: int, history: History) -> MemoryPlan:
+    def select(self, time: int, history: History) -> MemoryPlan:
         far = self._from_pool(time, self.local_reach + 1, self.global_reach, self.num_global, history)
         near = self._from_pool(time, 1, self.local_reach, self.num_local, history)
         positions = list(range(1, len(far) + 1)) + [self.num_global + i for i in range(1, len(near) + 1)]
@@ -256,7 +267,10 @@ class PoolSelector(MemorySelector):
         pool = [t for t in range(time - last, time - first + 1) if t in history.tracked]
         if not count or len(pool) <= count:
             return pool[:count]
-        return sorted(self.choose(time, pool, count, history))
+        chosen = sorted(self.choose(time, pool, count, history))
+        if len(set(chosen)) != count or len(chosen) != count or not set(chosen) <= set(pool):
+            raise ValueError(f"{type(self).__name__}.choose must return {count} different frames of {pool}, not {chosen}")
+        return chosen
 
 
 class SampledSelector(PoolSelector):
@@ -318,7 +332,7 @@ class ConsecutiveSelector(MemorySelector):
 
     Args:
         num_tracked (int): number of tracked frames that are remembered.
-        max_pointers (int): number of frames, the current one included, whose object pointers are used.
+        max_pointers (int): see `MemorySelector`.
         memory_temporal_stride_for_eval (int): the last frame is remembered, and before it those frames whose times are
             multiples of this.
         max_cond_frames_in_attn (int): see `MemorySelector`.
@@ -362,7 +376,7 @@ class ConsecutiveSelector(MemorySelector):
     def spacing(self) -> int:
         return self.temporal_stride
 
-    def _plan(self, time: int, history: History) -> MemoryPlan:
+    def select(self, time: int, history: History) -> MemoryPlan:
         most = self.max_pointers if history.num_frames is None else min(history.num_frames, self.max_pointers)
         # The last frame, and those before it whose times are multiples of the stride, the oldest first.
         stride = self.temporal_stride
