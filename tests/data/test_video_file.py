@@ -133,7 +133,7 @@ def test_intact_videos_are_exact_in_any_order(name, tmp_path, caplog):
         ((0, 1, 1, 0), lambda image: image.transpose(1, 0, 2)),
         ((0, -1, -1, 0), lambda image: np.rot90(image, 2).transpose(1, 0, 2)),
     ],
-    ids=str,
+    ids=["quarter", "half", "three quarters", "left-right", "upside down", "transposed", "other diagonal"],
 )
 def test_video_is_rotated_and_mirrored_as_specified(matrix, expected, tmp_path):
     frames = VideoFile(shown_by(tmp_path / "turned.mp4", *matrix))
