@@ -24,11 +24,11 @@ _FORMER_KEYS = {
 }
 _SELECTORS = "i2v.modeling.memory.selector"
 # The former modes of the one selector, and the classes that they are now.
-_SELECTOR_MODES: dict[str, dict[str, Any]] = {
-    "sample": {"_target_": f"{_SELECTORS}.SampledSelector"},
-    "uniform": {"_target_": f"{_SELECTORS}.SampledSelector", "by_similarity": False},
-    "greedy": {"_target_": f"{_SELECTORS}.GreedySelector"},
-    "consecutive": {"_target_": f"{_SELECTORS}.ConsecutiveSelector"},
+_SELECTOR_MODES = {
+    "sample": f"{_SELECTORS}.SampledSelector",
+    "uniform": f"{_SELECTORS}.UniformSelector",
+    "greedy": f"{_SELECTORS}.GreedySelector",
+    "consecutive": f"{_SELECTORS}.ConsecutiveSelector",
 }
 # Classes whose `embed_dim` was called `width`.
 _WITH_WIDTH = {
@@ -95,8 +95,8 @@ def _update_selector(part: dict[Any, Any], where: str) -> dict[Any, Any]:
         mode = part.pop("mode", "sample")
         if mode not in _SELECTOR_MODES:
             raise ValueError(f"{where}: unknown memory selection mode {mode!r}; known: {', '.join(_SELECTOR_MODES)}")
-        part |= _SELECTOR_MODES[mode]
-    if part["_target_"] == f"{_SELECTORS}.ConsecutiveSelector":
+        part["_target_"] = _SELECTOR_MODES[mode]
+    if part["_target_"] == _SELECTOR_MODES["consecutive"]:
         if "num_global" in part or "num_local" in part:
             part["num_tracked"] = part.pop("num_global", 4) + part.pop("num_local", 2)
         return {key: value for key, value in part.items() if key not in ("global_reach", "local_reach")}

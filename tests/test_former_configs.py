@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from i2v import build_i2v
 from i2v.load_config import load_config
-from i2v.modeling.memory.selector import ConsecutiveSelector, GreedySelector, SampledSelector
+from i2v.modeling.memory.selector import ConsecutiveSelector, GreedySelector, SampledSelector, UniformSelector
 from tests.conftest import TINY_CONFIG
 
 
@@ -40,9 +40,9 @@ def former_config(selector: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("selector", "kind", "attributes"),
     [
-        ({}, SampledSelector, {"num_global": 4, "by_similarity": True}),
-        ({"mode": "sample"}, SampledSelector, {"num_global": 4, "by_similarity": True}),
-        ({"mode": "uniform", "num_local": 1}, SampledSelector, {"num_local": 1, "by_similarity": False}),
+        ({}, SampledSelector, {"num_global": 4}),
+        ({"mode": "sample"}, SampledSelector, {"num_global": 4}),
+        ({"mode": "uniform", "num_local": 1}, UniformSelector, {"num_local": 1}),
         ({"mode": "greedy", "global_reach": 12}, GreedySelector, {"global_reach": 12}),
         (
             {"mode": "consecutive", "num_local": 1, "memory_temporal_stride_for_eval": 2},

@@ -17,6 +17,7 @@ from i2v.modeling.memory.selector import (
     MemorySelector,
     PlannedMemory,
     SampledSelector,
+    UniformSelector,
 )
 
 
@@ -115,7 +116,7 @@ def test_sample_draws_with_the_softmax_of_the_similarity() -> None:
 
 
 def test_uniform_ignores_the_similarity() -> None:
-    selector = SampledSelector(num_global=0, num_local=1, local_reach=4, by_similarity=False)
+    selector = UniformSelector(num_global=0, num_local=1, local_reach=4)
     drawn = Counter(selector.plan(10, History([0], {6, 7, 8, 9}, None, seed)).memories[-1].time for seed in range(2000))
     assert all(abs(drawn[t] / 2000 - 0.25) < 0.05 for t in (6, 7, 8, 9))
 

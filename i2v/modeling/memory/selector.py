@@ -274,39 +274,23 @@ class PoolSelector(MemorySelector):
 
 
 class SampledSelector(PoolSelector):
-    """Samples without replacement, with probability softmax(similarity): the Memory Selective Associator as published.
-
-    Args:
-        num_global (int): see `PoolSelector`.
-        num_local (int): see `PoolSelector`.
-        global_reach (int): see `PoolSelector`.
-        local_reach (int): see `PoolSelector`.
-        max_pointers (int): see `MemorySelector`.
-        max_cond_frames_in_attn (int): see `MemorySelector`.
-        by_similarity (bool): False samples all frames of a pool with equal probability (ablation).
-    """
-
-    def __init__(
-        self,
-        num_global: int = 4,
-        num_local: int = 2,
-        global_reach: int = 20,
-        local_reach: int = 4,
-        max_pointers: int = 16,
-        max_cond_frames_in_attn: int = -1,
-        by_similarity: bool = True,
-    ) -> None:
-        super().__init__(num_global, num_local, global_reach, local_reach, max_pointers, max_cond_frames_in_attn)
-        self.by_similarity = by_similarity
+    """Samples without replacement, with probability softmax(similarity): the Memory Selective Associator as published."""
 
     def choose(self, time: int, pool: list[int], count: int, history: History) -> list[int]:
-        # Gumbel noise: the k largest of log p + noise are a sample of k without replacement with probabilities p.
+        return _largest(pool, self._noise(time, pool, history) + _similarities(pool, history), count)
+
+    def _noise(self, time: int, pool: list[int], history: History) -> Tensor:
+        """Gumbel noise: the k largest of log p + noise are a sample of k without replacement with probabilities p."""
         generator = torch.Generator().manual_seed((history.seed * _SEED_STEP + time) % 2**63)
         noise = -(-torch.rand(self.global_reach, generator=generator, dtype=torch.float64).log()).log()
-        scores = noise[[time - t - 1 for t in pool]]
-        if self.by_similarity:
-            scores += _similarities(pool, history)
-        return _largest(pool, scores, count)
+        return noise[[time - t - 1 for t in pool]]
+
+
+class UniformSelector(SampledSelector):
+    """Samples all frames of a pool with equal probability (ablation)."""
+
+    def choose(self, time: int, pool: list[int], count: int, history: History) -> list[int]:
+        return _largest(pool, self._noise(time, pool, history), count)
 
 
 class GreedySelector(PoolSelector):
