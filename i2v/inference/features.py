@@ -186,6 +186,8 @@ class FeatureStore:
         self._storage_device = storage_device
         self._features: RecentlyUsed[int, Tensor] = RecentlyUsed(capacity, self._encode)
         self._stem_taps: RecentlyUsed[int, Tensor] = RecentlyUsed(encoder.window + 1, self._apply_stem)
+        # Both the trunk and the stem read the current frame.
+        self._images: RecentlyUsed[int, Tensor] = RecentlyUsed(1, lambda index: encoder.normalize(loader.load(index)))
         # Large, and needed only while a frame's masks are decoded.
         self._high_res: RecentlyUsed[int, list[Tensor]] = RecentlyUsed(2, self._high_res_features)
 
@@ -205,11 +207,11 @@ class FeatureStore:
 
     def clear(self) -> None:
         """Drop everything; it is recomputed on demand."""
-        for values in (self._features, self._stem_taps, self._high_res):
+        for values in (self._features, self._stem_taps, self._images, self._high_res):
             values.clear()
 
     def _encode(self, index: int) -> Tensor:
-        maps = self._encoder.trunk_maps(self._image(index))
+        maps = self._encoder.trunk_maps(self._images[index])
         self._high_res.put(index, self._project(maps))
         window = range(max(index - self._encoder.window + 1, 0), index + 1)
         taps = [self._stem_taps[i] for i in window]
@@ -217,13 +219,10 @@ class FeatureStore:
         return features.float().contiguous().to(self._storage_device)
 
     def _high_res_features(self, index: int) -> list[Tensor]:
-        return self._project(self._encoder.trunk_maps(self._image(index)) if self._encoder.high_res_levels else [])
+        return self._project(self._encoder.trunk_maps(self._images[index]) if self._encoder.high_res_levels else [])
 
     def _project(self, maps: Sequence[Tensor]) -> list[Tensor]:
         return [x.float().contiguous() for x in self._encoder.high_res_features(maps)]
 
     def _apply_stem(self, index: int) -> Tensor:
-        return self._encoder.stem_taps(self._image(index))
-
-    def _image(self, index: int) -> Tensor:
-        return self._encoder.normalize(self._loader.load(index))
+        return self._encoder.stem_taps(self._images[index])
