@@ -6,7 +6,6 @@ Unknown keys are errors at every level.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import pydoc
@@ -23,7 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from i2v.utils.messages import shortened
+from i2v.utils.messages import nearest, shortened
 
 _REQUIRED = object()
 _NUMBERS: dict[Any, Callable[..., Any]] = {int: IntegerNode, float: FloatNode, bool: BooleanNode}
@@ -97,9 +96,7 @@ def reject_unknown_sections(config: DictConfig, variables: Collection[str]) -> N
     for key, node in items:
         known = {*_SECTIONS, *variables}
         # An object for other configs; close to a known name, it is a misspelt one.
-        is_spare = (
-            isinstance(node, DictConfig) and "_target_" in node and not difflib.get_close_matches(str(key), known, 1, 0.8)
-        )
+        is_spare = isinstance(node, DictConfig) and "_target_" in node and not nearest(key, known, 0.8)
         if key in known or is_spare:
             continue
         raise ConfigError(
@@ -342,13 +339,9 @@ def _describe(hint: Any) -> str:
     return "a mapping with a `_target_`"
 
 
-def _nearest(key: object, known: Collection[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(str(key), known, n=1)), None)
-
-
 def _unknown(key: object, known: Collection[str], where: str = "") -> str:
     """Start of the message for an unknown key: its path, and the known key that is nearest to it."""
-    near = _nearest(key, known)
+    near = nearest(key, known)
     return f"unknown key {where}{'.' if where else ''}{key}" + (f" (did you mean {near}?)" if near else "")
 
 

@@ -5,7 +5,6 @@ It is applied from outside of the network, to modules that the config names.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from fnmatch import fnmatchcase
@@ -18,6 +17,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
 )
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from i2v.utils.messages import nearest
 from train.model.rollout import RECOMPUTABLE_STEPS, ClipRollout
 
 _PREFIX = "_checkpoint_wrapped_module."
@@ -54,10 +54,10 @@ def recompute_activations(rollout: ClipRollout, loss: object, names: Sequence[st
         modules = set(chosen.values())
         apply_activation_checkpointing(root, _wrapped, modules.__contains__)
     for name in sorted(unmatched):
-        near = difflib.get_close_matches(name, known, n=1)
+        near = nearest(name, known)
         raise ValueError(
             f"activation_checkpointing: {name!r} is neither a module, nor a class of modules, nor one of the steps "
-            f"{', '.join(RECOMPUTABLE_STEPS)}" + (f"; did you mean {near[0]}?" if near else "")
+            f"{', '.join(RECOMPUTABLE_STEPS)}" + (f"; did you mean {near}?" if near else "")
         )
 
 
