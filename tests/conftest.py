@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import signal
 import zlib
@@ -53,6 +54,12 @@ def fixed_weight(name: str, value: torch.Tensor) -> torch.Tensor:
     elif value.ndim > 2 or min(value.shape) > 4:  # matrices and kernels; what is left are embeddings
         noise = noise / np.sqrt(np.prod(value.shape[1:])) * (0.3 if name.endswith(_FEEDBACK) else 1)
     return torch.as_tensor(noise, dtype=value.dtype)
+
+
+def examples_of_extending() -> dict[str, str]:
+    """The files on the page docs/extending.md by name."""
+    page = (PROJECT / "docs" / "extending.md").read_text()
+    return dict(re.findall(r"^`([\w./-]+)`\n```\w+\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
 
 
 @contextmanager

@@ -15,13 +15,13 @@ import yaml
 from i2v import I2VVideoPredictor, build_i2v, build_i2v_video_predictor
 from i2v.pretrained import write_pretrained
 from test_pvs import datasets, semi_supervised
-from tests.conftest import PROJECT, fixed_weight, moving_disc
+from tests.conftest import PROJECT, examples_of_extending, fixed_weight, moving_disc
 from tests.test_pvs.layouts import discs, write_frames, write_labels
 from tests.train.helpers import disc_clip
 from train import cli
 
 PAGE = (PROJECT / "docs" / "extending.md").read_text()
-FILES = dict(re.findall(r"^`([\w./-]+)`\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+FILES = examples_of_extending()
 # The network of the examples, small enough for a test.
 SMALL = ("model.image_size=128", "model.embed_dim=32", "model.memory_channels=8")
 SMALL_TRAINING = (

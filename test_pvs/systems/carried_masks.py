@@ -26,7 +26,7 @@ class CarriedMaskSession(VideoSession):
         frames (ImageFolder): frames of the video.
         carry (Callable[[int, np.ndarray], np.ndarray]): (index of a frame, masks (O, H, W) bool in the frame before) -> masks
             (O, H, W) bool in the frame.
-        to_mask (Callable[, np.ndarray] or None): (index of a frame, prompt, tracked mask (H, W) bool of the object, empty if
+        to_mask (Callable or None): (index of a frame, prompt, tracked mask (H, W) bool of the object, empty if
             it was not tracked) -> mask (H, W) bool; by default boxes become ellipses and clicks become discs.
     """
 

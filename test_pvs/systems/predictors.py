@@ -27,7 +27,7 @@ class PredictorSession(VideoSession):
     Args:
         predictor (I2VVideoPredictor or SAM2VideoPredictor): the predictor.
         state (object): return value of its `init_state`.
-        context (Callable[, AbstractContextManager]): makes the context manager in which the predictor is called.
+        context (Callable): makes the context manager in which the predictor is called.
         keep (object): kept alive as long as the session.
     """
 

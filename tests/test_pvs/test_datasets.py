@@ -21,6 +21,7 @@ from sav_dataset.sav_evaluator import evaluate
 from test_pvs import datasets
 from test_pvs import semi_supervised as benchmark
 from test_pvs.datasets import EvaluationVideo, export_ground_truth, read_dataset
+from tests.conftest import examples_of_extending
 from tests.test_pvs import layouts
 from tests.test_pvs.layouts import APPEARS, NAMES, NUM_FRAMES
 
@@ -442,11 +443,8 @@ def test_videos_that_lack_frames_or_masks_are_not_exported(tmp_path: Path, capsy
 
 
 @pytest.mark.slow
-def test_user_defined_data_set_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(datasets.__file__).parent / "README.md").read_text()
-    code = re.search(r"```python\n(# mydata.py\n.*?)```", readme, re.DOTALL)
-    assert code
-    (tmp_path / "mydata.py").write_text(code[1])
+def test_user_defined_data_set_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_videos.py").write_text(examples_of_extending()["my_videos.py"])
     monkeypatch.syspath_prepend(tmp_path)
     for number, name in enumerate(NAMES):
         frames, labels = layouts.discs(number)
@@ -454,15 +452,26 @@ def test_user_defined_data_set_of_the_readme(tmp_path: Path, monkeypatch: pytest
         layouts.write_labels(tmp_path / "data" / name / "masks", labels)
     data, output = str(tmp_path / "data"), tmp_path / "out"
     # As a program: then test_pvs.datasets is __main__, and the user's module imports it a second time.
-    command = [sys.executable, "-m", "test_pvs.datasets", "--check", "mydata:read", data]
+    command = [sys.executable, "-m", "test_pvs.datasets", "--check", "my_videos:read", data]
     paths = os.pathsep.join([str(tmp_path), str(Path(datasets.__file__).parents[1])])
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=120)
     assert done.stdout.endswith("2 videos, 0 problems\n"), done.stderr
-    arguments = ["mydata:read", data, "--output", str(output), "--input", "gm", "--system", "static-mask", "--devices", "cpu:2"]
+    arguments = [
+        "my_videos:read",
+        data,
+        "--output",
+        str(output),
+        "--input",
+        "gm",
+        "--system",
+        "static-mask",
+        "--devices",
+        "cpu:2",
+    ]
     assert benchmark.main(arguments) == 0
-    assert json.loads((output / "settings.json").read_text())["dataset"] == "mydata:read"
+    assert json.loads((output / "settings.json").read_text())["dataset"] == "my_videos:read"
     assert sorted(path.name for path in (output / "masks").iterdir()) == sorted(NAMES)
-    assert datasets.main(["--export", "mydata:read", data, str(tmp_path / "truth")]) == 0
+    assert datasets.main(["--export", "my_videos:read", data, str(tmp_path / "truth")]) == 0
     results = evaluate(tmp_path / "truth", output / "masks", strict=True)
     assert [len(result.scores) for result in results] == [2, 2]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from test_pvs.runner import parse_devices, run_videos
 from test_pvs.runs import Run
 from test_pvs.semi_supervised import semi_supervised
 from test_pvs.systems import SystemSettings
+from tests.conftest import examples_of_extending
 from tests.test_pvs import layouts, stubs
 from tests.test_pvs.layouts import APPEARS, HEIGHT, NAMES, NUM_FRAMES, WIDTH
 from tests.test_pvs.stubs import RecordingSystem
@@ -484,11 +484,10 @@ def run_script(name: str, tmp_path: Path, *arguments: str, **variables: str) -> 
 
 
 @pytest.mark.slow
-def test_user_defined_system_of_the_readme(data: Path, tmp_path: Path) -> None:
-    readme = (PROJECT / "test_pvs/README.md").read_text()
-    (tmp_path / "mysystem.py").write_text(re.search(r"```python\n(# mysystem.py\n.*?)```", readme, re.DOTALL)[1])
+def test_user_defined_system_of_the_documentation(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "drift.py").write_text(examples_of_extending()["drift.py"])
     where = {"DATASET": "mose", "DATA": str(data), "OUT": "gm", "PYTHONPATH": str(tmp_path)}
-    done = run_script("semi_infer.sh", tmp_path, SYSTEM="mysystem:build", INPUT="gm", DEVICES="cpu", VIDEOS="one", **where)
+    done = run_script("semi_infer.sh", tmp_path, SYSTEM="drift:build", INPUT="gm", DEVICES="cpu", VIDEOS="one", **where)
     assert done.returncode == 0, done.stderr
     assert np.array_equal(saved(tmp_path / "gm/masks/one", 1, 2), np.roll(FIRST, 2, axis=1))
 

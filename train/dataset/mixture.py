@@ -88,7 +88,7 @@ class SampleReader:
 
     Args:
         dataset (ClipDataset): the data set.
-        transform (Callable[, tuple]): a function from a clip and a generator to frames (T, 3, S, S) float32 and masks (O, T,
+        transform (Callable): a function from a clip and a generator to frames (T, 3, S, S) float32 and masks (O, T,
             S, S) bool, as in transforms.py.
         max_failures (int): number of consecutive bad samples that is an error.
 
