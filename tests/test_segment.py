@@ -605,7 +605,7 @@ def test_resume_with_a_damaged_list_of_frames(line, said, check_damaged):
         with (output / ".frames.jsonl").open("a") as file:
             file.write(line + "\n")
 
-    check_damaged(damage, "out/.frames.jsonl, line 5, is unreadable or not as it should be: ", said)
+    check_damaged(damage, "out/.frames.jsonl, line 5, is unreadable or malformed: ", said)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ def test_missing_photographs(names: str | None, message: str, tmp_path: Path) ->
 
 def test_an_annotation_of_another_kind_is_named(folder: Path) -> None:
     (folder / "set/a.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"a\.json is unreadable or not as it should be: KeyError: 'annotations'"):
+    with pytest.raises(ValueError, match=r"a\.json is unreadable or malformed: KeyError: 'annotations'"):
         photographs.instance_masks(folder / "set/a.jpg", 0.01, None)
 
 

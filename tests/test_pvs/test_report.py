@@ -240,7 +240,7 @@ def test_invalid_scores(score: float, tmp_path: Path, caplog: pytest.LogCaptureF
     assert f"{run}/results.json: an object's J&F ('j_and_f') is {score}, not from" in refused(tmp_path, caplog, [run])
     run = write_run(tmp_path / "other", "semi_supervised", {"one": [score]})
     message = refused(tmp_path, caplog, [run])
-    assert f"{run}/masks/results.csv is unreadable or not as it should be: ValueError: line 3" in message
+    assert f"{run}/masks/results.csv is unreadable or malformed: ValueError: line 3" in message
     assert "the J&F of one is" in message
 
 

@@ -154,5 +154,5 @@ def test_prefix_without_weights_is_named(model, weights, tmp_path):
 @pytest.mark.parametrize("prefixes", ["sam_mask_decoder", [], ""])
 def test_prefixes_are_a_list(prefixes, model, weights, tmp_path):
     save_checkpoint(tmp_path / "a.pt", weights)
-    with pytest.raises(ValueError, match="prefixes must be a list of the beginnings of names, not"):
+    with pytest.raises(ValueError, match="prefixes must be a list of prefixes of names, not"):
         load_matching_weights(model, tmp_path / "a.pt", prefixes)
