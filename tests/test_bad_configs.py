@@ -542,6 +542,7 @@ def limits() -> Iterator[None]:
     assert time.process_time() - started < 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("limits")
 @pytest.mark.parametrize("place", ["named", "pulled in"])
 @pytest.mark.parametrize("bomb", BOMBS)
@@ -714,6 +715,7 @@ def test_parts_of_a_config_are_found_beside_its_link_and_beside_the_file(tmp_pat
     assert (config.model.colour, config.predictor.size) == ("blue", "small")
 
 
+@pytest.mark.slow
 def test_own_file_may_name_own_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_classes.py").write_text(
         "from i2v.modeling.sam_i2v import SAMI2V\n\nclass Mine(SAMI2V):\n"

@@ -166,6 +166,7 @@ def test_arguments_that_are_not_sessions(method, thing, tiny_predictor):
             call(tiny_predictor, thing, method, arguments)
 
 
+@pytest.mark.slow
 def test_tracking_without_prompts_is_refused_at_the_call(tiny_predictor, tiny_video):
     state = tiny_predictor.init_state(tiny_video)
     with pytest.raises(ValueError, match="prompt an object first"):
@@ -331,6 +332,7 @@ def build_tiny(checkpoint: Path):
     return build_i2v_video_predictor(config, checkpoint, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("place", [lambda code: code, lambda code: {"model": {}, "args": code}])
 def test_checkpoint_with_code_in_it_is_refused_and_not_run(place, zipped, tmp_path):
@@ -465,6 +467,7 @@ def test_missing_checkpoint(tmp_path):
             build_tiny(path)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_model_says_which_names_differ(tiny_predictor, tmp_path):
     weights = tiny_predictor.model.state_dict()
     del weights["no_obj_ptr"]
@@ -488,6 +491,7 @@ def test_very_long_names_of_parameters_are_shortened(value, tmp_path):
     assert len(str(error.value)) < 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -505,6 +509,7 @@ def test_checkpoint_with_numbers_of_another_kind_names_them(name, change, messag
         build_tiny(tmp_path / "a.pt")
 
 
+@pytest.mark.slow
 def test_weights_whose_results_are_not_finite(make_tiny_predictor, tiny_video):
     predictor = make_tiny_predictor()
     for parameter in predictor.model.parameters():

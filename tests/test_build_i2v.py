@@ -47,11 +47,13 @@ def test_own_config_uses_the_package_wherever_that_lies(name, tmp_path, monkeypa
     assert load_config(TINY_CONFIG).model.image_size == 128
 
 
+@pytest.mark.slow
 def test_own_config_builds_on_the_experiments_of_the_clone(tmp_path):
     (tmp_path / "mine.yaml").write_text("defaults: [base/lite@_here_, _self_]\noutput: runs/mine\n")
     assert build_i2v(tmp_path / "mine.yaml", device="meta").image_size == 384
 
 
+@pytest.mark.slow
 def test_packaged_config_is_trusted():
     assert load_config("i2v-lite", trusted=False).model.image_size == 384
     assert load_config(CONFIG_DIR / "i2v-lite.yaml", trusted=False).model.image_size == 384
@@ -92,6 +94,7 @@ def test_names_like_those_of_configs_are_unknown(name):
         load_config(name)
 
 
+@pytest.mark.slow
 def test_packaged_model_is_the_published_size():
     with torch.device("meta"):
         model = build_i2v("i2v-infer", device="meta")
@@ -172,6 +175,7 @@ def test_apply_postprocessing(postprocessing, overrides, filled, override, make_
     assert bool(logits[0, 0, 44, 44] > 0) == filled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "training"), [("eval", False), ("train", True)])
 @pytest.mark.parametrize("build", [lambda **kwargs: build_i2v_video_predictor(**kwargs).model, build_i2v])
 def test_mode(build, mode, training):
@@ -184,6 +188,7 @@ def test_unknown_mode():
         build_i2v(TINY_CONFIG, device="cpu", mode="test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cuda", "mps", "expected"), [(1, 1, "cuda"), (1, 0, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
 def test_default_device_is_cuda_then_mps_then_cpu(cuda, mps, expected, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: bool(cuda))

@@ -61,6 +61,7 @@ def test_images_of_an_endless_source_are_read_on_demand(tiny_predictor, tiny_vid
         assert state.frames.extent() == "0 to 2 so far"
 
 
+@pytest.mark.slow
 def test_a_predictor_is_used_like_a_module(make_tiny_predictor):
     predictor = make_tiny_predictor("predictor.fill_hole_area=3")
     assert predictor.to("cpu") is predictor and predictor.eval() is predictor
@@ -163,6 +164,7 @@ def test_a_prompt_clears_the_memory_around_it(make_tiny_predictor, tiny_video):
     assert remembered("++model.clear_non_cond_mem_around_input=true") == [cleared, everything]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "attribute", "value"),
     [

@@ -651,6 +651,7 @@ def test_resume_with_damaged_settings(content, said, stopped_run, png_folder, ca
     check_error(caplog, run, f"{output}/.settings.json", said, f"Remove {output}, and --resume starts over")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 def test_resume_with_a_session_that_is_not_a_file(make, check_damaged):
     def damage(output: Path) -> None:

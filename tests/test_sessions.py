@@ -50,6 +50,7 @@ def test_an_iterator_that_failed_is_not_a_finished_video(tiny_predictor, tiny_vi
         state.frames.count()
 
 
+@pytest.mark.slow
 def test_threads_take_turns_on_one_session(tiny_predictor, tiny_video):
     def run(state, obj_id: int) -> None:
         x = 10 + 4 * obj_id
@@ -188,6 +189,7 @@ def test_what_is_forgotten_was_not_needed(make_tiny_predictor, tiny_video):
     torch.testing.assert_close(masks[True], masks[False], atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["00004.png", "a.mp4"])
 def test_files_that_change_in_use_are_named(name, tiny_predictor, tiny_video, png_folder, tmp_path, make_video):
     folder = shutil.copytree(png_folder, tmp_path / "frames")

@@ -262,6 +262,7 @@ def test_all_sources_give_the_same_frames_and_masks(source, tiny_predictor, tiny
     np.testing.assert_array_equal(masks(SOURCES[source](tiny_video, png_folder)), masks(tiny_video))
 
 
+@pytest.mark.slow
 def test_iterator_is_read_on_demand_and_can_go_back(tiny_predictor, tiny_video):
     taken = []
 

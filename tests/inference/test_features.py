@@ -165,6 +165,7 @@ def test_nothing_grows_with_the_video(tiny_predictor, tiny_video):
     assert np.all(np.max(held, axis=0) <= (reach + 4, 8, reach + 2))
 
 
+@pytest.mark.slow
 def test_prefetch_leaves_global_random_states_alone(tiny_predictor, png_folder):
     def states():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()

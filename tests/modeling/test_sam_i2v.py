@@ -89,6 +89,7 @@ def test_variants_build_and_run(overrides: list[str]) -> None:
     build_and_run(TINY, overrides)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "overrides",
@@ -215,6 +216,7 @@ def test_sizes_that_do_not_fit(config: str, override: str, message: str) -> None
         build_i2v(config, device="cpu", hydra_overrides_extra=[override])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -252,6 +254,7 @@ def test_trunks_that_break_the_interface(trunk: str, message: str) -> None:
         build_i2v(TINY, device="cpu", hydra_overrides_extra=with_trunk(trunk))
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_pixels_are_normalised_by_the_model() -> None:
     images = torch.rand(1, 1, 3, 128, 128, generator=torch.Generator().manual_seed(0))

@@ -105,6 +105,7 @@ def test_sample_repeats_with_its_seed_and_leaves_the_global_generator_alone() ->
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_sample_draws_with_the_softmax_of_the_similarity() -> None:
     selector = SampledSelector(num_global=0, num_local=1, local_reach=3, global_reach=3)
     similarity = torch.tensor([0.0, 1.0, -1.0])

@@ -113,6 +113,7 @@ def test_no_objects(tmp_path: Path) -> None:
     assert masks.dtype == bool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [True, None, 0.0, np.zeros(2, int), "0"], ids=repr)
 def test_frames_and_objects_are_integers(root: Path, masks: np.ndarray, place: Any) -> None:
     masklets = SAVDataset(root).load("sav_000001").manual
@@ -126,6 +127,7 @@ def test_frames_and_objects_are_integers(root: Path, masks: np.ndarray, place: A
     assert np.array_equal(masklets.masks(np.int64(4), np.array([1])), masks[1, 1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [2, -1])
 def test_invalid_positions_of_objects(root: Path, place: int) -> None:
     with pytest.raises(ValueError, match=rf"no object at position {place} in .*manual\.json: it has 2 objects"):

@@ -189,6 +189,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_check_finds(damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset, path, change, message = DAMAGES[damage]
@@ -322,6 +323,7 @@ def test_annotations_of_other_videos_are_counted(tmp_path: Path, caplog: pytest.
     assert "1 annotations of LV-VIS are ignored, because their videos are not in its list" in caplog.text
 
 
+@pytest.mark.slow
 def test_line_breaks_in_names_do_not_break_lines(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,6 +366,7 @@ def test_check_mentions_videos_without_masks(tmp_path: Path, caplog: pytest.LogC
     assert "three" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", LAYOUTS)
 def test_exported_ground_truth_has_every_object_in_every_annotated_frame(dataset: str, tmp_path: Path) -> None:
     videos = read(dataset, tmp_path / "val")

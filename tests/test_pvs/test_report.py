@@ -299,6 +299,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_pictures_are_linked_and_show_something(compared: list[Path], tmp_path: Path) -> None:
     output = make_report(tmp_path, compared, "--strips", "two")
     names = {path.name for pattern in ("*.png", "*.jpg") for path in output.glob(pattern)}
@@ -338,6 +339,7 @@ def test_curves_without_a_first_point_are_not_plotted(tmp_path: Path) -> None:
     assert not list(make_report(tmp_path, [run]).glob("*.png"))
 
 
+@pytest.mark.slow
 def test_a_panel_per_setting_but_none_for_a_single_video(tmp_path: Path) -> None:
     widths = []
     for number, videos in enumerate(({"a": [[30, 60]]}, {"a": [[30, 60]], "b": [[40, 70]]})):

@@ -257,6 +257,7 @@ def test_two_workers_give_the_same_as_one(data: Path, tmp_path: Path) -> None:
     assert set(prompts_of(tmp_path / "1")) == set(NAMES)
 
 
+@pytest.mark.slow
 def test_a_bad_video_is_reported_and_does_not_stop_the_others(
     tmp_path: Path, output: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -285,6 +286,7 @@ def test_a_failed_video_leaves_nothing_in_memory(data: Path, output: Path, caplo
     assert "failed: two: MemoryError: beside 0 earlier sessions" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_on_some_videos_keeps_the_results_of_the_others(tmp_path: Path, output: Path) -> None:
     root = layouts.folders(tmp_path / "data")
     mask = root / "Annotations/one/00004.png"

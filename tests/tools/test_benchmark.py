@@ -54,6 +54,7 @@ def test_frames_are_timed_at_full_memory(benchmark: ModuleType, mode: str) -> No
     assert sizes[-2:] == [(frames, 1, model.memory_selector.max_pointers if mode == "consecutive" else frames)] * 2
 
 
+@pytest.mark.slow
 def test_memory(benchmark: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "SETTLED", 3)
     benchmark.main([*TINY, "--memory", "6"])

@@ -93,6 +93,7 @@ def davis(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_all_three(prepare, bsds500: Path, coco: Path, davis: Path, tmp_path: Path, capsys) -> None:
     output = tmp_path / "lite"
     arguments = ["--bsds500", str(bsds500), "--coco", str(coco / "instances.json"), str(coco / "val2017")]

@@ -99,6 +99,7 @@ def test_any_module_with_batch_normalisation_can_be_recomputed(make_model: Calla
     assert same(dict(wrapped.state_dict()), expected)
 
 
+@pytest.mark.slow
 def test_unknown_names_are_errors(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling())
     for name, near in (("TinyVitBlock", "TinyViTBlock"), ("memory_encodr", "memory_encoder"), ("decoder", "decode")):

@@ -61,6 +61,7 @@ def test_bad_overrides(clips: Path, tmp_path: Path, override: str, message: str,
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.slow
 def test_overrides_before_and_after_options(clips: Path, tmp_path: Path) -> None:
     assert main([f"folder={clips}", "-c", TINY, f"output={tmp_path / 'run'}", "--check", "device=cpu"]) == 0
 
@@ -149,6 +150,7 @@ def test_check(clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "last.pt" in caplog.records[-1].getMessage()
 
 
+@pytest.mark.slow
 def test_check_reads_the_data(clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "JPEGImages").symlink_to(clips / "JPEGImages")
     for clip in ("clip0", "clip1"):

@@ -43,6 +43,7 @@ def published_model() -> SAMI2V:
         return instantiate(load_config("i2v-infer").model)
 
 
+@pytest.mark.slow
 def test_weight_decay(make_model: Callable[..., SAMI2V]) -> None:
     decays = {name: decay for name, (_, decay) in settings_by_name(make_model()).items()}
     trunk = "image_encoder.trunk_image."

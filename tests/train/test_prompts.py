@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from train.model.prompts import roughen, sample_box, sample_click
@@ -132,6 +133,7 @@ def test_a_central_click_where_nothing_is_wrong_is_on_the_background() -> None:
     assert points[0, 0, 1] > 40
 
 
+@pytest.mark.slow
 def test_rough_masks_have_something_of_the_object() -> None:
     masks = torch.stack([disc(192, 40, 50, 14), disc(192, 140, 150, 40), disc(192, 100, 30, 8)])
     video = torch.tensor([0, 0, 1])

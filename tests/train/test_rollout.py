@@ -110,6 +110,7 @@ def test_masks_are_corrected(make_model: Callable[..., SAMI2V]) -> None:
     assert not torch.allclose(given[2].predictions[0].masks, as_given[2].predictions[0].masks, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_forgetful_corrections_do_not_look_at_the_memory(make_model: Callable[..., SAMI2V]) -> None:
     model, calls = make_model(), []
     condition = model.condition
@@ -119,6 +120,7 @@ def test_forgetful_corrections_do_not_look_at_the_memory(make_model: Callable[..
     assert calls == [True, False, True, False]  # the given mask; tracking, then corrections in frame 1; frame 2
 
 
+@pytest.mark.slow
 def test_selected_memory_is_that_of_inference(make_model: Callable[..., SAMI2V]) -> None:
     model, plans = make_model(), {}
     plan = model.memory_selector.plan
@@ -238,6 +240,7 @@ def test_each_object_as_if_it_were_alone(make_model: Callable[..., SAMI2V]) -> N
     assert not torch.allclose(together[3].predictions[0].masks[0], together[3].predictions[0].masks[1], atol=0.1)
 
 
+@pytest.mark.slow
 def test_later_frames_depend_on_the_prompt(make_model: Callable[..., SAMI2V]) -> None:
     rollout = ClipRollout(make_model(), PromptSampling())
     frames, masks, video = make_clips(3)

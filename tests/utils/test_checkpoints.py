@@ -145,6 +145,7 @@ def test_only_weights_with_the_prefixes_are_loaded(model, weights, tmp_path):
         assert torch.equal(value, (weights if is_wanted else before)[name]), name
 
 
+@pytest.mark.slow
 def test_prefix_without_weights_is_named(model, weights, tmp_path):
     save_checkpoint(tmp_path / "a.pt", weights)
     with pytest.raises(ValueError, match=r"a\.pt contains no weights of this model whose names begin with sam_decoder"):

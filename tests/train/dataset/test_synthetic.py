@@ -115,6 +115,7 @@ def test_objects_leave_and_return(make: Callable[..., SyntheticClips]) -> None:
             assert visible[0] and visible[-1] and not visible[3:5].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCENES)
 def test_objects_are_covered(make: Callable[..., SyntheticClips], kind: str) -> None:
     def least_visible(motion: Motion) -> np.ndarray:
@@ -156,6 +157,7 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
         SyntheticClips([folder]).load(0, np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_contact_sheet(folder: Path, tmp_path: Path) -> None:
     for i, options in enumerate(([], ["--plain"], ["--stills"])):
         sheet = tmp_path / f"sheet{i}.png"
