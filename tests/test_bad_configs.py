@@ -421,7 +421,9 @@ def test_variables_of_a_config_are_no_unknown_keys(tmp_path: Path) -> None:
     assert load_config(tmp_path / "second.yaml").model.image_size == 128
     assert load_config(tmp_path / "first.yaml", ["model.image_size=64"]).model.image_size == 64
     write(tmp_path / "second.yaml", {"defaults": ["first", "_self_"], "sizes": 128})
-    with pytest.raises(ValueError, match=r"second\.yaml': unknown key sizes: no \$\{sizes\} refers to it"):
+    with pytest.raises(
+        ValueError, match=r"second\.yaml': unknown key sizes \(did you mean size\?\): no \$\{sizes\} refers to it"
+    ):
         load_config(tmp_path / "second.yaml")
 
 
@@ -662,12 +664,19 @@ def test_untrusted_config(key: str, value: Any, message: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("override", ["model.memory_attention.num_layers=64", "model.image_size=4096"])
-def test_untrusted_network_must_not_be_huge(override: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.memory_attention.num_layers=64", "model.image_encoder.high_res_channels=[1024,512,256]"],
+        [
+            *("model.image_size=4096", "model.feature_stride=8", "model.dense_prompt_encoder=null"),
+            *("model.image_encoder.high_res_levels=[]", "model.image_encoder.high_res_channels=[]"),
+        ],
+    ],
+)
+def test_untrusted_network_must_not_be_huge(overrides: list[str], tmp_path: Path) -> None:
     """Each number alone is allowed: the first makes too many parameters, the second too large position encodings."""
-    channels = ("model.embed_dim=4096", "model.image_encoder.high_res_channels=[1024,512,256]")
-    stride = ("model.feature_stride=8",) if "image_size" in override else ()
-    config = load_config("i2v-lite", [*channels, *stride, override])
+    config = load_config("i2v-lite", ["model.embed_dim=4096", *overrides])
     path = write(tmp_path / "config.yaml", OmegaConf.to_container(config, resolve=True))
     message = r"model has [\d,]+ million parameters and constants: at most 1,000 million are allowed"
     with pytest.raises(ValueError, match=message):

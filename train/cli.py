@@ -195,10 +195,9 @@ def seed_of(config: DictConfig) -> int:
 
 def recomputed_in(config: DictConfig) -> Sequence[str]:
     """The names of modules and steps that are recomputed in the backward pass; see `recompute_activations`."""
-    names = section(str | bool | Sequence[str], config, "activation_checkpointing", default=[])
-    if isinstance(names, bool):
+    if isinstance(section(Any, config, "activation_checkpointing", default=[]), bool):  # as in earlier versions
         raise ConfigError("activation_checkpointing is a list of names, such as [TinyViTBlock,decode]; see docs/training.md")
-    return [names] if isinstance(names, str) else names
+    return section(Sequence[str], config, "activation_checkpointing", default=[])
 
 
 def output_of(config: DictConfig) -> Path:
