@@ -42,12 +42,13 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
-# An answer within a minute: all tests but the slow ones, in two processes.
+# An answer within a minute: all tests but the slow ones.
 test-fast: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal -q
+	$(PYTEST) -m "not slow"
 
 clean:
 	rm -rf $(VENV) demo-result .pytest_cache .ruff_cache .mypy_cache

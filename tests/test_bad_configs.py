@@ -297,6 +297,7 @@ def test_model_and_predictor(key: str, value: Any, message: str, tmp_path: Path)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_model_in_the_command_line(png_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = changed(OmegaConf.to_container(load_config(TINY_CONFIG)), "model.image_size", "abc")
     config = write(tmp_path / "own.yaml", config)

@@ -442,6 +442,7 @@ def test_checkpoints_that_repeat_a_little_are_read(zipped, tmp_path):
     torch.testing.assert_close(read_checkpoint(tmp_path / "a.pt"), content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
@@ -545,6 +546,7 @@ def test_bad_config(content, override, message, tmp_path):
         build_i2v_video_predictor(tmp_path / "own.yaml", device="meta", hydra_overrides_extra=[override] if override else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [("predictor.precision=fp8", "fp8.*bf16"), ("predictor.fill_hole_area=-1", "fill_hole_area.*-1")],

@@ -40,6 +40,7 @@ def test_packaged_config_is_found_from_anywhere(config):
         assert load_config(config).model.image_size == 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ä b", "a (copy)", "a,b=c", "a[1]&{x}", "it's"])
 def test_own_config_uses_the_package_wherever_that_lies(name, tmp_path, monkeypatch):
     package = Path(shutil.copytree(CONFIG_DIR, tmp_path / name))
@@ -81,6 +82,7 @@ def test_config_with_weights(place, tmp_path, monkeypatch, make_tiny_predictor):
     assert not torch.equal(untrained.mask_downsample.weight, weight)
 
 
+@pytest.mark.slow
 def test_config_without_a_predictor(tmp_path):
     text = TINY_CONFIG.read_text()
     (tmp_path / "own.yaml").write_text(text[: text.index("predictor:")])
@@ -183,6 +185,7 @@ def test_mode(build, mode, training):
     assert model.training == model.memory_attention.training == training
 
 
+@pytest.mark.slow
 def test_unknown_mode():
     with pytest.raises(ValueError, match="'test'"):
         build_i2v(TINY_CONFIG, device="cpu", mode="test")

@@ -23,6 +23,7 @@ MASK = np.zeros((48, 64), bool)
 MASK[10:30, 5:25] = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.uint8)]
 )

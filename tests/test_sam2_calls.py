@@ -13,6 +13,7 @@ from i2v.build_i2v import build_i2v, build_i2v_video_predictor
 from tests.conftest import TINY_CONFIG
 
 
+@pytest.mark.slow
 def test_the_calls_of_a_video_notebook(tiny_predictor, png_folder, tiny_video):
     predictor = tiny_predictor
     inference_state = predictor.init_state(video_path=str(png_folder))

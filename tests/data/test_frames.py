@@ -322,6 +322,7 @@ def test_image_replaced_by_another_with_the_same_time(tmp_path):
         frames[1]
 
 
+@pytest.mark.slow
 def test_frames_of_an_iterator_are_removed_from_disk(tiny_video, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     frames = IteratorFrames(iter(tiny_video))

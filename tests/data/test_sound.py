@@ -95,6 +95,7 @@ def test_video_without_sound(film, tmp_path, caplog) -> None:
     assert not caplog.messages
 
 
+@pytest.mark.slow
 def test_sound_that_mp4_does_not_support(film, tmp_path, caplog) -> None:
     write(tmp_path / "overlay.mp4", film(tmp_path / "film.avi", "pcm_mulaw"), range(12))
     assert loudness(tmp_path / "overlay.mp4") is None
@@ -103,6 +104,7 @@ def test_sound_that_mp4_does_not_support(film, tmp_path, caplog) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.avi", "overlay.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("times", "frames"),
     [(range(12), [0, 1, 2, 8, 9, 10]), ([0, 1, 2, 3, 8, 9, 10, 11], range(8))],

@@ -32,6 +32,7 @@ def test_formats_are_read_in_one_place(path):
         assert not READERS.findall(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PROJECT).as_posix())
 def test_packages_import_only_packages_below_them(path):
     package = path.relative_to(PROJECT).parts[0]

@@ -282,6 +282,7 @@ def test_name_that_looks_like_a_url(tmp_path, monkeypatch):
     assert VideoFile("12:30.mp4").num_frames == NUM_FRAMES
 
 
+@pytest.mark.slow
 def test_kept_frames_are_bounded_in_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(video_file, "MAX_BYTES", 4 * 3 * HEIGHT * WIDTH)
     frames = VideoFile(write(tmp_path / "a.mp4"))

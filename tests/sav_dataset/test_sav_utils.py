@@ -48,6 +48,7 @@ def root(
     return tmp_path
 
 
+@pytest.mark.slow
 def test_dataset(root: Path, masks: np.ndarray, tiny_video: np.ndarray) -> None:
     dataset = SAVDataset(root)
     assert dataset.video_ids == ["sav_000001", "sav_001002"]
@@ -61,6 +62,7 @@ def test_dataset(root: Path, masks: np.ndarray, tiny_video: np.ndarray) -> None:
     assert dataset.load("sav_001002").manual is None
 
 
+@pytest.mark.slow
 def test_picture(root: Path, masks: np.ndarray) -> None:
     dataset = SAVDataset(root)
     video = dataset.load("sav_000001")
@@ -179,6 +181,7 @@ def test_bad_sizes_of_masks(tmp_path: Path, annotation: dict[str, Any], size: li
             read(4)
 
 
+@pytest.mark.slow
 def test_inconsistent_json(root: Path, annotation: dict[str, Any]) -> None:
     annotation["masklet"][0].pop()
     annotation["masklet"][1][0] = mask_to_rle(np.zeros((3, 4), bool))
@@ -198,6 +201,7 @@ def test_inconsistent_json(root: Path, annotation: dict[str, Any]) -> None:
         SAVDataset(root).load("sav_000001")
 
 
+@pytest.mark.slow
 def test_bad_dataset(root: Path, tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match="nowhere"):
         SAVDataset(tmp_path / "nowhere")

@@ -115,6 +115,7 @@ def test_unknown_data_set() -> None:
         read_dataset("davis", ".")
 
 
+@pytest.mark.slow
 def test_real_data(shared: Path) -> None:
     davis = read_dataset("davis2016", shared / "data/davis2016-dev")
     assert [video.name for video in davis] == ["blackswan", "bmx-trees", "car-shadow", "dance-twirl", "dog"]

@@ -367,6 +367,7 @@ def test_a_second_row_of_panels(tmp_path: Path) -> None:
     assert heights[1] == pytest.approx(2 * heights[0], rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_strip_has_the_ground_truth_first(compared: list[Path], tmp_path: Path) -> None:
     output = make_report(tmp_path, compared, "--strips", "two")
     strip = np.asarray(Image.open(output / "01_online_mose_3c_two.jpg")).astype(int)
@@ -385,6 +386,7 @@ def test_a_strip_of_an_unknown_video(compared: list[Path], tmp_path: Path, caplo
     assert "no run has finished the video three" in refused(tmp_path, caplog, compared, "--strips", "three")
 
 
+@pytest.mark.slow
 def test_strips_of_some_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture, compared: list[Path]) -> None:
     data = json.loads((compared[0] / "settings.json").read_text())["data"]
     one_click = write_run(tmp_path / "1c", "online", {name: [[30, 60]] * 2 for name in layouts.NAMES}, clicks=1, data=data)

@@ -109,6 +109,7 @@ def test_sam_i2v_segments_single_frames(tiny_settings: dict[str, str], tiny_pred
 # --- The propagators
 
 
+@pytest.mark.slow
 def test_optical_flow_carries_the_segmented_mask(data: Path, tmp_path: Path) -> None:
     system = build_system(SystemSettings("sam+optical-flow", **SETTINGS))
     options = {"clicks": 1, "frames": 8, "threshold": 0.75, "curve": False, "again": "masks", "seed": None}

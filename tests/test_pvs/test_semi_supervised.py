@@ -676,6 +676,7 @@ def test_masks_of_an_unfinished_run_are_scored_with_a_warning(data: Path, tmp_pa
     assert "this run was not finished" in run_script("semi_eval.sh", tmp_path, "-n", "1", **where).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["JPEGImages/one/00006.jpg", "Annotations/one/00006.png"])
 def test_a_video_that_lacks_frames_or_masks_fails(missing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Otherwise fewer, perhaps easier frames would be scored."""
@@ -764,6 +765,7 @@ def test_scripts_without_variables_run_the_published_test(tmp_path: Path) -> Non
         assert f"no such folder: {PROJECT}/data/sav_test: put SAV-Test there, or set DATASET, DATA and OUT" in done.stderr
 
 
+@pytest.mark.slow
 def test_weights_are_needed(data: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run(data, output, "--system", "sam-i2v", "--config", str(TINY_CONFIG)) == 1
     assert "no bundled weights" in caplog.text

@@ -237,6 +237,7 @@ def sam2_calls(monkeypatch: pytest.MonkeyPatch, tiny_predictor: I2VVideoPredicto
     return calls
 
 
+@pytest.mark.slow
 def test_sam2_gets_numbered_jpegs(sam2_calls: list, frames: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.pt").touch()
     weights = str(tmp_path / "weights.pt")

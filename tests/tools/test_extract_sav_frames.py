@@ -37,6 +37,7 @@ def run(tool: ModuleType, videos: Path, output: Path, *options: str) -> int:
     return tool.main([str(videos), str(output), "--workers", "1", *options])
 
 
+@pytest.mark.slow
 def test_every_fourth_frame(tool: ModuleType, videos: Path, tmp_path: Path) -> None:
     output = tmp_path / "frames"
     assert run(tool, videos, output, "--every", "4", "--quality", "90") == 0

@@ -81,6 +81,7 @@ def test_loss_of_a_recomputed_prediction_stays(make_model: Callable[..., SAMI2V]
     assert gradients[0].abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_any_module_with_batch_normalisation_can_be_recomputed(make_model: Callable[..., SAMI2V]) -> None:
     """A trunk needs no code for it. Statistics of every kind are those of one pass, bit for bit."""
     trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4, momentum=None), nn.BatchNorm2d(4).eval())

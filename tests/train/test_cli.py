@@ -185,6 +185,7 @@ def test_train_and_predict(clips: Path, tmp_path: Path) -> None:
     assert any(not np.allclose(trained[name], untrained[name]) for name in trained if name.endswith("norm1.weight"))
 
 
+@pytest.mark.slow
 def test_no_part_for_slurm(caplog: pytest.LogCaptureFixture) -> None:
     assert main(["-c", "i2v-lite-image", "--slurm"]) == 1
     assert "the config has no part `slurm`" in caplog.text
@@ -196,6 +197,7 @@ def test_abbreviated_options_are_refused(capsys: pytest.CaptureFixture[str]) -> 
     assert "--slur" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_settings_may_refer_to_others(clips: Path, tmp_path: Path) -> None:
     config = load_experiment(
         TINY, [f"folder={clips}", "data.steps_per_epoch=7", "trainer.validate_every=${data.steps_per_epoch}"]
@@ -203,6 +205,7 @@ def test_settings_may_refer_to_others(clips: Path, tmp_path: Path) -> None:
     assert build_settings(config).validate_every == 7
 
 
+@pytest.mark.slow
 def test_no_slurm(clips: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["-c", TINY, "--slurm", f"folder={clips}", f"output={tmp_path}"]) == 1
@@ -221,6 +224,7 @@ def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return submitted
 
 
+@pytest.mark.slow
 def test_slurm(fake_slurm: Path, clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     arguments = ["-c", TINY, f"folder={clips}", f"output={tmp_path / 'run'}", "slurm.hours=5"]
     assert main([arguments[0], arguments[1], "--slurm", *arguments[2:]]) == 0

@@ -50,6 +50,7 @@ def test_composes(name: str) -> None:
     assert all(any(parameter.startswith(prefix) for parameter in names) for prefix in config.frozen)
 
 
+@pytest.mark.slow
 def test_null_leaves_out_a_data_set_and_a_validation(tmp_path: Path) -> None:
     own = tmp_path / "it's mine.yaml"  # a file anywhere builds on the experiments
     own.write_text(
@@ -60,6 +61,7 @@ def test_null_leaves_out_a_data_set_and_a_validation(tmp_path: Path) -> None:
     assert list(config.validation) == []
 
 
+@pytest.mark.slow
 def test_example_of_the_docs_composes(tmp_path: Path) -> None:
     docs = Path(__file__).parents[2] / "docs" / "training.md"
     (example,) = [block for block in docs.read_text().split("```yaml\n")[1:] if block.startswith("defaults: [base/lite")]

@@ -128,6 +128,7 @@ def test_published_arguments_start_a_training(option: str, capsys: pytest.Captur
     assert "give them without --check and --slurm" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_published_arguments_submit_to_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     submitted = []
     monkeypatch.setattr(cli, "submit", lambda arguments, config: submitted.append((arguments, config)))

@@ -68,6 +68,7 @@ def test_recomputing_saves_memory() -> None:
     assert nothing.kept <= nothing.peak
 
 
+@pytest.mark.slow
 def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     parts = measure_memory.RECOMPUTABLE.values()
 

@@ -94,6 +94,7 @@ def test_every_parameter_has_the_published_rate_and_decay() -> None:
     assert len({rate for name, (rate, _) in found.items() if "trunk_image" in name}) == 14
 
 
+@pytest.mark.slow
 def test_layer_decay_of_efficientnet() -> None:
     rates = {name: rate for name, (rate, _) in settings_by_name(lite_model()).items()}
     trunk = "image_encoder.trunk_image."

@@ -75,6 +75,7 @@ def test_plans_of_images_and_short_clips() -> None:
     assert all(plan.first.keys() <= set(plan.corrected) for plan in plans)
 
 
+@pytest.mark.slow
 def test_plans_of_corrections() -> None:
     generator = torch.Generator().manual_seed(0)
     sampling = PromptSampling(

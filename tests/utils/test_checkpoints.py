@@ -99,6 +99,7 @@ def test_what_does_not_fit_is_named_and_changes_nothing(load, change, model, wei
         assert torch.equal(value, before[name])
 
 
+@pytest.mark.slow
 def test_many_differences_are_counted(model, tmp_path):
     save_checkpoint(tmp_path / "a.pt", {f"other.{i}": torch.zeros(1) for i in range(10)})
     with pytest.raises(ValueError, match=r"10 unknown: other\.0, other\.1, other\.2, other\.3, \.\.\.$"):
@@ -152,6 +153,7 @@ def test_prefix_without_weights_is_named(model, weights, tmp_path):
         load_matching_weights(model, tmp_path / "a.pt", ["sam_mask_decoder", "sam_decoder"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefixes", ["sam_mask_decoder", [], ""])
 def test_prefixes_are_a_list(prefixes, model, weights, tmp_path):
     save_checkpoint(tmp_path / "a.pt", weights)

@@ -68,6 +68,7 @@ def load(*args, seed: int = 0, num_frames: int = 3, **options):
     return SAV(*args, num_frames=num_frames, **options).load(0, np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extracted", [False, True])
 @pytest.mark.parametrize("options", [{"max_objects": 9, "masklets": "both"}, {"max_objects": 1}, {"masklets": "auto"}])
 def test_load(folder: Path, frames: Path, extracted: bool, options: dict) -> None:

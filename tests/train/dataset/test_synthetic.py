@@ -67,6 +67,7 @@ def red_pixels(clip: RawClip) -> np.ndarray:
     return clip.frames[:, 1].numpy() < 50
 
 
+@pytest.mark.slow
 def test_clips_are_complete(make: Callable[..., SyntheticClips]) -> None:
     for clip in load_many(make(num_frames=5, scene=Scene(extra_probability=1), flaws=None)):
         num_objects = clip.masks.shape[1]
@@ -107,6 +108,7 @@ def test_masks_follow_the_pixels(make: Callable[..., SyntheticClips], kind: str,
         assert (red_pixels(clip) != masks).sum() < 0.05 * masks.sum()
 
 
+@pytest.mark.slow
 def test_objects_leave_and_return(make: Callable[..., SyntheticClips]) -> None:
     motion = Motion(leave_probability=1, occlude_probability=0)
     for kind in ("moved", "pasted"):
