@@ -128,7 +128,11 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="X and Y are pixels of the video. FRAME counts from 0. OBJ is the object's number, 1 to 255; by default 1.",
     )
     parser.add_argument("video", metavar="VIDEO", help="a video file, or a folder of images")
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help=f"one of {', '.join(known_configs())}, or a YAML file")
+    parser.add_argument(
+        "--config",
+        default=DEFAULT_CONFIG,
+        help=f"one of {', '.join(known_configs())}, or a YAML file (default: {DEFAULT_CONFIG})",
+    )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--checkpoint", help="file of weights (default: those bundled with the config)")
     weights.add_argument("--untrained", action="store_true", help="use random weights, to try out the program")

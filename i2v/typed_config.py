@@ -248,7 +248,10 @@ def _typed_part(part: dict[Any, Any], where: str, given: int = 0) -> dict[Any, A
     except pydoc.ErrorDuringImport as error:
         raise ConfigError(f"{where}._target_: cannot import {path!r}: {config_message(error)}") from error
     if not callable(target):
-        raise ConfigError(f"{where}._target_ must name a class or a function, not {path!r}")
+        message = f"{where}._target_ must name a class or a function, not {path!r}"
+        if isinstance(path, str) and target is None:
+            message += ", which Python does not find: check its spelling, and that PYTHONPATH has its folder"
+        raise ConfigError(message)
     hydras = {key: value for key, value in part.items() if isinstance(key, str) and key.startswith("_") and key.endswith("_")}
     values = {key: value for key, value in part.items() if key not in hydras}
     if "_args_" in hydras or hydras.get("_partial_"):  # other arguments come from elsewhere

@@ -296,7 +296,7 @@ def check(videos: Sequence[EvaluationVideo], thorough: bool = False) -> list[str
         unused = [path.name for path in subfolders(folder) if path not in used]
         # This may be intended, as in DAVIS, which includes its training set.
         if unused:
-            log.info("not used, because they are in no list or have no masks: %s", listed(unused))
+            log.info("left out, because no list names them or they have no masks: %s", listed(unused))
     return found
 
 

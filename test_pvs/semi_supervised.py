@@ -177,13 +177,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--best-clicks",
         choices=(ONCE_MORE, ANEW),
         default=ONCE_MORE,
-        help="give the best prefix of several clicks as one more prompt, or again from the start (default: once-more)",
+        help="of several clicks, those up to the best mask are kept: given once more on top of the last mask, as published, "
+        "or anew on a cleared object (default: once-more)",
     )
     parser.add_argument(
         "--box-edges",
         choices=(OUTER, INNER),
         default=OUTER,
-        help="right and lower sides of boxes: past the object's last column and row, or on them (default: outer)",
+        help="right and lower sides of the box of --input bb: one pixel past the object's last column and row, as published, "
+        "or on them (default: outer)",
     )
     parser.add_argument("--all-frames", action="store_true", help="save masks of frames without ground truth, too")
     args = parser.parse_args(arguments)

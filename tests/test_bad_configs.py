@@ -50,7 +50,12 @@ MODEL_CASES = [
     ("model.image_encoder.levels", 5, "model.image_encoder.levels must be a list, not 5"),
     ("model.image_encoder.levels", ["a"], "model.image_encoder.levels[0] must be a whole number, not 'a'"),
     ("model.image_encoder.trunk_image", DROP, "model.image_encoder lacks trunk_image"),
-    ("model.image_encoder.trunk_image._target_", "os.nothing", "model.image_encoder.trunk_image._target_ must name a class"),
+    (
+        "model.image_encoder.trunk_image._target_",
+        "os.nothing",
+        "not 'os.nothing', which Python does not find: check its spelling, and that PYTHONPATH has",
+    ),
+    ("model.image_encoder.trunk_image._target_", "os.sep", "_target_ must name a class or a function, not 'os.sep'"),
     ("model.image_encoder.trunk_image._target_", None, "model.image_encoder.trunk_image._target_ must name a class"),
     ("model.memory_attention.dropout", "some", "model.memory_attention.dropout must be a number, not 'some'"),
     ("model.memory_selector.mode", "x", "model.memory_selector: unknown memory selection mode 'x'"),
@@ -692,7 +697,7 @@ def test_package_line_of_hydra_is_not_trusted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_config_that_came_along_builds_the_network(tmp_path: Path) -> None:
+def test_config_saved_with_the_weights_builds_the_network(tmp_path: Path) -> None:
     path = write(tmp_path / "config.yaml", own_config())
     config = load_config(path, ["predictor.precision=bf16"], trusted=False)
     assert config.predictor.precision == "bf16"

@@ -226,8 +226,11 @@ def build_validation(config: DictConfig, name: str) -> Validation:
 def build_reader(config: DictConfig, name: str) -> SampleReader:
     """Build the reader of a data set."""
     part = ("data", "parts", name)
+    dataset = build(config, *part, "dataset", kind=ClipDataset)
+    if not len(dataset):
+        raise ConfigError(f"{'.'.join(part)}.dataset: {dataset.name} has no images or videos")
     return SampleReader(
-        build(config, *part, "dataset", kind=ClipDataset),
+        dataset,
         build_sized(config, *part, "transform", kind=Callable),
         section(int, config, "data", "max_failures"),
     )

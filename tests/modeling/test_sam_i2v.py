@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from i2v.build_i2v import build_i2v
+from i2v.modeling.backbones.image_encoder import ImageEncoder
 from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.sam_i2v import ObjectMemory
 
@@ -26,6 +27,20 @@ class PlainTrunk(Trunk):
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return [self.conv(images)]
+
+
+class WrongMaps(PlainTrunk):
+    """Announces other maps than it returns."""
+
+    def __init__(self, maps: str) -> None:
+        super().__init__(32, 16)
+        self.maps = maps
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        [features] = super().forward(images)
+        return {"tensor": features, "two": [features] * 2, "narrow": [features[:, :8]], "large": [features.repeat(1, 1, 2, 2)]}[
+            self.maps
+        ]
 
 
 class NotATrunk(nn.Module):
@@ -253,6 +268,21 @@ def test_trunks_that_do_not_fit(overrides: list[str], message: str) -> None:
 def test_trunks_that_break_the_interface(trunk: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_i2v(TINY, device="cpu", hydra_overrides_extra=with_trunk(trunk))
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        ("tensor", "WrongMaps.forward must return a list of 1 maps, one per `channels`, not one tensor"),
+        ("two", "WrongMaps.forward must return a list of 1 maps, one per `channels`, not 2 maps"),
+        ("narrow", r"map 0 of WrongMaps has the shape \(1, 8, 8, 8\), but .* it must be \(1, 32, 8, 8\) for images of 128x128"),
+        ("large", r"map 0 of WrongMaps has the shape \(1, 32, 16, 16\), but .* it must be \(1, 32, 8, 8\)"),
+    ],
+)
+def test_trunks_whose_maps_are_others_than_announced(maps: str, message: str) -> None:
+    encoder = ImageEncoder(WrongMaps(maps), levels=[0])
+    with pytest.raises(ValueError, match=message):
+        encoder.trunk_maps(torch.zeros(1, 3, 128, 128))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from i2v.modeling.memory.selector import (
     MemoryPlan,
     MemorySelector,
     PlannedMemory,
+    PlannedPointer,
     SampledSelector,
     UniformSelector,
 )
@@ -172,12 +173,24 @@ def test_a_selector_that_chooses_wrong_frames_is_named() -> None:
     with pytest.raises(ValueError, match=r"Everything.choose must return 4 different frames of \[10, 11, "):
         Everything().plan(30, History([0], range(30)))
 
-    class Beyond(ConsecutiveSelector):
-        def select(self, time: int, history: History) -> MemoryPlan:
-            return MemoryPlan((PlannedMemory(0, 7),), ())
 
-    with pytest.raises(ValueError, match="Beyond gave a temporal position beyond num_tracked=6"):
-        Beyond().plan(30, History([0], range(30)))
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (MemoryPlan((PlannedMemory(0, 7),), ()), "Planned.select gave the temporal position 7 beyond num_tracked=6"),
+        (MemoryPlan((PlannedMemory(31, 0),), ()), "Planned.select chose frame 31, which is neither prompted nor tracked"),
+        (MemoryPlan((PlannedMemory(0, 0),), (PlannedPointer(40, 0.5),)), "Planned.select chose frame 40, which is neither"),
+        (MemoryPlan((), ()), "Planned.select must return a MemoryPlan with at least one memory, not MemoryPlan"),
+        ([0, 1], r"Planned.select must return a MemoryPlan with at least one memory, not \[0, 1\]"),
+    ],
+)
+def test_a_selector_whose_plan_cannot_be_followed_is_named(plan: object, message: str) -> None:
+    class Planned(ConsecutiveSelector):
+        def select(self, time: int, history: History) -> MemoryPlan:
+            return plan
+
+    with pytest.raises(ValueError, match=message):
+        Planned().plan(30, History([0], range(1, 30)))
 
 
 def test_rows_of_table_5() -> None:

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from i2v import build_i2v_video_predictor
+from i2v.typed_config import ConfigError
 from i2v.utils.checkpoints import read_checkpoint
 from tests.train.helpers import TINY_TRAINING, disc_clip, finish, start
-from train.cli import SlurmTask, build_settings, load_experiment, main
+from train.cli import SlurmTask, build_reader, build_settings, load_experiment, main
+from train.dataset.sample import ClipDataset, RawClip
 from train.trainer import Trainer
 
 TINY = str(TINY_TRAINING)
@@ -148,6 +151,24 @@ def test_check(clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     (output / "last.pt").write_bytes(b"nonsense")
     assert main(["-c", TINY, "--check", f"folder={clips}", f"output={output}"]) == 1
     assert "last.pt" in caplog.records[-1].getMessage()
+
+
+class NoClips(ClipDataset):
+    """A data set of nothing."""
+
+    name = "nothing"
+
+    def __len__(self) -> int:
+        return 0
+
+    def load(self, index: int, rng: np.random.Generator) -> RawClip:
+        raise NotImplementedError
+
+
+def test_empty_data_set() -> None:
+    config = OmegaConf.create({"data": {"parts": {"mine": {"dataset": {"_target_": f"{__name__}.NoClips"}}}}})
+    with pytest.raises(ConfigError, match=r"data\.parts\.mine\.dataset: nothing has no images or videos"):
+        build_reader(config, "mine")
 
 
 @pytest.mark.slow

@@ -30,11 +30,26 @@ class RawClip:
         name (str): name of the clip, for messages.
         frames (Tensor): (T, 3, H, W) uint8, RGB.
         masks (Tensor): (T, O, H, W) bool; an object may be absent in some frames.
+
+    Raises:
+        ValueError: the shapes or types are others.
     """
 
     name: str
     frames: Tensor
     masks: Tensor
+
+    def __post_init__(self) -> None:
+        frames, masks = self.frames, self.masks
+        given = f"frames {_kind(frames)} and masks {_kind(masks)}"
+        if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8:
+            raise ValueError(f"{self.name}: {given}, but frames must be (T, 3, H, W) uint8")
+        if masks.ndim != 4 or masks.dtype != torch.bool or (len(masks), *masks.shape[2:]) != (len(frames), *frames.shape[2:]):
+            raise ValueError(f"{self.name}: {given}, but masks must be (T, O, H, W) bool, with T, H and W of the frames")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 # A sample that raises one of these is replaced by another one; the last two are raised for absurdly large or deep files.

@@ -81,9 +81,15 @@ class ImageEncoder(nn.Module):
         return images.sub(self.pixel_mean).div_(self.pixel_std)
 
     def trunk_maps(self, images: Tensor) -> list[Tensor]:
-        """Compute the trunk's maps of normalised images (N, 3, S, S)."""
+        """Compute the trunk's maps of normalised images (N, 3, S, S).
+
+        Raises:
+            ValueError: the maps are not of the shapes that the trunk's `channels` and `strides` announce.
+        """
         # Convolutions on the CPU are up to twice as fast with the channels last (trunk: 1.17 s -> 0.92 s, bf16 0.82 -> 0.48).
-        return self.trunk_image(images.contiguous(memory_format=torch.channels_last))
+        maps = self.trunk_image(images.contiguous(memory_format=torch.channels_last))
+        _check_maps(maps, self.trunk_image, images)
+        return maps
 
     def high_res_features(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Project maps from `trunk_maps` to what the mask decoder adds to its upscaled features, from coarse to fine."""
@@ -135,6 +141,22 @@ class ImageEncoder(nn.Module):
         features = self.integrate(maps, windows)
         high_res = self.high_res_features(maps)
         return features.unflatten(0, clip.shape[:2]), [x.unflatten(0, clip.shape[:2]) for x in high_res]
+
+
+def _check_maps(maps: Sequence[Tensor], trunk: Trunk, images: Tensor) -> None:
+    """Raise a ValueError if the maps are not what the trunk announces."""
+    name = type(trunk).__name__
+    if isinstance(maps, Tensor) or len(maps) != len(trunk.channels):
+        given = "one tensor" if isinstance(maps, Tensor) else f"{len(maps)} maps"
+        raise ValueError(f"{name}.forward must return a list of {len(trunk.channels)} maps, one per `channels`, not {given}")
+    height, width = images.shape[-2:]
+    for index, (map_, channels, stride) in enumerate(zip(maps, trunk.channels, trunk.strides, strict=True)):
+        expected = (len(images), channels, height // stride, width // stride)
+        if tuple(map_.shape) != expected:
+            raise ValueError(
+                f"map {index} of {name} has the shape {tuple(map_.shape)}, but by its `channels` and `strides` it must be "
+                f"{expected} for images of {width}x{height}"
+            )
 
 
 def _check_trunk(

@@ -140,11 +140,14 @@ class MemorySelector(ABC):
         Args:
             time (int): time of the current frame, at least 0.
             history (History): the object's past.
+
+        Raises:
+            ValueError: `select` returned something that cannot be a plan.
         """
         always, others = self._nearest(time, sorted(history.conditioning))
-        plan = self.select(time, replace(history, conditioning=always, tracked={*history.tracked, *others}))
-        if any(not 0 <= memory.position <= self.num_tracked for memory in plan.memories):
-            raise ValueError(f"{type(self).__name__} gave a temporal position beyond num_tracked={self.num_tracked}: {plan}")
+        history = replace(history, conditioning=always, tracked={*history.tracked, *others})
+        plan = self.select(time, history)
+        self._check(plan, history)
         return plan
 
     @abstractmethod
@@ -160,6 +163,18 @@ class MemorySelector(ABC):
         """Return the selector that is used in training, which by default is SAM 2's with the same number of frames."""
         most = self.max_cond_frames_in_attn
         return ConsecutiveSelector(self.num_tracked, self.max_pointers, max_cond_frames_in_attn=most, use_later_pointers=True)
+
+    def _check(self, plan: MemoryPlan, history: History) -> None:
+        """Raise a ValueError if a plan does not fit an object's past."""
+        name = f"{type(self).__name__}.select"
+        if not isinstance(plan, MemoryPlan) or not plan.memories:
+            raise ValueError(f"{name} must return a MemoryPlan with at least one memory, not {plan}")
+        for chosen in (*(memory.time for memory in plan.memories), *(pointer.time for pointer in plan.pointers)):
+            if chosen not in history.conditioning and chosen not in history.tracked:
+                raise ValueError(f"{name} chose frame {chosen}, which is neither prompted nor tracked")
+        for memory in plan.memories:
+            if not 0 <= memory.position <= self.num_tracked:
+                raise ValueError(f"{name} gave the temporal position {memory.position} beyond num_tracked={self.num_tracked}")
 
     def _nearest(self, time: int, conditioning: list[int]) -> tuple[list[int], list[int]]:
         """Split sorted conditioning frames into those that are always remembered and the others, both sorted."""

@@ -31,6 +31,36 @@ def painted_clip(num_frames: int = 4, shift: int = 6) -> RawClip:
     return RawClip("clip", torch.from_numpy(frames).permute(0, 3, 1, 2), torch.from_numpy(masks))
 
 
+@pytest.mark.parametrize(
+    ("frames", "masks", "message"),
+    [
+        (
+            (2, 8, 8, 3),
+            (2, 1, 8, 8),
+            r"clip: frames \(2, 8, 8, 3\) uint8 and masks .*, but frames must be \(T, 3, H, W\) uint8",
+        ),
+        (
+            (2, 3, 8, 8),
+            (2, 8, 8),
+            r"masks \(2, 8, 8\) bool, but masks must be \(T, O, H, W\) bool, with T, H and W of the frames",
+        ),
+        ((2, 3, 8, 8), (1, 2, 8, 8), r"frames \(2, 3, 8, 8\) uint8 and masks \(1, 2, 8, 8\) bool, but masks must be"),
+        ((2, 3, 8, 8), (2, 1, 8, 6), r"masks \(2, 1, 8, 6\) bool, but masks must be"),
+    ],
+)
+def test_clips_of_other_shapes(frames: tuple[int, ...], masks: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RawClip("clip", torch.zeros(frames, dtype=torch.uint8), torch.zeros(masks, dtype=torch.bool))
+
+
+def test_clips_of_other_types() -> None:
+    frames, masks = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"frames .* float32 and masks .*, but frames must be"):
+        RawClip("clip", frames.float(), masks)
+    with pytest.raises(ValueError, match=r"masks .* uint8, but masks must be"):
+        RawClip("clip", frames, masks.byte())
+
+
 def apply(transform: ClipTransform | PlainTransform, clip: RawClip, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return transform(clip, np.random.default_rng(seed))
 
