@@ -367,10 +367,10 @@ def _check_features(encoder: ImageEncoder, image_size: int, embed_dim: int, feat
     multiple = math.lcm(*encoder.trunk_image.strides)
     if image_size % multiple:
         below = image_size // multiple * multiple
-        fitting = " and ".join(str(size) for size in (below, below + multiple) if size)
+        fitting = " or ".join(str(size) for size in (below, below + multiple) if size)
         raise ValueError(
-            f"image_size={image_size} does not fit {type(encoder.trunk_image).__name__}, whose maps have up to {multiple} pixels "
-            f"per cell: take a multiple of {multiple}; the nearest are {fitting}"
+            f"image_size={image_size} does not fit {type(encoder.trunk_image).__name__}, whose maps have up to {multiple} "
+            f"pixels per cell: take a multiple of {multiple}, such as {fitting}"
         )
 
 

@@ -146,15 +146,15 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
     """Initialise trunk, prompt encoder and mask decoder from the published checkpoint of an image segmenter.
 
-    The rest is unchanged. The checkpoint is that of TinySAM, MobileSAM, EdgeSAM, SlimSAM or SAM-Base, whichever the trunk is of.
+    The rest is unchanged. The checkpoint is that of TinySAM, MobileSAM, EdgeSAM, SlimSAM or SAM-Base, depending on the trunk.
 
     Args:
         model (nn.Module): the network: a `SAMI2V`, or an `ImageSegmenter`, whose parts have the same names.
         path (str or Path): the checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; or names are unknown, missing or of another shape. The message says
-            which image segmenter the checkpoint looks like, if it is another one.
+        FileNotFoundError, ValueError: see `read_checkpoint`; or names are unknown, missing or of another shape. If the
+            checkpoint looks like that of another image segmenter, the message says which.
     """
     weights = {}
     for name, value in read_weights(path).items():

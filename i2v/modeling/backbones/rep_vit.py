@@ -1,6 +1,7 @@
 """RepViT (Wang et al., "RepViT: Revisiting Mobile CNN From ViT Perspective", CVPR 2024), the trunk of EdgeSAM.
 
-EdgeSAM (Zhou et al., "EdgeSAM: Prompt-In-the-Loop Distillation for On-Device Deployment of SAM", 2023) joins the last two stages.
+EdgeSAM (Zhou et al., "EdgeSAM: Prompt-In-the-Loop Distillation for On-Device Deployment of SAM", 2023) adds a neck that joins
+the last two stages.
 """
 
 from __future__ import annotations
@@ -134,8 +135,8 @@ class RepViT(Trunk):
         """See `Trunk`; the sides of the images are multiples of 32 pixels.
 
         Returns:
-            list[Tensor]: five maps: the four stages, with 48 channels at 1/4, 96 at 1/8, 192 at 1/16 and 384 at 1/32 in EdgeSAM,
-            and the neck's at 1/16.
+            list[Tensor]: five maps: those of the four stages and the neck's. EdgeSAM has 48 channels at 1/4, 96 at 1/8, 192 at
+            1/16 and 384 at 1/32, and 256 at 1/16.
         """
         x = images
         maps = []

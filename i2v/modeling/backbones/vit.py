@@ -1,6 +1,7 @@
 """SAM's ViT with windowed attention (Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", 2022).
 
-The trunk of SAM-Base and, with fewer channels, of SlimSAM (Chen et al., "SlimSAM: 0.1% Data Makes Segment Anything Slim", 2024).
+The trunk of SAM-Base and, with fewer channels, of SlimSAM (Chen et al., "SlimSAM: 0.1% Data Makes Segment Anything Slim",
+NeurIPS 2024).
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ class ViT(Trunk):
             list[Tensor]: the output of each global block, `embed_dim` channels, and the neck's, all at 1/patch_size.
         """
         x = self.patch_embed(images)
-        position = self.pos_embed
+        position: Tensor = self.pos_embed
         if position.shape[1:3] != x.shape[1:3]:
             position = F.interpolate(position.permute(0, 3, 1, 2), size=x.shape[1:3], mode="bicubic", align_corners=False)
             position = position.permute(0, 2, 3, 1)
