@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from i2v.data.frames import open_frames
 from i2v.load_config import CONFIG_DIR, load_config, named_config
 from i2v.modeling.backbones.image_encoder import ImageEncoder
-from i2v.modeling.precision import autocast
+from i2v.modeling.precision import PRECISIONS, autocast
 from i2v.modeling.sam.mask_decoder import DecodedMasks, MaskDecoder
 from i2v.modeling.sam.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PromptEncoder
 from i2v.prompt import Prompt
@@ -31,7 +31,7 @@ _CONFIG = "i2v-infer"
 _WITHOUT_TIME = (
     "model.image_encoder.trunk_video=null",
     "model.sam_mask_decoder.dynamic_multimask_via_stability=false",
-    "+model.sam_mask_decoder.object_score=false",
+    "++model.sam_mask_decoder.object_score=false",
 )
 
 
@@ -102,9 +102,14 @@ class SamPredictor:
     Args:
         model (ImageSegmenter): the network, in evaluation mode.
         precision (str): "fp32", "bf16" or "fp16", for the image encoder.
+
+    Raises:
+        ValueError: another precision.
     """
 
     def __init__(self, model: ImageSegmenter, precision: str = "fp32") -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
         self.model = model
         self._precision = precision
         self._image: _SetImage | None = None
@@ -241,12 +246,15 @@ def build_sam(
         precision (str): "fp32", "bf16" or "fp16", for the image encoder.
 
     Raises:
-        ValueError: an unknown name, or the checkpoint is not one of this image segmenter; the message says what it looks like.
+        ValueError: an unknown name, device or precision, or the checkpoint is not one of this image segmenter; the message says
+            what it looks like.
         FileNotFoundError: see `i2v.utils.checkpoints.load_image_segmenter`.
     """
-    model = build_image_segmenter(name)
-    load_image_segmenter(model, checkpoint)
-    return SamPredictor(model.to(usable_device(device)).eval(), precision)
+    device = usable_device(device)
+    predictor = SamPredictor(build_image_segmenter(name).eval(), precision)
+    load_image_segmenter(predictor.model, checkpoint)
+    predictor.model.to(device)
+    return predictor
 
 
 def build_image_segmenter(name: str, config_file: str | Path = _CONFIG, overrides: tuple[str, ...] = ()) -> ImageSegmenter:

@@ -82,6 +82,25 @@ def test_an_earlier_mask_is_refined(predictor: SamPredictor, image: np.ndarray) 
 
 
 @pytest.mark.slow
+def test_padding_tokens_are_those_of_sam(predictor: SamPredictor, image: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+    decoder = predictor.model.sam_mask_decoder
+    forward = decoder.forward
+
+    def recorded(features, position, tokens, *others):
+        counts.append(tokens.shape[1])
+        return forward(features, position, tokens, *others)
+
+    monkeypatch.setattr(decoder, "forward", recorded)
+    predictor.set_image(image)
+    predictor.predict([[40, 40]], [1])
+    predictor.predict(box=[20, 10, 90, 70])
+    predictor.predict([[40, 40]], [1], box=[20, 10, 90, 70])
+    predictor.predict(mask_input=np.zeros((1, LOW, LOW), np.float32))
+    assert counts == [1 + 1, 2, 1 + 2, 0]
+
+
+@pytest.mark.slow
 def test_what_cannot_be_used(predictor: SamPredictor, image: np.ndarray) -> None:
     predictor.set_image(image)
     for arguments, message in (
@@ -97,6 +116,8 @@ def test_what_cannot_be_used(predictor: SamPredictor, image: np.ndarray) -> None
         predictor.set_image(image, "GBR")
     with pytest.raises(ValueError, match="uint8"):
         predictor.set_image(image.astype(np.float32))
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, fp16, not 'fp8'"):
+        SamPredictor(predictor.model, "fp8")
     for call in (predictor.predict, predictor.get_image_embedding):
         with pytest.raises(ValueError, match=r"no image is set: call set_image\(image\) first"):
             call()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from i2v.modeling.backbones.trunk import Trunk
-from i2v.modeling.layers import Conv2dBN, LayerNorm2d
+from i2v.modeling.layers import Conv2dBN, segmenter_neck
 
 
 class RepVGGDepthwise(nn.Module):
@@ -118,12 +118,7 @@ class RepViT(Trunk):
         *_, third, fourth = embed_dims
         self.fuse_stage2 = nn.Conv2d(third, out_channels, 1, bias=False)
         self.fuse_stage3 = Upsampled1x1(fourth, out_channels)
-        self.neck = nn.Sequential(
-            nn.Conv2d(out_channels, out_channels, 1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = segmenter_neck(out_channels, out_channels)
         self.channels = [*embed_dims, out_channels]
         self.strides = [4, 8, 16, 32, 16]
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2v.modeling.backbones.trunk import Trunk
-from i2v.modeling.layers import LayerNorm2d
+from i2v.modeling.layers import segmenter_neck
 
 
 class PatchEmbedding(nn.Module):
@@ -157,12 +157,7 @@ class ViT(Trunk):
         self.blocks = nn.ModuleList(
             ViTBlock(embed_dim, num_heads, mlp_dim, None if i in global_blocks else window_size, size) for i in range(depth)
         )
-        self.neck = nn.Sequential(
-            nn.Conv2d(embed_dim, out_channels, 1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = segmenter_neck(embed_dim, out_channels)
         self.channels = [*[embed_dim] * len(global_blocks), out_channels]
         self.strides = [patch_size] * len(self.channels)
 
