@@ -299,8 +299,18 @@ def test_pixels_are_normalised_by_the_model() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["i2v-infer", "i2v-lite"])
-@pytest.mark.parametrize("trunk", ["tiny_vit", "efficientnet_lite"])
-def test_trunks_are_a_choice_of_the_config(config: str, trunk: str) -> None:
+@pytest.mark.parametrize(
+    ("trunk", "name"),
+    [
+        ("tiny_vit", "TinyViT"),
+        ("efficientnet_lite", "EfficientNetLite"),
+        ("rep_vit", "RepViT"),
+        ("vit_base", "ViT"),
+        ("vit_slim_50", "ViT"),
+        ("vit_slim_77", "ViT"),
+    ],
+)
+def test_trunks_are_a_choice_of_the_config(config: str, trunk: str, name: str) -> None:
     nothing_more = ("model.image_encoder.high_res_levels=[]", "model.image_encoder.high_res_channels=[]")
     overrides = [
         f"model/trunk={trunk}",
@@ -308,7 +318,7 @@ def test_trunks_are_a_choice_of_the_config(config: str, trunk: str) -> None:
     ]
     with torch.device("meta"):
         model = build_i2v(config, device="meta", hydra_overrides_extra=overrides)
-    assert type(model.image_encoder.trunk_image).__name__ == {"tiny_vit": "TinyViT"}.get(trunk, "EfficientNetLite")
+    assert type(model.image_encoder.trunk_image).__name__ == name
 
 
 @pytest.mark.slow
