@@ -27,7 +27,7 @@ def targets_in(node: object) -> set[str]:
 
 
 def test_names() -> None:
-    lite = [f"i2v-lite-{name}" for name in ("ablation", "gpu", "image", "long", "video")]
+    lite = [f"i2v-lite-{name}" for name in ("ablation", "gpu", "image", "long", "paper", "video")]
     assert known_experiments() == [*lite, "i2v-train"]
 
 
