@@ -35,7 +35,9 @@ ENVIRONMENT = {
 }
 # As in the published networks, the feed-forward layers of + TA are four times as wide as those of SAM-I2V (2048 and 512; 1024
 # and 256 in the Lite model).
-_TA = ("model/upgrade=ta", "model.memory_attention.hidden=1024")
+_HIDDEN = "model.memory_attention.hidden=1024"
+# The share of the parameters that the paper's adapters have, 5 %.
+_ADAPTERS = "model.image_encoder.adapters.hidden=128"
 _NO_MPG = "model.memory_prompt_generator=null"
 
 
@@ -67,8 +69,10 @@ def _selector(num_global: int, num_local: int, mode: str = "sample") -> tuple[st
 ROWS = {
     "base": Row("4 to 6", "SAM-I2V"),
     "base-seed-1": Row("4 to 6", "SAM-I2V, another seed", training=("seed=1",)),
-    "ta": Row("4", "Base (+ TA)", _TA),
-    "tfi": Row("4", "Base + TFI", (_NO_MPG, "model/memory_selector=consecutive", _TA[1])),
+    "ta": Row("4", "Base", ("model/upgrade=ta", _HIDDEN)),
+    "st-adapter-ta": Row("4", "Base + ST-Adapter", ("model/upgrade=st_adapter_ta", _HIDDEN)),
+    "sa-ta": Row("4", "Base + Parallel Adapter", ("model/upgrade=sa_ta", _HIDDEN, _ADAPTERS)),
+    "tfi": Row("4", "Base + TFI", (_NO_MPG, "model/memory_selector=consecutive", _HIDDEN)),
     "no-mpg": Row("6", "w/o MPG", (_NO_MPG,)),
     "mpg-1": Row("6", "w/ MPG-1", ("model.memory_prompt_generator.num_tokens=1",)),
     "mpg-5": Row("6", "w/ MPG-5", ("model.memory_prompt_generator.num_tokens=5",)),

@@ -53,6 +53,9 @@ def test_rows_build_and_start_from_the_image_segmenter(runner: ModuleType, folde
     assert tokens == [1, 3, 5]
     assert networks["ta"].image_encoder.trunk_video is None
     assert networks["tfi"].image_encoder.trunk_video is not None
+    size = {name: sum(p.numel() for p in networks[name].parameters()) for name in ("ta", "sa-ta", "st-adapter-ta")}
+    assert size["ta"] < size["st-adapter-ta"] < size["sa-ta"]
+    assert size["sa-ta"] / size["ta"] == pytest.approx(18.7 / 17.8, abs=0.003)
     assert type(networks["ta"].memory_selector) is type(networks["tfi"].memory_selector)
     chosen = {name: networks[name].memory_selector for name in networks if name.startswith(("msa", "ufs"))}
     assert {(s.num_global, s.num_local) for s in chosen.values()} == {(0, 6), (1, 5), (2, 4), (3, 3)}
@@ -89,7 +92,7 @@ def test_finished_rows_are_skipped(
     status = 0
     assert runner.main(arguments) == 0
     assert len(started) == 3
-    assert "| 4 | Base (+ TA) | 70.0 |" in capsys.readouterr().out
+    assert "| 4 | Base | 70.0 |" in capsys.readouterr().out
     assert runner.main(arguments) == 0
     assert len(started) == 3
 
