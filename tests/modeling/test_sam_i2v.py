@@ -14,6 +14,16 @@ from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.sam_i2v import ObjectMemory
 
 TINY, TINY_LITE = "tests/configs/tiny.yaml", "tests/configs/tiny-lite.yaml"
+# Overrides of the tiny network for each baseline with adapters. The tiny config has values for parts that baselines leave out.
+WITH_ADAPTERS = {
+    upgrade: [
+        f"model/upgrade={upgrade}",
+        "model.image_encoder.trunk_image.depths=[1,2,4,2]",
+        "model.image_encoder.trunk_video=null",
+        "model.memory_prompt_generator=null",
+    ]
+    for upgrade in ("sa_ta", "st_adapter_ta")
+}
 
 
 class PlainTrunk(Trunk):
@@ -98,6 +108,7 @@ def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> Obje
         ["model.memory_prompt_generator.num_tokens=5"],
         ["model.memory_selector.num_global=1", "model.memory_selector.num_local=1", "model.num_maskmem=3"],
         with_trunk("PlainTrunk, out_channels: 32, stride: 16"),
+        *WITH_ADAPTERS.values(),
     ],
 )
 def test_variants_build_and_run(overrides: list[str]) -> None:
