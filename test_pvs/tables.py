@@ -29,7 +29,7 @@ class Layout:
         title (str): title of the table.
         protocol (str): protocol of its runs.
         settings (tuple of str): prompts of the objects. With several, the columns are grouped by them and followed by averages,
-            and runs with other settings get columns of their own.
+            runs with other settings get columns of their own, and parameters and cost are shown.
         quoted (str): number of the table whose published numbers are shown.
     """
 
@@ -188,7 +188,7 @@ def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quo
     found = dict.fromkeys(dataset for row in rows for _, dataset in row.cells if dataset != OVERALL)
     datasets = sorted(found, key=lambda name: [*PAPER_NAMES.values(), name].index(name))
     settings = [*layout.settings, *sorted({run.setting for run in runs} - set(layout.settings))]
-    facts = [name for name in _FACTS if any(getattr(row, name) is not None for row in rows)]
+    facts = [name for name in _FACTS if several and any(getattr(row, name) is not None for row in rows)]
     columns = [(NO_SETTING, name) for name in facts]
     columns += [(setting, dataset) for setting in [*settings, *([AVERAGE] if several else [])] for dataset in datasets]
     return Table(layout, [*columns, (NO_SETTING, OVERALL)], rows)
