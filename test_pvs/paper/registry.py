@@ -85,11 +85,11 @@ class PaperSystem:
         return sum(parameter.numel() for parameter in self.meta_model().parameters()) / 1e6
 
     def meta_model(self) -> SAMI2V:
-        """The network of a SAM-I2V system on the meta device: shapes without values."""
+        """The network of a SAM-I2V system on the meta device, for inference: shapes without values."""
         config = load_config(self.config or "", self.overrides)
         with torch.device("meta"):
             model: SAMI2V = build(config, "model", kind=SAMI2V)
-        return model
+        return model.requires_grad_(False).eval()
 
 
 @dataclass(frozen=True)

@@ -216,11 +216,11 @@ def test_weights_with_another_config() -> None:
     )
     assert systems["msa-1-5"].with_config("i2v-lite", "")[1].checkpoint is None
     # Weights of another training do not come with the config.
-    assert systems["no-mca"].with_config("i2v-lite", "")[1].checkpoint == "runs/no-mca/last.pt"
+    assert systems["no-mca"].with_config("i2v-lite", "")[1].checkpoint == "runs/i2v-train-no-mca/last.pt"
     assert systems["sam-2.1"].with_config("i2v-lite", "Row") == ("Row", systems["sam-2.1"])
     given = read_registry(checkpoints={"sam-i2v": "mine.pt"}).systems
     assert {given[key].with_config("i2v-lite", "")[1].checkpoint for key in ("sam-i2v", "ufs")} == {"mine.pt"}
-    assert given["mpg-1"].checkpoint == "runs/mpg-1/last.pt"
+    assert given["mpg-1"].checkpoint == "runs/i2v-train-mpg-1/last.pt"
 
 
 def test_rows_are_those_of_the_paper() -> None:
