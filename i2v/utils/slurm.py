@@ -11,6 +11,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+_ROOT = Path(__file__).resolve().parents[2]  # where the packages are
+
 
 @dataclass
 class SlurmSettings:
@@ -45,7 +47,7 @@ def submit_job(
         task (Callable): what to call; a `submitit.helpers.Checkpointable` is submitted again when its time runs out.
         settings (SlurmSettings): what the job asks for.
         folder (Path): folder of the job's files and output.
-        working_folder (Path): where the processes start, and find packages and relative paths.
+        working_folder (Path): where the processes start, and find relative paths.
         tasks_per_node (int): number of processes per node.
         **options: further parameters of submitit's executor.
 
@@ -70,7 +72,10 @@ def submit_job(
         timeout_min=round(settings.hours * 60),
         gpus_per_node=settings.gpus_per_node,
         slurm_partition=settings.partition,
-        slurm_setup=[f"cd {shlex.quote(str(working_folder))}"],
+        slurm_setup=[
+            f"cd {shlex.quote(str(working_folder))}",
+            f"export PYTHONPATH={shlex.quote(str(_ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        ],
         **options,
     )
     job = executor.submit(task)

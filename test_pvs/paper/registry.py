@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -153,6 +154,8 @@ def read_registry(path: Path = REGISTRY, checkpoints: Mapping[str, str] | None =
             raise ValueError(f"{path}: unknown table {table}; expected one of {', '.join(LAYOUTS)}")
         if unknown := sorted(set(rows.values()) - systems.keys()):
             raise ValueError(f"{path}: table {table} has the unknown system {unknown[0]}")
+        if twice := [key for key, count in Counter(rows.values()).items() if count > 1]:
+            raise ValueError(f"{path}: table {table} has the system {twice[0]} in several rows")
     return Registry(systems, content["tables"], {name: Path(folder) for name, folder in content["data"].items()})
 
 

@@ -19,7 +19,7 @@ from test_pvs.paper.__main__ import main
 from test_pvs.paper.registry import PaperSystem, read_registry
 from test_pvs.quotes import PAPER_QUOTES, read_quotes
 from test_pvs.tables import LAYOUTS, TABLE_SETTINGS
-from tests.conftest import TINY_CONFIG
+from tests.conftest import PROJECT, TINY_CONFIG
 from tests.test_pvs import layouts
 
 Outcome = Callable[..., tuple[int, str]]
@@ -251,6 +251,7 @@ def test_configs_of_all_systems(system: PaperSystem) -> None:
         ({"systems": {"a": {"like": "b"}}}, "a is like b, which is not a system above it"),
         ({"tables": {"8": {}}}, "unknown table 8; expected one of 1, 2"),
         ({"tables": {"3": {"Row": "nobody"}}}, "table 3 has the unknown system nobody"),
+        ({"tables": {"3": {"Row": "still", "Again": "still"}}}, "table 3 has the system still in several rows"),
         ({"tables": {"4": {}}}, "the registry has no table 3: it has 4"),
         ({"systems": None}, "'systems' is null, expected an object"),
     ],
@@ -301,6 +302,7 @@ def test_slurm(
     for line in ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--time=300"):
         assert f"#SBATCH {line}\n" in videos
     assert "#SBATCH --nodes=1\n" in report
+    assert f"export PYTHONPATH={PROJECT}$" in report
     assert "#SBATCH --dependency=afterany:17\n" in report
 
     pickles = sorted((tmp_path / "out/slurm").glob("*.pkl"), key=lambda path: path.stat().st_mtime_ns)
