@@ -257,15 +257,24 @@ def _label(run: FinishedRun, text: str) -> str:
     return f"{text} (incomplete: {run.missing})" if run.missing else text
 
 
-def _plot(title: str, num_panels: int = 1) -> tuple[Figure, list[Axes]]:
+def find_matplotlib() -> type[Figure]:
+    """Import matplotlib, without pyplot, which keeps figures and needs a display.
+
+    Raises:
+        ImportError: it is missing.
+    """
     try:
-        from matplotlib.figure import Figure  # without pyplot, which keeps figures and needs a display
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install matplotlib, or leave them out with --tables-only") from error
+    return Figure
+
+
+def _plot(title: str, num_panels: int = 1) -> tuple[Figure, list[Axes]]:
     width, height = _INCHES
     columns = min(num_panels, _PANELS_PER_ROW)
     rows = -(-num_panels // columns)
-    figure = Figure((width * columns, height * rows), _DOTS_PER_INCH, layout="constrained")
+    figure = find_matplotlib()((width * columns, height * rows), _DOTS_PER_INCH, layout="constrained")
     figure.suptitle(title, fontsize="medium")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels[num_panels:]:

@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from i2v.utils.command_line import command_line, given_path, given_text, make_output_folder, whole_number
 from i2v.utils.slurm import SlurmSettings, submit_job
-from test_pvs.datasets import check_dataset_name
+from test_pvs.datasets import check_dataset_name, read_dataset
 from test_pvs.finished_runs import SystemLabel, read_runs
 from test_pvs.paper.plan import PlannedRun, make_run, plan_runs, require_runnable
 from test_pvs.paper.registry import REGISTRY, read_registry
+from test_pvs.pictures import find_matplotlib
 from test_pvs.quotes import PAPER_QUOTES, read_quotes
 from test_pvs.report import write_report
 from test_pvs.runner import parse_devices
@@ -117,7 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.dry_run:
         _show(layout, planned)
         return 0
+    if not args.tables_only:
+        find_matplotlib()
     devices = [] if args.slurm else parse_devices(args.devices)
+    if args.strips:
+        _require_videos(args.strips, data or registry.data)
     require_runnable(planned, None if args.slurm else devices[0])
     make_output_folder(args.output)
     todo = [each for each in planned if not each.is_evaluated()]
@@ -126,6 +131,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     complete = [make_run(each, devices) for each in planned]
     return 0 if _report(layout, planned, args) and all(complete) else 1
+
+
+def _require_videos(names: Sequence[str], data: Mapping[str, Path]) -> None:
+    """Check that there are videos of these names.
+
+    Raises:
+        ValueError: there is none of a name; see also `read_dataset`.
+    """
+    known = {video.name for dataset, folder in data.items() for video in read_dataset(dataset, folder)}
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"no data set has the video {unknown[0]} of --strips")
 
 
 def _labels(layout: Layout, planned: Sequence[PlannedRun]) -> dict[Path, SystemLabel]:

@@ -110,10 +110,8 @@ def _plan_run(protocol: str, row: str, system: PaperSystem, dataset: str, data: 
     run, _ = parse(arguments)
     command = shlex.join(["python", "-m", f"test_pvs.{module}", *arguments])
     if protocol == SEMI_SUPERVISED:
-        variables = {"DATASET": dataset, "DATA": str(data), "OUT": str(folder)}
-        command += (
-            f" && {' '.join(f'{name}={shlex.quote(value)}' for name, value in variables.items())} sh test_pvs/semi_eval.sh"
-        )
+        variables = [f"{name}={shlex.quote(value)}" for name, value in _variables(run).items()]
+        command += f" && {' '.join(variables)} sh test_pvs/semi_eval.sh"
     return PlannedRun(row, system, setting, run, command)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,20 @@ def test_missing_data_is_named_before_any_work(paper: Callable[..., list[str]], 
     ):
         status, said = outcome(main, *paper("3", {"still": STILL}, "--data", *given))
         assert (status, message in said) == (2, True)
+
+
+def test_pictures_are_checked_before_any_work(
+    paper: Callable[..., list[str]], tmp_path: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [argument for argument in paper("3", {"still": STILL}) if argument != "--tables-only"]
+    status, said = outcome(main, *arguments, "--strips", "one", "three")
+    assert (status, "no data set has the video three of --strips" in said) == (1, True)
+    status, said = outcome(main, *arguments, "--strips", "one", "--tables-only")
+    assert (status, "--strips cannot be combined with --tables-only" in said) == (2, True)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    status, said = outcome(main, *arguments)
+    assert (status, "pip install matplotlib" in said) == (1, True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
