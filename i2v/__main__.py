@@ -16,6 +16,7 @@ COMMANDS = {
     "interact": ("test_pvs.interactive", "run the interactive benchmarks: a simulated user corrects the masks"),
     "score": ("sav_dataset.sav_evaluator", "compute J&F of predicted masks"),
     "report": ("test_pvs.report", "make tables and plots of finished benchmarks"),
+    "paper": ("test_pvs.paper.__main__", "make a table of the paper: run what is missing of it, then the report"),
 }
 
 

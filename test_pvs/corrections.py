@@ -22,7 +22,7 @@ from i2v.utils.command_line import command_line, whole_number
 from test_pvs.clicks import Click, SimulatedUser, correction_click
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.prompting import as_prompt, rounded_iou
-from test_pvs.runner import add_run_arguments, run_command
+from test_pvs.runner import add_run_arguments, run_command, run_of
 from test_pvs.systems import VideoSession, VideoSystem
 
 
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(arguments)
     options = {name: getattr(args, name) for name in ("distance", "after", "clicks", "seed", "correct")}
-    return run_command(corrections, options, args, summarise)
+    return run_command(run_of(corrections, options, args), args, summarise)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,21 @@ _VIDEO = {SEMI_SUPERVISED: {"prompts": list}, **{name: {"objects": [{"curve": _C
 
 
 @dataclass(frozen=True)
+class SystemLabel:
+    """What a table says about the system of a run.
+
+    Attributes:
+        name (str): name of its row.
+        parameters (float or None): number of parameters in millions; None if unknown.
+        cost (float or None): cost of the training in GPUs x GB x hours; None without a training, or if unknown.
+    """
+
+    name: str
+    parameters: float | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
 class FinishedRun:
     """A run over a data set.
 
@@ -56,6 +71,7 @@ class FinishedRun:
             scored.
         dataset_videos (int): number of videos in the data set.
         expected (frozenset[str]): videos of all runs that are compared with this one.
+        label (SystemLabel or None): what a table says about the system; None for what the settings say.
     """
 
     folder: Path
@@ -65,6 +81,7 @@ class FinishedRun:
     scores: dict[str, list[float]]
     dataset_videos: int
     expected: frozenset[str] = frozenset()
+    label: SystemLabel | None = None
 
     @property
     def protocol(self) -> str:
@@ -78,7 +95,12 @@ class FinishedRun:
 
     @property
     def system(self) -> str:
-        """Display name of the system, with all settings that are not the defaults."""
+        """Display name of the system."""
+        return self.label.name if self.label else self.described_system
+
+    @property
+    def described_system(self) -> str:
+        """The system with all settings that are not the defaults."""
         unusual = []
         # Runs without this setting are older than it, and clicked on the largest error.
         former = {} if "correct" in self.settings else {"correct": "largest"}
@@ -150,8 +172,13 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return settings, results
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
+def read_runs(folders: Sequence[Path], labels: Mapping[Path, SystemLabel] | None = None) -> tuple[list[FinishedRun], list[str]]:
     """Read runs to compare.
+
+    Args:
+        folders (Sequence[Path]): output folders of the runs.
+        labels (Mapping[Path, SystemLabel] or None): what tables say about the systems, by folder; by default what the settings
+            say.
 
     Returns:
         The runs, and a message for each folder that is not a finished run.
@@ -165,7 +192,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     problems = []
     for folder in folders:
         try:
-            run = read_run(folder)
+            run = replace(read_run(folder), label=(labels or {}).get(folder))
         except ValueError as error:
             problems.append(str(error))
             continue

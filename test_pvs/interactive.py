@@ -33,7 +33,8 @@ from test_pvs.clicks import SimulatedUser
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.interaction import Annotator, EncodedMasks, Interaction, LoggedAnnotator, SimulatedAnnotator, Target
 from test_pvs.prompting import click_again
-from test_pvs.runner import add_run_arguments, run_command
+from test_pvs.runner import add_run_arguments, run_command, run_of
+from test_pvs.runs import Run
 from test_pvs.systems import VideoSession, VideoSystem
 
 log = logging.getLogger("test_pvs.interactive")
@@ -275,9 +276,15 @@ def summarise(videos: dict[str, dict[str, Any]]) -> str:
     return f"J&F over {len(objects)} objects by number of interacted frames: {', '.join(points)}"
 
 
-@command_line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
+def parse_run(arguments: Sequence[str] | None = None) -> tuple[Run, argparse.Namespace]:
+    """Parse the command line.
+
+    Args:
+        arguments (Sequence[str] or None): the arguments; None for those of the process.
+
+    Returns:
+        The run, and all arguments.
+    """
     parser = argparse.ArgumentParser(description="A simulated user corrects masks. Prints J&F, and saves masks and clicks.")
     protocols = parser.add_subparsers(dest="protocol", required=True)
     help_online, help_offline = "one pass with corrections on the way", "several passes with corrections between them"
@@ -304,8 +311,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     options = {name: getattr(args, name) for name in ("clicks", "frames", "seed", "correct")}
     if args.protocol == "online":
-        return run_command(online, {**options, "threshold": args.threshold, "curve": args.curve}, args, summarise)
-    return run_command(offline, {**options, "again": args.again}, args, summarise)
+        return run_of(online, {**options, "threshold": args.threshold, "curve": args.curve}, args), args
+    return run_of(offline, {**options, "again": args.again}, args), args
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
+    return run_command(*parse_run(arguments), summarise)
 
 
 if __name__ == "__main__":

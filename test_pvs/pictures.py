@@ -1,4 +1,4 @@
-"""Draws pictures that compare runs: J&F over interacted frames, one system against another, and masks frame by frame."""
+"""Draws pictures that compare runs: the paper's figures, J&F over interacted frames, one system against another, and masks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from i2v.utils.visualization import draw_overlay
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import FinishedRun
 from test_pvs.runs import MASKS
+from test_pvs.tables import Table, short_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,8 @@ _INCHES, _DOTS_PER_INCH = (6.0, 4.5), 120
 _PANELS_PER_ROW = 3
 _LINE_STYLES, _MARKERS = (":", "--", "-", "-."), "os^vD"
 _LEGEND_LINE = 0.2  # inches
+_DECADE = 10.0
+_AREA = 4.0  # of a circle per million parameters, in square points
 # Sizes in strips, in pixels.
 _TILE_WIDTH, _TITLE_HEIGHT, _GAP = 240, 22, 4
 _STRIP_FRAMES = 6
@@ -94,6 +97,88 @@ def draw_scatter(path: Path, title: str, pairs: Sequence[tuple[FinishedRun, Fini
         for name, across, up in zip(shared, x, y, strict=True):
             axes.annotate(name, (across, up), fontsize=6, xytext=(3, 3), textcoords="offset points")
     return _save(figure, path)
+
+
+def draw_costs(path: Path, title: str, table: Table) -> Path:
+    """Plot OA over the cost of the training, a circle per system with an area by its parameters (Figure 1 of the paper).
+
+    Quoted systems have hollow circles. Those without a training, or whose cost is unknown, are at the left.
+
+    Args:
+        path (Path): file of the picture.
+        title (str): title of the plot.
+        table (Table): a table with OA, in which a system has a cost.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    figure, (axes,) = _plot(title)
+    costs = sorted({row.cost for row in table.rows if row.cost})
+    untrained = costs[0] / _DECADE
+    axes.set_xscale("log")
+    axes.set_xlim(untrained / 2, costs[-1] * _DECADE)
+    ticks = [untrained, *costs]
+    axes.set_xticks(ticks, ["none or unknown", *map(short_number, costs)])
+    axes.minorticks_off()
+    axes.set_xlabel("cost of the training, GPUs x GB x hours")
+    axes.set_ylabel("OA, J&F")
+    for row in table.rows:
+        if row.overall is None or row.overall.value is None:
+            continue
+        colour = "grey" if row.source else "C0"
+        x, y = row.cost or untrained, row.overall.value
+        axes.scatter(x, y, s=_AREA * (row.parameters or 1), facecolors="none" if row.source else colour, edgecolors=colour)
+        note = f" ({row.overall.note})" if row.overall.note else ""
+        axes.annotate(_label_of(row.name, row.source) + note, (x, y), fontsize=6, xytext=(5, 3), textcoords="offset points")
+    return _save(figure, path)
+
+
+def draw_families(path: Path, title: str, table: Table) -> Path:
+    """Plot what different image SAMs reach with each way to upgrade them, a panel per column (Figure 6 of the paper).
+
+    Args:
+        path (Path): file of the picture.
+        title (str): title of the plot.
+        table (Table): a table whose systems have names such as TinySAM + TA. Quoted ones have hatched bars.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    columns = [column for column in table.columns if any(column in row.cells for row in table.rows)]
+    bars = {(*row.name.partition(" + ")[::2], row.source): row for row in table.rows}
+    families = list(dict.fromkeys(family for family, _, _ in bars))
+    methods = list(dict.fromkeys((method, source) for _, method, source in bars))
+    names = list(dict.fromkeys(method for method, _ in methods))
+    figure, panels = _plot(title, len(columns))
+    width = 0.8 / len(methods)
+    for axes, column in zip(panels, columns, strict=True):
+        axes.set_title(table.column_title(column), fontsize="small")
+        axes.set_ylabel("J&F")
+        axes.set_xticks(range(len(families)), families)
+        for number, (method, source) in enumerate(methods):
+            cells = [row.cells.get(column) if (row := bars.get((family, method, source))) else None for family in families]
+            axes.bar(
+                [place + (number + 0.5) * width - 0.4 for place in range(len(families))],
+                [cell.value if cell and cell.value is not None else 0.0 for cell in cells],
+                width,
+                color=f"C{names.index(method)}",
+                alpha=0.5 if source else 1.0,
+                hatch="//" if source else None,
+                label=_label_of(method, source),
+            )
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * len(methods))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize="small")
+    return _save(figure, path)
+
+
+def _label_of(name: str, source: str) -> str:
+    return f"{name}, quoted" if source else name
 
 
 def shared_videos(first: FinishedRun, second: FinishedRun) -> list[str]:
@@ -172,15 +257,24 @@ def _label(run: FinishedRun, text: str) -> str:
     return f"{text} (incomplete: {run.missing})" if run.missing else text
 
 
-def _plot(title: str, num_panels: int = 1) -> tuple[Figure, list[Axes]]:
+def find_matplotlib() -> type[Figure]:
+    """Import matplotlib, without pyplot, which keeps figures and needs a display.
+
+    Raises:
+        ImportError: it is missing.
+    """
     try:
-        from matplotlib.figure import Figure  # without pyplot, which keeps figures and needs a display
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install matplotlib, or leave them out with --tables-only") from error
+    return Figure
+
+
+def _plot(title: str, num_panels: int = 1) -> tuple[Figure, list[Axes]]:
     width, height = _INCHES
     columns = min(num_panels, _PANELS_PER_ROW)
     rows = -(-num_panels // columns)
-    figure = Figure((width * columns, height * rows), _DOTS_PER_INCH, layout="constrained")
+    figure = find_matplotlib()((width * columns, height * rows), _DOTS_PER_INCH, layout="constrained")
     figure.suptitle(title, fontsize="medium")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels[num_panels:]:

@@ -1,219 +1,32 @@
-"""Makes tables and pictures of finished runs, in the layout of the paper's tables 1, 2 and 7.
+"""Makes tables and pictures of finished runs, in the layout of the paper's tables.
 
-    python -m test_pvs.report results/* [--output report] [--quoted quoted.csv] [--strips VIDEO ...]
+    python -m test_pvs.report results/* [--output report] [--quoted [FILE]] [--strips VIDEO ...]
 
-Published numbers come only from the file of --quoted, and are marked as quoted.
+Published numbers come only from --quoted, and are marked as quoted. `python -m test_pvs.paper` also makes the runs of a table.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
-import math
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from urllib import parse
 
-import numpy as np
-
-from i2v.data.files import named_errors
 from i2v.utils.command_line import command_line, given_path, make_output_folder
 from i2v.utils.files import atomic_write
 from test_pvs.finished_runs import SEMI_SUPERVISED, FinishedRun, dataset_names, read_runs
-from test_pvs.pictures import draw_curves, draw_scatter, draw_strip, shared_videos
+from test_pvs.pictures import draw_costs, draw_curves, draw_families, draw_scatter, draw_strip, shared_videos
+from test_pvs.quotes import COLUMNS, PAPER_QUOTES, Quote, read_quotes
+from test_pvs.tables import LAYOUTS, TABLE_SETTINGS, Table, make_table, plain
 
 log = logging.getLogger("test_pvs.report")
 
-AVERAGE = "average"  # column next to those of the data sets
-NOTHING = "-"
-_COLUMNS = ("table", "system", "dataset", "setting", "value", "source")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A table of the paper.
-
-    Attributes:
-        number (str): number of the table in the paper.
-        title (str): title of the table.
-        protocol (str): protocol of its runs.
-        settings (tuple of str): prompts of the objects, a column for each per data set.
-    """
-
-    number: str
-    title: str
-    protocol: str
-    settings: tuple[str, ...]
-
-
-LAYOUTS = (
-    Layout("1", "Online interactive", "online", ("1c", "3c", "5c")),
-    Layout("2", "Offline interactive", "offline", ("1c", "3c", "5c")),
-    Layout("7", "Semi-supervised", SEMI_SUPERVISED, ("1c", "3c", "5c", "bb", "gm")),
-)
-
-
-@dataclass(frozen=True)
-class Quote:
-    """A published number.
-
-    Attributes:
-        table (str): number of the table.
-        system (str): name of the row.
-        dataset (str): name of the data set, or `AVERAGE`.
-        setting (str): prompt of the objects, such as 3c.
-        value (float): J&F in percent.
-        source (str): where the number was published.
-    """
-
-    table: str
-    system: str
-    dataset: str
-    setting: str
-    value: float
-    source: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Attributes:
-        layout (Layout): the layout.
-        columns (list of (str, str)): data set and setting of each column.
-        rows (list of (str, str, list of str)): name of each row, source of its numbers (empty for runs), and texts of its
-            columns.
-    """
-
-    layout: Layout
-    columns: list[tuple[str, str]]
-    rows: list[tuple[str, str, list[str]]]
-
-    def markdown(self) -> str:
-        """Format the table as Markdown, with a title."""
-        header = ["system", "quoted", *(f"{dataset} {setting}" for dataset, setting in self.columns)]
-        lines = [f"## Table {self.layout.number}: {self.layout.title}, J&F", "", _line(header)]
-        lines.append(_line(["---", "---", *["---:"] * len(self.columns)]))
-        lines += [_line([name, f"quoted: {source}" if source else "", *texts]) for name, source, texts in self.rows]
-        return "\n".join(lines) + "\n"
-
-    def csv(self) -> str:
-        """Format the table as CSV; the column "quoted" has the source of quoted rows."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["system", "quoted", *(f"{dataset} {setting}" for dataset, setting in self.columns)])
-        writer.writerows([name, source, *texts] for name, source, texts in self.rows)
-        return text.getvalue()
-
-
-def read_quotes(path: Path) -> list[Quote]:
-    """Read published numbers from a CSV with the columns table (1, 2 or 7), system, dataset, setting, value, source.
-
-    Raises:
-        ValueError: the columns differ, or a line cannot be used.
-        OSError: the file cannot be read.
-    """
-    if not path.is_file():  # opening a FIFO would block
-        raise FileNotFoundError(f"no such file: {path}")
-    with named_errors(path), path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        try:
-            columns, lines = tuple(reader.fieldnames or ()), [(reader.line_num, line) for line in reader]
-        except csv.Error as error:
-            raise ValueError(f"line {reader.line_num + 1}: {error}") from error
-        if columns != _COLUMNS:
-            raise ValueError(f"{path} has the columns {', '.join(columns) or 'of no table'}, expected {', '.join(_COLUMNS)}")
-        quotes: dict[Quote, Quote] = {}  # by the quote without its value
-        for number, line in lines:
-            quote = _parse_quote(line, f"{path}, line {number}")
-            key = replace(quote, value=0.0)
-            if key in quotes:
-                raise ValueError(f"{path}, line {number}: duplicate row")
-            quotes[key] = quote
-    return list(quotes.values())
-
-
-def _parse_quote(line: dict[str, str], where: str) -> Quote:
-    """Parse a line of a CSV.
-
-    Args:
-        line (dict[str, str]): values by column.
-        where (str): place of the line, for error messages.
-    """
-    if None in line or not all(line.values()):
-        raise ValueError(f"{where}: expected {len(_COLUMNS)} values, none of them empty")
-    settings = {layout.number: layout.settings for layout in LAYOUTS}
-    if line["table"] not in settings:
-        raise ValueError(f"{where}: no table {line['table']}; expected one of {', '.join(settings)}")
-    expected = settings[line["table"]]
-    if line["setting"] not in expected:
-        raise ValueError(f"{where}: no setting {line['setting']} in this table; expected one of {', '.join(expected)}")
-    value = _number(line["value"], where)
-    return Quote(line["table"], line["system"], line["dataset"], line["setting"], value, line["source"])
-
-
-def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quote]) -> Table | None:
-    """Fill a table.
-
-    A system has an average over data sets if it has a complete run on all of them. Quoted rows have only the average that is
-    quoted.
-
-    Args:
-        layout (Layout): the table.
-        runs (Sequence[FinishedRun]): runs of all tables.
-        quotes (Sequence[Quote]): quotes of all tables.
-
-    Returns:
-        The table; None if it has neither runs nor quotes.
-    """
-    names = dataset_names(runs)
-    runs = [run for run in runs if run.protocol == layout.protocol]
-    quotes = [quote for quote in quotes if quote.table == layout.number]
-    if not runs and not quotes:
-        return None
-    datasets = list(dict.fromkeys([names[run.settings["data"]] for run in runs] + [quote.dataset for quote in quotes]))
-    datasets = [*(name for name in datasets if name != AVERAGE), AVERAGE]
-    settings = list(dict.fromkeys([*layout.settings, *sorted(run.setting for run in runs)]))
-    columns = [(dataset, setting) for dataset in datasets for setting in settings]
-
-    # Data sets that only quoted rows have are not required for the average of a system.
-    required = list(dict.fromkeys(names[run.settings["data"]] for run in runs))
-    texts: defaultdict[tuple[str, str], dict[tuple[str, str], str]] = defaultdict(dict)  # by row and column
-    for system in dict.fromkeys(run.system for run in runs):
-        cells = {(names[run.settings["data"]], run.setting): run for run in runs if run.system == system}
-        texts[system, ""] = {column: _cell(run) for column, run in cells.items()} | _averages(cells, required, settings)
-    for quote in quotes:
-        texts[quote.system, quote.source][quote.dataset, quote.setting] = f"{quote.value:.1f}"
-    rows = [(*row, [cells.get(column, NOTHING) for column in columns]) for row, cells in texts.items()]
-    return Table(layout, columns, rows)
-
-
-def _averages(
-    cells: dict[tuple[str, str], FinishedRun], datasets: Sequence[str], settings: Sequence[str]
-) -> dict[tuple[str, str], str]:
-    """Average J&F of a system over data sets, for the settings in which it has a complete run on each.
-
-    Args:
-        cells (dict[tuple[str, str], FinishedRun]): runs of the system by data set and setting.
-        datasets (Sequence[str]): names of the data sets.
-        settings (Sequence[str]): settings.
-
-    Returns:
-        Texts by column.
-    """
-    averages = {}
-    for setting in settings:
-        runs = [cells[dataset, setting] for dataset in datasets if (dataset, setting) in cells]
-        scores = [run.j_and_f for run in runs if not run.missing and run.j_and_f is not None]
-        if len(scores) == len(datasets):
-            averages[AVERAGE, setting] = f"{np.mean(scores):.1f}"
-    return averages
+DEFAULT_TABLES = ("1", "2", "7")  # those of Tables 3 to 6 are runs of Table 1
 
 
 def write_report(
@@ -224,6 +37,7 @@ def write_report(
     strip_settings: Sequence[str] = (),
     pictures: bool = True,
     left_out: Sequence[str] = (),
+    tables: Sequence[str] = DEFAULT_TABLES,
 ) -> None:
     """Write report.md, a CSV per table, and the pictures.
 
@@ -235,6 +49,7 @@ def write_report(
         strip_settings (Sequence[str]): settings to compare them in; by default all.
         pictures (bool): whether to draw pictures, which need matplotlib.
         left_out (Sequence[str]): a line for each run that is not in the report, with the reason.
+        tables (Sequence[str]): keys of `LAYOUTS`.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -242,24 +57,41 @@ def write_report(
     """
     make_output_folder(output)
     parts = ["# Report\n"]
-    for layout in LAYOUTS:
-        table = make_table(layout, runs, quotes)
-        if table is not None:
-            _write(output / f"table_{layout.number}.csv", table.csv())
-            parts.append(table.markdown())
-    incomplete = [_plain(f"- {run.folder}: {run.missing}") for run in runs if run.missing]
+    filled = [table for key in tables if (table := make_table(LAYOUTS[key], runs, quotes))]
+    for table in filled:
+        _write(output / f"{table.layout.stem}.csv", table.csv())
+        parts.append(table.markdown())
+    if described := dict.fromkeys(f"- {run.system}: {run.described_system}" for run in runs if run.label):
+        parts.append("Measured rows:\n\n" + "\n".join(map(plain, described)) + "\n")
+    incomplete = [plain(f"- {run.folder}: {run.missing}") for run in runs if run.missing]
     if incomplete:
         parts.append(
             "Incomplete runs: their J&F is over these videos only, and not in an average.\n\n" + "\n".join(incomplete) + "\n"
         )
     if left_out:
-        parts.append("Left out:\n\n" + "\n".join(_plain(f"- {line}") for line in left_out) + "\n")
+        parts.append("Left out:\n\n" + "\n".join(plain(f"- {line}") for line in left_out) + "\n")
     # Written without pictures first, so that the tables exist even if a picture cannot be drawn.
     _write(output / "report.md", "\n".join(parts))
     if pictures:
-        drawn = [(_plain(title), parse.quote(path.name)) for title, path in _draw(runs, output, strips, strip_settings)]
+        pictures_of = chain(_draw_figures(filled, output), _draw(runs, output, strips, strip_settings))
+        drawn = [(plain(title), parse.quote(path.name)) for title, path in pictures_of]
         links = [f"{title}\n\n![{title}]({name})\n" for title, name in drawn]
         _write(output / "report.md", "\n".join(parts + links))
+
+
+def _draw_figures(tables: Sequence[Table], output: Path) -> Iterator[tuple[str, Path]]:
+    """Draw the figures that show the numbers of tables: Figure 1 of Table 1, and Figure 6, or Table 3 in its form.
+
+    Yields:
+        The title and path of each picture.
+    """
+    for table in tables:
+        if table.layout.key == "1" and any(row.cost is not None and row.overall for row in table.rows):
+            title = "Figure 1: OA over the cost of the training"
+            yield title, draw_costs(output / "figure_1.png", title, table)
+        if table.layout.quoted == "3":
+            title = f"{table.layout.heading}: {table.layout.title}"
+            yield title, draw_families(output / f"{table.layout.stem}.png", title, table)
 
 
 def _draw(
@@ -333,30 +165,6 @@ def _draw_strips(
                 yield f"{title}, {setting}: {video}", draw_strip(path, video, shown)
 
 
-def _number(text: str, where: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{where}: {text!r} is not a number")
-    return number
-
-
-def _cell(run: FinishedRun) -> str:
-    number = NOTHING if run.j_and_f is None else f"{run.j_and_f:.1f}"
-    return f"{number} (incomplete: {run.missing})" if run.missing else number
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def _plain(text: str) -> str:
-    """Replace line breaks, which names may have, in a line of Markdown."""
-    return "<br>".join(text.splitlines())
-
-
 def _file_name(text: str) -> str:
     """Make a text the name of a file: a path in the settings of a run would lead out of the report's folder."""
     return re.sub(r"[/\\:\x00-\x1f]", "_", text)
@@ -373,7 +181,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Tables and pictures of finished runs.")
     parser.add_argument("results", nargs="+", type=given_path, metavar="RESULTS", help="output folder of a finished run")
     parser.add_argument("--output", type=given_path, default=Path("report"), help="folder of the report (default: report)")
-    parser.add_argument("--quoted", type=given_path, metavar="FILE", help=f"CSV of published numbers: {','.join(_COLUMNS)}")
+    parser.add_argument(
+        "--quoted",
+        type=given_path,
+        nargs="?",
+        const=PAPER_QUOTES,
+        metavar="FILE",
+        help=f"published numbers: those of the paper, or of a CSV with the columns {','.join(COLUMNS)}",
+    )
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        choices=LAYOUTS,
+        default=DEFAULT_TABLES,
+        help=f"tables of the paper to lay the runs out as (default: {' '.join(DEFAULT_TABLES)})",
+    )
     parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
     parser.add_argument(
         "--strip-settings",
@@ -388,11 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--strips cannot be combined with --tables-only")
     if args.strip_settings and not args.strips:
         parser.error("--strip-settings needs --strips VIDEO ...")
-    quotes = read_quotes(args.quoted) if args.quoted else []
+    quotes = read_quotes(args.quoted, TABLE_SETTINGS) if args.quoted else []
     runs, left_out = read_runs(args.results)
     if not runs:
         raise ValueError(left_out[0])
-    write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, left_out)
+    write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, left_out, args.tables)
     print(f"The report is {args.output / 'report.md'}")  # noqa: T201
     for line in left_out:
         log.error("left out: %s", line)

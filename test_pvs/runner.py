@@ -23,7 +23,9 @@ from test_pvs.workers import evaluate_all
 log = logging.getLogger("test_pvs.runner")
 
 
-def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> dict[str, str]:
+def run_videos(
+    run: Run, devices: Sequence[str], names: Sequence[str] = (), share: tuple[int, int] | None = None
+) -> dict[str, str]:
     """Evaluate all videos that are not finished.
 
     OUTPUT/masks/VIDEO appears when the video is finished; it holds the masks, and result.json with what the protocol returned.
@@ -34,6 +36,8 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         run (Run): what to evaluate.
         devices (Sequence[str]): one worker for each, such as ["cuda:0", "cuda:1"] or ["cpu", "cpu"].
         names (Sequence[str]): names of videos; by default all.
+        share (tuple of int or None): (number, count) evaluates one of `count` shares of the videos, as several processes can at
+            the same time, and leaves OUTPUT/results.json to a run without shares; None for all videos.
 
     Returns:
         The tracebacks of the videos that failed in this run, by name.
@@ -43,7 +47,10 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         ValueError, OSError, ImportError: the data set or the system cannot be used, whichever the video.
     """
     videos = read_dataset(run.dataset, run.data, names, run.void)
-    output = OutputFolder(run.output, run.settings())
+    if share:
+        number, count = share
+        videos = videos[number::count]
+    output = OutputFolder(run.output, run.settings(), shared=share is not None)
     with output:
         if output.is_claimed():  # a new one is claimed when the system is built: until then a setting may be wrong
             output.claim()
@@ -51,11 +58,12 @@ def run_videos(run: Run, devices: Sequence[str], names: Sequence[str] = ()) -> d
         if len(todo) < len(videos):
             log.info("%d of %d videos were finished before", len(videos) - len(todo), len(videos))
         failures = evaluate_all(run, output, todo, devices) if todo else {}
-        everything = read_dataset(run.dataset, run.data, void=run.void) if names else videos
-        output.collect([video.name for video in everything], failures)
+        if share is None:
+            everything = read_dataset(run.dataset, run.data, void=run.void) if names else videos
+            output.collect([video.name for video in everything], failures)
     for name, text in failures.items():
         log.error("failed: %s", one_line(f"{name}: {_message_in(text)}"))
-    if _all_empty(run.output / MASKS):
+    if share is None and _all_empty(run.output / MASKS):
         log.warning("warning: every mask in %s is empty: were the right weights loaded?", run.output / MASKS)
     return failures
 
@@ -147,17 +155,16 @@ def system_settings(args: argparse.Namespace) -> SystemSettings:
     return SystemSettings(args.system, args.config, args.checkpoint, precision=args.precision, overrides=overrides)
 
 
-def run_command(
-    protocol: Protocol,
-    options: dict[str, Any],
-    args: argparse.Namespace,
-    summary: Callable[[dict[str, Any]], str] | None = None,
-) -> int:
-    """Run a protocol with the arguments of `add_run_arguments`.
+def run_of(protocol: Protocol, options: dict[str, Any], args: argparse.Namespace) -> Run:
+    """Make the run that the arguments of `add_run_arguments` describe, on the default device."""
+    return Run(protocol, options, system_settings(args), args.dataset, args.data, args.output, args.void)
+
+
+def run_command(run: Run, args: argparse.Namespace, summary: Callable[[dict[str, Any]], str] | None = None) -> int:
+    """Make a run on the devices and videos of the arguments of `add_run_arguments`.
 
     Args:
-        protocol (Protocol): the protocol.
-        options (dict[str, Any]): options of the protocol.
+        run (Run): what to evaluate.
         args (argparse.Namespace): parsed arguments.
         summary (Callable[[dict[str, Any]], str] or None): makes the text to print from the results of all finished videos, by
             name.
@@ -168,10 +175,9 @@ def run_command(
     Raises:
         ValueError, OSError, ImportError, WorkerDiedError: see `run_videos`.
     """
-    run = Run(protocol, options, system_settings(args), args.dataset, args.data, args.output, args.void)
     failures = run_videos(run, parse_devices(args.devices), args.videos)
-    videos = read_json(args.output / RESULTS)["videos"]
+    videos = read_json(run.output / RESULTS)["videos"]
     if summary and videos:
         print(summary(videos))  # noqa: T201
-    print(f"The results are in {args.output / RESULTS}; {len(failures)} videos failed")  # noqa: T201
+    print(f"The results are in {run.output / RESULTS}; {len(failures)} videos failed")  # noqa: T201
     return 1 if failures else 0

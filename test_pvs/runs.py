@@ -87,11 +87,13 @@ class OutputFolder:
     Args:
         path (Path): the folder, which need not exist.
         settings (dict[str, Any]): settings of the run.
+        shared (bool): this process does a share of the run, at the same time as others; see `video_lock`.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], shared: bool = False) -> None:
         self._path = path
         self._settings = settings
+        self._shared = shared
         self._lock = ExitStack()
         self._is_mine = False
 
@@ -105,6 +107,20 @@ class OutputFolder:
         """Return whether a run, this one or an earlier one, has claimed the folder."""
         return (self._path / SETTINGS).exists()
 
+    def compare_settings(self) -> None:
+        """Compare the settings of the run with those in the folder, if a run has claimed it.
+
+        Raises:
+            ValueError: they differ.
+        """
+        if not self.is_claimed():
+            return
+        path = self._path / SETTINGS
+        earlier = read_json(path)
+        require_form(earlier, dict, str(path))
+        if other := differences(earlier, self._settings):
+            raise ValueError(f"{self._path} holds a run with other settings ({other}): use another folder")
+
     def claim(self) -> None:
         """Lock the folder and write the settings into it, or compare them with those of the run that is resumed.
 
@@ -113,13 +129,14 @@ class OutputFolder:
         """
         if self._is_mine:
             return
-        if self.is_claimed():  # a run with other settings is told so without the lock
-            self._compare_settings()
+        self.compare_settings()  # a run with other settings is told so without the lock
         make_output_folder(self._path)
-        self._lock.enter_context(_locked(self._path))
+        error = self._lock.enter_context(_locked(self._path / ".lock", f"writes into {self._path}", self._shared))
+        if error is not None:
+            log.warning("%s cannot be locked (%s): make sure that no other run writes into it", self._path, error)
         if not self.is_claimed():
             _write_json(self._path / SETTINGS, self._settings)
-        self._compare_settings()
+        self.compare_settings()
         self._is_mine = True
 
     def collect(self, names: Sequence[str], failures: dict[str, str]) -> None:
@@ -137,17 +154,35 @@ class OutputFolder:
         content = {"settings": self._settings, "dataset_videos": len(names), "videos": videos, "failures": failures}
         _write_json(path, content)
 
-    def _compare_settings(self) -> None:
-        path = self._path / SETTINGS
-        earlier = read_json(path)
-        require_form(earlier, dict, str(path))
-        if other := differences(earlier, self._settings):
-            raise ValueError(f"{self._path} holds a run with other settings ({other}): use another folder")
+
+@contextmanager
+def video_lock(output: Path, name: str) -> Iterator[None]:
+    """Lock a video of a run against other processes that share the run, where the system and the file system have locks.
+
+    Args:
+        output (Path): output folder of the run.
+        name (str): name of the video.
+
+    Raises:
+        ValueError: another process evaluates the video.
+    """
+    folder = output / ".locks"
+    folder.mkdir(exist_ok=True)
+    with _locked(folder / name, f"evaluates {name} for {output}"):
+        yield
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a folder, where the system and the file system have locks.
+def _locked(path: Path, what: str, shared: bool = False) -> Iterator[OSError | None]:
+    """Lock a file, where the system and the file system have locks.
+
+    Args:
+        path (Path): the file, which need not exist.
+        what (str): what another run does that holds the lock, for the message.
+        shared (bool): others may hold it at the same time, if they share it too.
+
+    Yields:
+        The error of a file system without locks; None if the file is locked, or the system has no locks.
 
     Raises:
         ValueError: another run has locked it.
@@ -155,16 +190,17 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # Windows
-        yield
+        yield None
         return
-    with (folder / ".lock").open("w") as file:
+    with path.open("w") as file:
+        found: OSError | None = None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another run writes into {folder}: wait until it ends, or use another folder") from None
+            raise ValueError(f"another run {what}: wait until it ends, or use another folder") from None
         except OSError as error:
-            log.warning("%s cannot be locked (%s): make sure that no other run writes into it", folder, error)
-        yield
+            found = error
+        yield found
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ from i2v.utils.command_line import command_line
 from test_pvs.clicks import INNER, OUTER, SimulatedUser, box_around
 from test_pvs.datasets import EvaluationVideo
 from test_pvs.prompting import as_prompt, click_again, click_object, rounded_iou
-from test_pvs.runner import add_run_arguments, run_command
+from test_pvs.runner import add_run_arguments, run_command, run_of
+from test_pvs.runs import Run
 from test_pvs.systems import VideoSession, VideoSystem
 
 # How the best clicks are given at the end: as one more prompt, or after forgetting all clicks.
@@ -162,9 +163,8 @@ def _input(text: str) -> str:
     return text
 
 
-@command_line
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
+def parse_run(arguments: Sequence[str] | None = None) -> tuple[Run, argparse.Namespace]:
+    """Parse the command line; see `interactive.parse_run`."""
     parser = argparse.ArgumentParser(description="Prompt objects where they first appear, track them, and save their masks.")
     add_run_arguments(parser)
     parser.add_argument(
@@ -190,7 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--all-frames", action="store_true", help="save masks of frames without ground truth, too")
     args = parser.parse_args(arguments)
     names = ("input", "seed", "correct", "best_clicks", "box_edges", "all_frames")
-    return run_command(semi_supervised, {name: getattr(args, name) for name in names}, args)
+    return run_of(semi_supervised, {name: getattr(args, name) for name in names}, args), args
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 1 after an error or if a video failed."""
+    return run_command(*parse_run(arguments))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from i2v.utils.files import whole_folder
 from i2v.utils.processes import children_end_at_errors, start_worker, worker_died
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.runs import MASKS, VIDEO_RESULT, OutputFolder, Run, read_result
+from test_pvs.runs import MASKS, VIDEO_RESULT, OutputFolder, Run, read_result, video_lock
 from test_pvs.systems import VideoSystem, build_system
 
 
@@ -103,15 +103,8 @@ class _Evaluator:
     def evaluate(self, video: EvaluationVideo) -> str | None:
         """Evaluate a video, and return None, or the traceback of an error."""
         try:
-            target = self._run.output / MASKS / video.name
-            if read_result(target) is not None:  # by another run, before this one claimed the folder
-                return None
-            video.require_complete()
-            if target.exists():  # masks without their result
-                shutil.rmtree(target)
-            with whole_folder(target) as folder:
-                result = self._run.protocol(self.system, video, self._run.options, folder)
-                (folder / VIDEO_RESULT).write_text(json.dumps(result))
+            with video_lock(self._run.output, video.name):
+                self._evaluate(video)
             return None
         except Exception:  # noqa: BLE001 # the other videos are evaluated nevertheless
             text = traceback.format_exc()
@@ -120,6 +113,17 @@ class _Evaluator:
         with suppress(RuntimeError):  # CUDA may be beyond repair; the text has the cause
             torch.cuda.empty_cache()
         return text
+
+    def _evaluate(self, video: EvaluationVideo) -> None:
+        target = self._run.output / MASKS / video.name
+        if read_result(target) is not None:  # by another run, before this one claimed the folder
+            return
+        video.require_complete()
+        if target.exists():  # masks without their result
+            shutil.rmtree(target)
+        with whole_folder(target) as folder:
+            result = self._run.protocol(self.system, video, self._run.options, folder)
+            (folder / VIDEO_RESULT).write_text(json.dumps(result))
 
 
 class _Worker(ABC):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,6 +129,29 @@ def load_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Imports tools/NAME.py."""
     monkeypatch.syspath_prepend(PROJECT / "tools")
     return importlib.import_module
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_predictor: I2VVideoPredictor) -> Path:
+    """The weights of `tiny_predictor`."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny weights.pt"
+    torch.save({"model": tiny_predictor.model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs `sbatch` and `srun` that do nothing but keep what is submitted, one script after another; returns the file."""
+    programs, submitted = tmp_path / "bin", tmp_path / "submitted.sh"
+    programs.mkdir()
+    for name, content in {
+        "sbatch": f'cat "$1" >> {submitted}; echo "Submitted batch job $((16 + $(grep -c ^#!/ {submitted})))"',
+        "srun": "true",
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{content}\n")
+        (programs / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return submitted
 
 
 @pytest.fixture

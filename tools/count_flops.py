@@ -1,6 +1,7 @@
 """Counts the parameters and the multiply-accumulates of each component: Tables 8 and 9 of the SAM-I2V paper.
 
-    python tools/count_flops.py [--config i2v-infer] [OVERRIDE ...]
+    python tools/count_flops.py [--config i2v-infer] [OVERRIDE ...]   # each component of a model
+    python tools/count_flops.py --tables                              # both tables, with the paper's numbers beside
 
 For one frame and one object, with a full memory. Nothing is computed: the model is on PyTorch's meta device. "Layers" are
 convolutions and linear layers, "products" those of activations with activations, that is attention.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -26,8 +27,10 @@ from i2v import build_i2v
 from i2v.load_config import known_configs
 from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
 from i2v.modeling.layers import Attention
+from i2v.modeling.memory.selector import History, MemorySelector
 from i2v.modeling.sam_i2v import SAMI2V, ObjectMemory
 from i2v.utils.command_line import command_line, given_text
+from test_pvs.paper.registry import PaperSystem, read_registry
 
 # The modules of each component, and the methods through which the model and its users enter them.
 COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -41,15 +44,44 @@ COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
 OTHERS = "others"
 WINDOWS = (3, 5)  # of the TFI: the paper's table, the released model
 
+# The paper's numbers: parameters in M, and FLOPs in G, which are multiply-accumulates except for the selector.
+SAM_I2V = "TinySAM + SAM-I2V"
+TABLE_8 = {
+    "SAM 2.1": (38.9, 139.9),
+    "SAM + XMem++": (157.0, 805.2),
+    "SAM + Cutie": (129.8, 811.9),
+    "TinySAM + XMem++": (72.3, 96.3),
+    "TinySAM + Cutie": (45.1, 103.0),
+    "TinySAM + TA": (17.8, 72.9),
+    "TinySAM + SA + TA": (18.7, 75.0),
+    SAM_I2V: (18.9, 87.4),
+}
+SELECTOR, OVERALL = "memory selector", "overall"
+TABLE_9 = {
+    "TFI": (3.7, 26.3),
+    "memory encoder": (1.4, 5.8),
+    SELECTOR: (0.0, 0.107),
+    "memory attention": (2.8, 14.6),
+    "MPG": (0.6, 0.9),
+    OVERALL: (8.5, 47.707),
+}
+SELECTOR_MEGABYTES = 158
+TABLE_WINDOW = 3  # of the TFI in both tables
+
+
+def _quoted(name: str) -> str:
+    return "{} M, {} G".format(*TABLE_9[name])
+
+
 # What is known of the published model.
 QUOTED_CONFIG = "i2v-infer"
 QUOTED = {
     "image trunk": "39.1 G *†",
-    "TFI, window 3": "3.7 M, 26.3 G",
+    "TFI, window 3": _quoted("TFI"),
     "TFI, window 5": "3.7 M, 37.4 G *",
-    "memory encoder": "1.4 M, 5.8 G",
-    "memory attention": "2.8 M, 14.6 G; products 275 G *",
-    "MPG": "0.6 M, 0.9 G",
+    "memory encoder": _quoted("memory encoder"),
+    "memory attention": f"{_quoted('memory attention')}; products 275 G *",
+    "MPG": _quoted("MPG"),
     "prompt encoder, mask decoder": "1.8 G *",
     "total": "18.9 M",
 }
@@ -231,6 +263,100 @@ def _cost_so_far(counter: FlopCounterMode) -> Cost:
     return Cost((sum(operations.values()) - products) // 2, products // 2)
 
 
+def compared_frames(selector: MemorySelector) -> int:
+    """Number of frames that a selector compares with the current one, once the video is long enough."""
+    compared: list[int] = []
+
+    def similarity(times: Sequence[int]) -> torch.Tensor:
+        compared.extend(times)
+        return torch.zeros(len(times))
+
+    time = selector.look_back + 2
+    selector.plan(time, History([0], range(1, time), similarity))
+    return len(compared)
+
+
+def selector_flops(model: SAMI2V) -> int:
+    """Floating-point operations of the published memory selector for one frame, as the paper's Table 9 counts them.
+
+    For each compared map two operations per value for the product with the current one, and three for its normalisation; two
+    for that of the current map.
+    """
+    frames = compared_frames(model.memory_selector)
+    return model.feature_size**2 * model.embed_dim * (5 * frames + 2) if frames else 0
+
+
+def selector_bytes(model: SAMI2V) -> int:
+    """Bytes of the maps that are compared, in float32, once. The published code has a normalised copy besides."""
+    return 4 * model.feature_size**2 * model.embed_dim * compared_frames(model.memory_selector)
+
+
+def table_8(systems: Mapping[str, PaperSystem]) -> list[list[str]]:
+    """The rows of Table 8, with the paper's numbers; those that are not made of SAM-I2V have no others.
+
+    Args:
+        systems (Mapping[str, PaperSystem]): the systems by name of the row.
+    """
+    counted: dict[str, tuple[int, int]] = {}
+    for name, system in systems.items():
+        if system.system == "sam-i2v":
+            model = _table_model(system)
+            layers = sum(cost.layers for cost in count_published_costs(model).values())
+            counted[name] = sum(count_parameters(model).values()), layers
+    rows = []
+    for name, (parameters, flops) in TABLE_8.items():
+        cells = ["-", "-", "-"]
+        if name in counted:
+            number, layers = counted[name]
+            cells = [f"{number / 1e6:.2f}", f"{layers / 1e9:.1f}", f"{(layers - counted[SAM_I2V][1]) / 1e9:.1f}"]
+        difference = flops - TABLE_8[SAM_I2V][1]
+        rows.append([name, cells[0], f"{parameters:.1f}", cells[1], f"{flops:.1f}", cells[2], f"{difference:.1f}"])
+    return rows
+
+
+def table_9(system: PaperSystem) -> list[list[str]]:
+    """The rows of Table 9, and their sums, with the paper's numbers.
+
+    Args:
+        system (PaperSystem): SAM-I2V.
+    """
+    model = _table_model(system)
+    parameters, costs = count_parameters(model), count_published_costs(model)
+    counted = {name: (parameters[name], costs[name].layers) for name in TABLE_9 if name in COMPONENTS}
+    counted[SELECTOR] = 0, selector_flops(model)
+    counted[OVERALL] = sum(number for number, _ in counted.values()), sum(flops for _, flops in counted.values())
+    return [
+        [name, f"{counted[name][0] / 1e6:.2f}", f"{quoted[0]:.1f}", f"{counted[name][1] / 1e9:.3f}", f"{quoted[1]:.3f}"]
+        for name, quoted in TABLE_9.items()
+    ]
+
+
+def _table_model(system: PaperSystem) -> SAMI2V:
+    model = system.meta_model()
+    if model.image_encoder.trunk_video is not None:
+        model.image_encoder.trunk_video.window = TABLE_WINDOW  # no weight depends on it
+    return model
+
+
+def print_tables() -> None:
+    """Print Tables 8 and 9."""
+    systems = read_registry().rows("1")
+    ours = systems[SAM_I2V]
+    print(f"Table 8: one frame, one object, layers alone, TFI with a window of {TABLE_WINDOW}.\n")
+    header = ["system", "parameters, M", "quoted", "FLOPs, G", "quoted", "minus SAM-I2V", "quoted"]
+    print(format_table(header, table_8(systems)))
+    print("\nThe quoted FLOPs seem to have normalisation layers and the products of the trunk's window attention in them.\n")
+    print(f"Table 9: what SAM-I2V adds to TinySAM, TFI with a window of {TABLE_WINDOW}.\n")
+    print(format_table(["component", "parameters, M", "quoted", "FLOPs, G", "quoted"], table_9(ours)))
+    print("\nThe quoted sums are those of the rounded numbers.")
+    model = _table_model(ours)
+    once = selector_bytes(model) / 2**20
+    print(
+        f"The selector compares {compared_frames(model.memory_selector)} maps: {once:.0f} MiB in float32, and with the "
+        f"normalised copies of the published code {2 * once:.0f} MiB (quoted: {SELECTOR_MEGABYTES} MB). There is no copy here."
+    )
+
+
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column is text, the others are aligned to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
@@ -247,10 +373,16 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--config", type=given_text, default="i2v-infer", help=f"one of {', '.join(known_configs())}, or a YAML file"
+        "--config", type=given_text, default=QUOTED_CONFIG, help=f"one of {', '.join(known_configs())}, or a YAML file"
     )
+    parser.add_argument("--tables", action="store_true", help="print Tables 8 and 9 of the paper instead")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model.memory_prompt_generator=null")
     args = parser.parse_intermixed_args(arguments)
+    if args.tables:
+        if args.overrides or args.config != QUOTED_CONFIG:
+            parser.error("--tables prints the paper's systems: leave out --config and overrides")
+        print_tables()
+        return
     model = build_meta_model(args.config, args.overrides)
     tfi = model.image_encoder.trunk_video
     quoted = QUOTED if Path(args.config).stem == QUOTED_CONFIG else {}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from i2v.load_config import load_config
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.typed_config import ConfigError, build, config_message, description, names_in, section
 from i2v.utils.command_line import EXPECTED_ERRORS, whole_number
+from i2v.utils.slurm import SlurmSettings, submit_job
 from train.dataset.mixture import (
     MixtureDataset,
     MixturePart,
@@ -83,25 +83,6 @@ class DataSettings:
     parts: Mapping[str, PartSettings]
     max_failures: int
     steps_per_epoch: int | None = None
-
-
-@dataclass
-class SlurmSettings:
-    """What a training asks Slurm for.
-
-    Attributes:
-        nodes (int): number of nodes.
-        gpus_per_node (int): number of GPUs, and of processes, per node.
-        cpus_per_task (int): number of CPU cores per process.
-        hours (float): time limit of a job; the training is then resubmitted and resumes.
-        partition (str or None): Slurm's partition; None for its default.
-    """
-
-    nodes: int
-    gpus_per_node: int
-    cpus_per_task: int
-    hours: float
-    partition: str | None
 
 
 def known_experiments() -> list[str]:
@@ -353,31 +334,17 @@ def submit(arguments: list[str], config: DictConfig) -> None:
         OSError: Slurm is not available.
         ValueError: the config has no section `slurm`.
     """
-    import submitit
-
     if "slurm" not in config:
         raise ValueError("the config has no part `slurm`: see that of configs/i2v-train.yaml")
     settings = section(SlurmSettings, config, "slurm")
-    folder = ROOT / output_of(config) / "slurm"
-    try:
-        # The training is resubmitted whenever its time runs out, in effect without limit.
-        executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=1000)
-    except RuntimeError as error:
-        raise OSError(f"cannot submit to Slurm: {error}") from error
-    executor.update_parameters(
-        name="sam-i2v",
-        nodes=settings.nodes,
+    submit_job(
+        SlurmTask(arguments),
+        settings,
+        ROOT / output_of(config) / "slurm",
+        ROOT,
         tasks_per_node=settings.gpus_per_node,
-        cpus_per_task=settings.cpus_per_task,
-        timeout_min=round(settings.hours * 60),
-        gpus_per_node=settings.gpus_per_node,
-        slurm_partition=settings.partition,
-        # Where the packages and the config's relative paths are found.
-        slurm_setup=[f"cd {shlex.quote(str(ROOT))}"],
         slurm_srun_args=["--kill-on-bad-exit=1"],
     )
-    job = executor.submit(SlurmTask(arguments))
-    log.info("submitted as job %s; its output is in %s", job.job_id, folder)
 
 
 class SlurmTask:

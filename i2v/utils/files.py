@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +34,8 @@ def require_regular_file(path: str | Path) -> None:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` if the block ends without an error."""
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # with the suffix, which some writers look at
+    # With the host, because processes on several may write the same file; with the suffix, which some writers look at.
+    temporary = path.with_name(f".{platform.node()}.{os.getpid()}.{path.name}")
     try:
         with full_disk_named(path):
             yield temporary

@@ -15,7 +15,7 @@ from tests.conftest import PROJECT
 READERS = re.compile(r"\b(Image\.open|cv2\.imread|cv2\.VideoCapture|av\.open|json\.load)\(")
 PACKAGES = {"i2v", "train", "test_pvs", "sav_dataset", "tools"}
 FILES = [path for name in sorted(PACKAGES) for path in sorted((PROJECT / name).rglob("*.py"))]
-# The packages stand beside each other on i2v; one tool reads the data sets of the benchmarks.
+# The packages stand beside each other on i2v; tools read the data sets and the systems of the benchmarks.
 ARROWS = {*((package, "i2v") for package in PACKAGES - {"i2v"}), ("tools", "test_pvs")}
 
 

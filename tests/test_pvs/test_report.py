@@ -95,25 +95,60 @@ def test_numbers_are_means_over_objects_and_then_over_data_sets(tmp_path: Path) 
     output = make_report(tmp_path, folders, "--tables-only")
     assert cells(output / "table_2.csv") == {
         # 75 = (60 + 70 + 95) / 3, and 62.5 = (75 + 50) / 2
-        "static-mask": {"mose 3c": "75.0", "pumavos 3c": "50.0", "average 3c": "62.5"},
-        "optical-flow": {"mose 3c": "3.0"},  # it lacks a data set: no average
+        "static-mask": {
+            **{"3c mose": "75.0", "3c PU": "50.0", "average mose": "75.0 (over 3c)", "average PU": "50.0 (over 3c)"},
+            "OA": "62.5 (over PU 3c, mose 3c)",
+        },
+        "optical-flow": {"3c mose": "3.0", "average mose": "3.0 (over 3c)", "OA": "3.0 (over mose 3c)"},
     }
-    assert cells(output / "table_1.csv") == {"static-mask": {"mose 1c": "60.0", "average 1c": "60.0"}}
+    assert cells(output / "table_1.csv")["static-mask"]["1c mose"] == "60.0"
     assert cells(output / "table_7.csv") == {
-        "static-mask": {"mose 3c": "30.0", "mose gm": "33.0", "average 3c": "30.0", "average gm": "33.0"}
+        # 31.5 = (30 + 33) / 2
+        "static-mask": {
+            **{"3c mose": "30.0", "gm mose": "33.0"},
+            **{"average mose": "31.5 (over 3c gm)", "OA": "31.5 (over mose 3c gm)"},
+        }
     }
     header = (output / "table_7.csv").read_text().splitlines()[0]
-    assert header.startswith("system,quoted,mose 1c,mose 3c,mose 5c,mose bb,mose gm,average 1c")
+    assert header == "system,quoted,3c mose,bb mose,gm mose,average mose,OA"
     text = (output / "report.md").read_text()
-    assert "| static-mask |  | - | 75.0 | - | - | 50.0 | - | - | 62.5 | - |" in text
+    assert (
+        "| static-mask |  | - | - | 50.0 | 75.0 | - | - | 50.0 (over 3c) | 75.0 (over 3c) | 62.5 (over PU 3c, mose 3c) |"
+        in text
+    )
     assert "ncomplete" not in text
+
+
+def test_averages_over_all_of_a_table_have_no_note(tmp_path: Path) -> None:
+    scores = {"esd": 10, "pumavos": 20, "lvvis": 30, "sav": 41}
+    folders = [
+        write_run(
+            tmp_path / f"{name}{clicks}", "online", {"a": [[score + clicks]]}, dataset=name, data=f"/{name}", clicks=clicks
+        )
+        for name, score in scores.items()
+        for clicks in (5, 3, 1)
+    ]
+    folders.append(write_run(tmp_path / "more", "online", {"a": [[90]]}, dataset="sav", data="/sav", clicks=2))
+    output = make_report(tmp_path, folders, "--tables-only", "--tables", "1", "3")
+    row = cells(output / "table_1.csv")["static-mask"]
+    header = (output / "table_1.csv").read_text().splitlines()[0].split(",")[2:]
+    columns = [f"{setting} {name}" for setting in ("1c", "3c", "5c", "2c", "average") for name in ("ES", "PU", "LV", "SV")]
+    assert header == [*columns, "OA"]
+    # 44 = (42 + 44 + 46) / 3: the table has no 2c; 28.2 = (13 + 23 + 33 + 44) / 4
+    assert row["average SV"] == "44.0"
+    assert row["2c SV"] == "90.0"
+    assert row["OA"] == "28.2"
+    assert cells(output / "table_3.csv") == {
+        "static-mask": {"ES": "13.0", "PU": "23.0", "LV": "33.0", "SV": "44.0", "OA": "28.2"}
+    }
 
 
 @pytest.mark.parametrize(("protocol", "number", "table"), [("offline", [80.0], 2), ("semi_supervised", 80.0, 7)])
 def test_failed_videos_are_left_out_and_marked(protocol: str, number: Any, table: int, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", protocol, {"one": [number]}, failures=("two", "three"))
     output = make_report(tmp_path, [run], "--tables-only")
-    assert cells(output / f"table_{table}.csv") == {"static-mask": {"mose 3c": "80.0 (incomplete: 1 of 3 videos)"}}
+    # There is no average.
+    assert cells(output / f"table_{table}.csv") == {"static-mask": {"3c mose": "80.0 (incomplete: 1 of 3 videos)"}}
     assert f"- {run}: 1 of 3 videos" in (output / "report.md").read_text()
 
 
@@ -121,8 +156,8 @@ def test_a_run_of_fewer_videos_than_another_is_marked(tmp_path: Path) -> None:
     whole = write_run(tmp_path / "a", "online", {"one": [[80]], "two": [[60]]})
     part = write_run(tmp_path / "b", "online", {"one": [[90]]}, system="optical-flow")
     table = cells(make_report(tmp_path, [whole, part], "--tables-only") / "table_1.csv")
-    assert table["static-mask"]["mose 3c"] == "70.0"
-    assert table["optical-flow"] == {"mose 3c": "90.0 (incomplete: 1 of 2 videos)"}
+    assert table["static-mask"]["3c mose"] == "70.0"
+    assert table["optical-flow"] == {"3c mose": "90.0 (incomplete: 1 of 2 videos)"}
 
 
 def test_videos_that_the_evaluator_did_not_score_are_left_out_and_marked(tmp_path: Path) -> None:
@@ -131,8 +166,8 @@ def test_videos_that_the_evaluator_did_not_score_are_left_out_and_marked(tmp_pat
     scores.write_text("".join(line for line in scores.read_text().splitlines(keepends=True) if not line.startswith("two")))
     other = write_run(tmp_path / "b", "semi_supervised", {"one": [90]}, system="optical-flow")
     table = cells(make_report(tmp_path, [run, other]) / "table_7.csv")
-    assert table["static-mask"] == {"mose 3c": "80.0 (incomplete: 1 of 3 videos, 1 not scored)"}
-    assert table["optical-flow"] == {"mose 3c": "90.0 (incomplete: 1 of 3 videos)"}
+    assert table["static-mask"] == {"3c mose": "80.0 (incomplete: 1 of 3 videos, 1 not scored)"}
+    assert table["optical-flow"] == {"3c mose": "90.0 (incomplete: 1 of 3 videos)"}
 
 
 @pytest.mark.parametrize("protocol", ["online", "semi_supervised"])
@@ -146,7 +181,7 @@ def test_a_run_on_some_of_the_videos_is_marked(protocol: str, tmp_path: Path) ->
 def test_a_run_whose_videos_all_failed_has_no_number(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "online", {}, failures=("one",))
     table = cells(make_report(tmp_path, [run]) / "table_1.csv")
-    assert table == {"static-mask": {"mose 3c": "- (incomplete: 0 of 1 videos)"}}
+    assert table == {"static-mask": {"3c mose": "- (incomplete: 0 of 1 videos)"}}
 
 
 def test_other_settings_are_other_rows(tmp_path: Path) -> None:
@@ -157,7 +192,7 @@ def test_other_settings_are_other_rows(tmp_path: Path) -> None:
         for i, each in enumerate(settings)
     ]
     table = cells(make_report(tmp_path, folders, "--tables-only") / "table_2.csv")
-    assert {name: row["mose 3c"] for name, row in table.items()} == {
+    assert {name: row["3c mose"] for name, row in table.items()} == {
         "sam-i2v (a.pt)": "50.0",
         "sam-i2v (b.pt)": "51.0",
         "sam-i2v (seed=3, b.pt)": "52.0",
@@ -167,26 +202,39 @@ def test_other_settings_are_other_rows(tmp_path: Path) -> None:
 def test_quoted_numbers_are_marked_and_never_mixed_with_measured_ones(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "offline", {"one": [[40]]})
     quoted = tmp_path / "quoted.csv"
-    quoted.write_text(
-        HEADER + "2,static-mask,mose,3c,12.5,a test\n2,static-mask,esd,1c,7,a test\n2,other,average,5c,9,a test\n"
-    )
+    lines = ["static-mask,mose,3c,12.5,a test", "static-mask,ES,1c,7,a test", "other,OA,-,9,a test", "other,cost,-,4608,a test"]
+    quoted.write_text(HEADER + "".join(f"2,{line}\n" for line in lines))
     output = make_report(tmp_path, [run], "--tables-only", "--quoted", str(quoted))
     rows = (output / "table_2.csv").read_text().splitlines()
-    assert rows[0].startswith("system,quoted,mose 1c,mose 3c,mose 5c,esd 1c")
-    assert rows[1:] == [
-        "static-mask,,-,40.0,-,-,-,-,-,40.0,-",
-        "static-mask,a test,-,12.5,-,7.0,-,-,-,-,-",  # nobody quoted an average
-        "other,a test,-,-,-,-,-,-,-,-,9.0",
+    assert rows == [
+        'system,quoted,"cost, GB hours",1c ES,1c mose,3c ES,3c mose,5c ES,5c mose,average ES,average mose,OA',
+        "static-mask,,-,-,-,-,40.0,-,-,-,40.0 (over 3c),40.0 (over mose 3c)",
+        "static-mask,a test,-,7.0,-,-,12.5,-,-,-,-,-",  # nobody quoted an average
+        "other,a test,4.6k,-,-,-,-,-,-,-,-,9.0",
     ]
-    assert "| static-mask | quoted: a test | - | 12.5 |" in (output / "report.md").read_text()
+    assert "| static-mask | quoted: a test | - | 7.0 |" in (output / "report.md").read_text()
     assert not (output / "table_1.csv").exists()
+
+
+@pytest.mark.slow
+def test_figures_of_quoted_numbers(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "online", {"a": [[40]], "b": [[60]]}, dataset="esd", system="my:system")
+    output = make_report(tmp_path, [run], "--quoted", "--tables", "1", "3", "figure-6")
+    text = (output / "report.md").read_text()
+    for name in ("figure_1.png", "table_3.png", "figure_6.png"):
+        assert f"]({name})" in text
+        assert np.asarray(Image.open(output / name).convert("L")).std() > 5
+    assert "| TinySAM + SAM-I2V | quoted: SAM-I2V (CVPR 2025) Table 1 | 18.9 | 4.6k | 73.0 |" in text
+    assert not list(make_report(tmp_path / "plain", [run]).glob("figure*.png"))  # no cost is known
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("table,system\n", "columns"),
-        (HEADER + "3,a,mose,3c,1,s\n", "line 2: no table 3"),
+        (HEADER + "8,a,mose,3c,1,s\n", "line 2: no table 8"),
+        (HEADER + "1,a,OA,average,1,s\n", "line 2: no setting average in this table for OA; expected one of -"),
+        (HEADER + "3,a,ES,average,1,s\n", "line 2: no setting average in this table for ES; expected one of 3c"),
         (HEADER + "1,a,mose,gm,1,s\n", "line 2: no setting gm"),
         (HEADER + "1,a,mose,3c,1,s\n1,a,mose,3c,2,s\n", "line 3: duplicate row"),
         (HEADER + "1,a,mose,3c,many,s\n", "'many' is not a number"),
@@ -206,7 +254,7 @@ def test_a_folder_that_cannot_be_used_does_not_stop_the_others(tmp_path: Path, c
     run = write_run(tmp_path / "run", "online", {"one": [[40]], "two": [[50]]})
     (tmp_path / "other").mkdir()
     assert f"left out: {tmp_path / 'other'} is not a finished run" in refused(tmp_path, caplog, [tmp_path / "other", run])
-    assert cells(tmp_path / "report/table_1.csv")["static-mask"]["mose 3c"] == "45.0"
+    assert cells(tmp_path / "report/table_1.csv")["static-mask"]["3c mose"] == "45.0"
     assert f"Left out:\n\n- {tmp_path / 'other'} is not" in (tmp_path / "report/report.md").read_text()
 
 
@@ -262,7 +310,7 @@ def test_odd_names_survive(name: str, tmp_path: Path) -> None:
         write_run(tmp_path / "other", "online", {name: [[41.0] * 8], "two": [[51.0] * 8]}, dataset=name),
     ]
     output = make_report(tmp_path, folders)
-    assert cells(output / "table_1.csv")[f"static-mask ({name})"][f"{name} 3c"] == "45.0"
+    assert cells(output / "table_1.csv")[f"static-mask ({name})"][f"3c {name}"] == "45.0"
     lines = (output / "report.md").read_text().splitlines()
     rows = [line.replace("\\|", "") for line in lines if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1

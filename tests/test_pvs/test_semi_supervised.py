@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-from i2v import I2VVideoPredictor
 from i2v.data.mask_files import read_mask, save_label_image
 from i2v.utils.jf import jf_scores
 from sav_dataset.sav_evaluator import evaluate as sav_evaluate
@@ -497,13 +496,6 @@ def test_user_defined_system_of_the_documentation(data: Path, tmp_path: Path) ->
 def global_score(output: str) -> list[float]:
     (line,) = (line for line in output.splitlines() if line.startswith("Global score  "))
     return [float(number) for number in line.split()[2:]]
-
-
-@pytest.fixture(scope="module")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_predictor: I2VVideoPredictor) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny weights.pt"
-    torch.save({"model": tiny_predictor.model.state_dict()}, path)
-    return path
 
 
 @pytest.mark.slow

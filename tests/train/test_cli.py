@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import stat
 import sys
 from pathlib import Path
 
@@ -231,18 +230,6 @@ def test_no_slurm(clips: Path, caplog: pytest.LogCaptureFixture, monkeypatch: py
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["-c", TINY, "--slurm", f"folder={clips}", f"output={tmp_path}"]) == 1
     assert "cannot submit to Slurm" in caplog.text
-
-
-@pytest.fixture
-def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Programs `sbatch` and `srun` that do nothing but keep what is submitted; returns the file."""
-    programs, submitted = tmp_path / "bin", tmp_path / "submitted.sh"
-    programs.mkdir()
-    for name, content in {"sbatch": f'cp "$1" {submitted}; echo "Submitted batch job 17"', "srun": "true"}.items():
-        (programs / name).write_text(f"#!/bin/sh\n{content}\n")
-        (programs / name).chmod(stat.S_IRWXU)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    return submitted
 
 
 @pytest.mark.slow

@@ -1,0 +1,204 @@
+"""Makes one of the paper's Tables 1 to 7, or Figure 6: runs what is missing of it, then the report.
+
+    python -m test_pvs.paper 1 [--systems NAME ...] [--data NAME=FOLDER ...] [--output results/paper] [--devices cuda]
+
+The rows are in test_pvs/paper/systems.yaml, with the config and the weights of each system. Rerun the command to resume.
+--dry-run shows the table as it is, and the commands for the runs that are missing; --slurm submits them to Slurm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from i2v.utils.command_line import command_line, given_path, given_text, make_output_folder, whole_number
+from i2v.utils.slurm import SlurmSettings, submit_job
+from test_pvs.datasets import check_dataset_name, read_dataset
+from test_pvs.finished_runs import SystemLabel, read_runs
+from test_pvs.paper.plan import PlannedRun, make_run, plan_runs, require_runnable
+from test_pvs.paper.registry import REGISTRY, read_registry
+from test_pvs.pictures import find_matplotlib
+from test_pvs.quotes import PAPER_QUOTES, read_quotes
+from test_pvs.report import write_report
+from test_pvs.runner import parse_devices
+from test_pvs.tables import LAYOUTS, TABLE_SETTINGS, Layout, make_table
+
+log = logging.getLogger("test_pvs.paper")
+
+
+def _named(text: str) -> tuple[str, str]:
+    """Argument type: NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
+
+
+def _dataset(text: str) -> tuple[str, Path]:
+    """Argument type: NAME=FOLDER of a data set."""
+    name, folder = _named(text)
+    try:
+        return check_dataset_name(name), Path(folder)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m test_pvs.paper",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # `main` removes --slurm from the job's arguments by its full name
+    )
+    parser.add_argument("table", choices=LAYOUTS, help="number of the table, or figure-6")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="systems of the table to run (default: all)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        type=_dataset,
+        metavar="NAME=FOLDER",
+        help="data sets, such as sav=/data/sav_test (default: the paper's four, in data/)",
+    )
+    parser.add_argument(
+        "--output", type=given_path, default=Path("results/paper"), help="folder of runs and reports (default: results/paper)"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        type=_named,
+        default=(),
+        metavar="NAME=PATH",
+        help="weights, such as sam-i2v=my.pt",
+    )
+    parser.add_argument("--config", type=given_text, help="another config for the systems made of SAM-I2V, such as i2v-lite")
+    parser.add_argument("--registry", type=given_path, default=REGISTRY, help="another file of systems and rows")
+    parser.add_argument(
+        "--devices",
+        default="",
+        help="cuda:0,cuda:1 for these GPUs, cuda for all, cpu:2 for two workers (default: all GPUs, or cpu)",
+    )
+    parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
+    parser.add_argument("--tables-only", action="store_true", help="leave out the pictures, which need matplotlib")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="run and write nothing: show the table, and what is missing")
+    mode.add_argument("--slurm", action="store_true", help="submit to Slurm: the videos of all runs, then the report")
+    slurm = parser.add_argument_group("with --slurm")
+    slurm.add_argument("--nodes", type=whole_number(1), default=1, help="nodes that the videos are spread over (default: 1)")
+    slurm.add_argument("--gpus-per-node", type=whole_number(0), default=1, help="GPUs of each node (default: 1)")
+    slurm.add_argument("--cpus-per-node", type=whole_number(1), default=10, help="CPU cores of each node (default: 10)")
+    slurm.add_argument(
+        "--hours", type=whole_number(1), default=24, help="time limit, after which the job is submitted again (default: 24)"
+    )
+    slurm.add_argument("--partition", type=given_text, help="Slurm's partition (default: that of the cluster)")
+    return parser
+
+
+@command_line
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, or 1 after an error or if the table is not complete."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.tables_only and args.strips:
+        parser.error("--strips cannot be combined with --tables-only")
+    data = dict(args.data or ())
+    if len(data) < len(args.data or ()):
+        parser.error("--data has a data set twice")
+    layout = LAYOUTS[args.table]
+    registry = read_registry(args.registry, dict(args.checkpoint))
+    rows = registry.rows(args.table, args.systems)
+    if args.config:
+        rows = dict(system.with_config(args.config, name) for name, system in rows.items())
+    planned = plan_runs(layout, rows, data or registry.data, args.output / "runs")
+    if args.dry_run:
+        _show(layout, planned)
+        return 0
+    if not args.tables_only:
+        find_matplotlib()
+    devices = [] if args.slurm else parse_devices(args.devices)
+    if args.strips:
+        _require_videos(args.strips, data or registry.data)
+    require_runnable(planned, None if args.slurm else devices[0])
+    make_output_folder(args.output)
+    todo = [each for each in planned if not each.is_evaluated()]
+    if args.slurm and todo:
+        _submit(todo, args, [argument for argument in arguments if argument != "--slurm"])
+        return 0
+    complete = [make_run(each, devices) for each in planned]
+    return 0 if _report(layout, planned, args) and all(complete) else 1
+
+
+def _require_videos(names: Sequence[str], data: Mapping[str, Path]) -> None:
+    """Check that there are videos of these names.
+
+    Raises:
+        ValueError: there is none of a name; see also `read_dataset`.
+    """
+    known = {video.name for dataset, folder in data.items() for video in read_dataset(dataset, folder)}
+    if unknown := sorted(set(names) - known):
+        raise ValueError(f"no data set has the video {unknown[0]} of --strips")
+
+
+def _labels(layout: Layout, planned: Sequence[PlannedRun]) -> dict[Path, SystemLabel]:
+    """What the table says about the system of each run that has scores, by folder."""
+    several = len(layout.settings) > 1  # the other tables have no parameters
+    systems = {each.row: each.system for each in planned if each.has_scores()}
+    labels = {
+        row: SystemLabel(row, system.count_parameters() if several else None, system.cost) for row, system in systems.items()
+    }
+    return {each.run.output: labels[each.row] for each in planned if each.has_scores()}
+
+
+def _report(layout: Layout, planned: Sequence[PlannedRun], args: argparse.Namespace) -> bool:
+    """Write the report. Returns whether all runs are in it."""
+    labels = _labels(layout, planned)
+    runs, left_out = read_runs(list(labels), labels)
+    left_out += [f"{each.title}: missing; {each.command}" for each in planned if not each.has_scores()]
+    output = args.output / layout.stem
+    quotes = read_quotes(PAPER_QUOTES, TABLE_SETTINGS)
+    write_report(runs, quotes, output, args.strips, pictures=not args.tables_only, left_out=left_out, tables=[layout.key])
+    print(f"The report is {output / 'report.md'}")  # noqa: T201
+    for line in left_out:
+        log.error("left out: %s", line)
+    return not left_out
+
+
+def _show(layout: Layout, planned: Sequence[PlannedRun]) -> None:
+    """Print the table as it is, and the commands for the runs that are missing."""
+    labels = _labels(layout, planned)
+    runs, _ = read_runs(list(labels), labels)
+    missing = [each for each in planned if not each.is_finished()]
+    lines = [f"{layout.heading}: {len(missing)} of {len(planned)} runs are missing{':' if missing else ''}"]
+    lines += [f"# {each.title}\n{each.command}" for each in missing]
+    table = make_table(layout, runs, read_quotes(PAPER_QUOTES, TABLE_SETTINGS))
+    print(*([table.markdown()] if table else []), *lines, sep="\n")  # noqa: T201
+
+
+def _submit(todo: Sequence[PlannedRun], args: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Submit the videos of all runs to Slurm, and the report, which waits for them.
+
+    Args:
+        todo (Sequence[PlannedRun]): the runs that are not finished.
+        args (argparse.Namespace): the parsed arguments.
+        arguments (Sequence[str]): the arguments of the report.
+
+    Raises:
+        OSError: Slurm is not available.
+    """
+    from test_pvs.paper.cluster import ReportTask, ShareTask
+
+    settings = SlurmSettings(args.nodes, args.gpus_per_node, args.cpus_per_node, args.hours, args.partition)
+    folder, here = args.output.absolute() / "slurm", Path.cwd()
+    job = submit_job(ShareTask([each.run for each in todo], args.devices), settings, folder, here)
+    # After the videos, however that ends: what is left of them is evaluated first.
+    after = {"dependency": f"afterany:{job}"}
+    submit_job(ReportTask(arguments), replace(settings, nodes=1), folder, here, slurm_additional_parameters=after)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""The runs of a table: which there are, what is missing, and how to make it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from i2v.data.files import read_json
+from i2v.utils.command_line import EXPECTED_ERRORS, one_line
+from i2v.utils.json_form import require_form
+from test_pvs import interactive, semi_supervised
+from test_pvs.datasets import read_dataset
+from test_pvs.finished_runs import SCORES, SEMI_SUPERVISED
+from test_pvs.paper.registry import PaperSystem
+from test_pvs.runner import run_videos
+from test_pvs.runs import MASKS, RESULTS, OutputFolder, Run
+from test_pvs.systems import build_system
+from test_pvs.tables import Layout
+
+log = logging.getLogger("test_pvs.paper")
+
+_EVALUATION = Path(__file__).parents[1] / "semi_eval.sh"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that a table needs: a system on a data set in one setting.
+
+    Attributes:
+        row (str): name of the system's row.
+        system (PaperSystem): the system.
+        setting (str): prompt of the objects, such as 3c.
+        run (Run): the run, on the default device.
+        command (str): the command that makes it.
+    """
+
+    row: str
+    system: PaperSystem
+    setting: str
+    run: Run
+    command: str
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"{self.row}, {self.run.dataset}, {self.setting}"
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the evaluator has to score the masks."""
+        return self.run.protocol is semi_supervised.semi_supervised
+
+    def is_evaluated(self) -> bool:
+        """Return whether all videos are finished."""
+        path = self.run.output / RESULTS
+        if not path.is_file():
+            return False
+        results = read_json(path)
+        require_form(results, {"dataset_videos": int, "videos": dict, "failures": dict}, str(path))
+        return len(results["videos"]) >= results["dataset_videos"] and not results["failures"]
+
+    def has_scores(self) -> bool:
+        """Return whether the run has scores for a table, which may be those of a part of the videos."""
+        scores, results = self.run.output / MASKS / SCORES, self.run.output / RESULTS
+        if not results.is_file() or not self.needs_scores:
+            return results.is_file()
+        return scores.is_file() and scores.stat().st_mtime_ns >= results.stat().st_mtime_ns
+
+    def is_finished(self) -> bool:
+        """Return whether nothing is left to do."""
+        return self.is_evaluated() and self.has_scores()
+
+
+def plan_runs(layout: Layout, rows: Mapping[str, PaperSystem], data: Mapping[str, Path], output: Path) -> list[PlannedRun]:
+    """List the runs of a table: each system on each data set in each setting.
+
+    Args:
+        layout (Layout): the table.
+        rows (Mapping[str, PaperSystem]): the systems by name of the row.
+        data (Mapping[str, Path]): folders of the data sets by name.
+        output (Path): folder of all runs. Tables that need the same run share it.
+    """
+    return [
+        _plan_run(layout.protocol, row, system, dataset, folder, setting, output)
+        for row, system in rows.items()
+        for dataset, folder in data.items()
+        for setting in layout.settings
+    ]
+
+
+def _plan_run(protocol: str, row: str, system: PaperSystem, dataset: str, data: Path, setting: str, output: Path) -> PlannedRun:
+    name = f"{system.key}-{Path(system.config).stem}" if system.config else system.key
+    folder = output / name / re.sub(r"[^\w.-]", "_", f"{dataset}-{protocol}-{setting}")
+    arguments = [dataset, str(data), "--output", str(folder), "--system", system.system]
+    arguments += ["--config", system.config] if system.config else []
+    arguments += ["--checkpoint", system.checkpoint] if system.checkpoint else []
+    if protocol == SEMI_SUPERVISED:
+        module, parse, arguments = "semi_supervised", semi_supervised.parse_run, [*arguments, "--input", setting]
+    else:
+        clicks = setting.removesuffix("c")
+        module, parse, arguments = "interactive", interactive.parse_run, [protocol, *arguments, "--clicks", clicks]
+    arguments += ["--overrides", *system.overrides] if system.overrides else []
+    run, _ = parse(arguments)
+    command = shlex.join(["python", "-m", f"test_pvs.{module}", *arguments])
+    if protocol == SEMI_SUPERVISED:
+        variables = [f"{name}={shlex.quote(value)}" for name, value in _variables(run).items()]
+        command += f" && {' '.join(variables)} sh test_pvs/semi_eval.sh"
+    return PlannedRun(row, system, setting, run, command)
+
+
+def require_runnable(planned: Sequence[PlannedRun], device: str | None) -> None:
+    """Check everything that runs need before the first one starts; problems are logged, a line for each.
+
+    Args:
+        planned (Sequence[PlannedRun]): the runs of the table, finished ones included.
+        device (str or None): device on which every system that is not finished is built; None to look at files alone, because
+            the runs are made on other machines.
+
+    Raises:
+        NotADirectoryError, ValueError: a data set is missing or has another layout, a system cannot be built, its weights are
+            missing, or a folder holds a run with other settings.
+    """
+    todo = [each for each in planned if not each.is_evaluated()]
+    for dataset, folder in {each.run.dataset: each.run.data for each in todo}.items():
+        if not folder.is_dir():
+            raise NotADirectoryError(
+                f"no such folder: {folder}: name the data sets that you have, and no others, with --data {dataset}=FOLDER ..."
+            )
+        read_dataset(dataset, folder)
+    problems = {}
+    for each in {each.system.key: each for each in todo}.values():
+        problem = each.system.missing_weights() or (_error_of(each.run, device) if device else "")
+        if problem:
+            problems[each.system.key] = problem
+            log.error("%s (%s): %s", each.row, each.system.key, problem)
+    if problems:
+        keys = dict.fromkeys(each.system.key for each in planned)
+        rest = [key for key in keys if key not in problems]
+        leave_out = f", or leave these systems out: --systems {' '.join(rest)}" if rest else ""
+        raise ValueError(
+            f"{len(problems)} of {len(keys)} systems cannot be run (see above), and none was: provide what is missing, name "
+            f"weights with --checkpoint {next(iter(problems))}=PATH{leave_out}"
+        )
+    for each in planned:
+        # The settings have the hash of the weights, which may be gone since a run was finished.
+        if not each.system.missing_weights():
+            OutputFolder(each.run.output, each.run.settings()).compare_settings()
+
+
+def _error_of(run: Run, device: str) -> str:
+    """Build the system of a run; the error, or an empty text."""
+    try:
+        build_system(replace(run.system, device=device))
+    except EXPECTED_ERRORS as error:
+        return one_line(error)
+    return ""
+
+
+def make_run(planned: PlannedRun, devices: Sequence[str]) -> bool:
+    """Evaluate the videos of a run that are not finished, and score the masks where this is a step of its own.
+
+    Returns:
+        Whether all videos were evaluated and scored.
+
+    Raises:
+        ValueError, OSError, ImportError, WorkerDiedError: see `run_videos`.
+    """
+    if planned.is_finished():
+        return True
+    log.info("%s", planned.title)
+    failures = {} if planned.is_evaluated() else run_videos(planned.run, devices)
+    scored = not planned.needs_scores or _score(planned.run)
+    return scored and not failures
+
+
+def _variables(run: Run) -> dict[str, str]:
+    """Return the environment variables of semi_eval.sh."""
+    return {"DATASET": run.dataset, "DATA": str(run.data), "OUT": str(run.output)}
+
+
+def _score(run: Run) -> bool:
+    # The scripts' other variables may be set for another run.
+    environment = {name: value for name, value in os.environ.items() if name not in ("VIDEOS", "VOID")}
+    environment |= {**_variables(run), "PYTHON": sys.executable}
+    return subprocess.run(["sh", str(_EVALUATION)], env=environment, check=False).returncode == 0
