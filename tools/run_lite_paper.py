@@ -2,9 +2,11 @@
 
     python tools/run_lite_paper.py [ROW ...] [--shared ../shared/data] [--output runs/lite-paper]
 
-Every row upgrades the image segmenter of the bundled Lite model with the same budget, configs/i2v-lite-paper.yaml, and is then
-evaluated online with 3 clicks on davis2016-dev, which no row is trained on. The rows of Table 5 are other selectors of the row
-"base". Rerun the command to resume: finished rows are skipped. The scores of all finished rows are printed at the end.
+Every row upgrades an image segmenter with the same budget, configs/i2v-lite-paper.yaml: that of the bundled Lite model, or, for
+Table 3, one with a small trunk of another kind, which is trained first (configs/i2v-lite-image-sams.yaml). It is then evaluated
+online with 3 clicks on davis2016-dev, which no row is trained on. The rows of Table 5 are other selectors of the row "base".
+
+Rerun the command to resume: finished rows are skipped. The scores of all finished rows are printed at the end.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ class Row:
         model (tuple[str, ...]): overrides of the model, in training and evaluation.
         training (tuple[str, ...]): further overrides of the training.
         weights (str or None): name of the row whose weights are evaluated; None for a training of its own.
+        image_segmenter (str or None): name of one of `TRUNKS`, which is trained on images first; None for the bundled one.
     """
 
     table: str
@@ -58,6 +61,47 @@ class Row:
     model: tuple[str, ...] = ()
     training: tuple[str, ...] = ()
     weights: str | None = None
+    image_segmenter: str | None = None
+
+
+_TRUNK = "model.image_encoder.trunk_image"
+_SMALL_VIT = (
+    "model/trunk=vit_base",
+    *(f"{_TRUNK}.{key}={value}" for key, value in (("depth", 6), ("num_heads", 6), ("window_size", 8), ("image_size", 384))),
+    f"{_TRUNK}.global_blocks=[1,3,4,5]",
+)
+# A small trunk of each image SAM's kind, with random weights. MobileSAM and TinySAM share one.
+TRUNKS = {
+    "TinySAM": (
+        "model/trunk=tiny_vit",
+        f"{_TRUNK}.embed_dims=[32,64,96,128]",
+        f"{_TRUNK}.depths=[1,1,2,1]",
+        f"{_TRUNK}.num_heads=[1,2,3,4]",
+        f"{_TRUNK}.window_sizes=[7,7,12,7]",
+    ),
+    "EdgeSAM": ("model/trunk=rep_vit", f"{_TRUNK}.embed_dims=[24,48,96,192]", f"{_TRUNK}.depths=[1,1,3,1]"),
+    "SlimSAM": (*_SMALL_VIT, f"{_TRUNK}.embed_dim=96", f"{_TRUNK}.mlp_dim=384"),
+    "SAM-Base": (*_SMALL_VIT, f"{_TRUNK}.embed_dim=192", f"{_TRUNK}.mlp_dim=768"),
+}
+# Channels of the maps that the TFI uses, where the config does not know them.
+_LEVELS = {"TinySAM": "[96,128,128]", "EdgeSAM": "[96,192,128]"}
+# Not every one of these trunks has maps at high resolution.
+_LOW_RESOLUTION = (
+    "model.image_encoder.high_res_levels=[]",
+    "model.image_encoder.high_res_channels=[]",
+    "model.dense_prompt_encoder=null",
+)
+
+
+def _family(segmenter: str) -> dict[str, Row]:
+    """The rows of Table 3 with an image segmenter."""
+    trunk = (*TRUNKS[segmenter], *_LOW_RESOLUTION)
+    levels = (f"model.image_encoder.trunk_video.in_channels={_LEVELS[segmenter]}",) if segmenter in _LEVELS else ()
+    name = segmenter.lower()
+    return {
+        f"{name}-ta": Row("3", f"{segmenter} + TA", (*trunk, "model/upgrade=ta", _HIDDEN), image_segmenter=segmenter),
+        name: Row("3", f"{segmenter} + SAM-I2V", (*trunk, *levels), image_segmenter=segmenter),
+    }
 
 
 def _selector(num_global: int, num_local: int, mode: str = "sample") -> tuple[str, ...]:
@@ -82,11 +126,12 @@ ROWS = {
     "msa-2-4": Row("5", "w/ MSA (x=2, y=4)", _selector(2, 4), weights="base"),
     "msa-3-3": Row("5", "w/ MSA (x=3, y=3)", _selector(3, 3), weights="base"),
     "ufs-3-3": Row("5", "w/ MSA (x=3, y=3) w/ UFS", _selector(3, 3, "evenly_spaced"), weights="base"),
+    **{name: row for segmenter in TRUNKS for name, row in _family(segmenter).items()},
 }
 
 
 def commands(name: str, shared: Path, output: Path) -> list[list[str]]:
-    """The commands of a row: its training, if it has one, and its evaluation.
+    """The commands of a row: its trainings, if it has any, and its evaluation. A finished training ends at once.
 
     Args:
         name (str): the row, a key of `ROWS`.
@@ -95,11 +140,18 @@ def commands(name: str, shared: Path, output: Path) -> list[list[str]]:
     """
     row, python = ROWS[name], sys.executable
     launcher = [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
-    train = [*launcher, "train/train.py", "-c", "i2v-lite-paper", f"shared={shared}", f"output={output / name}"]
+    train = [*launcher, "train/train.py", f"shared={shared}", "-c"]
+    upgrade = [*train, "i2v-lite-paper", f"output={output / name}", *row.model, *row.training]
+    trainings = [upgrade]
+    if row.image_segmenter:
+        images = output / f"images-{row.image_segmenter.lower()}"
+        trainings.insert(0, [*train, "i2v-lite-image-sams", f"output={images}", *TRUNKS[row.image_segmenter]])
+        parts = "[image_encoder.trunk_image,sam_prompt_encoder,sam_mask_decoder]"
+        upgrade += [f"initial_weights.path={images / 'last.pt'}", f"initial_weights.prefixes={parts}", "frozen=[]"]
     evaluate = [python, "-m", "test_pvs.interactive", "online", "davis2016", str(shared / "davis2016-dev"), "--clicks", "3"]
     evaluate += ["--output", str(output / name / "online"), "--checkpoint", str(output / (row.weights or name) / "last.pt")]
     evaluate += ["--devices", f"cpu:{PROCESSES}", *(["--overrides", *row.model] if row.model else [])]
-    return [evaluate] if row.weights else [[*train, *row.model, *row.training], evaluate]
+    return [evaluate] if row.weights else [*trainings, evaluate]
 
 
 def run_row(name: str, shared: Path, output: Path) -> None:

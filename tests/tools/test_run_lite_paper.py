@@ -12,7 +12,8 @@ import torch
 
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.typed_config import build
-from train.cli import load_experiment
+from i2v.utils.checkpoints import save_checkpoint
+from train.cli import build_model, load_experiment
 from train.model.initial_weights import from_checkpoint
 
 DONE = {"videos": {"dog": {"objects": [{"curve": [{"frames": 1, "j_and_f": 10.0}, {"frames": 8, "j_and_f": 70.0}]}]}}}
@@ -38,7 +39,8 @@ def overrides_of(command: list[str]) -> list[str]:
 def test_rows_build_and_start_from_the_image_segmenter(runner: ModuleType, folders: tuple[Path, Path]) -> None:
     networks: dict[str, SAMI2V] = {}
     for name, row in runner.ROWS.items():
-        config = load_experiment("i2v-lite-paper", overrides_of(runner.commands(row.weights or name, *folders)[0]))
+        *images, training, _ = runner.commands(row.weights or name, *folders)
+        config = load_experiment("i2v-lite-paper", overrides_of(training))
         assert config.data.steps_per_epoch == config.trainer.validate_every == 150
         assert str(folders[0]) in config.data.parts.davis.dataset.frames
         assert "davis2016-dev" not in str(config)  # evaluation only
@@ -47,6 +49,12 @@ def test_rows_build_and_start_from_the_image_segmenter(runner: ModuleType, folde
         with torch.device("meta"):
             trained = build(config, "model")
         assert trained.state_dict().keys() == networks[name].state_dict().keys()
+        for command in images:
+            segmenter = load_experiment("i2v-lite-image-sams", overrides_of(command))
+            weights = build_model(segmenter).state_dict()
+            path = Path(config.initial_weights.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(path, {"model": weights})
         if row.weights is None:
             from_checkpoint(networks[name], *(config.initial_weights[key] for key in ("path", "prefixes")))
     tokens = [networks[name].memory_prompt_generator.no_memory(1).shape[1] for name in ("mpg-1", "base", "mpg-5")]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2v.modeling.backbones.trunk import AdapterPlace, Trunk
-from i2v.modeling.layers import Conv2dBN, LayerNorm2d
+from i2v.modeling.layers import Conv2dBN, segmenter_neck
 from i2v.modeling.precision import full_precision
 
 
@@ -170,12 +170,7 @@ class TinyViT(Trunk):
         # The ImageNet head is unused; it is kept frozen for checkpoint compatibility.
         self.norm_head = nn.LayerNorm(embed_dims[-1]).requires_grad_(False)
         self.head = nn.Linear(embed_dims[-1], 1000).requires_grad_(False)
-        self.neck = nn.Sequential(
-            nn.Conv2d(embed_dims[-1], out_channels, 1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = segmenter_neck(embed_dims[-1], out_channels)
         self.channels = [embed_dims[0], *embed_dims[1:], out_channels]
         self.tail_channels = [embed_dims[-1]] * depths[-1]
         self.strides = [4, *(4 * math.prod(strides[:i]) for i in range(1, len(strides) + 1)), 4 * math.prod(strides)]
