@@ -41,7 +41,7 @@ def targets_in(node: object) -> set[str]:
 
 
 def test_names() -> None:
-    lite = [f"i2v-lite-{name}" for name in ("ablation", "gpu", "image", "long", "paper", "video")]
+    lite = [f"i2v-lite-{name}" for name in ("ablation", "gpu", "image", "image-sams", "long", "paper", "video")]
     assert known_experiments() == sorted([*lite, "i2v-train", *PAPER])
 
 
