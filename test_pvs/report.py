@@ -193,7 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--tables",
         nargs="+",
         choices=LAYOUTS,
-        default=DEFAULT_TABLES,
         help=f"tables of the paper to lay the runs out as (default: {' '.join(DEFAULT_TABLES)})",
     )
     parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
@@ -214,7 +213,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs, left_out = read_runs(args.results)
     if not runs:
         raise ValueError(left_out[0])
-    write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, left_out, args.tables)
+    left_out += [
+        f"{LAYOUTS[key].heading} has no run: python -m test_pvs.paper {key} --dry-run prints its runs and their commands"
+        for key in args.tables or ()
+        if make_table(LAYOUTS[key], runs, ()) is None
+    ]
+    tables = args.tables or DEFAULT_TABLES
+    write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, left_out, tables)
     print(f"The report is {args.output / 'report.md'}")  # noqa: T201
     for line in left_out:
         log.error("left out: %s", line)

@@ -199,6 +199,13 @@ def test_other_settings_are_other_rows(tmp_path: Path) -> None:
     }
 
 
+def test_a_table_without_runs_says_how_to_make_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = write_run(tmp_path / "run", "offline", {"one": [[40]]})
+    message = refused(tmp_path, caplog, [run], "--tables-only", "--tables", "2", "3")
+    assert message == "left out: Table 3 has no run: python -m test_pvs.paper 3 --dry-run prints its runs and their commands"
+    assert cells(tmp_path / "report/table_2.csv")["static-mask"]["3c mose"] == "40.0"
+
+
 def test_quoted_numbers_are_marked_and_never_mixed_with_measured_ones(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "offline", {"one": [[40]]})
     quoted = tmp_path / "quoted.csv"
