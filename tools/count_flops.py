@@ -23,6 +23,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+# Of a package that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from i2v import build_i2v
 from i2v.load_config import known_configs
 from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
