@@ -59,7 +59,8 @@ class ImageEncoder(nn.Module):
         self.trunk_image = trunk_image
         self.trunk_video = trunk_video
         self.levels = list(levels)
-        self.high_res_levels = list(high_res_levels)
+        # From the front: the maps before the trunk's tail are fewer.
+        self.high_res_levels = [level % len(trunk_image.channels) for level in high_res_levels]
         self.high_res_projections = nn.ModuleList(
             nn.Conv2d(trunk_image.channels[level], channels, 1)
             for level, channels in zip(high_res_levels, high_res_channels, strict=True)
