@@ -1,6 +1,6 @@
-"""Image segmenters: TinySAM, MobileSAM, EdgeSAM, SlimSAM and SAM-Base, with the methods of segment-anything's `SamPredictor`.
+"""Image segmenters: TinySAM, MobileSAM, EdgeSAM, SlimSAM and SAM-Base.
 
-They consist of the video model's parts: a trunk, the prompt encoder and the mask decoder. Nothing in them knows time.
+They have the main methods of segment-anything's `SamPredictor`, and consist of the video model's parts: a trunk, the prompt encoder and the mask decoder. Nothing in them knows time.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ class ImageSegmenter(nn.Module):
         image_encoder (ImageEncoder): an image trunk, without a TFI.
         sam_prompt_encoder (PromptEncoder): turns prompts into tokens.
         sam_mask_decoder (MaskDecoder): decodes masks, without an object score.
+
+    Raises:
+        ValueError: the image size of the prompt encoder does not fit the trunk; see `Trunk.check_image_size`.
     """
 
     def __init__(self, image_encoder: ImageEncoder, sam_prompt_encoder: PromptEncoder, sam_mask_decoder: MaskDecoder) -> None:
         super().__init__()
+        image_encoder.trunk_image.check_image_size(sam_prompt_encoder.image_size)
         self.image_encoder = image_encoder
         self.sam_prompt_encoder = sam_prompt_encoder
         self.sam_mask_decoder = sam_mask_decoder
@@ -95,7 +99,7 @@ class _SetImage(NamedTuple):
 
 
 class SamPredictor:
-    """Segments one image at a time from clicks, a box or a mask, with the methods of segment-anything's `SamPredictor`.
+    """Segments one image at a time from clicks, a box or a mask, with the main methods of segment-anything's `SamPredictor`.
 
     As in SAM, the image is resized so that its longer side fits the network's input, and padded with the mean colour.
 
@@ -138,7 +142,7 @@ class SamPredictor:
         height, width = pixels.shape[:2]
         side = self.model.image_size
         scale = side / max(height, width)
-        resized = (int(height * scale + 0.5), int(width * scale + 0.5))
+        resized = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
         small = np.array(Image.fromarray(pixels).resize(resized[::-1], Image.Resampling.BILINEAR))
         values = torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None].float() / 255
         values = F.pad(self.model.image_encoder.normalize(values), (0, side - resized[1], 0, side - resized[0]))
@@ -205,6 +209,11 @@ class SamPredictor:
             ValueError: no image is set.
         """
         return self._current().features
+
+    @property
+    def is_image_set(self) -> bool:
+        """Whether `set_image` was called since the last `reset_image`."""
+        return self._image is not None
 
     def reset_image(self) -> None:
         """Forget the image."""

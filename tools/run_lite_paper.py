@@ -20,8 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from i2v.data.files import read_json
+# Of a package that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from i2v.utils.command_line import command_line, given_path, make_output_folder
+from test_pvs.finished_runs import read_run
 
 log = logging.getLogger(__name__)
 
@@ -160,21 +163,17 @@ def run_row(name: str, shared: Path, output: Path) -> None:
     Raises:
         OSError: a command failed; its own output says why.
     """
-    finished = output / name / "finished"
-    if finished.exists():
+    if is_finished(output / name):
         return
     for command in commands(name, shared, output):
         log.info("%s: %s", name, " ".join(command[1:]))
         if status := subprocess.run(command, cwd=ROOT, env={**os.environ, **ENVIRONMENT}, check=False).returncode:
             raise OSError(f"row {name} stopped with status {status}: rerun the command to resume")
-    finished.touch()
 
 
-def score(folder: Path) -> float:
-    """Mean J&F over the objects of an evaluation."""
-    videos = read_json(folder / "results.json")["videos"].values()
-    scores = [entry["curve"][-1]["j_and_f"] for video in videos for entry in video["objects"]]
-    return sum(scores) / len(scores)
+def is_finished(folder: Path) -> bool:
+    """Whether a row was evaluated."""
+    return (folder / "online" / "results.json").is_file()
 
 
 @command_line
@@ -190,16 +189,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shared, output = args.shared.resolve(), args.output.resolve()
     if not (shared / "davis2016-dev").is_dir():
         parser.error(f"{shared} has no davis2016-dev: give the folder of the data sets as --shared")
-    for name in args.rows or ROWS:
+    rows = args.rows or list(ROWS)
+    for i, name in enumerate(rows):
         source = ROWS[name].weights
-        if source and not (output / source / "finished").exists():
+        if source and source not in rows[:i] and not is_finished(output / source):
             parser.error(f"row {name} uses the weights of {source}: run that first")
+    for name in rows:
         make_output_folder(output / name)
         run_row(name, shared, output)
     print("| table | row | J&F |\n|---|---|---|")
     for name, row in ROWS.items():
-        if (output / name / "finished").exists():
-            print(f"| {row.table} | {row.label} | {score(output / name / 'online'):.1f} |")
+        if is_finished(output / name):
+            print(f"| {row.table} | {row.label} | {read_run(output / name / 'online').j_and_f:.1f} |")
 
 
 if __name__ == "__main__":

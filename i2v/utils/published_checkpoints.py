@@ -47,6 +47,8 @@ class Family(NamedTuple):
 
 _TINY_VIT = Family("TinySAM or MobileSAM", "tiny_vit", ("tinysam", "mobilesam"))
 _REP_VIT = Family("EdgeSAM", "rep_vit", ("edge_sam",))
+_SAM_2 = Family("SAM 2")
+_VIDEO_MODEL = Family("SAM-I2V itself")
 # By the number of channels of the ViT.
 _VITS = {
     168: Family("SlimSAM-77", "vit_slim_77", ("slimsam_77",)),
@@ -67,6 +69,9 @@ def family_of(trunk: Mapping[str, Tensor]) -> Family | None:
         return _VITS.get(trunk["pos_embed"].shape[-1])
     if "fuse_stage2.weight" in trunk:
         return _REP_VIT
+    for prefix, family in (("trunk.", _SAM_2), ("trunk_image.", _VIDEO_MODEL)):
+        if any(name.startswith(prefix) for name in trunk):
+            return family
     return _TINY_VIT if "patch_embed.seq.0.c.weight" in trunk else None
 
 
@@ -81,7 +86,7 @@ def resemblance(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     if family is None or family == family_of(expected):
         return ""
     channels = f" ({given['pos_embed'].shape[-1]} channels)" if "pos_embed" in given else ""
-    choice = "no trunk here fits it"
+    choice = "load it as a video model" if family is _VIDEO_MODEL else "no trunk here fits it"
     if family.trunk:
         choice = f"choose model/trunk={family.trunk}, or the image segmenter {' or '.join(family.names)}"
     return f": it looks like {family.title}{channels}; {choice}"

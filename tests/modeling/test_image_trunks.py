@@ -110,9 +110,9 @@ def test_arguments_that_do_not_fit(make, message: str) -> None:
 @pytest.mark.parametrize(
     ("trunk", "size", "message"),
     [
-        ("rep_vit", 144, "image_size=144 does not fit RepViT, whose .* multiple of 32, such as 128 or 160"),
-        ("rep_vit", 16, "image_size=16 does not fit RepViT, whose .* multiple of 32, such as 32$"),
-        ("vit_base", 100, "image_size=100 must be a multiple of feature_stride=16"),
+        ("rep_vit", 144, "image_size=144 must be a multiple of 32, the coarsest stride of RepViT, such as 128 or 160"),
+        ("rep_vit", 16, "image_size=16 must be a multiple of 32, the coarsest stride of RepViT, such as 32$"),
+        ("vit_base", 100, "image_size=100 must be a multiple of 16, the coarsest stride of ViT, such as 96 or 112"),
     ],
 )
 def test_image_sizes_that_do_not_fit(trunk: str, size: int, message: str) -> None:
@@ -158,6 +158,8 @@ def test_a_video_is_segmented(trunk: str, tiny_video) -> None:
             {"patch_embed.seq.0.c.weight": (32, 3, 3, 3)},
             "TinySAM or MobileSAM; choose model/trunk=tiny_vit, or .*mobilesam;",
         ),
+        ("rep_vit", {"trunk.blocks.0.norm1.weight": (96,)}, "SAM 2; no trunk here fits it;"),
+        ("rep_vit", {"trunk_image.neck.0.weight": (1,)}, "SAM-I2V itself; load it as a video model;"),
     ],
 )
 def test_a_checkpoint_of_another_family_is_named(

@@ -230,7 +230,11 @@ def test_memory_prompts_look_at_the_foreground_only() -> None:
 @pytest.mark.parametrize(
     ("config", "override", "message"),
     [
-        (TINY, "model.image_size=100", "image_size=100 must be a multiple of feature_stride=16"),
+        (
+            TINY,
+            "model.image_size=100",
+            "image_size=100 must be a multiple of 16, the coarsest stride of TinyViT, such as 96 or 112",
+        ),
         (TINY, "model.memory_channels=12", "embed_dim=32 must be a multiple of memory_channels=12"),
         (TINY, "model.memory_selector.num_global=9", "remembers up to 11 tracked frames, num_maskmem=7"),
         (TINY_LITE, "model.sam_mask_decoder.upscaling=4", r"high_res_channels=\[8, 4, 2\] must equal .* \[8, 4\]"),

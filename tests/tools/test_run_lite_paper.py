@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +14,6 @@ from i2v.typed_config import build
 from i2v.utils.checkpoints import save_checkpoint
 from train.cli import build_model, load_experiment
 from train.model.initial_weights import from_checkpoint
-
-DONE = {"videos": {"dog": {"objects": [{"curve": [{"frames": 1, "j_and_f": 10.0}, {"frames": 8, "j_and_f": 70.0}]}]}}}
 
 
 @pytest.fixture
@@ -91,9 +88,10 @@ def test_finished_rows_are_skipped(
             if "--output" in command and status == 0:
                 online = Path(command[command.index("--output") + 1])
                 online.mkdir(parents=True)
-                (online / "results.json").write_text(json.dumps(DONE))
+                (online / "results.json").touch()
 
     monkeypatch.setattr(runner.subprocess, "run", Finished)
+    monkeypatch.setattr(runner, "read_run", lambda folder: SimpleNamespace(j_and_f=70.0))
     arguments = ["ta", "--shared", str(folders[0]), "--output", str(folders[1])]
     assert runner.main(arguments) == 1  # the training fails
     assert len(started) == 1
@@ -110,6 +108,7 @@ def test_finished_rows_are_skipped(
     [
         (["tb"], "unknown row tb: choose among base, "),
         (["msa-0-6"], "row msa-0-6 uses the weights of base: run that first"),
+        (["ta", "msa-0-6"], "row msa-0-6 uses the weights of base: run that first"),  # before anything is trained
         (["--shared", "nowhere"], "has no davis2016-dev"),
     ],
 )

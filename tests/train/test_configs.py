@@ -22,6 +22,9 @@ PAPER = {
     "i2v-train-ta": ["model/upgrade=ta"],
     "i2v-train-sa-ta": ["model/upgrade=sa_ta"],
     "i2v-train-st-adapter": ["model/upgrade=st_adapter_ta"],
+    "i2v-train-tfi": [
+        *("model.memory_prompt_generator=null", "model/memory_selector=consecutive", "model.memory_attention.hidden=2048"),
+    ],
     "i2v-train-no-mpg": ["model.memory_prompt_generator=null"],
     "i2v-train-mpg-1": ["model.memory_prompt_generator.num_tokens=1"],
     "i2v-train-mpg-5": ["model.memory_prompt_generator.num_tokens=5"],

@@ -11,7 +11,7 @@ from train.dataset.smooth import drift
 
 
 @dataclass(frozen=True)
-class CameraEffects:
+class Flaws:
     """Probabilities and largest strengths of camera effects.
 
     Attributes:
@@ -43,7 +43,7 @@ class CameraEffects:
     low_resolution: float = 2.5
 
 
-def apply_camera_effects(images: list[np.ndarray], effects: CameraEffects, rng: np.random.Generator) -> list[np.ndarray]:
+def apply_camera_effects(images: list[np.ndarray], effects: Flaws, rng: np.random.Generator) -> list[np.ndarray]:
     """Apply the camera effects to frames (H, W, 3) uint8."""
     num_frames = len(images)
     gains = np.exp(rng.uniform(-1, 1) * np.log(effects.light) / 2 + drift(rng, num_frames, np.log(effects.light)))

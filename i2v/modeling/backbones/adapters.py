@@ -73,8 +73,8 @@ class ParallelAdapters(nn.ModuleList):
         places = trunk.adapter_places()
         if len(places) < (self.last or 1):
             raise ValueError(
-                f"adapters: last={self.last} needs as many places for them, and {type(trunk).__name__}.adapter_places() lists "
-                f"{len(places)}"
+                f"adapters: {type(trunk).__name__} has {len(places)} places for parallel adapters, and {self.last or 1} are "
+                "wanted; see Trunk.adapter_places. TinyViT and EfficientNetLite have some"
             )
         for place in places[-self.last :] if self.last else places:
             adapter = ParallelAdapter(place.channels, self.hidden, self.scale, place.channel_dim)
@@ -156,8 +156,8 @@ class SpatioTemporalAdapters(nn.ModuleList):
         """
         if len(trunk.tail_channels) < self.count:
             raise ValueError(
-                f"adapters: count={self.count} needs as many blocks in the trunk's tail, and {type(trunk).__name__} has "
-                f"{len(trunk.tail_channels)}: see Trunk.tail"
+                f"adapters: {type(trunk).__name__} has {len(trunk.tail_channels)} blocks in its tail, and count={self.count} "
+                "are wanted; see Trunk.tail. TinyViT and EfficientNetLite have a tail"
             )
         for channels in trunk.tail_channels[: self.count]:
             self.append(SpatioTemporalAdapter(channels, max(1, channels // self.reduction)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -43,6 +44,21 @@ class Trunk(nn.Module, ABC):
         """Image pixels per cell of the last map, which is the stride of the network's features."""
         return self.strides[-1]
 
+    def check_image_size(self, image_size: int) -> None:
+        """Check that images of image_size x image_size pixels are covered by whole cells of every map.
+
+        Raises:
+            ValueError: they are not; the message says which sizes fit.
+        """
+        multiple = math.lcm(*self.strides)
+        if image_size < 1 or image_size % multiple:
+            below = max(image_size, 0) // multiple * multiple
+            fitting = " or ".join(str(size) for size in (below, below + multiple) if size)
+            raise ValueError(
+                f"image_size={image_size} must be a multiple of {multiple}, the coarsest stride of {type(self).__name__}, "
+                f"such as {fitting}"
+            )
+
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
         """Encode images.
@@ -76,7 +92,7 @@ class Trunk(nn.Module, ABC):
     def tail(
         self, maps: Sequence[Tensor], x: Tensor, before_block: Callable[[int, Tensor], Tensor] | None = None
     ) -> list[Tensor]:
-        """Compute the maps from those of `before_tail`, through a row of blocks.
+        """Compute the maps from those of `before_tail`, through a sequence of blocks.
 
         Args:
             maps (Sequence[Tensor]): `before_tail` of the frames that the result is for.
