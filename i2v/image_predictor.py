@@ -1,6 +1,7 @@
 """Image segmenters: TinySAM, MobileSAM, EdgeSAM, SlimSAM and SAM-Base.
 
-They have the main methods of segment-anything's `SamPredictor`, and consist of the video model's parts: a trunk, the prompt encoder and the mask decoder. Nothing in them knows time.
+They have the main methods of segment-anything's `SamPredictor`, and consist of the video model's parts: a trunk, the prompt
+encoder and the mask decoder. Nothing in them knows time.
 """
 
 from __future__ import annotations

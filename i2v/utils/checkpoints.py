@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from i2v.utils.files import atomic_write, require_regular_file
 from i2v.utils.messages import shortened
-from i2v.utils.published_checkpoints import advice, resemblance
+from i2v.utils.published_checkpoints import advice, resemblance, resemblance_of_other_model
 from i2v.utils.torch_files import BombError, check_torch_file
 
 # Prefixes of names in a segment-anything style checkpoint, and in this project.
@@ -139,7 +139,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileNotFoundError, ValueError: see `read_checkpoint`; or names, shapes or types differ.
     """
     weights = read_weights(path)
-    check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this config's model")
+    likeness = resemblance_of_other_model(weights)
+    check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this config's model{likeness}")
     model.load_state_dict(weights, strict=True)
 
 

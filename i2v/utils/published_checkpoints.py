@@ -90,3 +90,24 @@ def resemblance(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     if family.trunk:
         choice = f"choose model/trunk={family.trunk}, or the image segmenter {' or '.join(family.names)}"
     return f": it looks like {family.title}{channels}; {choice}"
+
+
+def resemblance_of_other_model(weights: Mapping[str, Tensor]) -> str:
+    """What the weights of something that is not a SAM-I2V network look like, and what they are for, for a message.
+
+    Args:
+        weights (Mapping[str, Tensor]): all weights of the checkpoint by name.
+
+    Returns:
+        The text; empty if they look like none of the known models.
+    """
+    prefix = "image_encoder."
+    family = family_of({name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)})
+    if family is None or family is _VIDEO_MODEL:
+        return ""
+    if not family.names:
+        return f": it looks like {family.title}, which is another model"
+    return (
+        f": it looks like the image segmenter {family.title}; use it with i2v.image_predictor.build_sam, or as initial_weights "
+        "of a training"
+    )

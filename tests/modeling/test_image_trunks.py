@@ -10,7 +10,7 @@ from i2v import I2VVideoPredictor, build_i2v
 from i2v.modeling.backbones.rep_vit import RepViT
 from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.backbones.vit import RelativeAttention, ViT, ViTBlock
-from i2v.utils.checkpoints import load_image_segmenter, save_checkpoint
+from i2v.utils.checkpoints import load_image_segmenter, load_weights, save_checkpoint
 from tests.conftest import TINY_CONFIG, seeded_predictor, small_trunk
 
 
@@ -171,6 +171,26 @@ def test_a_checkpoint_of_another_family_is_named(
     save_checkpoint(tmp_path / "sam.pth", given)
     with pytest.raises(ValueError, match=rf"sam\.pth is not a checkpoint of .* it looks like {message}"):
         load_image_segmenter(model, tmp_path / "sam.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        (
+            "patch_embed.seq.0.c.weight",
+            (32, 3, 3, 3),
+            "the image segmenter TinySAM or MobileSAM; use it with .*build_sam, or as init",
+        ),
+        ("fuse_stage2.weight", (256, 192, 1, 1), "the image segmenter EdgeSAM; use it with"),
+        ("trunk.blocks.0.norm1.weight", (96,), "SAM 2, which is another model;"),
+    ],
+)
+def test_an_image_segmenter_is_not_a_video_model(
+    name: str, shape: tuple[int, ...], message: str, tiny_predictor, tmp_path
+) -> None:
+    save_checkpoint(tmp_path / "sam.pth", {f"image_encoder.{name}": torch.zeros(shape)})
+    with pytest.raises(ValueError, match=rf"sam\.pth is not a checkpoint of this config's model: it looks like {message}"):
+        load_weights(tiny_predictor.model, tmp_path / "sam.pth")
 
 
 def test_a_damaged_checkpoint_of_the_right_family_is_not_called_another_one(tiny_predictor, tmp_path) -> None:
