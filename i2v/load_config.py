@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, version
@@ -23,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from i2v.former_configs import update_config, update_override
 from i2v.typed_config import ConfigError, config_message, referenced_names, reject_unknown_sections, section
 from i2v.untrusted_config import check_untrusted
+from i2v.utils.messages import nearest
 from i2v.utils.yaml_files import check_yaml
 
 CONFIG_DIR = Path(__file__).parent / "configs"
@@ -67,7 +70,10 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
     try:
         config = _compose(folder, name, beside, overrides, variables)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"cannot compose the config {str(config_file)!r}: {config_message(error)}") from error
+        message = config_message(error)
+        if unknown := re.match(r"Could not override '([\w.]+)'", message):
+            message += _suggestion(unknown[1], _compose(folder, name, beside, [], set()))
+        raise ValueError(f"cannot compose the config {str(config_file)!r}: {message}") from error
     variables.update(referenced_names(OmegaConf.to_container(config)))
     try:
         reject_unknown_sections(config, variables)
@@ -77,6 +83,23 @@ def load_config(config_file: str | Path, overrides: Sequence[str] = (), trusted:
     except ValueError as error:
         raise ConfigError(f"config {str(config_file)!r}: {error}") from error
     return config
+
+
+def _suggestion(key: str, config: DictConfig) -> str:
+    """What a user may have meant by the key of an override that a config does not have; empty if nothing is like it."""
+    group = key.replace(".", "/")
+    if (CONFIG_DIR / group).is_dir():
+        return f". Did you mean {group}=NAME? Files are chosen with a slash"
+    node: Any = OmegaConf.to_container(config)
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, dict):
+            return ""
+        if part not in node:
+            close = nearest(part, [str(name) for name in node])
+            return f". Did you mean {'.'.join([*parts[:depth], close, *parts[depth + 1 :]])}?" if close else ""
+        node = node[part]
+    return ""
 
 
 def check_overrides(overrides: Sequence[str]) -> None:

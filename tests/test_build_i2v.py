@@ -97,6 +97,22 @@ def test_names_like_those_of_configs_are_unknown(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.image_encodr.levels=[1]", r"Did you mean model\.image_encoder\.levels\?$"),
+        ("model.image_sise=256", r"Did you mean model\.image_size\?$"),
+        ("predictr.fill_hole_area=0", r"Did you mean predictor\.fill_hole_area\?$"),
+        ("model.upgrade=ta", "Did you mean model/upgrade=NAME"),
+        ("model.image_size.x=1", r"use \+model\.image_size\.x=1$"),
+        ("something=1", r"use \+something=1$"),
+    ],
+)
+def test_misspelt_overrides(override, message):
+    with pytest.raises(ValueError, match=message):
+        load_config("i2v-lite", [override])
+
+
 def test_packaged_model_is_the_published_size():
     with torch.device("meta"):
         model = build_i2v("i2v-infer", device="meta")

@@ -219,7 +219,8 @@ def _check_trunk(
     if given != wanted:
         raise ValueError(
             f"high_res_levels={list(high_res_levels)} of {name} have the strides {given}, but the mask decoder upscales "
-            f"features of stride {trunk.stride} to strides {wanted}"
+            f"features of stride {trunk.stride} to strides {wanted}: choose other levels, or set high_res_levels and "
+            "high_res_channels to [] and dense_prompt_encoder to null"
         )
     if tfi is None:
         return
