@@ -6,8 +6,8 @@ Every row upgrades an image segmenter with the same budget, configs/i2v-lite-pap
 Table 3, one with a small trunk of another kind, which is trained first (configs/i2v-lite-image-sams.yaml). It is then evaluated
 online with 3 clicks on davis2016-dev, which no row is trained on. The rows of Table 5 are other selectors of the row "base".
 
-A row takes about 10 minutes on 2 idle cores. Rerun the command to resume: finished rows are skipped. The scores of all finished rows
-are printed at the end.
+A row takes about 10 minutes on 2 idle cores. Rerun the command to resume: finished rows are skipped. The scores of all finished
+rows are printed at the end.
 """
 
 from __future__ import annotations
