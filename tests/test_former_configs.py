@@ -37,6 +37,7 @@ def former_config(selector: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selector", "kind", "attributes"),
     [
@@ -78,6 +79,7 @@ def test_saved_configs_that_never_worked(selector: dict, message: str, tmp_path:
         build_i2v(path, device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sample", "greedy", "uniform", "consecutive"])
 def test_override_of_the_former_mode(mode: str) -> None:
     former, present = (
@@ -103,6 +105,7 @@ def test_upgrade_is_sam_i2v_unless_chosen(name: str) -> None:
     assert load_config(name) == load_config(name, ["model/upgrade=sam_i2v"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["i2v-infer", "i2v-lite"])
 def test_former_words_for_the_baseline(name: str) -> None:
     """What documents and scripts wrote before there was model/upgrade=ta."""
