@@ -57,6 +57,48 @@ def fixed_weight(name: str, value: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(noise, dtype=value.dtype)
 
 
+# Small versions of the trunks for tests/configs/tiny.yaml: keys of its TinyViT that they lack, and values.
+_SMALL_TRUNKS = {
+    "vit_base": (
+        ("embed_dims", "depths", "window_sizes"),
+        {
+            "trunk_image.embed_dim": 16,
+            "trunk_image.mlp_dim": 24,
+            "trunk_image.depth": 4,
+            "trunk_image.num_heads": 2,
+            "trunk_image.window_size": 3,
+            "trunk_image.global_blocks": [0, 1, 3],
+            "trunk_image.image_size": 96,
+            "levels": [0, 1, 3],
+            "trunk_video.in_channels": [16, 16, 32],
+        },
+    ),
+    "rep_vit": (
+        ("num_heads", "window_sizes"),
+        {
+            "trunk_image.embed_dims": [8, 8, 16, 24],
+            "trunk_image.depths": [2, 1, 2, 1],
+            "trunk_video.in_channels": [16, 24, 32],
+        },
+    ),
+}
+
+
+def small_trunk(name: str, *removed: str) -> list[str]:
+    """Overrides that put a small version of a trunk into the tiny model.
+
+    Args:
+        name (str): name of the trunk's config.
+        removed (str): keys of the trunk in a config built on tests/configs/tiny.yaml that this trunk lacks.
+    """
+    lacking, values = _SMALL_TRUNKS[name]
+    return [
+        f"model/trunk={name}",
+        *(f"~model.image_encoder.trunk_image.{key}" for key in (*lacking, *removed)),
+        *(f"model.image_encoder.{key}={value}".replace(" ", "") for key, value in values.items()),
+    ]
+
+
 def examples_of_extending() -> dict[str, str]:
     """The files on the page docs/extending.md by name."""
     page = (PROJECT / "docs" / "extending.md").read_text()

@@ -96,3 +96,17 @@ def test_arguments_of_other_classes_keep_their_names() -> None:
     own = "+model.image_encoder.trunk_image={_target_: own_trunk.Trunk, width: 48}"
     config = load_config("i2v-infer", ["~model.image_encoder.trunk_image", own])
     assert config.model.image_encoder.trunk_image == {"_target_": "own_trunk.Trunk", "width": 48}
+
+
+@pytest.mark.parametrize("name", ["i2v-infer", "i2v-lite"])
+def test_upgrade_is_sam_i2v_unless_chosen(name: str) -> None:
+    assert load_config(name) == load_config(name, ["model/upgrade=sam_i2v"])
+
+
+@pytest.mark.parametrize("name", ["i2v-infer", "i2v-lite"])
+def test_former_words_for_the_baseline(name: str) -> None:
+    """What documents and scripts wrote before there was model/upgrade=ta."""
+    parts = ["model.image_encoder.trunk_video=null", "model.memory_prompt_generator=null", "model.memory_attention.hidden=2048"]
+    assert load_config(name, [*parts, "model.memory_selector.mode=consecutive"]) == load_config(name, ["model/upgrade=ta"])
+    kept = load_config(name, ["model/upgrade=ta", "model/memory_selector=greedy"])
+    assert kept.model.memory_selector["_target_"].endswith("GreedySelector")

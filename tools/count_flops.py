@@ -23,6 +23,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+# Of a package that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from i2v import build_i2v
 from i2v.load_config import known_configs
 from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
@@ -34,7 +37,7 @@ from test_pvs.paper.registry import PaperSystem, read_registry
 
 # The modules of each component, and the methods through which the model and its users enter them.
 COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "image trunk": {"image_encoder.trunk_image": ("forward",)},
+    "image trunk": {"image_encoder.trunk_image": ("forward", "before_tail", "tail"), "image_encoder.adapters": ()},
     "TFI": {"image_encoder.trunk_video": ("stem_taps", "forward")},
     "memory encoder": {"memory_encoder": ("forward",)},
     "memory attention": {"memory_attention": ("forward",)},
@@ -127,12 +130,19 @@ def component_modules(model: SAMI2V) -> dict[str, dict[str, nn.Module]]:
 @contextmanager
 def around_components(model: SAMI2V, around: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
     """Inside of this context, every call of a component runs inside of `around(component)`."""
+    active: set[str] = set()
 
     def wrap(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with around(name):
+            if name in active:  # called by another method of the component
                 return method(*args, **kwargs)
+            with around(name):
+                active.add(name)
+                try:
+                    return method(*args, **kwargs)
+                finally:
+                    active.remove(name)
 
         return call
 
@@ -229,8 +239,9 @@ def _run_frame(model: SAMI2V, num_objects: int) -> None:
     """The steps of tracking a frame."""
     encoder, size = model.image_encoder, model.feature_size
     image = torch.empty(1, 3, model.image_size, model.image_size, device="meta")
-    taps = encoder.stem_taps(image)  # computed once per frame; the rest of the window is cached
-    features = encoder.integrate(encoder.trunk_maps(image), [taps] * encoder.window)
+    maps = encoder.trunk_maps(image)
+    taps = encoder.stem_taps(image, maps)  # computed once per frame; the rest of the window is cached
+    features = encoder.integrate(maps, [taps] * encoder.window)
 
     frames = 1 + model.memory_selector.num_tracked  # what a tracked object remembers once the video is long enough
     memory = ObjectMemory(

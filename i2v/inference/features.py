@@ -213,9 +213,10 @@ class FeatureStore:
     def _encode(self, index: int) -> Tensor:
         maps = self._encoder.trunk_maps(self._images[index])
         self._high_res.put(index, self._project(maps))
+        if index not in self._stem_taps:
+            self._stem_taps.put(index, self._encoder.stem_taps(self._images[index], maps))
         window = range(max(index - self._encoder.window + 1, 0), index + 1)
-        taps = [self._stem_taps[i] for i in window]
-        features = self._encoder.integrate(maps, [x for x in taps if x is not None])  # there are none without a TFI
+        features = self._encoder.integrate(maps, [self._stem_taps[i] for i in window])
         return features.float().contiguous().to(self._storage_device)
 
     def _high_res_features(self, index: int) -> list[Tensor]:

@@ -35,6 +35,16 @@ class MapLayerNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
+def segmenter_neck(in_channels: int, out_channels: int) -> nn.Sequential:
+    """The neck of SAM's trunk: (B, in_channels, h, w) -> (B, out_channels, h, w)."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        LayerNorm2d(out_channels),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+        LayerNorm2d(out_channels),
+    )
+
+
 class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), CLIP's approximation of the GELU."""
 

@@ -6,6 +6,7 @@ It sees only tensors: no videos, no files, no users. A frame passes through thes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -142,7 +143,7 @@ class SAMI2V(nn.Module):
                 f"memory_selector remembers up to {memory_selector.num_tracked} tracked frames, num_maskmem={num_maskmem} has "
                 f"temporal positions for {num_maskmem - 1}: raise num_maskmem or remember fewer"
             )
-        _check_features(image_encoder, embed_dim, feature_stride)
+        _check_features(image_encoder, image_size, embed_dim, feature_stride)
         _check_high_resolution(image_encoder, sam_mask_decoder, dense_prompt_encoder)
         self.image_size = image_size
         self.feature_size = image_size // feature_stride
@@ -354,12 +355,23 @@ class SAMI2V(nn.Module):
         return tokens, position.to(dtype).expand(batch, -1, -1), foreground, bias
 
 
-def _check_features(encoder: ImageEncoder, embed_dim: int, feature_stride: int) -> None:
-    """Raise a ValueError if the image encoder's features have other channels or another stride than the network."""
+def _check_features(encoder: ImageEncoder, image_size: int, embed_dim: int, feature_stride: int) -> None:
+    """Raise a ValueError if the image encoder's features have other channels or another stride than the network.
+
+    Or if the image size is not a multiple of the strides of all maps of the trunk.
+    """
     if encoder.out_channels != embed_dim:
         raise ValueError(f"the image encoder's features have {encoder.out_channels} channels, not embed_dim={embed_dim}")
     if encoder.trunk_image.stride != feature_stride:
         raise ValueError(f"the trunk's stride is {encoder.trunk_image.stride} pixels, not feature_stride={feature_stride}")
+    multiple = math.lcm(*encoder.trunk_image.strides)
+    if image_size % multiple:
+        below = image_size // multiple * multiple
+        fitting = " or ".join(str(size) for size in (below, below + multiple) if size)
+        raise ValueError(
+            f"image_size={image_size} does not fit {type(encoder.trunk_image).__name__}, whose maps have up to {multiple} "
+            f"pixels per cell: take a multiple of {multiple}, such as {fitting}"
+        )
 
 
 def _check_high_resolution(encoder: ImageEncoder, decoder: MaskDecoder, prompts: DensePromptEncoder | None) -> None:

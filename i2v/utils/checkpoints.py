@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from i2v.utils.files import atomic_write, require_regular_file
 from i2v.utils.messages import shortened
-from i2v.utils.published_checkpoints import advice
+from i2v.utils.published_checkpoints import advice, resemblance
 from i2v.utils.torch_files import BombError, check_torch_file
 
-# Prefixes of names in a segment-anything style checkpoint (TinySAM, MobileSAM), and in this project.
+# Prefixes of names in a segment-anything style checkpoint, and in this project.
+_TRUNK_PREFIX = "image_encoder.trunk_image."
 _IMAGE_SEGMENTER_PREFIXES = {
-    "image_encoder.": "image_encoder.trunk_image.",
+    "image_encoder.": _TRUNK_PREFIX,
     "prompt_encoder.": "sam_prompt_encoder.",
     "mask_decoder.": "sam_mask_decoder.",
 }
@@ -143,18 +144,25 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
-    """Initialise trunk, prompt encoder and mask decoder from a TinySAM or MobileSAM checkpoint; the rest is unchanged.
+    """Initialise trunk, prompt encoder and mask decoder from the published checkpoint of an image segmenter.
+
+    The rest is unchanged. The checkpoint is that of TinySAM, MobileSAM, EdgeSAM, SlimSAM or SAM-Base, depending on the trunk.
+
+    Args:
+        model (nn.Module): the network: a `SAMI2V`, or an `ImageSegmenter`, whose parts have the same names.
+        path (str or Path): the checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_checkpoint`; or names are unknown, missing or of another shape.
+        FileNotFoundError, ValueError: see `read_checkpoint`; or names are unknown, missing or of another shape. If the
+            checkpoint looks like that of another image segmenter, the message says which.
     """
     weights = {}
     for name, value in read_weights(path).items():
+        if name.startswith("mask_decoder."):
+            name = name.replace("mlp.lin1.", "mlp.layers.0.").replace("mlp.lin2.", "mlp.layers.1.")
         for prefix, target in _IMAGE_SEGMENTER_PREFIXES.items():
             if name.startswith(prefix):
-                name = target + name.removeprefix(prefix).replace("mlp.lin1.", "mlp.layers.0.").replace(
-                    "mlp.lin2.", "mlp.layers.1."
-                )
+                name = target + name.removeprefix(prefix)
                 break
         weights[name] = value
     own = {
@@ -164,8 +172,13 @@ def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
         # SAM 2 added the object score to the decoder; image segmenters have none.
         and "obj_score" not in name
     }
-    check_names(own, weights, f"{path} is not a checkpoint of this model's image segmenter")
+    likeness = resemblance(_of_trunk(weights), _of_trunk(own))
+    check_names(own, weights, f"{path} is not a checkpoint of this model's image segmenter{likeness}")
     model.load_state_dict(weights, strict=False)
+
+
+def _of_trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(_TRUNK_PREFIX): value for name, value in weights.items() if name.startswith(_TRUNK_PREFIX)}
 
 
 def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence[str] = ("",)) -> None:

@@ -198,8 +198,8 @@ class XMemPlusPlus(Propagator):
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
         repository = options.get("repository") or os.environ.get(XMEM_REPOSITORY, "")
         help_text = (
-            "git clone https://github.com/mbzuai-metaverse/XMem2, download its weights as its README says, and set "
-            f"{XMEM_REPOSITORY} (or --overrides adapter.repository=...) to the clone"
+            "git clone https://github.com/mbzuai-metaverse/XMem2, put its weights into saves/XMem.pth (see its README), and "
+            f"set {XMEM_REPOSITORY} (or --overrides adapter.repository=...) to the clone"
         )
         if not repository or not Path(repository).is_dir():
             raise ImportError(f"XMem++ is not installed ({repository or 'no repository given'}): {help_text}")

@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 
 from i2v.data.frames import ImageFolder
+from i2v.image_predictor import SamPredictor, build_sam
 from i2v.load_config import DEFAULT_CONFIG
 from i2v.prompt import Prompt
+from i2v.utils.published_checkpoints import IMAGE_SEGMENTERS
 from test_pvs.systems.interface import SystemSettings, VideoSession, VideoSystem
 from test_pvs.systems.predictors import SAMI2VSystem
 from test_pvs.user_functions import find_function
@@ -102,19 +104,37 @@ def adapter_options(settings: SystemSettings) -> tuple[dict[str, str], SystemSet
     return options, replace(settings, overrides=rest)
 
 
-def build_segmenter(settings: SystemSettings, function: str | None = None) -> Segmenter:
+def build_segmenter(settings: SystemSettings, name: str | None = None) -> Segmenter:
     """Build an image segmenter.
 
     Args:
         settings (SystemSettings): settings of the segmenter.
-        function (str or None): "package.module:function". It is called with the settings and returns a `Segmenter`, or a
-            predictor with the methods of segment-anything's `SamPredictor`. By default SAM-I2V segments single images.
+        name (str or None): an image segmenter of `i2v.image_predictor.build_sam`, whose published weights are the checkpoint;
+            or "package.module:function". The function is called with the settings and returns a `Segmenter`, or a predictor
+            with the methods of segment-anything's `SamPredictor`. By default SAM-I2V segments single images.
+
+    Raises:
+        ValueError: an unknown segmenter, or a known one without a checkpoint or with other settings; see also `SAMI2VSystem`,
+            `build_sam` and `find_function`.
     """
-    if function is None:
+    if name is None:
         config = settings.config or DEFAULT_CONFIG
         return SingleFrame(SAMI2VSystem(config, settings.checkpoint, settings.device, settings.precision, settings.overrides))
-    found = find_function(function)(settings)
+    if name in IMAGE_SEGMENTERS:
+        return WithSamPredictor(_published_segmenter(settings, name))
+    if ":" not in name:
+        known = ", ".join(IMAGE_SEGMENTERS)
+        raise ValueError(f"unknown {_PREFIX}segmenter={name}: give {known}, or package.module:function for another one")
+    found = find_function(name)(settings)
     return WithSamPredictor(found) if hasattr(found, "set_image") else found
+
+
+def _published_segmenter(settings: SystemSettings, name: str) -> SamPredictor:
+    if settings.config is not None or settings.overrides:
+        raise ValueError(f"{_PREFIX}segmenter={name} has no config: leave out --config and the overrides without {_PREFIX}")
+    if settings.checkpoint is None:
+        raise ValueError(f"{_PREFIX}segmenter={name} needs its published weights: give a checkpoint (--checkpoint, or CKPT)")
+    return build_sam(name, settings.checkpoint, settings.device, settings.precision or "fp32")
 
 
 class SingleFrame:

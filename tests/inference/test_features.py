@@ -13,6 +13,7 @@ from PIL import Image
 from i2v.build_i2v import build_i2v
 from i2v.data.frames import ArrayFrames
 from i2v.inference.features import FeatureStore, FrameLoader, RecentlyUsed, preprocess
+from tests.modeling.test_sam_i2v import WITH_ADAPTERS
 
 CPU = torch.device("cpu")
 SIZE = 128  # of the tiny network's input
@@ -105,9 +106,17 @@ def test_frame_that_failed_is_tried_again(tiny_video):
 
 @pytest.mark.slow
 @torch.inference_mode()
-@pytest.mark.parametrize("window", [1, 3, 5])
-def test_features_are_those_of_the_window(window, make_tiny_predictor, tiny_video):
-    encoder = make_tiny_predictor(f"model.image_encoder.trunk_video.window={window}").model.image_encoder
+@pytest.mark.parametrize(
+    ("window", "overrides"),
+    [
+        *((window, [f"model.image_encoder.trunk_video.window={window}"]) for window in (1, 3, 5)),
+        (1, WITH_ADAPTERS["sa_ta"]),
+        (5, WITH_ADAPTERS["st_adapter_ta"]),
+    ],
+)
+def test_features_are_those_of_the_window(window, overrides, make_tiny_predictor, tiny_video):
+    encoder = make_tiny_predictor(*overrides).model.image_encoder
+    assert encoder.window == window
     store = FeatureStore(encoder, make_loader(ArrayFrames(tiny_video)), 4, CPU)
     inputs = torch.stack([preprocess(frame, SIZE)[0] for frame in tiny_video])
     expected = encoder.encode_clip(inputs[None])[0][0]

@@ -14,6 +14,16 @@ from i2v.modeling.backbones.trunk import Trunk
 from i2v.modeling.sam_i2v import ObjectMemory
 
 TINY, TINY_LITE = "tests/configs/tiny.yaml", "tests/configs/tiny-lite.yaml"
+# Overrides of the tiny network for each baseline with adapters. The tiny config has values for parts that baselines leave out.
+WITH_ADAPTERS = {
+    upgrade: [
+        f"model/upgrade={upgrade}",
+        "model.image_encoder.trunk_image.depths=[1,2,4,2]",
+        "model.image_encoder.trunk_video=null",
+        "model.memory_prompt_generator=null",
+    ]
+    for upgrade in ("sa_ta", "st_adapter_ta")
+}
 
 
 class PlainTrunk(Trunk):
@@ -98,6 +108,7 @@ def memory_of(model, batch: int = 2, frames: int = 3, pointers: int = 2) -> Obje
         ["model.memory_prompt_generator.num_tokens=5"],
         ["model.memory_selector.num_global=1", "model.memory_selector.num_local=1", "model.num_maskmem=3"],
         with_trunk("PlainTrunk, out_channels: 32, stride: 16"),
+        *WITH_ADAPTERS.values(),
     ],
 )
 def test_variants_build_and_run(overrides: list[str]) -> None:
@@ -299,8 +310,18 @@ def test_pixels_are_normalised_by_the_model() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["i2v-infer", "i2v-lite"])
-@pytest.mark.parametrize("trunk", ["tiny_vit", "efficientnet_lite"])
-def test_trunks_are_a_choice_of_the_config(config: str, trunk: str) -> None:
+@pytest.mark.parametrize(
+    ("trunk", "name"),
+    [
+        ("tiny_vit", "TinyViT"),
+        ("efficientnet_lite", "EfficientNetLite"),
+        ("rep_vit", "RepViT"),
+        ("vit_base", "ViT"),
+        ("vit_slim_50", "ViT"),
+        ("vit_slim_77", "ViT"),
+    ],
+)
+def test_trunks_are_a_choice_of_the_config(config: str, trunk: str, name: str) -> None:
     nothing_more = ("model.image_encoder.high_res_levels=[]", "model.image_encoder.high_res_channels=[]")
     overrides = [
         f"model/trunk={trunk}",
@@ -308,7 +329,7 @@ def test_trunks_are_a_choice_of_the_config(config: str, trunk: str) -> None:
     ]
     with torch.device("meta"):
         model = build_i2v(config, device="meta", hydra_overrides_extra=overrides)
-    assert type(model.image_encoder.trunk_image).__name__ == {"tiny_vit": "TinyViT"}.get(trunk, "EfficientNetLite")
+    assert type(model.image_encoder.trunk_image).__name__ == name
 
 
 @pytest.mark.slow

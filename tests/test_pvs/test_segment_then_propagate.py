@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from i2v import I2VVideoPredictor
 from i2v.data.frames import ImageFolder
+from i2v.image_predictor import SamPredictor, build_image_segmenter
 from i2v.prompt import Prompt
 from i2v.utils.jf import region_similarity
 from test_pvs.datasets import read_dataset
@@ -104,6 +105,42 @@ def test_sam_i2v_segments_single_frames(tiny_settings: dict[str, str], tiny_pred
     *_, expected = tiny_predictor.add_new_points_or_box(state, 0, 1, points=points[:1], labels=labels[:1])
     found = session.prompt(3, 2, Prompt.of_clicks([(20, 14, 1)]))
     assert np.array_equal(found > 0, expected[0, 0].numpy() > 0)
+
+
+@pytest.mark.slow
+def test_published_image_segmenters_are_built_in(monkeypatch: pytest.MonkeyPatch, frames: Path) -> None:
+    predictor = SamPredictor(build_image_segmenter("tiny_vit", TINY_CONFIG).eval())
+    built = []
+
+    def build(*arguments: Any) -> SamPredictor:
+        built.append(arguments)
+        return predictor
+
+    monkeypatch.setattr("test_pvs.systems.segment_then_propagate.build_sam", build)
+    overrides = ("adapter.segmenter=edge_sam",)
+    session = build_system(SystemSettings("sam+optical-flow", None, "edge_sam.pth", overrides=overrides)).start(frames)
+    assert built == [("edge_sam", "edge_sam.pth", "cpu", "fp32")]
+    found = session.prompt(2, 1, Prompt(box=(10, 5, 40, 40)))
+    predictor.set_image(ImageFolder(frames)[2])
+    expected, *_ = predictor.predict(box=[10, 5, 40, 40], multimask_output=False)
+    assert np.array_equal(found > 0, expected[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"segmenter": "tinysamm"},
+            "unknown adapter.segmenter=tinysamm: give tinysam, mobilesam, .*, or package.module:function",
+        ),
+        ({"segmenter": "tinysam"}, "adapter.segmenter=tinysam needs its published weights: give a checkpoint"),
+        ({"segmenter": "sam_b", "config": "i2v-infer"}, "adapter.segmenter=sam_b has no config: leave out --config"),
+    ],
+)
+def test_image_segmenters_that_cannot_be_built(settings: dict[str, str], message: str) -> None:
+    overrides = (f"adapter.segmenter={settings.pop('segmenter')}",)
+    with pytest.raises(ValueError, match=message):
+        build_system(SystemSettings("sam+optical-flow", overrides=overrides, **settings))
 
 
 # --- The propagators

@@ -11,11 +11,25 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from i2v.typed_config import build
-from train.cli import build_settings, known_experiments, load_experiment
+from train.cli import CONFIG_DIR, build_settings, check, known_experiments, load_experiment
 from train.losses import ClipLoss
 from train.model.rollout import PromptSampling
 from train.optimizer import OptimizerSettings
 from train.trainer import TrainerSettings
+
+# Experiments for the rows of the paper's tables, and what each changes in i2v-train.
+PAPER = {
+    "i2v-train-ta": ["model/upgrade=ta"],
+    "i2v-train-sa-ta": ["model/upgrade=sa_ta"],
+    "i2v-train-st-adapter": ["model/upgrade=st_adapter_ta"],
+    "i2v-train-no-mpg": ["model.memory_prompt_generator=null"],
+    "i2v-train-mpg-1": ["model.memory_prompt_generator.num_tokens=1"],
+    "i2v-train-mpg-5": ["model.memory_prompt_generator.num_tokens=5"],
+    "i2v-train-no-mca": ["model.memory_prompt_generator.masked_attention=false"],
+    "i2v-train-48h": ["trainer.epochs=20"],
+    "i2v-train-16gpu": ["trainer.epochs=20", "slurm.nodes=2"],
+    "i2v-train-32gpu": ["trainer.epochs=40", "slurm.nodes=4"],
+}
 
 
 def targets_in(node: object) -> set[str]:
@@ -27,8 +41,29 @@ def targets_in(node: object) -> set[str]:
 
 
 def test_names() -> None:
-    lite = [f"i2v-lite-{name}" for name in ("ablation", "gpu", "image", "long", "video")]
-    assert known_experiments() == [*lite, "i2v-train"]
+    lite = [f"i2v-lite-{name}" for name in ("ablation", "gpu", "image", "image-sams", "long", "paper", "video")]
+    assert known_experiments() == sorted([*lite, "i2v-train", *PAPER])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "overrides"), PAPER.items())
+def test_rows_of_the_paper_differ_from_its_training_in_nothing_else(name: str, overrides: list[str]) -> None:
+    assert load_experiment(name, []) == load_experiment("i2v-train", [*overrides, f"output=runs/{name}"])
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER if name.endswith(("48h", "gpu"))])
+def test_assumed_epochs_are_in_the_first_line(name: str) -> None:
+    first, *_ = (CONFIG_DIR / f"{name}.yaml").read_text().splitlines()
+    assert first.startswith(f"# Assumption: {load_experiment(name, []).trainer.epochs} epochs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["i2v-train-ta", "i2v-train-sa-ta", "i2v-train-st-adapter", "i2v-train-no-mpg"])
+def test_only_files_are_missing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    problems = check(load_experiment(name, ["device=cpu", f"output={tmp_path / 'run'}"]))
+    assert [problem.split(":")[0] for problem in problems] == ["model and initial weights", "data set sa1b", "data set sav"]
+    assert all("no such" in problem for problem in problems)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from train.dataset.smooth import drift
 
 
 @dataclass(frozen=True)
-class Flaws:
+class CameraEffects:
     """Probabilities and largest strengths of camera effects.
 
     Attributes:
@@ -43,24 +43,24 @@ class Flaws:
     low_resolution: float = 2.5
 
 
-def film(images: list[np.ndarray], flaws: Flaws, rng: np.random.Generator) -> list[np.ndarray]:
+def apply_camera_effects(images: list[np.ndarray], effects: CameraEffects, rng: np.random.Generator) -> list[np.ndarray]:
     """Apply the camera effects to frames (H, W, 3) uint8."""
     num_frames = len(images)
-    gains = np.exp(rng.uniform(-1, 1) * np.log(flaws.light) / 2 + drift(rng, num_frames, np.log(flaws.light)))
-    gammas = np.exp(drift(rng, num_frames, np.log(flaws.light)))
+    gains = np.exp(rng.uniform(-1, 1) * np.log(effects.light) / 2 + drift(rng, num_frames, np.log(effects.light)))
+    gammas = np.exp(drift(rng, num_frames, np.log(effects.light)))
     values = np.linspace(0, 1, 256)
     tables = [np.clip(255 * gain * values**gamma, 0, 255).astype(np.uint8) for gain, gamma in zip(gains, gammas, strict=True)]
     images = [cv2.LUT(image, table) for image, table in zip(images, tables, strict=True)]
-    if rng.random() < flaws.defocus_probability:
-        blurs = np.abs(rng.uniform(0, flaws.defocus) + drift(rng, num_frames, flaws.defocus / 2))
+    if rng.random() < effects.defocus_probability:
+        blurs = np.abs(rng.uniform(0, effects.defocus) + drift(rng, num_frames, effects.defocus / 2))
         images = [cv2.GaussianBlur(image, (0, 0), max(blur, 0.1)) for image, blur in zip(images, blurs, strict=True)]
-    if rng.random() < flaws.low_resolution_probability:
-        shrink = 1 / rng.uniform(1, flaws.low_resolution)
+    if rng.random() < effects.low_resolution_probability:
+        shrink = 1 / rng.uniform(1, effects.low_resolution)
         images = [_resample(image, shrink) for image in images]
-    if rng.random() < flaws.noise_probability:
-        images = _add_noise(images, flaws.noise * rng.random(), rng)
-    if rng.random() < flaws.jpeg_probability:
-        quality = int(rng.integers(flaws.jpeg_quality[0], flaws.jpeg_quality[1] + 1))
+    if rng.random() < effects.noise_probability:
+        images = _add_noise(images, effects.noise * rng.random(), rng)
+    if rng.random() < effects.jpeg_probability:
+        quality = int(rng.integers(effects.jpeg_quality[0], effects.jpeg_quality[1] + 1))
         images = [_compress(image, quality) for image in images]
     return images
 

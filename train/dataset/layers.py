@@ -179,7 +179,7 @@ def translation(offsets: np.ndarray) -> np.ndarray:
     return matrices
 
 
-def similarity(angles: np.ndarray, scales: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def similarity_transform(angles: np.ndarray, scales: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Matrices (T, 3, 3) that rotate by (T,) radians and scale by (T,) around the origin, then move by (T, 2)."""
     matrices = translation(offsets)
     cosines, sines = scales * np.cos(angles), scales * np.sin(angles)

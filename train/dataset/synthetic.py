@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import torch
 
-from train.dataset.camera import Flaws, film
-from train.dataset.layers import Bending, Drawing, Layer, draw_frame, similarity, transform, translation
+from train.dataset.camera import CameraEffects, apply_camera_effects
+from train.dataset.layers import Bending, Drawing, Layer, draw_frame, similarity_transform, transform, translation
 from train.dataset.sample import ClipDataset, RawClip, SampleError, require_positive, stack_frames
 from train.dataset.smooth import curve, drift, log_uniform
 from train.dataset.stills import Photograph, Photographs, Split, VideoStills, cut_out, fill_hole, sample_object
@@ -104,7 +104,7 @@ class SyntheticClips(ClipDataset):
         max_objects (int): largest number of annotated objects.
         motion (Motion or None): how things move; None for the defaults.
         scene (Scene or None): what a clip shows; None for the defaults.
-        flaws (Flaws or None): camera effects; None for the defaults.
+        camera_effects (CameraEffects or None): camera effects; None for the defaults.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -122,7 +122,7 @@ class SyntheticClips(ClipDataset):
         max_objects: int = 3,
         motion: Motion | None = None,
         scene: Scene | None = None,
-        flaws: Flaws | None = None,
+        camera_effects: CameraEffects | None = None,
     ) -> None:
         if num_frames < 2:
             raise ValueError(f"num_frames must be at least 2, not {num_frames}")
@@ -135,7 +135,7 @@ class SyntheticClips(ClipDataset):
         self.max_objects = max_objects
         self.motion = motion or Motion()
         self.scene = scene or Scene()
-        self.flaws = flaws or Flaws()
+        self.camera_effects = camera_effects or CameraEffects()
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -160,7 +160,7 @@ class SyntheticClips(ClipDataset):
             raise SampleError(f"{photograph.name}: none of {_TRIES} clips shows an object that is large enough")
         chosen = np.sort(rng.choice(visible, min(self.max_objects, len(visible)), replace=False))
         drawn = [(first_image, first_labels)] + [draw_frame(drawing, t, self.size) for t in range(1, self.num_frames)]
-        images = film([image for image, _ in drawn], self.flaws, rng)
+        images = apply_camera_effects([image for image, _ in drawn], self.camera_effects, rng)
         labels = np.stack([labels for _, labels in drawn])
         return RawClip(photograph.name, stack_frames(images), torch.from_numpy(labels[:, None] == chosen[:, None, None]))
 
@@ -198,8 +198,8 @@ class SyntheticClips(ClipDataset):
             self._add_twin(drawing, rng)
         if rng.random() < self.motion.occlude_probability:
             self._add_occluder(drawing, rng)
-        if rng.random() < self.flaws.shutter_probability:
-            drawing.shutter = self.flaws.shutter * rng.random()
+        if rng.random() < self.camera_effects.shutter_probability:
+            drawing.shutter = self.camera_effects.shutter * rng.random()
         return drawing
 
     def _sample_background(self, photograph: Photograph, rng: np.random.Generator) -> np.ndarray:
@@ -243,7 +243,7 @@ class SyntheticClips(ClipDataset):
         room = middle - (side * spread)[:, None] / 2
         path = middle + room * np.tanh((path - middle) / np.maximum(room, 1))
         scale = self.size / side
-        matrices = similarity(angle, scale, np.full((num_frames, 2), self.size / 2)) @ translation(-path)
+        matrices = similarity_transform(angle, scale, np.full((num_frames, 2), self.size / 2)) @ translation(-path)
         bending = self._sample_bending(rng, motion.camera_deformation * side[0], side[0])
         radius = 0.0 if mask is None else float(np.sqrt(mask.sum() / np.pi) * scale[0])
         background = Layer(image, matrices, bending, centre, radius, np.ones(num_frames))
@@ -292,9 +292,9 @@ class SyntheticClips(ClipDataset):
         matrices = self._move_about(path, centre, base_angle, rng)
         if not leaves and (in_place or rng.random() < motion.follow_probability):
             matrices = view @ np.linalg.inv(view[0]) @ matrices
-        light = drift(rng, self.num_frames, np.log(self.flaws.object_light))
+        light = drift(rng, self.num_frames, np.log(self.camera_effects.object_light))
         if not in_place:
-            light += rng.uniform(-1, 1) * np.log(self.flaws.object_light)
+            light += rng.uniform(-1, 1) * np.log(self.camera_effects.object_light)
         radius = float(np.sqrt(mask.sum() / np.pi) * scale)
         bending = self._sample_bending(rng, motion.deformation * 2 * radius, 2 * radius)
         return Layer(pixels, matrices, bending, centre, radius, np.exp(light), label)
@@ -359,7 +359,7 @@ class SyntheticClips(ClipDataset):
         scale = np.exp(drift(rng, num_frames, np.log(motion.scale)))
         shear = np.tile(np.eye(3), (num_frames, 1, 1))
         shear[:, 0, 1] = drift(rng, num_frames, motion.shear)
-        return similarity(angle, scale, path) @ shear @ translation(-centre[None])
+        return similarity_transform(angle, scale, path) @ shear @ translation(-centre[None])
 
     def _sample_bending(self, rng: np.random.Generator, most: float, length: float, num_waves: int = 4) -> Bending:
         """Random waves of about `length` pixels that displace by up to `most` pixels."""

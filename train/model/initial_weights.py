@@ -15,7 +15,7 @@ _LITE_MEAN, _LITE_STD = 127.0, 128.0
 
 
 def from_image_segmenter(model: SAMI2V, path: str | Path) -> None:
-    """Load the trunk, prompt encoder and mask decoder of TinySAM or MobileSAM; the rest stays untrained.
+    """Load the trunk, prompt encoder and mask decoder of a published image segmenter; the rest stays untrained.
 
     Args:
         model (SAMI2V): the network.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from i2v.modeling.backbones.trunk import Trunk
+from i2v.modeling.backbones.trunk import AdapterPlace, Trunk
 from i2v.modeling.layers import Conv2dBN, LayerNorm2d
 
 # Kernel size, stride, expansion, channels and number of the blocks of each stage.
@@ -21,6 +23,8 @@ _STAGES = (
 _STEM_CHANNELS = 32
 # Index of the last block at each stride 2, 4, 8, 16 and 32, and its channels.
 _TAPS = {0: 16, 2: 24, 4: 40, 10: 112, 15: 320}
+# Index of the first block of the tail, all of which are at 1/32.
+_TAIL = 11
 # Index among these maps of the first one that the neck joins, by the stride of the neck.
 _FIRST_LEVEL = {8: 2, 16: 3}
 
@@ -83,9 +87,12 @@ class EfficientNetLite(Trunk):
         self.stem = SameConvBN(3, _STEM_CHANNELS, 3, stride=2)
         self.blocks = nn.ModuleList()
         channels = _STEM_CHANNELS
+        self.tail_channels = []
         for kernel_size, first_stride, expansion, stage_channels, depth in _STAGES:
             for i in range(depth):
                 block_stride = first_stride if i == 0 else 1
+                if len(self.blocks) >= _TAIL:
+                    self.tail_channels.append(channels)
                 self.blocks.append(InvertedBottleneck(channels, stage_channels, kernel_size, block_stride, expansion))
                 channels = stage_channels
         if stride not in _FIRST_LEVEL:
@@ -105,18 +112,37 @@ class EfficientNetLite(Trunk):
         """See `Trunk`: the stem, each block, and the neck."""
         return [[self.stem], *([block] for block in self.blocks), [self.laterals, self.neck]]
 
+    def adapter_places(self) -> list[AdapterPlace]:
+        """See `Trunk`: the blocks with a residual, which are its counterpart of a feed-forward network."""
+        blocks = [block for block in self.blocks if isinstance(block, InvertedBottleneck)]
+        return [AdapterPlace(block, block.project.conv.c.out_channels) for block in blocks if block.residual]
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """See `Trunk`; the sides of the images are multiples of 32 pixels.
 
         Returns:
             list[Tensor]: six maps: 16 channels at 1/2, 24 at 1/4, 40 at 1/8, 112 at 1/16, 320 at 1/32, and the neck's.
         """
+        maps = self.before_tail(images)
+        return self.tail(maps, maps[-1])
+
+    def before_tail(self, images: Tensor) -> list[Tensor]:
+        """See `Trunk`: everything up to the last block at 1/16."""
         x = self.stem(images)
         maps = []
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(list(self.blocks)[:_TAIL]):
             x = block(x)
             if i in _TAPS:
                 maps.append(x)
+        return maps
+
+    def tail(
+        self, maps: Sequence[Tensor], x: Tensor, before_block: Callable[[int, Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """See `Trunk`: the blocks at 1/32, and the neck."""
+        for i, block in enumerate(list(self.blocks)[_TAIL:]):
+            x = block(x if before_block is None else before_block(i, x))
+        maps = [*maps, x]
         inputs = maps[self.first_level :]
         joined = self.laterals[0](inputs[0])
         for lateral, coarse in zip(self.laterals[1:], inputs[1:], strict=True):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from i2v.modeling.backbones.trunk import Trunk
-from i2v.modeling.layers import Conv2dBN, LayerNorm2d
+from i2v.modeling.backbones.trunk import AdapterPlace, Trunk
+from i2v.modeling.layers import Conv2dBN, segmenter_neck
 from i2v.modeling.precision import full_precision
 
 
@@ -170,13 +170,9 @@ class TinyViT(Trunk):
         # The ImageNet head is unused; it is kept frozen for checkpoint compatibility.
         self.norm_head = nn.LayerNorm(embed_dims[-1]).requires_grad_(False)
         self.head = nn.Linear(embed_dims[-1], 1000).requires_grad_(False)
-        self.neck = nn.Sequential(
-            nn.Conv2d(embed_dims[-1], out_channels, 1, bias=False),
-            LayerNorm2d(out_channels),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            LayerNorm2d(out_channels),
-        )
+        self.neck = segmenter_neck(embed_dims[-1], out_channels)
         self.channels = [embed_dims[0], *embed_dims[1:], out_channels]
+        self.tail_channels = [embed_dims[-1]] * depths[-1]
         self.strides = [4, *(4 * math.prod(strides[:i]) for i in range(1, len(strides) + 1)), 4 * math.prod(strides)]
 
     def depth_groups(self) -> list[list[nn.Module]]:
@@ -189,6 +185,14 @@ class TinyViT(Trunk):
                 groups[-1].append(stage.downsample)
         return [*groups, [self.neck]]
 
+    def adapter_places(self) -> list[AdapterPlace]:
+        """See `Trunk`: the MLP of each transformer block."""
+        return [
+            AdapterPlace(block.mlp, block.mlp.fc1.in_features, channel_dim=-1)
+            for block in self.modules()
+            if isinstance(block, TinyViTBlock)
+        ]
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """See `Trunk`.
 
@@ -196,14 +200,33 @@ class TinyViT(Trunk):
             list[Tensor]: five maps: the patch embedding, the outputs of the first three stages, and the neck. The published
             model has 64 channels at 1/4, 128 at 1/8, and 160, 320 and 256 at 1/16.
         """
+        maps = self.before_tail(images)
+        return self.tail(maps, maps[-1])
+
+    def before_tail(self, images: Tensor) -> list[Tensor]:
+        """See `Trunk`: everything before the last stage."""
         x = self.patch_embed(images)
-        convolutions, *transformers = self.layers
+        convolutions, *transformers, _ = self.layers
         maps = [x, convolutions(x)]
-        # Rounding errors of the transformers reach the mask: with the random weights of the parity tests, bfloat16 costs up to
-        # 3 % of its IoU and saves 6 % of a frame's time. In training they do not matter.
-        with nullcontext() if self.training else full_precision(x):
+        with self._transformer_precision(x):
             x = maps[-1] if self.training else maps[-1].float()
             for stage in transformers:
                 x = stage(x)
                 maps.append(x)
-            return [*maps[:-1], self.neck(maps[-1])]
+        return maps
+
+    def tail(
+        self, maps: Sequence[Tensor], x: Tensor, before_block: Callable[[int, Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """See `Trunk`: the blocks of the last stage, and the neck."""
+        last = self.layers[-1]
+        assert isinstance(last, Stage)
+        with self._transformer_precision(x):
+            for i, block in enumerate(last.blocks):
+                x = block(x if before_block is None else before_block(i, x))
+            return [*maps, self.neck(x)]
+
+    def _transformer_precision(self, x: Tensor) -> AbstractContextManager:
+        # Rounding errors of the transformers reach the mask: with the random weights of the parity tests, bfloat16 costs up to
+        # 3 % of its IoU and saves 6 % of a frame's time. In training they do not matter.
+        return nullcontext() if self.training else full_precision(x)

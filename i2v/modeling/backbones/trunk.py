@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
+
+
+class AdapterPlace(NamedTuple):
+    """A module of a trunk whose output a parallel adapter adds to.
+
+    Attributes:
+        module (nn.Module): the module, with one input and an output of the same shape.
+        channels (int): number of channels of both.
+        channel_dim (int): dimension of the channels: 1 for maps (B, C, h, w), -1 for tokens (..., C).
+    """
+
+    module: nn.Module
+    channels: int
+    channel_dim: int = 1
 
 
 class Trunk(nn.Module, ABC):
@@ -16,10 +31,12 @@ class Trunk(nn.Module, ABC):
     Attributes:
         channels (Sequence[int]): number of channels of each map that `forward` returns.
         strides (Sequence[int]): image pixels per cell of each of these maps.
+        tail_channels (Sequence[int]): number of channels of the input of each block of the `tail`; empty if there is none.
     """
 
     channels: Sequence[int]
     strides: Sequence[int]
+    tail_channels: Sequence[int] = ()
 
     @property
     def stride(self) -> int:
@@ -44,3 +61,30 @@ class Trunk(nn.Module, ABC):
         group, so that the whole trunk has one learning rate.
         """
         return [[self]]
+
+    def adapter_places(self) -> list[AdapterPlace]:
+        """List where `ParallelAdapters` can add to the trunk, from input to output: the feed-forward networks of its blocks.
+
+        By default there are none.
+        """
+        return []
+
+    def before_tail(self, images: Tensor) -> list[Tensor]:
+        """Compute the maps before the `tail`; arguments as for `forward`. Needed for `SpatioTemporalAdapters` alone."""
+        raise NotImplementedError(f"{type(self).__name__} has no tail")
+
+    def tail(
+        self, maps: Sequence[Tensor], x: Tensor, before_block: Callable[[int, Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """Compute the maps from those of `before_tail`, through a row of blocks.
+
+        Args:
+            maps (Sequence[Tensor]): `before_tail` of the frames that the result is for.
+            x (Tensor): input of the first block: the last of these maps, or that of more frames than the blocks return.
+            before_block (Callable[[int, Tensor], Tensor] or None): from the index of a block, and the map that would be its
+                input, to its input, which may be for fewer frames.
+
+        Returns:
+            list[Tensor]: all maps, as from `forward`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no tail")

@@ -19,15 +19,19 @@ class DecodedMasks(NamedTuple):
 
     Attributes:
         masks (Tensor): (B, M, upscaling * h, upscaling * w) logits; M is `num_multimask_outputs` for several masks, else 1.
-        ious (Tensor): (B, M) predicted IoUs, in [0, 1].
+        ious (Tensor): (B, M) predicted IoUs, in [0, 1]; without an object score, not confined to it.
         tokens (Tensor): (B, M, embed_dim) output token of each mask.
-        object_score_logits (Tensor): (B, 1), positive if the object is in the frame.
+        object_score_logits (Tensor): (B, 1), positive if the object is in the frame; without an object score, always.
     """
 
     masks: Tensor
     ious: Tensor
     tokens: Tensor
     object_score_logits: Tensor
+
+
+# The object score of a decoder without one, as in SAM 2.
+_PRESENT = 10.0
 
 
 class MaskDecoder(nn.Module):
@@ -44,6 +48,8 @@ class MaskDecoder(nn.Module):
         stability_delta (float): a mask's stability is the IoU of its logits thresholded at +stability_delta and at
             -stability_delta.
         stability_thresh (float): a mask is unstable if its stability is below this, in [0, 1].
+        object_score (bool): predict whether the object is in the frame, and IoUs in [0, 1], as in SAM 2. Image segmenters such
+            as SAM do neither.
 
     Raises:
         ValueError: another upscaling.
@@ -59,13 +65,14 @@ class MaskDecoder(nn.Module):
         dynamic_multimask_via_stability: bool = True,
         stability_delta: float = 0.05,
         stability_thresh: float = 0.98,
+        object_score: bool = True,
     ) -> None:
         super().__init__()
         self.transformer = transformer
         self.num_mask_tokens = num_multimask_outputs + 1
         self.iou_token = nn.Embedding(1, embed_dim)
         self.mask_tokens = nn.Embedding(self.num_mask_tokens, embed_dim)
-        self.obj_score_token = nn.Embedding(1, embed_dim)
+        self.obj_score_token = nn.Embedding(1, embed_dim) if object_score else None
         if upscaling not in (4, 8):
             raise ValueError(f"upscaling must be 4 or 8, not {upscaling}")
         self.upscaling = upscaling
@@ -78,8 +85,8 @@ class MaskDecoder(nn.Module):
         self.output_hypernetworks_mlps = nn.ModuleList(
             MLP(embed_dim, embed_dim, self.level_channels[-1], 3) for _ in range(self.num_mask_tokens)
         )
-        self.iou_prediction_head = MLP(embed_dim, iou_head_hidden, self.num_mask_tokens, 3, sigmoid_output=True)
-        self.pred_obj_score_head = MLP(embed_dim, embed_dim, 1, 3)
+        self.iou_prediction_head = MLP(embed_dim, iou_head_hidden, self.num_mask_tokens, 3, sigmoid_output=object_score)
+        self.pred_obj_score_head = MLP(embed_dim, embed_dim, 1, 3) if object_score else None
         self.dynamic_multimask_via_stability = dynamic_multimask_via_stability
         self.stability_delta = stability_delta
         self.stability_thresh = stability_thresh
@@ -107,7 +114,9 @@ class MaskDecoder(nn.Module):
                 from coarse to fine; or none.
         """
         batch = prompt_tokens.shape[0]
-        own = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        if self.obj_score_token is not None:
+            own = torch.cat([self.obj_score_token.weight, own])
         tokens = [own.expand(batch, -1, -1), prompt_tokens]
         if memory_prompts is not None:
             tokens.append(memory_prompts)
@@ -118,9 +127,11 @@ class MaskDecoder(nn.Module):
             position.flatten(2).transpose(1, 2),
             torch.cat([token.to(features.dtype) for token in tokens], dim=1),
         )
-        object_score_logits = self.pred_obj_score_head(out[:, 0])
-        ious = self.iou_prediction_head(out[:, 1])
-        mask_tokens = out[:, 2 : 2 + self.num_mask_tokens]
+        object_score_logits = out.new_full((batch, 1), _PRESENT)
+        if self.pred_obj_score_head is not None:
+            object_score_logits, out = self.pred_obj_score_head(out[:, 0]), out[:, 1:]
+        ious = self.iou_prediction_head(out[:, 0])
+        mask_tokens = out[:, 1 : 1 + self.num_mask_tokens]
 
         upscaled = self._upscale(image.transpose(1, 2).unflatten(2, (height, width)), high_res_features)
         kernels = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)

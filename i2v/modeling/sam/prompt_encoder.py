@@ -48,20 +48,24 @@ class PromptEncoder(nn.Module):
         """Return the position encoding of the feature map, (1, embed_dim, feature_size, feature_size)."""
         return self.pe_layer(self.feature_size, self.feature_size).unsqueeze(0)
 
-    def forward(self, points: Tensor, labels: Tensor, mask_logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, points: Tensor, labels: Tensor, mask_logits: Tensor | None = None, pad: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Encode the prompts of B objects.
 
         Args:
             points (Tensor): (B, N, 2), (x, y) in pixels of the network's input; N may be 0.
             labels (Tensor): (B, N) integers: 1 foreground, 0 background, 2 and 3 the corners of a box, -1 padding.
             mask_logits (Tensor or None): (B, 1, mask_size, mask_size) of a mask to refine, or None.
+            pad (bool): append a padding token, as SAM 2 always does.
 
         Returns:
-            Tokens (B, N + 1, embed_dim), the last one padding, and a map (B, embed_dim, feature_size, feature_size).
+            Tokens (B, N + pad, embed_dim), and a map (B, embed_dim, feature_size, feature_size).
         """
         batch = points.shape[0]
-        points = torch.cat([points, points.new_zeros(batch, 1, 2)], dim=1)
-        labels = torch.cat([labels, labels.new_full((batch, 1), NOT_A_POINT)], dim=1)
+        if pad:
+            points = torch.cat([points, points.new_zeros(batch, 1, 2)], dim=1)
+            labels = torch.cat([labels, labels.new_full((batch, 1), NOT_A_POINT)], dim=1)
         tokens = self.pe_layer.encode((points + 0.5) / self.image_size)
         padding = (labels == NOT_A_POINT).unsqueeze(-1)
         kinds = torch.cat([embedding.get_parameter("weight") for embedding in self.point_embeddings])

@@ -16,10 +16,10 @@ from PIL import Image
 from i2v.data.rle import mask_to_rle
 from train import show_clips
 from train.dataset.sample import RawClip, SampleError
-from train.dataset.synthetic import Flaws, Motion, Scene, SyntheticClips
+from train.dataset.synthetic import CameraEffects, Motion, Scene, SyntheticClips
 
 SIZE = 64
-PERFECT = Flaws(1, 1, 0, 0, 0, 0, 0, 0, 0, (90, 90), 0, 1)
+PERFECT = CameraEffects(1, 1, 0, 0, 0, 0, 0, 0, 0, (90, 90), 0, 1)
 CALM = Motion(fast_probability=0, speed=(0.01, 0.02), leave_probability=0, occlude_probability=0)
 LONE = {"extra_probability": 0, "twin_probability": 0, "object_size": (0.3, 0.4), "feather": (0, 0)}
 SCENES = {
@@ -53,7 +53,7 @@ def make(folder: Path) -> Callable[..., SyntheticClips]:
     """A function: arguments -> a data set of small clips without flaws."""
 
     def build(**arguments: object) -> SyntheticClips:
-        return SyntheticClips([folder], **{"size": SIZE, "flaws": PERFECT, **arguments})
+        return SyntheticClips([folder], **{"size": SIZE, "camera_effects": PERFECT, **arguments})
 
     return build
 
@@ -69,7 +69,7 @@ def red_pixels(clip: RawClip) -> np.ndarray:
 
 @pytest.mark.slow
 def test_clips_are_complete(make: Callable[..., SyntheticClips]) -> None:
-    for clip in load_many(make(num_frames=5, scene=Scene(extra_probability=1), flaws=None)):
+    for clip in load_many(make(num_frames=5, scene=Scene(extra_probability=1), camera_effects=None)):
         num_objects = clip.masks.shape[1]
         assert 1 <= num_objects <= 3
         assert clip.frames.shape == (5, 3, SIZE, SIZE) and clip.frames.dtype == torch.uint8
@@ -79,7 +79,7 @@ def test_clips_are_complete(make: Callable[..., SyntheticClips]) -> None:
 
 
 def test_deterministic(make: Callable[..., SyntheticClips]) -> None:
-    dataset = make(flaws=Flaws(noise_probability=1, jpeg_probability=1))
+    dataset = make(camera_effects=CameraEffects(noise_probability=1, jpeg_probability=1))
     torch.manual_seed(1)
     first = dataset.load(0, np.random.default_rng(7))
     torch.manual_seed(2)
