@@ -59,7 +59,8 @@ def read_quotes(path: Path, settings: Mapping[str, Sequence[str]]) -> list[Quote
         except csv.Error as error:
             raise ValueError(f"line {reader.line_num + 1}: {error}") from error
         if columns != COLUMNS:
-            raise ValueError(f"{path} has the columns {', '.join(columns) or 'of no table'}, expected {', '.join(COLUMNS)}")
+            found = f"has the columns {', '.join(columns)}" if columns else "is empty"
+            raise ValueError(f"{path} {found}, expected the columns {', '.join(COLUMNS)}")
         quotes: dict[Quote, Quote] = {}  # by the quote without its value
         for number, line in lines:
             quote = _parse(line, f"{path}, line {number}", settings)
@@ -96,4 +97,6 @@ def _parse(line: dict[str, str], where: str, settings: Mapping[str, Sequence[str
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"{where}: {line['value']!r} is not a number")
+    if line["dataset"] == COST and value <= 0:
+        raise ValueError(f"{where}: a cost of {line['value']}; leave the line out if there was no training")
     return Quote(table, line["system"], line["dataset"], line["setting"], value, line["source"])

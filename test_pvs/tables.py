@@ -114,7 +114,8 @@ class Row:
         if column[1] == PARAMETERS:
             return NOTHING if self.parameters is None else f"{self.parameters:.1f}"
         if column[1] == COST:
-            return NOTHING if self.cost is None else short_number(self.cost)
+            # Runs do not measure it. Quoted rows are marked as a whole.
+            return NOTHING if self.cost is None else short_number(self.cost) + ("" if self.source else " (quoted)")
         return str(self.cells.get(column, NOTHING))
 
 

@@ -247,6 +247,8 @@ def test_figures_of_quoted_numbers(tmp_path: Path) -> None:
         (HEADER + "1,a,mose,3c,many,s\n", "'many' is not a number"),
         (HEADER + "1,a,mose,3c,nan,s\n", "'nan' is not a number"),
         (HEADER + "1,a,mose,3c,1,\n", "none of them empty"),
+        (HEADER + "1,a,cost,-,0,s\n", "line 2: a cost of 0; leave the line out if there was no training"),
+        ("", "quoted.csv is empty, expected the columns table, system"),
     ],
 )
 def test_bad_quotes(text: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
