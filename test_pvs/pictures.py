@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from i2v.utils.visualization import draw_overlay
 from test_pvs.datasets import EvaluationVideo, read_dataset
 from test_pvs.finished_runs import FinishedRun
 from test_pvs.runs import MASKS
-from test_pvs.tables import Table, short_number
+from test_pvs.tables import Row, Table, short_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +30,8 @@ _LINE_STYLES, _MARKERS = (":", "--", "-", "-."), "os^vD"
 _LEGEND_LINE = 0.2  # inches
 _DECADE = 10.0
 _AREA = 4.0  # of a circle per million parameters, in square points
+_MARKER, _LABEL_GAP = 30.0, 3.0  # area of other marks in square points, and distance of labels in points
+_KEY_SIZES = (20, 100)  # of the circles in the key, in millions of parameters
 # Sizes in strips, in pixels.
 _TILE_WIDTH, _TITLE_HEIGHT, _GAP = 240, 22, 4
 _STRIP_FRAMES = 6
@@ -102,7 +105,8 @@ def draw_scatter(path: Path, title: str, pairs: Sequence[tuple[FinishedRun, Fini
 def draw_costs(path: Path, title: str, table: Table) -> Path:
     """Plot OA over the cost of the training, a circle per system with an area by its parameters (Figure 1 of the paper).
 
-    Quoted systems have hollow circles. Those without a training, or whose cost is unknown, are at the left.
+    Quoted systems have hollow circles. Those without a training, or whose cost is unknown, are at the left. Those whose
+    parameters are unknown are crosses.
 
     Args:
         path (Path): file of the picture.
@@ -130,10 +134,31 @@ def draw_costs(path: Path, title: str, table: Table) -> Path:
             continue
         colour = "grey" if row.source else "C0"
         x, y = row.cost or untrained, row.overall.value
-        axes.scatter(x, y, s=_AREA * (row.parameters or 1), facecolors="none" if row.source else colour, edgecolors=colour)
+        radius = math.sqrt(_MARKER) / 2
+        if row.parameters:
+            area = _AREA * row.parameters
+            radius = math.sqrt(area) / 2  # as matplotlib has it: `area` is that of the square around the circle
+            axes.scatter(x, y, s=area, facecolors="none" if row.source else colour, edgecolors=colour)
+        else:
+            axes.scatter(x, y, s=_MARKER, marker="x", color=colour)
         note = f" ({row.overall.note})" if row.overall.note else ""
-        axes.annotate(_label_of(row.name, row.source) + note, (x, y), fontsize=6, xytext=(5, 3), textcoords="offset points")
+        # Beside the circle.
+        offset = (radius + _LABEL_GAP, 0)
+        label = _label_of(row.name, row.source) + note
+        axes.annotate(label, (x, y), fontsize=6, xytext=offset, textcoords="offset points", verticalalignment="center")
+    key = [
+        *(axes.scatter([], [], s=_AREA * size, color="C0", label=f"{size} M parameters") for size in _KEY_SIZES),
+        axes.scatter([], [], s=_MARKER, marker="x", color="C0", label="parameters unknown"),
+        axes.scatter([], [], s=_MARKER, facecolors="none", edgecolors="grey", label="hollow or grey: quoted"),
+    ]
+    figure.set_figheight(figure.get_figheight() + 2 * _LEGEND_LINE)
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key), fontsize="x-small", handletextpad=1.5, borderpad=1.5)
     return _save(figure, path)
+
+
+def rows_of_families(table: Table) -> list[Row]:
+    """The rows of a table that are named by an image SAM and a way to upgrade it, such as TinySAM + TA."""
+    return [row for row in table.rows if all(row.name.partition(" + "))]
 
 
 def draw_families(path: Path, title: str, table: Table) -> Path:
@@ -142,7 +167,8 @@ def draw_families(path: Path, title: str, table: Table) -> Path:
     Args:
         path (Path): file of the picture.
         title (str): title of the plot.
-        table (Table): a table whose systems have names such as TinySAM + TA. Quoted ones have hatched bars.
+        table (Table): a table in which systems have names such as TinySAM + TA; others are left out. Quoted ones have hatched
+            bars. The notes of numbers, such as over which data sets an average is, stand on the bars.
 
     Returns:
         `path`.
@@ -150,8 +176,9 @@ def draw_families(path: Path, title: str, table: Table) -> Path:
     Raises:
         ImportError: matplotlib is missing.
     """
-    columns = [column for column in table.columns if any(column in row.cells for row in table.rows)]
-    bars = {(*row.name.partition(" + ")[::2], row.source): row for row in table.rows}
+    rows = rows_of_families(table)
+    columns = [column for column in table.columns if any(column in row.cells for row in rows)]
+    bars = {(*row.name.partition(" + ")[::2], row.source): row for row in rows}
     families = list(dict.fromkeys(family for family, _, _ in bars))
     methods = list(dict.fromkeys((method, source) for _, method, source in bars))
     names = list(dict.fromkeys(method for method, _ in methods))
@@ -163,7 +190,7 @@ def draw_families(path: Path, title: str, table: Table) -> Path:
         axes.set_xticks(range(len(families)), families)
         for number, (method, source) in enumerate(methods):
             cells = [row.cells.get(column) if (row := bars.get((family, method, source))) else None for family in families]
-            axes.bar(
+            drawn = axes.bar(
                 [place + (number + 0.5) * width - 0.4 for place in range(len(families))],
                 [cell.value if cell and cell.value is not None else 0.0 for cell in cells],
                 width,
@@ -172,6 +199,8 @@ def draw_families(path: Path, title: str, table: Table) -> Path:
                 hatch="//" if source else None,
                 label=_label_of(method, source),
             )
+            notes = [cell.note if cell else "" for cell in cells]
+            axes.bar_label(drawn, notes, label_type="center", rotation=90, color="white", fontsize="small")
     figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * len(methods))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize="small")
     return _save(figure, path)

@@ -1,4 +1,4 @@
-"""Published numbers, quoted from a CSV: those of the paper's Tables 1 to 7 are in paper/quoted.csv."""
+"""Published numbers, quoted from a CSV: those of the paper's Tables 1 to 9 are in paper/quoted.csv."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from i2v.data.files import named_errors
 PAPER_QUOTES = Path(__file__).parent / "paper" / "quoted.csv"
 COLUMNS = ("table", "system", "dataset", "setting", "value", "source")
 # What stands in the place of a data set: the mean over the data sets, and what a row says about its system.
-OVERALL, PARAMETERS, COST = "OA", "parameters", "cost"
+OVERALL, PARAMETERS, COST, FLOPS = "OA", "parameters", "cost", "FLOPs"
+_EFFICIENCY = (PARAMETERS, FLOPS)  # all that tables without J&F have
 # What stands in the place of a setting: the average over the settings, and that there is none.
 AVERAGE, NO_SETTING = "average", "-"
 
@@ -25,9 +26,9 @@ class Quote:
     Attributes:
         table (str): number of the table.
         system (str): name of the row.
-        dataset (str): name of the data set, `OVERALL`, `PARAMETERS` or `COST`.
-        setting (str): prompt of the objects, such as 3c, or `AVERAGE`; `NO_SETTING` for the last three.
-        value (float): J&F in percent; parameters in millions; cost in GPUs x GB x hours.
+        dataset (str): name of the data set, `OVERALL`, `PARAMETERS`, `COST` or `FLOPS`.
+        setting (str): prompt of the objects, such as 3c, or `AVERAGE`; `NO_SETTING` for the last four.
+        value (float): J&F in percent; parameters in millions; cost in GPUs x GB x hours; FLOPs in G.
         source (str): where the number was published.
     """
 
@@ -44,7 +45,8 @@ def read_quotes(path: Path, settings: Mapping[str, Sequence[str]]) -> list[Quote
 
     Args:
         path (Path): the CSV.
-        settings (Mapping[str, Sequence[str]]): the settings of each table that can be quoted, by its number.
+        settings (Mapping[str, Sequence[str]]): the settings of each table that can be quoted, by its number; none for tables of
+            parameters and FLOPs.
 
     Raises:
         ValueError: the columns differ, or a line cannot be used.
@@ -59,7 +61,8 @@ def read_quotes(path: Path, settings: Mapping[str, Sequence[str]]) -> list[Quote
         except csv.Error as error:
             raise ValueError(f"line {reader.line_num + 1}: {error}") from error
         if columns != COLUMNS:
-            raise ValueError(f"{path} has the columns {', '.join(columns) or 'of no table'}, expected {', '.join(COLUMNS)}")
+            found = f"has the columns {', '.join(columns)}" if columns else "is empty"
+            raise ValueError(f"{path} {found}, expected the columns {', '.join(COLUMNS)}")
         quotes: dict[Quote, Quote] = {}  # by the quote without its value
         for number, line in lines:
             quote = _parse(line, f"{path}, line {number}", settings)
@@ -83,7 +86,9 @@ def _parse(line: dict[str, str], where: str, settings: Mapping[str, Sequence[str
     table = line["table"]
     if table not in settings:
         raise ValueError(f"{where}: no table {table}; expected one of {', '.join(settings)}")
-    if line["dataset"] in (OVERALL, PARAMETERS, COST):
+    if not settings[table] and line["dataset"] not in _EFFICIENCY:
+        raise ValueError(f"{where}: no {line['dataset']} in this table; expected one of {', '.join(_EFFICIENCY)}")
+    if not settings[table] or line["dataset"] in (OVERALL, PARAMETERS, COST):
         expected = [NO_SETTING]
     else:
         expected = [*settings[table], *([AVERAGE] if len(settings[table]) > 1 else [])]
@@ -96,4 +101,6 @@ def _parse(line: dict[str, str], where: str, settings: Mapping[str, Sequence[str
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"{where}: {line['value']!r} is not a number")
+    if line["dataset"] == COST and value <= 0:
+        raise ValueError(f"{where}: a cost of {line['value']}; leave the line out if there was no training")
     return Quote(table, line["system"], line["dataset"], line["setting"], value, line["source"])

@@ -20,7 +20,7 @@ from urllib import parse
 from i2v.utils.command_line import command_line, given_path, make_output_folder
 from i2v.utils.files import atomic_write
 from test_pvs.finished_runs import SEMI_SUPERVISED, FinishedRun, dataset_names, read_runs
-from test_pvs.pictures import draw_costs, draw_curves, draw_families, draw_scatter, draw_strip, shared_videos
+from test_pvs.pictures import draw_costs, draw_curves, draw_families, draw_scatter, draw_strip, rows_of_families, shared_videos
 from test_pvs.quotes import COLUMNS, PAPER_QUOTES, Quote, read_quotes
 from test_pvs.tables import LAYOUTS, TABLE_SETTINGS, Table, make_table, plain
 
@@ -82,6 +82,8 @@ def write_report(
 def _draw_figures(tables: Sequence[Table], output: Path) -> Iterator[tuple[str, Path]]:
     """Draw the figures that show the numbers of tables: Figure 1 of Table 1, and Figure 6, or Table 3 in its form.
 
+    Figure 6 has only systems that are named by an image SAM and a way to upgrade it.
+
     Yields:
         The title and path of each picture.
     """
@@ -89,7 +91,7 @@ def _draw_figures(tables: Sequence[Table], output: Path) -> Iterator[tuple[str, 
         if table.layout.key == "1" and any(row.cost is not None and row.overall for row in table.rows):
             title = "Figure 1: OA over the cost of the training"
             yield title, draw_costs(output / "figure_1.png", title, table)
-        if table.layout.quoted == "3":
+        if table.layout.quoted == "3" and rows_of_families(table):
             title = f"{table.layout.heading}: {table.layout.title}"
             yield title, draw_families(output / f"{table.layout.stem}.png", title, table)
 

@@ -43,7 +43,8 @@ def run_videos(
         The tracebacks of the videos that failed in this run, by name.
 
     Raises:
-        ValueError: OUTPUT holds a run with other settings, or another run writes into it.
+        ValueError: OUTPUT holds a run with other settings.
+        LockedError: another run writes into OUTPUT.
         ValueError, OSError, ImportError: the data set or the system cannot be used, whichever the video.
     """
     videos = read_dataset(run.dataset, run.data, names, run.void)

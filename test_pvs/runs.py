@@ -78,6 +78,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
+class LockedError(ValueError):
+    """Another run writes into a folder, or evaluates a video."""
+
+
 class OutputFolder:
     """The output folder of a run: one run writes into it at a time, all with the same settings.
 
@@ -125,7 +129,8 @@ class OutputFolder:
         """Lock the folder and write the settings into it, or compare them with those of the run that is resumed.
 
         Raises:
-            ValueError: the folder holds a run with other settings, or another run writes into it.
+            ValueError: the folder holds a run with other settings.
+            LockedError: another run writes into it.
         """
         if self._is_mine:
             return
@@ -164,7 +169,7 @@ def video_lock(output: Path, name: str) -> Iterator[None]:
         name (str): name of the video.
 
     Raises:
-        ValueError: another process evaluates the video.
+        LockedError: another process evaluates the video.
     """
     folder = output / ".locks"
     folder.mkdir(exist_ok=True)
@@ -185,19 +190,19 @@ def _locked(path: Path, what: str, shared: bool = False) -> Iterator[OSError | N
         The error of a file system without locks; None if the file is locked, or the system has no locks.
 
     Raises:
-        ValueError: another run has locked it.
+        LockedError: another run has locked it.
     """
     try:
         import fcntl
     except ImportError:  # Windows
         yield None
         return
-    with path.open("w") as file:
+    with path.open("a+") as file:  # for NFS, whose shared locks need a file open for reading, and exclusive ones for writing
         found: OSError | None = None
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"another run {what}: wait until it ends, or use another folder") from None
+            raise LockedError(f"another run {what}: wait until it ends, or use another folder") from None
         except OSError as error:
             found = error
         yield found

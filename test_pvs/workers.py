@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -21,11 +22,14 @@ import cv2
 import torch
 from tqdm import tqdm
 
+from i2v.utils.command_line import one_line
 from i2v.utils.files import whole_folder
 from i2v.utils.processes import children_end_at_errors, start_worker, worker_died
 from test_pvs.datasets import EvaluationVideo
-from test_pvs.runs import MASKS, VIDEO_RESULT, OutputFolder, Run, read_result, video_lock
+from test_pvs.runs import MASKS, VIDEO_RESULT, LockedError, OutputFolder, Run, read_result, video_lock
 from test_pvs.systems import VideoSystem, build_system
+
+log = logging.getLogger("test_pvs.runner")
 
 
 def evaluate_all(run: Run, output: OutputFolder, todo: deque[EvaluationVideo], devices: Sequence[str]) -> dict[str, str]:
@@ -101,10 +105,13 @@ class _Evaluator:
         _ = self.system
 
     def evaluate(self, video: EvaluationVideo) -> str | None:
-        """Evaluate a video, and return None, or the traceback of an error."""
+        """Evaluate a video, and return None, or the traceback of an error. A video that another process has is skipped."""
         try:
             with video_lock(self._run.output, video.name):
                 self._evaluate(video)
+            return None
+        except LockedError as error:
+            log.warning("skipped: %s", one_line(error))
             return None
         except Exception:  # noqa: BLE001 # the other videos are evaluated nevertheless
             text = traceback.format_exc()

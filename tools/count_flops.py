@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v import build_i2v
+from i2v.image_predictor import build_image_segmenter
 from i2v.load_config import known_configs
 from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
 from i2v.modeling.layers import Attention
@@ -34,6 +35,8 @@ from i2v.modeling.memory.selector import History, MemorySelector
 from i2v.modeling.sam_i2v import SAMI2V, ObjectMemory
 from i2v.utils.command_line import command_line, given_text
 from test_pvs.paper.registry import PaperSystem, read_registry
+from test_pvs.quotes import FLOPS, PAPER_QUOTES, PARAMETERS, read_quotes
+from test_pvs.tables import TABLE_SETTINGS
 
 # The modules of each component, and the methods through which the model and its users enter them.
 COMPONENTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -49,31 +52,41 @@ WINDOWS = (3, 5)  # of the TFI: the paper's table, the released model
 
 # The paper's numbers: parameters in M, and FLOPs in G, which are multiply-accumulates except for the selector.
 SAM_I2V = "TinySAM + SAM-I2V"
-TABLE_8 = {
-    "SAM 2.1": (38.9, 139.9),
-    "SAM + XMem++": (157.0, 805.2),
-    "SAM + Cutie": (129.8, 811.9),
-    "TinySAM + XMem++": (72.3, 96.3),
-    "TinySAM + Cutie": (45.1, 103.0),
-    "TinySAM + TA": (17.8, 72.9),
-    "TinySAM + SA + TA": (18.7, 75.0),
-    SAM_I2V: (18.9, 87.4),
-}
 SELECTOR, OVERALL = "memory selector", "overall"
+# The rows of Table 9 by our names.
 TABLE_9 = {
-    "TFI": (3.7, 26.3),
-    "memory encoder": (1.4, 5.8),
-    SELECTOR: (0.0, 0.107),
-    "memory attention": (2.8, 14.6),
-    "MPG": (0.6, 0.9),
-    OVERALL: (8.5, 47.707),
+    "TFI": "Temporal Feature Integrator",
+    "memory encoder": "Memory Selective Associator: Memory Encoder",
+    SELECTOR: "Memory Selective Associator: Memory Selector",
+    "memory attention": "Memory Selective Associator: Memory Attention",
+    "MPG": "Memory Prompt Generator",
+    OVERALL: "Overall",
 }
+# Image segmenters (see `build_image_segmenter`) in systems of Table 8 whose other part is a package that is not counted.
+SEGMENTERS = {"SAM": "sam_b", "TinySAM": "tinysam"}
 SELECTOR_MEGABYTES = 158
 TABLE_WINDOW = 3  # of the TFI in both tables
 
 
+def read_table(number: str) -> dict[str, tuple[float, float]]:
+    """Read a table of the paper from the quoted numbers.
+
+    Args:
+        number (str): "8" or "9".
+
+    Returns:
+        Parameters in M and FLOPs in G, by name of the row.
+    """
+    quotes = [quote for quote in read_quotes(PAPER_QUOTES, TABLE_SETTINGS) if quote.table == number]
+    values = {(quote.system, quote.dataset): quote.value for quote in quotes}
+    return {name: (values[name, PARAMETERS], values[name, FLOPS]) for name in dict.fromkeys(quote.system for quote in quotes)}
+
+
+_TABLE_9 = read_table("9")
+
+
 def _quoted(name: str) -> str:
-    return "{} M, {} G".format(*TABLE_9[name])
+    return "{} M, {} G".format(*_TABLE_9[TABLE_9[name]])
 
 
 # What is known of the published model.
@@ -90,7 +103,7 @@ QUOTED = {
 }
 QUOTED_NOTE = """\
 * from the project's design notes, not from the paper. † has the products of the window attention in it.
-Quoted numbers seem to count PyTorch's own normalisation layers too (0.3 G of the trunk)."""
+Quoted numbers appear to count PyTorch's own normalisation layers too (0.3 G of the trunk)."""
 
 
 @dataclass(frozen=True)
@@ -297,9 +310,12 @@ def selector_bytes(model: SAMI2V) -> int:
 def table_8(systems: Mapping[str, PaperSystem]) -> list[list[str]]:
     """The rows of Table 8, with the paper's numbers; those that are not made of SAM-I2V have no others.
 
+    They are followed by the image segmenters alone, which the paper does not list.
+
     Args:
         systems (Mapping[str, PaperSystem]): the systems by name of the row.
     """
+    table = read_table("8")
     counted: dict[str, tuple[int, int]] = {}
     for name, system in systems.items():
         if system.system == "sam-i2v":
@@ -307,14 +323,34 @@ def table_8(systems: Mapping[str, PaperSystem]) -> list[list[str]]:
             layers = sum(cost.layers for cost in count_published_costs(model).values())
             counted[name] = sum(count_parameters(model).values()), layers
     rows = []
-    for name, (parameters, flops) in TABLE_8.items():
+    for name, (parameters, flops) in table.items():
         cells = ["-", "-", "-"]
         if name in counted:
             number, layers = counted[name]
             cells = [f"{number / 1e6:.2f}", f"{layers / 1e9:.1f}", f"{(layers - counted[SAM_I2V][1]) / 1e9:.1f}"]
-        difference = flops - TABLE_8[SAM_I2V][1]
+        difference = flops - table[SAM_I2V][1]
         rows.append([name, cells[0], f"{parameters:.1f}", cells[1], f"{flops:.1f}", cells[2], f"{difference:.1f}"])
+    for name, segmenter in SEGMENTERS.items():
+        number, layers = count_image_segmenter(segmenter)
+        rows.append([f"{name} alone, one image", f"{number / 1e6:.2f}", "-", f"{layers / 1e9:.1f}", "-", "-", "-"])
     return rows
+
+
+def count_image_segmenter(name: str) -> tuple[int, int]:
+    """Count an image segmenter.
+
+    Args:
+        name (str): see `build_image_segmenter`.
+
+    Returns:
+        Its number of parameters, and the multiply-accumulates of its layers for an image and a click.
+    """
+    with torch.device("meta"):
+        model = build_image_segmenter(name).requires_grad_(False).eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            features = model.encode(torch.empty(1, 3, model.image_size, model.image_size))
+            model.decode(features, torch.empty(1, 1, 2), torch.ones(1, 1, dtype=torch.int32))
+    return sum(parameter.numel() for parameter in model.parameters()), _cost_so_far(counter).layers
 
 
 def table_9(system: PaperSystem) -> list[list[str]]:
@@ -330,7 +366,7 @@ def table_9(system: PaperSystem) -> list[list[str]]:
     counted[OVERALL] = sum(number for number, _ in counted.values()), sum(flops for _, flops in counted.values())
     return [
         [name, f"{counted[name][0] / 1e6:.2f}", f"{quoted[0]:.1f}", f"{counted[name][1] / 1e9:.3f}", f"{quoted[1]:.3f}"]
-        for name, quoted in TABLE_9.items()
+        for name, quoted in ((name, _TABLE_9[row]) for name, row in TABLE_9.items())
     ]
 
 
@@ -348,7 +384,11 @@ def print_tables() -> None:
     print(f"Table 8: one frame, one object, layers alone, TFI with a window of {TABLE_WINDOW}.\n")
     header = ["system", "parameters, M", "quoted", "FLOPs, G", "quoted", "minus SAM-I2V", "quoted"]
     print(format_table(header, table_8(systems)))
-    print("\nThe quoted FLOPs seem to have normalisation layers and the products of the trunk's window attention in them.\n")
+    print("\nThe quoted FLOPs appear to include normalisation layers and the products of the trunk's window attention.")
+    print(
+        "XMem++, Cutie and SAM 2.1 are packages of other projects, so their rows have quoted numbers only.\n"
+        "Of those with XMem++ and Cutie, the image segmenter is counted alone.\n"
+    )
     print(f"Table 9: what SAM-I2V adds to TinySAM, TFI with a window of {TABLE_WINDOW}.\n")
     print(format_table(["component", "parameters, M", "quoted", "FLOPs, G", "quoted"], table_9(ours)))
     print("\nThe quoted sums are those of the rounded numbers.")

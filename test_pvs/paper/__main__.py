@@ -3,7 +3,8 @@
     python -m test_pvs.paper 1 [--systems NAME ...] [--data NAME=FOLDER ...] [--output results/paper] [--devices cuda]
 
 The rows are in test_pvs/paper/systems.yaml, with the config and the weights of each system. Rerun the command to resume.
---dry-run shows the table as it is, and the commands for the runs that are missing; --slurm submits them to Slurm.
+--dry-run shows the table as it is, and the commands for the runs that are missing; --slurm submits them to Slurm. A run that
+ends with an error is left out of the report with its reason, and the others go on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from i2v.utils.command_line import command_line, given_path, given_text, make_output_folder, whole_number
+from i2v.utils.command_line import (
+    EXPECTED_ERRORS,
+    command_line,
+    given_path,
+    given_text,
+    make_output_folder,
+    one_line,
+    whole_number,
+)
 from i2v.utils.slurm import SlurmSettings, submit_job
 from test_pvs.datasets import check_dataset_name, read_dataset
 from test_pvs.finished_runs import SystemLabel, read_runs
@@ -84,6 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--strips", nargs="*", default=(), metavar="VIDEO", help="videos to compare frame by frame")
     parser.add_argument("--tables-only", action="store_true", help="leave out the pictures, which need matplotlib")
+    parser.add_argument(
+        "--keep-going", action="store_true", help="leave out systems that cannot be run, instead of stopping before any work"
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="run and write nothing: show the table, and what is missing")
     mode.add_argument("--slurm", action="store_true", help="submit to Slurm: the videos of all runs, then the report")
@@ -114,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = registry.rows(args.table, args.systems)
     if args.config:
         rows = dict(system.with_config(args.config, name) for name, system in rows.items())
+    for system in rows.values():
+        system.check_config()
     planned = plan_runs(layout, rows, data or registry.data, args.output / "runs")
     if args.dry_run:
         _show(layout, planned)
@@ -123,14 +137,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     devices = [] if args.slurm else parse_devices(args.devices)
     if args.strips:
         _require_videos(args.strips, data or registry.data)
-    require_runnable(planned, None if args.slurm else devices[0])
+    if not args.keep_going:
+        require_runnable(planned, None if args.slurm else devices[0])
     make_output_folder(args.output)
     todo = [each for each in planned if not each.is_evaluated()]
     if args.slurm and todo:
-        _submit(todo, args, [argument for argument in arguments if argument != "--slurm"])
+        _submit(todo, args, [*(argument for argument in arguments if argument != "--slurm"), "--keep-going"])
         return 0
-    complete = [make_run(each, devices) for each in planned]
-    return 0 if _report(layout, planned, args) and all(complete) else 1
+    complete, errors = True, {}
+    for each in planned:
+        try:
+            complete &= make_run(each, devices)
+        except EXPECTED_ERRORS as error:  # the other runs may be of other systems
+            errors[each.run.output] = one_line(error)
+            log.error("error: %s: %s", each.title, one_line(error))
+    return 0 if _report(layout, planned, errors, args) and complete else 1
 
 
 def _require_videos(names: Sequence[str], data: Mapping[str, Path]) -> None:
@@ -154,11 +175,25 @@ def _labels(layout: Layout, planned: Sequence[PlannedRun]) -> dict[Path, SystemL
     return {each.run.output: labels[each.row] for each in planned if each.has_scores()}
 
 
-def _report(layout: Layout, planned: Sequence[PlannedRun], args: argparse.Namespace) -> bool:
-    """Write the report. Returns whether all runs are in it."""
-    labels = _labels(layout, planned)
+def _report(layout: Layout, planned: Sequence[PlannedRun], errors: Mapping[Path, str], args: argparse.Namespace) -> bool:
+    """Write the report.
+
+    Args:
+        layout (Layout): the table.
+        planned (Sequence[PlannedRun]): its runs.
+        errors (Mapping[Path, str]): errors of runs by folder; these runs are left out.
+        args (argparse.Namespace): the parsed arguments.
+
+    Returns:
+        Whether all runs are in it.
+    """
+    labels = _labels(layout, [each for each in planned if each.run.output not in errors])
     runs, left_out = read_runs(list(labels), labels)
-    left_out += [f"{each.title}: missing; {each.command}" for each in planned if not each.has_scores()]
+    left_out += [
+        f"{each.title}: {errors.get(each.run.output, 'missing')}; {each.command}"
+        for each in planned
+        if each.run.output not in labels
+    ]
     output = args.output / layout.stem
     quotes = read_quotes(PAPER_QUOTES, TABLE_SETTINGS)
     write_report(runs, quotes, output, args.strips, pictures=not args.tables_only, left_out=left_out, tables=[layout.key])
@@ -185,7 +220,7 @@ def _submit(todo: Sequence[PlannedRun], args: argparse.Namespace, arguments: Seq
     Args:
         todo (Sequence[PlannedRun]): the runs that are not finished.
         args (argparse.Namespace): the parsed arguments.
-        arguments (Sequence[str]): the arguments of the report.
+        arguments (Sequence[str]): the arguments of the report, which is written whatever happens to the runs.
 
     Raises:
         OSError: Slurm is not available.

@@ -10,7 +10,7 @@ from submitit.helpers import Checkpointable
 
 from i2v.utils.command_line import EXPECTED_ERRORS, one_line
 from test_pvs.runner import parse_devices, run_videos
-from test_pvs.runs import Run
+from test_pvs.runs import LockedError, Run
 
 log = logging.getLogger("test_pvs.paper")
 
@@ -38,16 +38,22 @@ class ShareTask(Checkpointable):
     def _evaluate(self, run: Run, devices: list[str], share: tuple[int, int]) -> bool:
         try:
             return not run_videos(run, devices, share=share)
+        except LockedError as error:  # another table needs the same run, and its report evaluates what is left of it
+            log.warning("skipped: %s", one_line(error))
+            return True
         except EXPECTED_ERRORS as error:  # the other runs may be of other systems
             log.error("error: %s: %s", run.output, one_line(error))
             return False
 
 
 class ReportTask(Checkpointable):
-    """Collects the runs, evaluates what is left of them, and makes the report: the command line without --slurm.
+    """Collects the runs, evaluates what is left of them, and makes the report: the command line with --keep-going.
 
     Args:
         arguments (Sequence[str]): the arguments.
+
+    Raises:
+        RuntimeError: a run failed or is left out; the report is written nevertheless.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:

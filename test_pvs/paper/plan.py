@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from test_pvs.datasets import read_dataset
 from test_pvs.finished_runs import SCORES, SEMI_SUPERVISED
 from test_pvs.paper.registry import PaperSystem
 from test_pvs.runner import run_videos
-from test_pvs.runs import MASKS, RESULTS, OutputFolder, Run
-from test_pvs.systems import build_system
+from test_pvs.runs import MASKS, RESULTS, SETTINGS, OutputFolder, Run
+from test_pvs.systems import SystemSettings, build_system, require_package
 from test_pvs.tables import Layout
 
 log = logging.getLogger("test_pvs.paper")
@@ -77,6 +77,16 @@ class PlannedRun:
         """Return whether nothing is left to do."""
         return self.is_evaluated() and self.has_scores()
 
+    def compare_settings(self) -> None:
+        """Compare the settings of the run with those in its folder, if a run has claimed it.
+
+        Raises:
+            ValueError: they differ.
+        """
+        # The settings have the hash of the weights, which may be gone since the run was finished.
+        if (self.run.output / SETTINGS).exists() and not self.system.missing_weights():
+            OutputFolder(self.run.output, self.run.settings()).compare_settings()
+
 
 def plan_runs(layout: Layout, rows: Mapping[str, PaperSystem], data: Mapping[str, Path], output: Path) -> list[PlannedRun]:
     """List the runs of a table: each system on each data set in each setting.
@@ -120,8 +130,8 @@ def require_runnable(planned: Sequence[PlannedRun], device: str | None) -> None:
 
     Args:
         planned (Sequence[PlannedRun]): the runs of the table, finished ones included.
-        device (str or None): device on which every system that is not finished is built; None to look at files alone, because
-            the runs are made on other machines.
+        device (str or None): device on which every system that is not finished is built; None to look at weights and packages
+            alone, because the runs are made on other machines.
 
     Raises:
         NotADirectoryError, ValueError: a data set is missing or has another layout, a system cannot be built, its weights are
@@ -134,30 +144,35 @@ def require_runnable(planned: Sequence[PlannedRun], device: str | None) -> None:
                 f"no such folder: {folder}: name the data sets that you have, and no others, with --data {dataset}=FOLDER ..."
             )
         read_dataset(dataset, folder)
-    problems = {}
+    missing: dict[str, str] = {}  # weights
+    problems: dict[str, list[str]] = {}
     for each in {each.system.key: each for each in todo}.values():
-        problem = each.system.missing_weights() or (_error_of(each.run, device) if device else "")
-        if problem:
-            problems[each.system.key] = problem
+        missing[each.system.key] = each.system.missing_weights()
+        found = [text for text in (missing[each.system.key], _error_of(require_package, each.run.system)) if text]
+        if not found and device:
+            found = [text for text in [_error_of(build_system, replace(each.run.system, device=device))] if text]
+        for problem in found:
             log.error("%s (%s): %s", each.row, each.system.key, problem)
+        if found:
+            problems[each.system.key] = found
     if problems:
         keys = dict.fromkeys(each.system.key for each in planned)
         rest = [key for key in keys if key not in problems]
-        leave_out = f", or leave these systems out: --systems {' '.join(rest)}" if rest else ""
+        without = [key for key, text in missing.items() if text]
+        advice = ["provide what is missing"]
+        advice += [f"name weights with --checkpoint {without[0]}=PATH"] if without else []
+        advice += [f"leave these systems out: --systems {' '.join(rest)}"] if rest else []
         raise ValueError(
-            f"{len(problems)} of {len(keys)} systems cannot be run (see above), and none was: provide what is missing, name "
-            f"weights with --checkpoint {next(iter(problems))}=PATH{leave_out}"
+            f"{len(problems)} of {len(keys)} systems cannot be run (see above), and none was: {', or '.join(advice)}"
         )
     for each in planned:
-        # The settings have the hash of the weights, which may be gone since a run was finished.
-        if not each.system.missing_weights():
-            OutputFolder(each.run.output, each.run.settings()).compare_settings()
+        each.compare_settings()
 
 
-def _error_of(run: Run, device: str) -> str:
-    """Build the system of a run; the error, or an empty text."""
+def _error_of(check: Callable[[SystemSettings], object], settings: SystemSettings) -> str:
+    """Call a check or a builder; its error, or an empty text."""
     try:
-        build_system(replace(run.system, device=device))
+        check(settings)
     except EXPECTED_ERRORS as error:
         return one_line(error)
     return ""
@@ -172,6 +187,7 @@ def make_run(planned: PlannedRun, devices: Sequence[str]) -> bool:
     Raises:
         ValueError, OSError, ImportError, WorkerDiedError: see `run_videos`.
     """
+    planned.compare_settings()
     if planned.is_finished():
         return True
     log.info("%s", planned.title)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 import yaml
+from omegaconf import DictConfig
 
-from i2v.load_config import load_config, shipped_checkpoint
+from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.modeling.sam_i2v import SAMI2V
 from i2v.typed_config import build
 from i2v.utils.json_form import NUMBER, require_form
@@ -41,7 +42,8 @@ class PaperSystem:
         checkpoint (str or None): its weights; None for those that come with the config.
         source (str or None): where to get them.
         parameters (float or None): number of parameters in millions, if it cannot be counted.
-        cost (float or None): cost of the training in GPUs x GB x hours; None without a training, or if unknown.
+        cost (float or None): cost of the training of the weights in GPUs x GB x hours, above 0; None without a training, or if
+            unknown, as for the user's weights.
         trained (bool): the weights are of a training with just these overrides, or named by the user; they do not come with
             another config.
     """
@@ -67,6 +69,15 @@ class PaperSystem:
         other = replace(self, config=config, checkpoint=checkpoint, parameters=None, cost=None)
         return f"{row} ({Path(config).stem})", other
 
+    def check_config(self) -> None:
+        """Check that the config of a SAM-I2V system exists and takes the overrides.
+
+        Raises:
+            ValueError, FileNotFoundError: see `load_config`.
+        """
+        if self.system == _SAM_I2V:
+            self._load_config()
+
     def missing_weights(self) -> str:
         """What is missing, and where to get it; empty if the weights are there."""
         if self.checkpoint is not None:
@@ -75,7 +86,7 @@ class PaperSystem:
                 return ""
             where = f"; get it from: {self.source}" if self.source else advice(path)
             return f"no such file: {path}{where}"
-        if self.system == _SAM_I2V and shipped_checkpoint(load_config(self.config or "", self.overrides)) is None:
+        if self.system == _SAM_I2V and shipped_checkpoint(self._load_config()) is None:
             return f"the config {self.config} comes without weights"
         return ""
 
@@ -87,10 +98,13 @@ class PaperSystem:
 
     def meta_model(self) -> SAMI2V:
         """The network of a SAM-I2V system on the meta device, for inference: shapes without values."""
-        config = load_config(self.config or "", self.overrides)
+        config = self._load_config()
         with torch.device("meta"):
             model: SAMI2V = build(config, "model", kind=SAMI2V)
         return model.requires_grad_(False).eval()
+
+    def _load_config(self) -> DictConfig:
+        return load_config(self.config or DEFAULT_CONFIG, self.overrides)
 
 
 @dataclass(frozen=True)
@@ -168,13 +182,18 @@ def _system(
         key (str): its name.
         entry (dict[str, Any]): its entry.
         known (Mapping[str, PaperSystem]): the systems above.
-        checkpoint (str or None): the user's checkpoint for it.
+        checkpoint (str or None): the user's checkpoint for it, the cost of whose training is unknown.
         where (str): place of the entry, for error messages.
+
+    Raises:
+        ValueError: the entry has an unknown field or a bad value, or is like a system that is not above it.
     """
     for name, value in entry.items():
         if name not in _FORMS:
             raise ValueError(f"{where} has the unknown field {name}; expected some of {', '.join(_FORMS)}")
         require_form(value, _FORMS[name], f"{where}: {name!r}")
+    if entry.get("cost", 1) <= 0:
+        raise ValueError(f"{where}: 'cost' is {entry['cost']}, expected more than 0: leave it out if there was no training")
     like = entry.get("like")
     if like is not None and like not in known:
         raise ValueError(f"{where} is like {like}, which is not a system above it")
@@ -183,6 +202,8 @@ def _system(
     if "overrides" in own:
         own["overrides"] = tuple(own["overrides"])
     trained = base.trained or (like is not None and "checkpoint" in entry)
+    if "checkpoint" in entry:  # the cost is that of other weights
+        own.setdefault("cost", None)
     if checkpoint is not None:
-        own["checkpoint"], trained = checkpoint, True
+        own["checkpoint"], own["cost"], trained = checkpoint, None, True
     return replace(base, key=key, **own, trained=trained)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ __all__ = [
     "VideoSystem",
     "build_system",
     "recorded_settings",
+    "require_package",
 ]
 
 # Modules of the names that `__getattr__` imports.
@@ -139,7 +141,38 @@ def _weights(settings: SystemSettings) -> str | Path | None:
 
 def _sha256(path: str | Path | None) -> str | None:
     """Hash the content of a file; None if there is no such file, as for the name of a bundled config."""
-    return sha256(Path(path)) if path is not None and Path(path).is_file() else None
+    if path is None or not Path(path).is_file():
+        return None
+    state = Path(path).stat()
+    return _sha256_of(Path(path).resolve(), state.st_mtime_ns, state.st_size)
+
+
+@lru_cache
+def _sha256_of(path: Path, changed: int, size: int) -> str:
+    """Hash a file, once for each time of change in ns and size in bytes: a table has many runs with the same weights."""
+    return sha256(path)
+
+
+def require_package(settings: SystemSettings) -> None:
+    """Check that the package of a system is installed, without loading anything onto a device.
+
+    Raises:
+        ImportError: it is not; the message says how to get it.
+        FileNotFoundError: XMem++ has no weights.
+    """
+    if settings.system == "sam2":
+        from test_pvs.systems.predictors import import_sam2
+
+        import_sam2()
+    elif settings.system == "sam+cutie":
+        from test_pvs.systems.propagators import import_cutie
+
+        import_cutie()
+    elif settings.system == "sam+xmem++":
+        from test_pvs.systems.propagators import import_xmem
+        from test_pvs.systems.segment_then_propagate import adapter_options
+
+        import_xmem(adapter_options(settings)[0])
 
 
 def build_system(settings: SystemSettings) -> VideoSystem:

@@ -157,6 +157,19 @@ class SAMI2VSystem(VideoSystem):
         return PredictorSession(self._predictor, self._predictor.init_state(frames, offload_video_to_cpu=True))
 
 
+def import_sam2() -> Callable[..., Any]:
+    """Import the function of the package `sam2` that builds a predictor.
+
+    Raises:
+        ImportError: the package is missing.
+    """
+    try:
+        from sam2.build_sam import build_sam2_video_predictor
+    except ImportError as error:
+        raise ImportError("SAM 2.1 needs the package sam2: pip install 'sam2>=1.1'") from error
+    return build_sam2_video_predictor
+
+
 class SAM2System(VideoSystem):
     """SAM 2 and SAM 2.1, from the PyPI package `sam2`.
 
@@ -180,10 +193,7 @@ class SAM2System(VideoSystem):
         precision: str | None = None,
         overrides: Sequence[str] = (),
     ) -> None:
-        try:
-            from sam2.build_sam import build_sam2_video_predictor
-        except ImportError as error:
-            raise ImportError("SAM 2.1 needs the package sam2: pip install 'sam2>=1.1'") from error
+        build_sam2_video_predictor = import_sam2()
         if checkpoint is None or not Path(checkpoint).is_file():
             raise ValueError(f"SAM 2.1 needs its published weights, got {checkpoint}")
         if precision not in (None, "fp32", "bf16"):

@@ -110,6 +110,53 @@ class FlowPropagator(Propagator):
         return CarriedMaskSession(images, flow_carry(images), to_mask)
 
 
+def import_cutie() -> tuple[Any, Any]:
+    """Import what is used of Cutie: its InferenceCore, and the function that loads its default model.
+
+    Raises:
+        ImportError: the package is missing; the message says how to install it.
+    """
+    try:
+        from cutie.inference.inference_core import InferenceCore
+        from cutie.utils.get_default_model import get_default_model
+    except ImportError as error:
+        raise ImportError(
+            "Cutie is not installed: git clone https://github.com/hkchengrex/Cutie && pip install -e Cutie "
+            "(the package cutie on PyPI is a different one)"
+        ) from error
+    return InferenceCore, get_default_model
+
+
+def import_xmem(options: Mapping[str, str]) -> tuple[Any, Any, Path]:
+    """Import what is used of XMem++: its InferenceCore and its network, and find its weights.
+
+    Args:
+        options (Mapping[str, str]): see `XMemPlusPlus`.
+
+    Raises:
+        ImportError: the clone or one of its modules is missing; the message says how to get it.
+        FileNotFoundError: there are no weights.
+    """
+    repository = options.get("repository") or os.environ.get(XMEM_REPOSITORY, "")
+    help_text = (
+        "git clone https://github.com/mbzuai-metaverse/XMem2, put its weights into saves/XMem.pth (see its README), and "
+        f"set {XMEM_REPOSITORY} (or --overrides adapter.repository=...) to the clone"
+    )
+    if not repository or not Path(repository).is_dir():
+        raise ImportError(f"XMem++ is not installed ({repository or 'no repository given'}): {help_text}")
+    if repository not in sys.path:
+        sys.path.append(repository)  # it is not a package, and imports some of its modules late
+    try:
+        from inference.inference_core import InferenceCore
+        from model.network import XMem
+    except ImportError as error:
+        raise ImportError(f"XMem++ cannot be imported from {repository}; is it a clone? ({error}): {help_text}") from error
+    weights = Path(repository) / "saves/XMem.pth"
+    if not weights.is_file():
+        raise FileNotFoundError(f"XMem++ has no weights {weights}: {help_text}")
+    return InferenceCore, XMem, weights
+
+
 class Cutie(Propagator):
     """Cutie with its default model, whose weights it downloads when first used. It needs a GPU to load them.
 
@@ -124,17 +171,9 @@ class Cutie(Propagator):
     """
 
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
-        try:
-            from cutie.inference.inference_core import InferenceCore
-            from cutie.utils.get_default_model import get_default_model
-        except ImportError as error:
-            raise ImportError(
-                "Cutie is not installed: git clone https://github.com/hkchengrex/Cutie && pip install -e Cutie "
-                "(the package cutie on PyPI is a different one)"
-            ) from error
+        self._core, get_default_model = import_cutie()
         self._size = _short_side(options)
         self._device = device
-        self._core = InferenceCore
         # Cutie initialises Hydra globally, which fails if that was done before; afterwards the state of others is restored.
         theirs = GlobalHydra.instance().hydra
         GlobalHydra.instance().clear()
@@ -196,28 +235,11 @@ class XMemPlusPlus(Propagator):
     """
 
     def __init__(self, device: str, options: Mapping[str, str]) -> None:
-        repository = options.get("repository") or os.environ.get(XMEM_REPOSITORY, "")
-        help_text = (
-            "git clone https://github.com/mbzuai-metaverse/XMem2, put its weights into saves/XMem.pth (see its README), and "
-            f"set {XMEM_REPOSITORY} (or --overrides adapter.repository=...) to the clone"
-        )
-        if not repository or not Path(repository).is_dir():
-            raise ImportError(f"XMem++ is not installed ({repository or 'no repository given'}): {help_text}")
-        if repository not in sys.path:
-            sys.path.append(repository)  # it is not a package, and imports some of its modules late
-        try:
-            from inference.inference_core import InferenceCore
-            from model.network import XMem
-        except ImportError as error:
-            raise ImportError(f"XMem++ cannot be imported from {repository}; is it a clone? ({error}): {help_text}") from error
-        weights = Path(repository) / "saves/XMem.pth"
-        if not weights.is_file():
-            raise FileNotFoundError(f"XMem++ has no weights {weights}: {help_text}")
+        self._core, network, weights = import_xmem(options)
         self._size = _short_side(options)
         self._device = device
-        self._core = InferenceCore
         self._config = dict(_XMEM_CONFIG)
-        self._network = XMem(self._config, str(weights), map_location=device).to(device).eval()
+        self._network = network(self._config, str(weights), map_location=device).to(device).eval()
 
     def open(self, images: ImageFolder, to_mask: ToMask) -> VideoSession:
         return ProcessorSession(images, self._start, to_mask)

@@ -18,7 +18,8 @@ from PIL import Image
 
 from i2v.data.annotations import save_object_mask
 from test_pvs import report
-from test_pvs.pictures import spread
+from test_pvs.pictures import draw_families, spread
+from test_pvs.tables import LAYOUTS, Cell, Row, Table
 from tests.test_pvs import layouts
 
 HEADER = "table,system,dataset,setting,value,source\n"
@@ -232,14 +233,30 @@ def test_figures_of_quoted_numbers(tmp_path: Path) -> None:
         assert f"]({name})" in text
         assert np.asarray(Image.open(output / name).convert("L")).std() > 5
     assert "| TinySAM + SAM-I2V | quoted: SAM-I2V (CVPR 2025) Table 1 | 18.9 | 4.6k | 73.0 |" in text
-    assert not list(make_report(tmp_path / "plain", [run]).glob("figure*.png"))  # no cost is known
+    # No cost is known, and no system is an image SAM with a way to upgrade it.
+    assert not list(make_report(tmp_path / "plain", [run], "--tables", "1", "3").glob("*_[136].png"))
+
+
+@pytest.mark.slow
+def test_bars_have_the_notes_of_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    cells = {("3c", "mose"): Cell(60.0), ("-", "OA"): Cell(60.0, "over mose")}
+    rows = [Row("TinySAM + TA", "", cells), Row("EdgeSAM + TA", "", {}), Row("static-mask", "", cells)]
+    notes, heights = [], []
+    monkeypatch.setattr(Axes, "bar_label", lambda _, bars, texts, **__: notes.append(texts) or heights.append(len(bars)))
+    draw_families(tmp_path / "bars.png", "bars", Table(LAYOUTS["3"], [*cells], rows))
+    assert notes == [["", ""], ["over mose", ""]]
+    assert heights == [2, 2]  # no bar of static-mask
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("table,system\n", "columns"),
-        (HEADER + "8,a,mose,3c,1,s\n", "line 2: no table 8"),
+        (HEADER + "10,a,mose,3c,1,s\n", "line 2: no table 10"),
+        (HEADER + "8,a,OA,-,1,s\n", "line 2: no OA in this table; expected one of parameters, FLOPs"),
+        (HEADER + "1,a,FLOPs,-,1,s\n", "line 2: no setting - in this table for FLOPs; expected one of 1c"),
         (HEADER + "1,a,OA,average,1,s\n", "line 2: no setting average in this table for OA; expected one of -"),
         (HEADER + "3,a,ES,average,1,s\n", "line 2: no setting average in this table for ES; expected one of 3c"),
         (HEADER + "1,a,mose,gm,1,s\n", "line 2: no setting gm"),
@@ -247,6 +264,8 @@ def test_figures_of_quoted_numbers(tmp_path: Path) -> None:
         (HEADER + "1,a,mose,3c,many,s\n", "'many' is not a number"),
         (HEADER + "1,a,mose,3c,nan,s\n", "'nan' is not a number"),
         (HEADER + "1,a,mose,3c,1,\n", "none of them empty"),
+        (HEADER + "1,a,cost,-,0,s\n", "line 2: a cost of 0; leave the line out if there was no training"),
+        ("", "quoted.csv is empty, expected the columns table, system"),
     ],
 )
 def test_bad_quotes(text: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -49,10 +49,11 @@ def test_shares_share_the_folder_but_not_with_a_whole_run(run: Run) -> None:
         whole.claim()
 
 
-def test_a_video_is_evaluated_by_one_process_at_a_time(run: Run) -> None:
+def test_a_video_that_another_process_evaluates_is_skipped(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     run_videos(run, ["cpu"], share=(0, 2))
     with video_lock(run.output, "two"):
-        failures = run_videos(run, ["cpu"], share=(1, 2))
-    assert list(failures) == ["two"]
-    assert "another run evaluates two for" in failures["two"]
+        assert run_videos(run, ["cpu"], share=(1, 2)) == {}
+    assert "skipped: another run evaluates two for" in caplog.text
+    assert finished(run) == ["one"]
     assert run_videos(run, ["cpu"], share=(1, 2)) == {}
+    assert finished(run) == ["one", "two"]

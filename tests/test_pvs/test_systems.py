@@ -332,3 +332,14 @@ assert not [name for name in sys.modules if name.startswith("test_pvs.systems.")
 build_system(SystemSettings("sam+optical-flow", overrides=("adapter.segmenter=tests.test_pvs.stubs:painter",)))
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=TINY_CONFIG.parents[2], timeout=120)
+
+
+def test_weights_are_hashed_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, hashed = tmp_path / "weights.pt", []
+    weights.write_bytes(b"one")
+    monkeypatch.setattr("test_pvs.systems.sha256", lambda path: hashed.append(path) or path.read_text())
+    settings = SystemSettings("tests.test_pvs.stubs:system", checkpoint=str(weights))
+    assert [recorded_settings(settings)["weights_sha256"] for _ in range(2)] == ["one", "one"]
+    weights.write_bytes(b"other")
+    assert recorded_settings(settings)["weights_sha256"] == "other"
+    assert len(hashed) == 2
