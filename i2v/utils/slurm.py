@@ -1,4 +1,4 @@
-"""Hands work to Slurm."""
+"""Submits jobs to Slurm."""
 
 from __future__ import annotations
 
