@@ -53,7 +53,8 @@ def read_quotes(path: Path, settings: Mapping[str, Sequence[str]]) -> list[Quote
         OSError: the file cannot be read.
     """
     if not path.is_file():  # opening a FIFO would block
-        raise FileNotFoundError(f"no such file: {path}")
+        advice = ", but a folder: give --quoted after the folders of the runs" if path.is_dir() else ""
+        raise FileNotFoundError(f"no such file: {path}{advice}")
     with named_errors(path), path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         try:

@@ -428,7 +428,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     model = build_meta_model(args.config, args.overrides)
     tfi = model.image_encoder.trunk_video
-    quoted = QUOTED if Path(args.config).stem == QUOTED_CONFIG else {}
+    # The quoted numbers are those of SAM-I2V, not of another network.
+    quoted = QUOTED if Path(args.config).stem == QUOTED_CONFIG and not args.overrides else {}
     parameters = count_parameters(model)
     published, here = count_published_costs(model), count_costs(model)
 

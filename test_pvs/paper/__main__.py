@@ -1,6 +1,6 @@
 """Makes one of the paper's Tables 1 to 7, or Figure 6: runs what is missing of it, then the report.
 
-    python -m test_pvs.paper 1 [--systems NAME ...] [--data NAME=FOLDER ...] [--output results/paper] [--devices cuda]
+    python -m test_pvs.paper 1 [--systems NAME ...] [--data NAME=FOLDER ...] [--output paper-tables] [--devices cuda]
 
 The rows are in test_pvs/paper/systems.yaml, with the config and the weights of each system. Rerun the command to resume.
 --dry-run shows the table as it is, and the commands for the runs that are missing; --slurm submits them to Slurm. A run that
@@ -64,7 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # `main` removes --slurm from the job's arguments by its full name
     )
-    parser.add_argument("table", choices=LAYOUTS, help="number of the table, or figure-6")
+    parser.add_argument(
+        "table",
+        choices=LAYOUTS,
+        help="number of the table, or figure-6 (Figure 1 comes with Table 1; Tables 8 and 9: tools/count_flops.py --tables)",
+    )
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="systems of the table to run (default: all)")
     parser.add_argument(
         "--data",
@@ -74,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="data sets, such as sav=/data/sav_test (default: the paper's four, in data/)",
     )
     parser.add_argument(
-        "--output", type=given_path, default=Path("results/paper"), help="folder of runs and reports (default: results/paper)"
+        "--output", type=given_path, default=Path("paper-tables"), help="folder of runs and reports (default: paper-tables)"
     )
     parser.add_argument(
         "--checkpoint",

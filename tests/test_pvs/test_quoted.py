@@ -103,3 +103,8 @@ def test_numbers_are_those_of_the_text(shared: Path) -> None:
                 values[quote.system].append(quote.value)
         for name, (parameters, flops) in values.items():
             assert re.search(rf"\n{re.escape(name)}(?: \(Ours\))? {parameters} {flops}\n", text), name
+
+
+def test_a_folder_of_a_run_is_not_a_file_of_quotes(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="but a folder: give --quoted after the folders of the runs"):
+        read_quotes(tmp_path, TABLE_SETTINGS)
