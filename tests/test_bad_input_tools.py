@@ -228,7 +228,7 @@ TABLE = [
     ("test_pvs.report", "{folder} --output {out} --quoted {missing}", 1, "no such file: {missing}"),
     ("test_pvs.report", "{folder} --output {out} --quoted {fifo}", 1, "no such file: {fifo}"),
     ("test_pvs.report", "{folder} --output {out} --quoted {folder}", 1, "no such file: {folder}"),
-    ("test_pvs.report", "{folder} --output {out} --quoted {empty}", 1, "{empty} has the columns of no table"),
+    ("test_pvs.report", "{folder} --output {out} --quoted {empty}", 1, "{empty} is empty, expected the columns table"),
     ("test_pvs.report", "{folder} --output {out} --quoted {video}", 1, "{video} is unreadable"),
 ]
 
