@@ -134,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         system.check_config()
     planned = plan_runs(layout, rows, data or registry.data, args.output / "runs")
     if args.dry_run:
+        for each in planned:
+            each.compare_settings()
         _show(layout, planned)
         return 0
     if not args.tables_only:
@@ -213,7 +215,9 @@ def _show(layout: Layout, planned: Sequence[PlannedRun]) -> None:
     runs, _ = read_runs(list(labels), labels)
     missing = [each for each in planned if not each.is_finished()]
     lines = [f"{layout.heading}: {len(missing)} of {len(planned)} runs are missing{':' if missing else ''}"]
-    lines += [f"# {each.title}\n{each.command}" for each in missing]
+    for each in missing:
+        weights = each.system.missing_weights()
+        lines.append(f"# {each.title}{': ' if weights else ''}{weights}\n{each.command}")
     table = make_table(layout, runs, read_quotes(PAPER_QUOTES, TABLE_SETTINGS))
     print(*([table.markdown()] if table else []), *lines, sep="\n")  # noqa: T201
 

@@ -264,7 +264,7 @@ def test_a_dry_run_shows_the_commands_of_missing_runs(
     assert main(paper("3", systems, "--dry-run")) == 0
     printed = capsys.readouterr().out
     assert "| Row still |" in printed
-    assert "1 of 2 runs are missing:\n# Row mine" in printed
+    assert "1 of 2 runs are missing:\n# Row mine, pumavos, 3c: no such file: mine.pt\n" in printed
 
 
 @pytest.mark.slow
@@ -272,9 +272,10 @@ def test_results_of_other_weights_are_not_taken(
     paper: Callable[..., list[str]], tmp_path: Path, outcome: Outcome, data: dict[str, Path]
 ) -> None:
     assert main(paper("3", {"still": STILL})) == 0
-    status, said = outcome(main, *paper("3", {"still": {**STILL, "system": "optical-flow"}}))
-    assert status == 1
-    assert "holds a run with other settings (system was static-mask, is optical-flow): use another folder" in said
+    for dry_run in ([], ["--dry-run"]):
+        status, said = outcome(main, *paper("3", {"still": {**STILL, "system": "optical-flow"}}, *dry_run))
+        assert status == 1
+        assert "holds a run with other settings (system was static-mask, is optical-flow): use another folder" in said
 
 
 @pytest.mark.slow
