@@ -41,7 +41,7 @@ class Layout:
 
     @property
     def heading(self) -> str:
-        """The name under which the paper has it."""
+        """What the paper calls it."""
         return self.key.capitalize().replace("-", " ") if self.key.startswith("figure") else f"Table {self.key}"
 
     @property
@@ -77,7 +77,7 @@ class Cell:
 
     Attributes:
         value (float or None): J&F in percent; None if nothing is scored.
-        note (str): what has to be known about it; empty if it is what the paper's layout says.
+        note (str): what a reader must know about it, such as an average over less than in the paper; often empty.
     """
 
     value: float | None

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# Of a package that is not installed.
+# For the package test_pvs, which is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v import build_i2v

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Of a package that is not installed.
+# For the package test_pvs, which is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.utils.command_line import command_line, given_path, make_output_folder
