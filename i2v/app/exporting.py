@@ -84,7 +84,7 @@ def _write(opened: OpenSession, formats: list[str], job: Job) -> None:
         with whole_folder(exports / secrets.token_hex(8)) as folder:
             files = folder / "files"
             files.mkdir()
-            export(session, formats, files, frames.__getitem__, progress)
+            export(session, formats, files, frames.__getitem__, progress, session.prompt_file())
             made = [path for path in sorted(files.rglob("*")) if path.is_file()]
             if len(made) == 1:
                 target = folder / f"{name}-{made[0].name}"

@@ -25,12 +25,13 @@ from i2v.app.exporting import start_export
 from i2v.app.scheduler import Priority
 from i2v.app.session import MAX_NAME, MAX_OBJECTS, ConflictError, Event
 from i2v.app.workspace import BusyError, NotFoundError, OpenSession, TooLargeError, Workspace
+from i2v.data.frames import Frames
 from i2v.exports import FORMATS
 from i2v.prompt import Prompt
-from i2v.prompt_files import prompt_from_json
+from i2v.prompt_files import PromptStep, parse_step
 from i2v.utils.command_line import one_line
 from i2v.utils.files import atomic_write
-from i2v.utils.json_form import NUMBER, require_form
+from i2v.utils.json_form import require_form
 
 log = logging.getLogger(__name__)
 
@@ -315,7 +316,9 @@ class Api:
     @_answered
     async def prompt(self, request: Request) -> Response:
         body = await _body(request, {})
-        prompt = await run_in_threadpool(_parse_prompt, body)
+        opened = await self._opened(request)
+        obj, frame = request.path_params["object"], request.path_params["frame"]
+        prompt = await run_in_threadpool(_parse_prompt, body, obj, frame, opened.session.frames)
         return await self._prompt(request, prompt)
 
     @_answered
@@ -453,10 +456,8 @@ async def _body(request: Request, form: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _parse_prompt(body: dict[str, Any]) -> Prompt:
-    require_form(body.get("points") or [], [[NUMBER]], "points")
-    require_form(body.get("box") or [], [NUMBER], "box")
-    mask = body.get("mask")
-    if mask is not None:
-        require_form(mask, {"size": [int], "counts": (list, str)}, "mask")
-    return prompt_from_json(body)
+def _parse_prompt(body: dict[str, Any], obj: int, frame: int, frames: Frames) -> Prompt:
+    content = {key: body.get(key) for key in ("points", "box", "mask")}
+    step = parse_step({"prompt": {"object": obj, "frame": frame, **content}}, frames)
+    assert isinstance(step, PromptStep)
+    return step.prompt

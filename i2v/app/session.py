@@ -26,7 +26,17 @@ from i2v.inference.memory_bank import FrameOutput, MemoryBank
 from i2v.inference.session_file import plain, restored
 from i2v.inference.state import TrackedObject
 from i2v.prompt import NetworkPrompt, Prompt
-from i2v.prompt_files import prompt_from_json, prompt_to_json
+from i2v.prompt_files import (
+    ClearStep,
+    NamedObject,
+    PromptFile,
+    PromptStep,
+    RemoveStep,
+    Step,
+    TrackStep,
+    parse_step,
+    step_to_json,
+)
 from i2v.utils.command_line import EXPECTED_ERRORS, one_line
 from i2v.utils.masks import masks_to_labels
 
@@ -101,7 +111,7 @@ class Change:
         after (Snapshot): the object after it.
         number (int): number of the change.
         outdated (set[int]): the frames whose masks it made out of date.
-        step (dict): what a replay does for it.
+        step (Step): what a replay does for it.
     """
 
     text: str
@@ -112,7 +122,7 @@ class Change:
     after: Snapshot
     number: int
     outdated: set[int]
-    step: dict[str, Any]
+    step: Step
 
 
 class Job:
@@ -197,7 +207,7 @@ class AnnotationSession:
         self._wanted: int | None = None  # the frame to encode ahead
         self._change = store.fact("change", 0)
         self._next_id = store.fact("next_id", 1)
-        self._steps: list[dict[str, Any]] = store.fact("steps", [])
+        self._steps: list[Step] = []
         self._state = predictor.init_state(frames)
         try:
             self._restore()
@@ -308,12 +318,11 @@ class AnnotationSession:
             shown = {obj: item for obj, item in self._objects.items() if not item.hidden}
             return {obj: item.prompts[frame] for obj, item in shown.items() if frame in item.prompts}
 
-    def prompt_file(self) -> dict[str, Any]:
-        """The content of prompts.json, see `i2v.prompt_files`."""
-        video = {"name": self.name, "width": self.frames.width, "height": self.frames.height}
+    def prompt_file(self) -> PromptFile:
+        """What was done, so that it can be done again."""
         with self._lock:
-            objects = [{"id": obj, "name": item.name, "colour": item.colour} for obj, item in self._objects.items()]
-            return {"video": video | {"num_frames": self.frames.count()}, "objects": objects, "steps": list(self._steps)}
+            objects = [NamedObject(obj, item.name, self.colours[obj]) for obj, item in self._objects.items() if item.prompts]
+            return PromptFile(objects, list(self._steps))
 
     # Changes, in the scheduler's thread
 
@@ -327,7 +336,7 @@ class AnnotationSession:
             if len(self._objects) >= MAX_OBJECTS or self._next_id > 255:
                 raise ConflictError(f"a session has at most {MAX_OBJECTS} objects, and 255 with those that were removed")
             obj, self._next_id = self._next_id, self._next_id + 1
-            self._objects[obj] = SessionObject(f"Object {obj}", "#%02x%02x%02x" % tuple(davis_palette()[3 * obj : 3 * obj + 3]))
+            self._objects[obj] = SessionObject(f"Object {obj}", f"#{bytes(davis_palette()[3 * obj : 3 * obj + 3]).hex()}")
             self._marks[obj] = {}
         self._save()
         return self.object_json(obj)
@@ -359,7 +368,7 @@ class AnnotationSession:
         with self._lock:
             self._change += 1
             del self._objects[obj]
-        self._finish_change(f"remove {item.name}", obj, frame, before, set(), {"remove": {"object": obj}}, whole=True)
+        self._finish_change(f"remove {item.name}", obj, frame, before, set(), RemoveStep(obj), whole=True)
         self._notify({"type": "timeline"})
 
     def prompt(self, obj: int, frame: int, prompt: Prompt | None) -> None:
@@ -395,8 +404,7 @@ class AnnotationSession:
         self._record(frame, {obj})
         if prompt is None:
             self._keep_outputs(obj)
-        content = {"object": obj, "frame": frame}
-        step = {"clear": content} if prompt is None else {"prompt": content | prompt_to_json(prompt)}
+        step = ClearStep(frame, obj) if prompt is None else PromptStep(frame, obj, prompt)
         text = f"{_what(prompt)} of {item.name} in frame {frame}"
         self._finish_change(text, obj, frame, before, outdated, step, whole=prompt is None)
 
@@ -527,7 +535,7 @@ class AnnotationSession:
                     yield frame
             finally:
                 if done:
-                    self._steps.append({"track": {"start": start, "frames": done, "reverse": reverse}})
+                    self._steps.append(TrackStep(start, done, reverse))
 
     def _submit_step(self, job: Job, results: Iterator[int]) -> None:
         self._scheduler.submit(Priority.TRACK, lambda: self._step(job, results))
@@ -659,7 +667,7 @@ class AnnotationSession:
         return Snapshot(item, tracked, row)
 
     def _finish_change(
-        self, text: str, obj: int, frame: int, before: Snapshot, outdated: set[int], step: dict[str, Any], whole: bool
+        self, text: str, obj: int, frame: int, before: Snapshot, outdated: set[int], step: Step, whole: bool
     ) -> None:
         after = self._snapshot(obj, frame, whole)
         self._done.append(Change(text, obj, frame, whole, before, after, self._change, outdated, step))
@@ -715,10 +723,11 @@ class AnnotationSession:
         with self._lock:
             objects = [
                 {"id": obj, "name": item.name, "colour": item.colour, "hidden": item.hidden}
-                | {"prompts": [{"frame": t, **prompt_to_json(prompt)} for t, prompt in item.prompts.items()]}
+                | {"prompts": [step_to_json(PromptStep(t, obj, prompt)) for t, prompt in item.prompts.items()]}
                 for obj, item in self._objects.items()
             ]
-        facts = {"objects": objects, "change": self._change, "next_id": self._next_id, "steps": self._steps}
+        facts = {"objects": objects, "change": self._change, "next_id": self._next_id}
+        facts["steps"] = [step_to_json(step) for step in self._steps]
         for name, value in facts.items():
             self.store.set_fact(name, value)
         self._try(self.store.save)
@@ -736,9 +745,11 @@ class AnnotationSession:
         """Read what the store has."""
         with named_errors(self.store.path):
             for entry in self.store.fact("objects", []):
-                prompts = {prompt["frame"]: prompt_from_json(prompt) for prompt in entry["prompts"]}
+                steps = [parse_step(step, self.frames) for step in entry["prompts"]]
+                prompts = {step.frame: step.prompt for step in steps if isinstance(step, PromptStep)}
                 self._objects[entry["id"]] = SessionObject(entry["name"], entry["colour"], entry["hidden"], prompts)
                 self._marks[entry["id"]] = {}
+            self._steps = [parse_step(step, self.frames) for step in self.store.fact("steps", [])]
             self._try(lambda: self.store.keep_objects(self._objects))
             for row in self.store.all_masks():
                 self._marks[row.object][row.frame] = Mark(row.area, row.confidence, row.outdated, row.reverse, row.change)
