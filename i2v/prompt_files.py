@@ -127,7 +127,7 @@ def write_prompt_file(path: Path, name: str, frames: Frames, content: PromptFile
         "objects": [
             {"id": obj.obj_id, "name": obj.name, "colour": "#{:02x}{:02x}{:02x}".format(*obj.colour)} for obj in content.objects
         ],
-        "steps": [_to_json(step) for step in content.steps],
+        "steps": [step_to_json(step) for step in content.steps],
     }
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(data))
@@ -137,7 +137,8 @@ def _video(frames: Frames) -> dict[str, int]:
     return {"width": frames.width, "height": frames.height, "num_frames": frames.count()}
 
 
-def _to_json(step: Step) -> dict[str, Any]:
+def step_to_json(step: Step) -> dict[str, Any]:
+    """A step as it stands in the file."""
     if isinstance(step, TrackStep):
         return {"track": {"start": step.start, "frames": step.frames, "reverse": step.reverse}}
     if isinstance(step, RemoveStep):
@@ -183,7 +184,7 @@ def read_prompt_file(path: Path, frames: Frames) -> PromptFile:
     steps: list[Step] = []
     for number, entry in enumerate(data["steps"], start=1):
         with _named(f"{path}, step {number}"):
-            steps.append(_step(entry, frames))
+            steps.append(parse_step(entry, frames))
     _check_order(steps, {obj.obj_id for obj in objects}, path)
     return PromptFile(objects, steps)
 
@@ -212,7 +213,7 @@ def _obj_id(number: int) -> int:
     return number
 
 
-def _step(entry: dict[str, Any], frames: Frames) -> Step:
+def parse_step(entry: dict[str, Any], frames: Frames) -> Step:
     """A step, whose frames and coordinates are checked."""
     if len(entry) != 1 or (kind := next(iter(entry))) not in _KINDS:
         found = listed([repr(key) for key in entry]) or "nothing"
