@@ -230,11 +230,12 @@ class Workspace:
             BlockingIOError: another server has it open.
             BusyError: too many sessions are in use.
         """
+        if (opened := self._open.get(session_id)) is not None:  # without the lock: another one may take long to open
+            opened.used = time.monotonic()
+            return opened
         with self._lock:
             if session_id in self._open:
-                opened = self._open[session_id]
-                opened.used = time.monotonic()
-                return opened
+                return self._open[session_id]
             folder = self._session_folder(session_id)
             about = _read_about(folder)
             if about is None:
