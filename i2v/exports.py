@@ -95,7 +95,7 @@ class _Frame:
 
     def cutout(self, margin: int = 0) -> np.ndarray:
         """The objects on transparency, (H, W, 4) uint8 RGBA; black further than `margin` pixels from them."""
-        near = self.visible.astype(np.uint8)
+        near: np.ndarray = self.visible.astype(np.uint8)
         if margin:
             near = cv2.dilate(near, np.ones((2 * margin + 1, 2 * margin + 1), np.uint8))
         return np.dstack([self.image * near[..., None], self.visible * np.uint8(255)])

@@ -44,7 +44,8 @@ class ResultWriter:
         name (str): name of the video.
         frames (Frames): the video.
         prompts (Prompts): prompts to draw in the overlay.
-        settings (dict[str, Any]): everything the results depend on, as JSON; "files" maps paths to their states.
+        settings (dict[str, Any] or None): everything the results depend on, as JSON; "files" maps paths to their states. None
+            for a run that cannot be resumed.
         resume (bool): resume a run with the same settings in this folder, if there is one.
         also (Sequence[str]): more formats of `i2v.exports` to write.
         colours (Mapping[int, tuple[int, int, int]] or None): RGB colours by object; DAVIS' for those left out.
@@ -60,7 +61,7 @@ class ResultWriter:
         name: str,
         frames: Frames,
         prompts: Prompts,
-        settings: dict[str, Any],
+        settings: dict[str, Any] | None,
         resume: bool = False,
         also: Sequence[str] = (),
         colours: Mapping[int, tuple[int, int, int]] | None = None,
@@ -70,14 +71,14 @@ class ResultWriter:
         self.name = name
         self.frames = frames
         self.colours = colours
-        self._also = also
+        self.also = also
         self._prompts = prompts
         self._rles: dict[int, dict[int, dict[str, Any]]] = {}
         self._settings = folder / ".settings.json"
         self._given_settings = settings
         self._log = folder / ".frames.jsonl"
         self.session = folder / ".session.pt"
-        if resume and self._settings.exists():
+        if resume and settings is not None and self._settings.exists():
             self._resume(settings)
             return
         self._require_no_results(resume)
@@ -101,8 +102,9 @@ class ResultWriter:
     def _resume(self, settings: dict[str, Any]) -> None:
         """Read the progress of an earlier run."""
         self._require_same_settings(settings)
-        for path in [path for name in FILES.values() for path in self.folder.glob(f".*.{name}")]:
-            path.unlink()  # unfinished, of a process that was killed
+        # Unfinished files of a process that was killed.
+        for path in [*self.masks.glob(".*.png"), *(path for name in FILES.values() for path in self.folder.glob(f".*.{name}"))]:
+            path.unlink()
         if self.session.exists():
             with advise_removal(self.session):
                 self._read_log()
@@ -179,23 +181,27 @@ class ResultWriter:
         return [obj_id for obj_id, area in areas.items() if not area]
 
     def add(self, frame: int, obj_ids: list[int], mask_logits: Tensor) -> None:
-        """Write the masks of a frame.
+        """Write the masks of a frame, in place of earlier ones.
 
         Args:
             frame (int): index of the frame.
-            obj_ids (list[int]): ids of O objects.
+            obj_ids (list[int]): ids of O objects; without any, the frame has no results.
             mask_logits (Tensor): (O, 1, H, W), foreground where positive.
         """
-        if not self._rles:
+        if not obj_ids:
+            self._discard(frame)
+            return
+        if not self._rles and self._given_settings is not None:
             with atomic_write(self._settings) as temporary:
                 temporary.write_text(json.dumps(self._given_settings))
         logits = mask_logits[:, 0].float().cpu().numpy()
         save_label_image(self._mask_path(frame), masks_to_labels(logits, obj_ids), self.colours)
         self._rles[frame] = {obj_id: mask_to_rle(mask > 0) for obj_id, mask in zip(obj_ids, logits, strict=True)}
-        with full_disk_named(self._log), self._log.open("a") as file:
-            file.write(json.dumps([frame, self._rles[frame]]) + "\n")
+        if self._given_settings is not None:
+            with full_disk_named(self._log), self._log.open("a") as file:
+                file.write(json.dumps([frame, self._rles[frame]]) + "\n")
 
-    def discard(self, frame: int) -> None:
+    def _discard(self, frame: int) -> None:
         """Remove the masks of a frame, if it has any."""
         if self._rles.pop(frame, None) is not None:
             self._mask_path(frame).unlink()
@@ -206,7 +212,7 @@ class ResultWriter:
             if rles.pop(obj_id, None) is None:
                 continue
             if not rles:
-                self.discard(frame)
+                self._discard(frame)
                 continue
             labels = self.labels(frame)
             freed = labels == obj_id
@@ -223,7 +229,7 @@ class ResultWriter:
         """
         if self._rles:
             export(self, ["json"], self.folder, read_frame)  # by itself: it outlives an overlay that fails
-            export(self, ["overlay", *self._also], self.folder, read_frame)
+            export(self, ["overlay", *self.also], self.folder, read_frame)
 
     def tracked(self) -> list[int]:
         """The frames with results, in ascending order."""

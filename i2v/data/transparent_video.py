@@ -36,7 +36,7 @@ def transparent_video(path: Path, frames_per_second: float, width: int, height: 
     Raises:
         OSError: the file cannot be written, or is incomplete.
     """
-    rate, count = Fraction(frames_per_second).limit_denominator(1001), 0
+    rate, count = Fraction(frames_per_second).limit_denominator(100_000), 0
     padding = (0, height % 2, 0, width % 2)  # the codec subsamples colours, so it needs even sides
     with atomic_write(path) as temporary:
         with av.open(str(temporary.absolute()), "w", format="webm") as container:
@@ -47,7 +47,7 @@ def transparent_video(path: Path, frames_per_second: float, width: int, height: 
 
             def write(image: np.ndarray) -> None:
                 nonlocal count
-                padded = cv2.copyMakeBorder(image, *padding, cv2.BORDER_REPLICATE)
+                padded: np.ndarray = np.asarray(cv2.copyMakeBorder(image, *padding, cv2.BORDER_REPLICATE), np.uint8)
                 frame = av.VideoFrame.from_ndarray(padded, format="rgba")
                 frame = frame.reformat(format="yuva420p", dst_colorspace="ITU601")
                 frame.pts, frame.time_base = count, 1 / rate
