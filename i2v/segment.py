@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,14 +26,17 @@ from tqdm import tqdm
 from i2v.build_i2v import build_i2v_video_predictor
 from i2v.data.frames import Frames, ImageFolder, open_frames
 from i2v.data.images import ValueRange
+from i2v.exports import FILES, FORMATS
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.inference.session_file import load_session, save_session
 from i2v.inference.state import VideoState
 from i2v.load_config import DEFAULT_CONFIG, known_configs, weights_of
 from i2v.modeling.precision import PRECISIONS
 from i2v.prompt_arguments import BOX_FORM, MASK_FORM, POINT_FORM, check_prompts, parse_mask_argument, parse_prompts
+from i2v.prompt_files import PromptFile, read_prompt_file
+from i2v.replay import replay
 from i2v.results import ResultWriter, advise_removal
-from i2v.utils.command_line import given_path, label, make_room_for, one_line, whole_number
+from i2v.utils.command_line import given_path, given_text, label, make_room_for, one_line, whole_number
 from i2v.utils.devices import device_of_option
 from i2v.utils.files import atomic_write
 from i2v.utils.visualization import draw_grid
@@ -41,6 +44,7 @@ from i2v.utils.visualization import draw_grid
 log = logging.getLogger("i2v.segment")
 
 _SAVE_SECONDS = 5  # between two saves of the session
+_ALSO = ("objects", "cutout", "cutout_webm", "green")  # formats beside masks, overlay and JSON
 
 
 class Terminated(KeyboardInterrupt):
@@ -141,6 +145,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--box", metavar=BOX_FORM, help="a box around the object (repeatable)", **repeated)
     parser.add_argument("--mask", metavar=MASK_FORM, help="a mask image of the video's size (repeatable)", **repeated)
     parser.add_argument(
+        "--prompts",
+        metavar="FILE.json",
+        type=given_text,
+        help="prompts exported from the page, instead of the three above; if it was tracked there, all steps are done again",
+    )
+    parser.add_argument(
         "--void", type=label, metavar="LABEL", help="label of mask pixels that belong to no object, such as 255"
     )
     parser.add_argument(
@@ -152,6 +162,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output", metavar="DIR", type=given_path, help="a new folder for the results (required except with --grid)"
+    )
+    parser.add_argument(
+        "--also",
+        metavar="FORMAT",
+        choices=_ALSO,
+        action="append",
+        help="write this, too (repeatable): " + "; ".join(f"{name}, {FORMATS[name]}" for name in _ALSO),
     )
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped, in the same --output")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the first available)")
@@ -190,7 +207,7 @@ def _value_range(text: str) -> ValueRange:
 
 def make_settings(args: argparse.Namespace, frames: Frames, weights: str | Path | None) -> dict[str, Any]:
     """Everything the results depend on: the arguments, and under "files" size and modification time of each file read."""
-    files = [args.config, weights, *(parse_mask_argument(text)[2] for text in args.mask)]
+    files = [args.config, weights, args.prompts, *(parse_mask_argument(text)[2] for text in args.mask)]
     files += frames.paths if isinstance(frames, ImageFolder) else [args.video]
     states = {str(path): path.stat() for path in map(Path, filter(None, files)) if path.is_file()}
     settings = {name: value for name, value in vars(args).items() if name not in ("output", "resume", "device")}
@@ -267,19 +284,39 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError(f"the config {args.config!r} has no bundled weights: give --checkpoint FILE, or --untrained")
     if args.max_frames is not None and args.max_frames < 1:
         raise ValueError(f"--max-frames must be at least 1, got {args.max_frames}")
-    prompts = parse_prompts(args.point, args.box, args.mask, args.void)
+    if args.prompts and (args.point or args.box or args.mask):
+        raise ValueError("--prompts takes the place of --point, --box and --mask: give either")
+    prompts = {} if args.prompts else parse_prompts(args.point, args.box, args.mask, args.void)
     frames = open_frames(args.video, args.value_range)
+    recorded = _read_prompts(args, frames) if args.prompts else None
+    if recorded is not None:
+        prompts = recorded.prompts()
     check_prompts(frames, prompts)
-    settings = make_settings(args, frames, weights)
-    writer = ResultWriter(args.output, Path(args.video).stem, frames, prompts, settings, args.resume)
+    settings = None if recorded is not None and recorded.is_replay else make_settings(args, frames, weights)
+    colours = None if recorded is None else recorded.colours()
+    name, also = Path(args.video).stem, list(dict.fromkeys(args.also or ()))
+    writer = ResultWriter(args.output, name, frames, prompts, settings, args.resume, also, colours)
     predictor = _build_predictor(args, weights, device)
     directions = (False, True) if args.both else (args.reverse,)
     with predictor.init_state(frames, seed=args.seed) as state:
+        if recorded is not None and recorded.is_replay:
+            return _track(replay(predictor, state, recorded, writer), None, writer, state.loader.decoded)
         for (frame, obj_id), prompt in sorted(prompts.items()):
             predictor.add_prompt(state, frame, obj_id, prompt)
         tracking = Tracking(predictor, state, directions, args.max_frames, writer.session)
         writer.require(tracking.tracked())
-        return _track(tracking, writer, state.loader.decoded)
+        return _track(tracking, tracking.save, writer, state.loader.decoded)
+
+
+def _read_prompts(args: argparse.Namespace, frames: Frames) -> PromptFile:
+    """The file of --prompts. With tracking steps, it refuses the options that would contradict or cannot continue them."""
+    recorded = read_prompt_file(Path(args.prompts), frames)
+    options = {"--reverse": args.reverse, "--both": args.both, "--max-frames": args.max_frames, "--resume": args.resume}
+    if recorded.is_replay and (given := [option for option, value in options.items() if value]):
+        raise ValueError(
+            f"{args.prompts} says itself what is tracked, and is always done from its start: leave out {' and '.join(given)}"
+        )
+    return recorded
 
 
 def _build_predictor(args: argparse.Namespace, weights: str | Path | None, device: torch.device | None) -> I2VVideoPredictor:
@@ -293,36 +330,58 @@ def _build_predictor(args: argparse.Namespace, weights: str | Path | None, devic
         return build_i2v_video_predictor(args.config, None, device, hydra_overrides_extra=overrides)
 
 
-def _track(tracking: Tracking, writer: ResultWriter, read_frame: Callable[[int], np.ndarray]) -> int:
-    """Track and write the results, also what is finished when tracking is interrupted or fails. Returns the exit status."""
+def _track(
+    tracking: Iterable[tuple[int, list[int], Tensor]],
+    save: Callable[[], None] | None,
+    writer: ResultWriter,
+    read_frame: Callable[[int], np.ndarray],
+) -> int:
+    """Track and write the results, also what is finished when tracking is interrupted or fails. Returns the exit status.
+
+    Args:
+        tracking (Iterable[tuple[int, list[int], Tensor]]): frame, ids of its objects and their mask logits (O, 1, H, W) each.
+        save (Callable[[], None] or None): writes what a later run resumes from; None if none can.
+        writer (ResultWriter): writes the results.
+        read_frame (Callable[[int], np.ndarray]): see `ResultWriter.finish`.
+    """
     try:
         for result in tracking:
             writer.add(*result)
     except BaseException as error:
         is_interrupted = isinstance(error, KeyboardInterrupt)
         if writer.num_frames:
-            is_saved = _attempt(tracking.save)
             log.info(
-                "%s: writing the finished frames; --resume continues from %s",
+                "%s: writing the finished frames; %s",
                 "interrupted" if is_interrupted else "stopped by an error",
-                "there" if is_saved else "the last saved frame" if writer.session.exists() else "the start",
+                _how_to_continue(save, writer),
             )
             if _attempt(partial(writer.finish, read_frame)) and is_interrupted:
                 _report(writer)
         if isinstance(error, KeyboardInterrupt):
             return _status(error)
         raise
-    _attempt(tracking.save)  # so that nothing is tracked again if the rest fails
+    if save is not None:
+        _attempt(save)  # so that nothing is tracked again if the rest fails
     writer.finish(read_frame)
     writer.forget_progress()
     _report(writer)
     return 0
 
 
+def _how_to_continue(save: Callable[[], None] | None, writer: ResultWriter) -> str:
+    """Save what is needed to resume, and say from where a later run continues."""
+    if save is None:
+        return "a replay starts over, with another --output"
+    is_saved = _attempt(save)
+    place = "there" if is_saved else "the last saved frame" if writer.session.exists() else "the start"
+    return f"--resume continues from {place}"
+
+
 def _report(writer: ResultWriter) -> None:
     for obj_id in writer.empty_objects():
         log.warning("object %d: its mask is empty in every frame", obj_id)
-    log.info("masks, overlay.mp4 and masklets.json of %d frames are in %s", writer.num_frames, writer.folder)
+    *names, last = (FILES[name] for name in ("masks", *writer.also, "overlay", "json"))
+    log.info("%s and %s of %d frames are in %s", ", ".join(names), last, writer.num_frames, writer.folder)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -268,15 +268,31 @@ def davis_palette() -> list[int]:
     return colours.flatten().tolist()
 
 
-def save_label_image(path: str | Path, labels: np.ndarray) -> None:
-    """Write a palette PNG in DAVIS' colours atomically.
+def label_colours(colours: Mapping[int, tuple[int, int, int]] | None = None) -> np.ndarray:
+    """The colours of all labels.
+
+    Args:
+        colours (Mapping[int, tuple[int, int, int]] or None): RGB colours by label, 1 to 255; DAVIS' for those left out.
+
+    Returns:
+        (256, 3) uint8 RGB; label 0 is black.
+    """
+    palette = np.array(davis_palette(), np.uint8).reshape(256, 3)
+    for label, colour in (colours or {}).items():
+        palette[label] = colour
+    return palette
+
+
+def save_label_image(path: str | Path, labels: np.ndarray, colours: Mapping[int, tuple[int, int, int]] | None = None) -> None:
+    """Write a palette PNG atomically.
 
     Args:
         path (str or Path): path of the file.
         labels (np.ndarray): (H, W) uint8.
+        colours (Mapping[int, tuple[int, int, int]] or None): RGB colours by label, 1 to 255; DAVIS' for those left out.
     """
     image = Image.fromarray(labels)
-    image.putpalette(davis_palette())
+    image.putpalette(label_colours(colours).flatten().tolist())
     with atomic_write(path) as temporary:
         image.save(temporary, format="PNG")
 

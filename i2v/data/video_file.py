@@ -212,6 +212,25 @@ def count_frames(path: str | Path) -> int:
     return len(_scan(Path(path))[0])
 
 
+def require_whole(path: Path, count: int, name: str | Path) -> None:
+    """Check a video that was written.
+
+    Args:
+        path (Path): path of the file.
+        count (int): number of frames that were written to it.
+        name (str or Path): name of the file, for the message.
+
+    Raises:
+        OSError: it does not have all frames.
+    """
+    try:
+        found = count_frames(path)
+    except (ValueError, FileNotFoundError):
+        found = 0
+    if found != count:
+        raise OSError(f"{name} is incomplete ({found} of {count} frames): is the disk full?")
+
+
 def read_frames(path: str | Path, indices: Sequence[int]) -> list[np.ndarray]:
     """Read some frames of a video, which is decoded from its start to the last of them.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +21,7 @@ class FrameOutput:
         reverse (bool): whether it was tracked backward.
         given (Tensor or None): (height, width) bool, the mask that a user gave in this frame, if it is to be returned
             unchanged.
+        iou (Tensor or None): () float32, the predicted IoU of the mask; None in sessions that were saved by earlier versions.
     """
 
     mask_logits: Tensor
@@ -27,6 +30,7 @@ class FrameOutput:
     prompted: bool
     reverse: bool = False
     given: Tensor | None = None
+    iou: Tensor | None = None
 
 
 @dataclass
@@ -86,6 +90,24 @@ class MemoryBank:
         for frames in (self.conditioning, self.tracked, self.memories):
             frames.pop(frame, None)
         self.corrected.discard(frame)
+
+    def part(self, frames: Container[int]) -> MemoryBank:
+        """A bank with what this one has of some frames; the outputs and memories are shared."""
+        own: tuple[dict[int, Any], ...] = (self.conditioning, self.tracked, self.memories)
+        conditioning, tracked, memories = ({t: item for t, item in items.items() if t in frames} for items in own)
+        return MemoryBank(conditioning, tracked, {t for t in self.corrected if t in frames}, memories)
+
+    def put_back(self, frame: int, part: MemoryBank) -> None:
+        """Set what the bank has of a frame to what an earlier part of it had."""
+        self.remove(frame)
+        for items, former in (
+            (self.conditioning, part.conditioning),
+            (self.tracked, part.tracked),
+            (self.memories, part.memories),
+        ):
+            if frame in former:
+                items[frame] = former[frame]  # type: ignore[index,assignment]
+        self.corrected |= part.corrected & {frame}
 
     def forget_tracked_around(self, frame: int, reach: int) -> None:
         """Remove the frames within `reach` of a frame that were tracked and not prompted."""

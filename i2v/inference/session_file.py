@@ -43,11 +43,11 @@ def save_session(state: VideoState, path: Path, near: Iterable[int], selector: M
             objects.append(
                 {
                     "id": obj.obj_id,
-                    "prompts": {t: _plain(prompt) for t, prompt in obj.prompts.items()},
-                    "conditioning": {t: _plain(output) for t, output in obj.bank.conditioning.items()},
-                    "tracked": {t: _plain(output) for t, output in tracked.items()},
+                    "prompts": {t: plain(prompt) for t, prompt in obj.prompts.items()},
+                    "conditioning": {t: plain(output) for t, output in obj.bank.conditioning.items()},
+                    "tracked": {t: plain(output) for t, output in tracked.items()},
                     "corrected": sorted(obj.bank.corrected),
-                    "memories": {t: _plain(memory) for t, memory in memories.items()},
+                    "memories": {t: plain(memory) for t, memory in memories.items()},
                 }
             )
     save_checkpoint(path, {"objects": objects, "progress": progress})
@@ -76,11 +76,11 @@ def load_session(state: VideoState, path: Path) -> dict[str, int]:
                 if type(frame) is not int or not state.frames.has(frame):
                     raise ValueError(f"there is no frame {frame}")
             obj = objects[entry["id"]] = TrackedObject(entry["id"])
-            obj.prompts = _restored(NetworkPrompt, entry["prompts"], path, torch.device("cpu"))
-            obj.bank.conditioning = _restored(FrameOutput, entry["conditioning"], path, state.storage_device)
-            obj.bank.tracked = _restored(FrameOutput, entry["tracked"], path, state.storage_device)
+            obj.prompts = restored(NetworkPrompt, entry["prompts"], path, torch.device("cpu"))
+            obj.bank.conditioning = restored(FrameOutput, entry["conditioning"], path, state.storage_device)
+            obj.bank.tracked = restored(FrameOutput, entry["tracked"], path, state.storage_device)
             obj.bank.corrected = set(entry["corrected"])
-            obj.bank.memories = _restored(FrameMemory, entry["memories"], path, state.storage_device)
+            obj.bank.memories = restored(FrameMemory, entry["memories"], path, state.storage_device)
         if _outline(objects) != _outline(state.objects):
             raise ValueError("its objects, prompts or mask sizes are not those of this session")
         progress = content["progress"]
@@ -92,14 +92,14 @@ def load_session(state: VideoState, path: Path) -> dict[str, int]:
     return progress
 
 
-def _plain(item: Any) -> dict[str, Any]:
+def plain(item: Any) -> dict[str, Any]:
     """The attributes of a dataclass; tensors are copied, because a view would be saved with its whole storage."""
     values = {field.name: getattr(item, field.name) for field in fields(item)}
     return {name: value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
 
-def _restored(kind: type, frames: dict[int, dict[str, Any]], path: Path, device: torch.device) -> dict[int, Any]:
-    """The dataclasses, by frame, that `_plain` was given; types and numbers are checked, and `path` is for messages."""
+def restored(kind: type, frames: dict[int, dict[str, Any]], path: Path, device: torch.device) -> dict[int, Any]:
+    """The dataclasses, by frame, that `plain` was given; types and numbers are checked, and `path` is for messages."""
     types = get_type_hints(kind)
     restored = {}
     for t, saved in frames.items():

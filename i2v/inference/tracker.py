@@ -147,6 +147,11 @@ class Tracker:
                 obj.bank.store(frame, output, conditioning=False)
                 obj.bank.drop_memories(frame, self.model.memory_selector.reach)
 
+    def encode(self, state: VideoState, frame: int) -> None:
+        """Compute the features of a frame that a prompt needs."""
+        self._features(state, frame)
+        self._high_res(state, frame)
+
     def masks_at_video_size(self, state: VideoState, frame: int) -> Tensor:
         """Mask logits of all objects in a frame.
 
@@ -277,6 +282,7 @@ class Tracker:
                 pointer=keep(prediction.pointers[i]),
                 prompted=prompted,
                 reverse=reverse,
+                iou=keep(prediction.ious[i].amax()),
             )
             for i in range(prediction.masks.shape[0])
         ]

@@ -11,9 +11,9 @@ import av
 import cv2
 import numpy as np
 
-from i2v.data.mask_files import davis_palette
+from i2v.data.mask_files import label_colours
 from i2v.data.sound import copy_sound
-from i2v.data.video_file import VideoFile, count_frames
+from i2v.data.video_file import VideoFile, require_whole
 from i2v.prompt import POSITIVE, Prompt
 from i2v.utils.files import atomic_write
 
@@ -24,20 +24,25 @@ _GRID_SIDE, _GRID_STEPS, _GRID_LINES = 640, (1, 2, 5, 10, 20, 50, 100, 200, 500,
 
 
 def draw_overlay(
-    frame: np.ndarray, labels: np.ndarray, prompts: Mapping[int, Prompt] | None = None, alpha: float = 0.5
+    frame: np.ndarray,
+    labels: np.ndarray,
+    prompts: Mapping[int, Prompt] | None = None,
+    alpha: float = 0.5,
+    colours: Mapping[int, tuple[int, int, int]] | None = None,
 ) -> np.ndarray:
-    """Draw objects in DAVIS' colours with an outline, and prompts: green points are foreground, red ones background.
+    """Draw objects in their colours with an outline, and prompts: green points are foreground, red ones background.
 
     Args:
         frame (np.ndarray): (H, W, 3) uint8 RGB.
         labels (np.ndarray): (H, W) uint8, the object of each pixel; 0 for none.
         prompts (Mapping[int, Prompt] or None): points and boxes to draw, by the object's label (1 to 255).
         alpha (float): opacity of the masks, 0 to 1.
+        colours (Mapping[int, tuple[int, int, int]] or None): RGB colours by label, 1 to 255; DAVIS' for those left out.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    palette = np.array(davis_palette(), np.uint8).reshape(256, 3)
+    palette = label_colours(colours)
     tinted = cv2.addWeighted(frame, 1 - alpha, palette[labels], alpha, 0)
     image = np.where(labels[..., None] > 0, tinted, frame)
     for label in np.unique(labels[labels > 0]):
@@ -136,7 +141,7 @@ class VideoWriter:
         self._writer.release()
         try:
             if error[0] is None:
-                self._require_whole()
+                require_whole(self._temporary, self._count, self._path)  # OpenCV does not report a full disk
                 if self._sound is not None:
                     self._add_sound(*self._sound)
         except BaseException as failure:
@@ -156,12 +161,3 @@ class VideoWriter:
             log.warning("%s has no sound: that of %s cannot be copied: %s", self._path, source.name, error)
         finally:
             audible.unlink(missing_ok=True)
-
-    def _require_whole(self) -> None:
-        """Count the frames, because OpenCV does not report a full disk."""
-        try:
-            found = count_frames(self._temporary)
-        except (ValueError, FileNotFoundError):
-            found = 0
-        if found != self._count:
-            raise OSError(f"{self._path} is incomplete ({found} of {self._count} frames): is the disk full?")
