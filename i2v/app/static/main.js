@@ -74,7 +74,7 @@ async function followAddress() {
     say("");
   } catch (error) {
     goHome();
-    complain(`The session of this address was not opened. ${error.message}`);
+    complain(`The session of this address was not opened: ${error.message}`);
   }
 }
 

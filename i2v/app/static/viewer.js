@@ -89,7 +89,7 @@ async function load(frame, number, session) {
   const current = () => state.session?.id === session;
   try {
     const masks = loadMasks(frame).then(() => current() && shownFrame() === frame && redrawMasks());
-    masks.catch((error) => current() && complain(`The masks of frame ${frame} did not arrive. ${error.message}`));
+    masks.catch((error) => current() && complain(`The masks of frame ${frame} did not arrive: ${error.message}`));
     const patience = new Promise((resolve) => setTimeout(resolve, MASK_WAIT_MS));
     const [bitmap] = await Promise.all([loadFrame(frame), Promise.race([masks.catch(() => {}), patience])]);
     if (current() && number > shownRequest) {
@@ -97,7 +97,7 @@ async function load(frame, number, session) {
       present(frame, bitmap);
     }
   } catch (error) {
-    if (current()) complain(`Frame ${frame} did not arrive. ${error.message}`);
+    if (current()) complain(`Frame ${frame} did not arrive: ${error.message}`);
   } finally {
     loads--;
     if (current() && state.frame !== frame) refresh();
