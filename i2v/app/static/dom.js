@@ -49,6 +49,9 @@ export function forgive() {
   byId("error-text").textContent = "";
 }
 
+/** How much larger than usual text and controls are, for what is drawn on canvases. @returns {number} */
+export const uiScale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
+
 /** @param {number} bytes @returns {string} */
 export function sizeText(bytes) {
   const units = ["bytes", "kB", "MB", "GB"];

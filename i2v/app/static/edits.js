@@ -55,6 +55,15 @@ function applyMasks({ session, ...masks }) {
   redrawMasks();
 }
 
+/** What a prompt has done, for those who do not see it. */
+function promptResult(id, mask, replacesMask) {
+  const { name, hidden } = objectById(id);
+  const parts = [mask?.area ? `${name}: ${(100 * mask.area).toFixed(1)} % of the frame.` : `${name} is not found in this frame.`];
+  if (hidden) parts.push("It is hidden.");
+  if (replacesMask) parts.push("The prompt has replaced the brushed mask; undo brings it back.");
+  return parts.join(" ");
+}
+
 async function newObject(path) {
   const object = await request("POST", `${path}/objects`, {});
   if (!objectById(object.id)) {
@@ -80,9 +89,10 @@ export async function changePrompt(frame, what, change, ghost) {
   const done = await enqueue(what, async (path) => {
     const id = object ?? state.active ?? (await newObject(path));
     const prompt = promptAt(id, frame);
-    if (prompt?.has_mask) say("The new prompt replaces the brushed mask. Undo brings it back.");
     const body = { box: null, mask: null, ...change({ points: prompt?.points ?? [], box: prompt?.box ?? null }) };
-    applyMasks(await request("PUT", `${path}/objects/${id}/prompts/${frame}`, body));
+    const reply = await request("PUT", `${path}/objects/${id}/prompts/${frame}`, body);
+    applyMasks(reply);
+    say(promptResult(id, reply.objects[id], prompt?.has_mask && !body.mask));
   });
   overlay.ghosts = overlay.ghosts.filter((other) => other !== ghost);
   redraw();

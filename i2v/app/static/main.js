@@ -27,6 +27,7 @@ function fromHash() {
 function leave() {
   stopListening?.();
   stopListening = null;
+  say("");
   clearView();
   Object.assign(state, { session: null, frame: 0, active: null, playing: false, following: false, timeline: new Map() });
   Object.assign(overlay, { box: null, draft: null, ghosts: [], pointing: null });
@@ -41,6 +42,8 @@ function enter(session, frame = 0) {
   byId("session-name").textContent = session.name;
   applySession(session, { force: true });
   setAddress(hashOf(session.id, frame), "push");
+  byId("brush-size").max = Math.max(100, Math.round(Math.max(session.width, session.height) / 4));
+  setTool({ brushSize: Math.max(4, Math.round(session.height / 15)) });
   activate(session.objects.at(-1)?.id ?? null);
   newConnection = true;
   stopListening = listen(sessionPath(), { onMessage, onLost, beforeRetry });
@@ -80,6 +83,7 @@ async function followAddress() {
 
 // Events of the server.
 
+let timelineTimer = 0;
 let newConnection = true; // its first message is the session; the rest may have changed, too
 
 function onMessage(message) {
@@ -111,7 +115,8 @@ function onMessage(message) {
       say(before.kind === "track" ? "Tracking has ended." : "The export has ended.");
     }
   } else if (message.type === "timeline") {
-    masksChanged().catch((error) => complain(error.message));
+    clearTimeout(timelineTimer); // they come in bursts
+    timelineTimer = setTimeout(() => state.session && masksChanged().catch((error) => complain(error.message)), 50);
   } else if (message.type === "error") {
     complain(message.message);
   }
@@ -128,7 +133,10 @@ async function beforeRetry() {
     await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {}); // the server may have been restarted
     return true;
   } catch (error) {
-    if (error.status !== 404) throw error;
+    if (error.status !== 404) {
+      if (error.status) complain(error.message); // the server is there, but refuses
+      throw error;
+    }
     goHome();
     complain("The session has been deleted.");
     return false;

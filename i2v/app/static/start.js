@@ -17,21 +17,27 @@ async function attempt(what, action) {
   }
 }
 
+/** Opens something; nothing else can be opened meanwhile, which takes seconds for long videos. */
+async function attemptOpen(name, action) {
+  const screen = byId("start");
+  screen.inert = true;
+  say(`Opening ${name}…`);
+  await attempt(`${name} was not opened`, action);
+  screen.inert = false;
+  say("");
+}
+
 /** Opens a video, or asks which of its saved sessions to continue. @param {string} path below the root @returns {Promise<void>} */
 export function openPath(path) {
-  return attempt(`${path} was not opened`, async () => {
-    say(`Opening ${path}…`);
+  return attemptOpen(path, async () => {
     const reply = await request("POST", "/sessions", { path });
-    say("");
     if (reply.existing) askWhich(path, reply.existing);
     else onOpen(reply);
   });
 }
 
-/** @param {string} id @returns {Promise<void>} */
-async function continueSession(id) {
-  await attempt("The session was not opened", async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {})));
-}
+const continueSession = ({ id, name }) => (
+  attemptOpen(name, async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {}))));
 
 function sessionText({ num_objects: objects, num_masks: masks, changed }) {
   const when = new Date(changed * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
@@ -44,12 +50,12 @@ function askWhich(path, sessions) {
   byId("existing-list").replaceChildren(...sessions.map((session) => element("li", {}, element("button", {
     type: "button", class: "row", onclick: () => {
       dialog.close();
-      continueSession(session.id);
+      continueSession(session);
     },
   }, element("strong", { text: "Continue" }), element("span", { class: "muted", text: sessionText(session) })))));
   byId("existing-new").onclick = () => {
     dialog.close();
-    attempt(`${path} was not opened`, async () => onOpen(await request("POST", "/sessions", { path, new: true })));
+    attemptOpen(path, async () => onOpen(await request("POST", "/sessions", { path, new: true })));
   };
   dialog.showModal();
 }
@@ -77,7 +83,7 @@ async function showSessions() {
   await attempt("The saved sessions are not shown", async () => {
     const { sessions } = await request("GET", "/sessions");
     byId("session-list").replaceChildren(...sessions.map((session) => {
-      const open = element("button", { type: "button", class: "row", onclick: () => continueSession(session.id) }, icon("play"),
+      const open = element("button", { type: "button", class: "row", onclick: () => continueSession(session) }, icon("play"),
         element("span", { class: "row-name", text: session.name }), element("span", { class: "muted", text: sessionText(session) }));
       const remove = element("button", { type: "button", class: "quiet", "aria-label": `Delete the session of ${session.name}`,
         title: "Delete", onclick: () => removeSession(session) }, icon("remove"));
