@@ -20,7 +20,8 @@ function makeCard(id) {
   const select = element("button", { type: "button", class: "object-number", onclick: () => activate(id) });
   const colour = element("input", { type: "color", onchange: (event) => changeObject(id, { colour: event.target.value }) });
   const name = element("input", { type: "text", class: "object-name", maxlength: 100, autocomplete: "off", spellcheck: "false" });
-  const hide = element("button", { type: "button", class: "quiet", onclick: () => changeObject(id, { hidden: !object.hidden }) });
+  const hide = element("button", { type: "button", class: "quiet", onclick: () => changeObject(id, { hidden: !object.hidden }) },
+    icon("visible"));
   const remove = element("button", { type: "button", class: "quiet", onclick: () => removeObject(id) }, icon("remove"));
   const about = element("p", { class: "object-about" });
   const prompts = element("ul", { class: "prompt-list" });
@@ -57,18 +58,21 @@ function makeCard(id) {
     colour.setAttribute("aria-label", `Colour of ${object.name}`);
     if (document.activeElement !== name) name.value = object.name;
     name.setAttribute("aria-label", `Name of object ${index + 1}`);
-    hide.replaceChildren(icon(object.hidden ? "hidden" : "visible"));
+    hide.querySelector("use").setAttribute("href", object.hidden ? "#icon-hidden" : "#icon-visible");
     hide.setAttribute("aria-pressed", object.hidden);
     hide.setAttribute("aria-label", `Hide ${object.name}`);
     hide.title = object.hidden ? "Hidden; left out of exports" : "Hide";
     remove.setAttribute("aria-label", `Remove ${object.name}`);
     remove.title = "Remove";
     about.textContent = aboutFrame();
-    const wanted = JSON.stringify([object.name, state.frame, object.prompts]);
+    const wanted = JSON.stringify([object.name, object.prompts]);
     if (wanted !== listed) {
       listed = wanted;
-      prompts.replaceChildren(...object.prompts.map(promptItem)); // rare: focus is only lost with its own prompt
+      prompts.replaceChildren(...object.prompts.map(promptItem));
     }
+    object.prompts.forEach(({ frame }, i) => {
+      prompts.children[i].firstChild.setAttribute("aria-current", frame === state.frame);
+    });
   }
 
   function aboutFrame() {
@@ -83,7 +87,6 @@ function makeCard(id) {
   function promptItem(prompt) {
     const jump = element("button", {
       type: "button", class: "prompt", text: `Frame ${prompt.frame}: ${promptText(prompt)}`,
-      "aria-current": prompt.frame === state.frame && "true",
       onclick: () => {
         activate(id);
         goTo(prompt.frame);
