@@ -25,7 +25,8 @@ console.log(JSON.stringify(JSON.parse(input).map(({ rle }) => {
   for (let i = 0; i < runs.length; i += 3) {
     for (let y = runs[i + 1]; y < runs[i + 2]; y++) data[4 * (y * width + runs[i]) + 3] = 255;
   }
-  return { alpha: [...data].filter((_, i) => i % 4 === 3), encoded: encodeAlpha({ width, height, data }), outline: outlineSegments(runs) };
+  const alpha = [...data].filter((_, i) => i % 4 === 3);
+  return { alpha, encoded: encodeAlpha({ width, height, data }), outline: outlineSegments(runs) };
 })));
 """
 

@@ -32,6 +32,12 @@ export function icon(name) {
   return svg;
 }
 
+/** Changes the symbol of a button. @param {HTMLElement} button @param {string} name */
+export function setIcon(button, name) {
+  const use = button.querySelector("use");
+  if (use.getAttribute("href") !== `#icon-${name}`) use.setAttribute("href", `#icon-${name}`);
+}
+
 /** Tells the user, politely, what happened. @param {string} text */
 export function say(text) {
   byId("status").textContent = text;

@@ -58,7 +58,8 @@ function applyMasks({ session, ...masks }) {
 /** What a prompt has done, for those who do not see it. */
 function promptResult(id, mask, replacesMask) {
   const { name, hidden } = objectById(id);
-  const parts = [mask?.area ? `${name}: ${(100 * mask.area).toFixed(1)} % of the frame.` : `${name} is not found in this frame.`];
+  const share = mask?.area ? `: ${(100 * mask.area).toFixed(1)} % of the frame.` : " is not found in this frame.";
+  const parts = [name + share];
   if (hidden) parts.push("It is hidden.");
   if (replacesMask) parts.push("The prompt has replaced the brushed mask; undo brings it back.");
   return parts.join(" ");
@@ -102,9 +103,9 @@ export async function changePrompt(frame, what, change, ghost) {
 /** @param {number} x @param {number} y @param {0|1} label @returns {Promise<boolean>} */
 export function click(x, y, label) {
   const { frame } = state;
-  const points = [[x, y, label]];
-  return changePrompt(frame, "The click was not applied", (prompt) => ({ box: prompt.box, points: [...prompt.points, ...points] }),
-    { frame, points, box: null });
+  const point = [x, y, label];
+  return changePrompt(frame, "The click was not applied", (prompt) => ({ box: prompt.box, points: [...prompt.points, point] }),
+    { frame, points: [point], box: null });
 }
 
 /** @param {number[]} box x0, y0, x1, y1 @returns {Promise<boolean>} */

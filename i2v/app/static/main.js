@@ -1,6 +1,6 @@
 // Starts the page; opens and closes sessions, and listens to their events.
 import { listen, request } from "./api.js";
-import { byId, complain, say } from "./dom.js";
+import { byId, complain, say, setIcon } from "./dom.js";
 import { masksChanged, setJob } from "./edits.js";
 import { initExport } from "./export.js";
 import { initKeyboard } from "./keyboard.js";
@@ -164,7 +164,7 @@ function showFrame() {
   if (document.activeElement !== number) number.value = state.frame;
   number.max = state.session.num_frames - 1;
   byId("frame-count").textContent = `of ${state.session.num_frames}`;
-  byId("play").classList.toggle("on", state.playing);
+  setIcon(byId("play"), state.playing ? "pause" : "play");
   byId("play").setAttribute("aria-label", state.playing ? "Pause" : "Play");
 }
 

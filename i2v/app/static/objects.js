@@ -1,6 +1,6 @@
 // The panel of objects: number, colour, name, visibility, what the tracker says about the shown frame, and the prompts.
 import { changeObject, clearPrompt, removeObject } from "./edits.js";
-import { byId, element, icon, plural } from "./dom.js";
+import { byId, element, icon, plural, setIcon } from "./dom.js";
 import { peekMasks } from "./pictures.js";
 import { activate, goTo, on, state } from "./state.js";
 
@@ -18,10 +18,11 @@ function promptText({ points, box, has_mask: hasMask }) {
 
 function makeCard(id) {
   const select = element("button", { type: "button", class: "object-number", onclick: () => activate(id) });
-  const colour = element("input", { type: "color", onchange: (event) => changeObject(id, { colour: event.target.value }) });
-  const name = element("input", { type: "text", class: "object-name", maxlength: 100, autocomplete: "off", spellcheck: "false" });
-  const hide = element("button", { type: "button", class: "quiet", onclick: () => changeObject(id, { hidden: !object.hidden }) },
-    icon("visible"));
+  const colour = element("input", { type: "color", onchange: () => changeObject(id, { colour: colour.value }) });
+  const name = element("input", { type: "text", class: "object-name", maxlength: 100, autocomplete: "off" });
+  name.spellcheck = false;
+  const hide = element("button", { type: "button", class: "quiet" }, icon("visible"));
+  hide.addEventListener("click", () => changeObject(id, { hidden: !object.hidden }));
   const remove = element("button", { type: "button", class: "quiet", onclick: () => removeObject(id) }, icon("remove"));
   const about = element("p", { class: "object-about" });
   const prompts = element("ul", { class: "prompt-list" });
@@ -58,7 +59,7 @@ function makeCard(id) {
     colour.setAttribute("aria-label", `Colour of ${object.name}`);
     if (document.activeElement !== name) name.value = object.name;
     name.setAttribute("aria-label", `Name of object ${index + 1}`);
-    hide.querySelector("use").setAttribute("href", object.hidden ? "#icon-hidden" : "#icon-visible");
+    setIcon(hide, object.hidden ? "hidden" : "visible");
     hide.setAttribute("aria-pressed", object.hidden);
     hide.setAttribute("aria-label", `Hide ${object.name}`);
     hide.title = object.hidden ? "Hidden; left out of exports" : "Hide";

@@ -27,7 +27,11 @@ async function attemptOpen(name, action) {
   say("");
 }
 
-/** Opens a video, or asks which of its saved sessions to continue. @param {string} path below the root @returns {Promise<void>} */
+/**
+ * Opens a video, or asks which of its saved sessions to continue.
+ * @param {string} path below the root
+ * @returns {Promise<void>}
+ */
 export function openPath(path) {
   return attemptOpen(path, async () => {
     const reply = await request("POST", "/sessions", { path });
@@ -60,18 +64,19 @@ function askWhich(path, sessions) {
   dialog.showModal();
 }
 
+const row = (symbol, name, about, onclick) => element("button", { type: "button", class: "row", onclick },
+  icon(symbol), element("span", { class: "row-name", text: name }), element("span", { class: "muted", text: about }));
+
 async function showFiles(path) {
   await attempt("The files are not shown", async () => {
     const files = await request("GET", `/files?path=${encodeURIComponent(path)}`);
     folder = files.path;
     byId("files-path").textContent = files.path ? `${state.info.root}/${files.path}` : state.info.root;
-    const row = (symbol, name, about, onclick) => element("button", { type: "button", class: "row", onclick },
-      icon(symbol), element("span", { class: "row-name", text: name }), element("span", { class: "muted", text: about }));
     const items = [];
     if (files.parent !== null) items.push([row("folder", "..", "one folder up", () => showFiles(files.parent))]);
     for (const { name, path: to, num_images: images } of files.folders) {
-      const open = images && element("button", { type: "button", text: `Open ${plural(images, "image")}`, onclick: () => openPath(to) });
-      items.push([row("folder", name, "", () => showFiles(to)), ...(open ? [open] : [])]);
+      const open = { type: "button", text: `Open ${plural(images, "image")}`, onclick: () => openPath(to) };
+      items.push([row("folder", name, "", () => showFiles(to)), ...(images ? [element("button", open)] : [])]);
     }
     for (const { name, path: to, bytes } of files.videos) items.push([row("video", name, sizeText(bytes), () => openPath(to))]);
     byId("file-list").replaceChildren(...items.map((children) => element("li", {}, ...children)));
@@ -83,8 +88,7 @@ async function showSessions() {
   await attempt("The saved sessions are not shown", async () => {
     const { sessions } = await request("GET", "/sessions");
     byId("session-list").replaceChildren(...sessions.map((session) => {
-      const open = element("button", { type: "button", class: "row", onclick: () => continueSession(session) }, icon("play"),
-        element("span", { class: "row-name", text: session.name }), element("span", { class: "muted", text: sessionText(session) }));
+      const open = row("play", session.name, sessionText(session), () => continueSession(session));
       const remove = element("button", { type: "button", class: "quiet", "aria-label": `Delete the session of ${session.name}`,
         title: "Delete", onclick: () => removeSession(session) }, icon("remove"));
       return element("li", {}, open, remove);

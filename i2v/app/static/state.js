@@ -99,9 +99,9 @@ export function noteFrame(frame, objects, { complete }) {
     const mask = objects[id];
     if (!mask && !complete) continue;
     const known = state.timeline.get(id);
-    const same = (mask?.confidence ?? null) === (known?.confidence[frame] ?? null)
-      && (mask?.area ?? null) === (known?.area[frame] ?? null) && Boolean(mask?.outdated) === Boolean(known?.outdated.has(frame));
-    if (same) continue;
+    const wasOutdated = known?.outdated.has(frame) ?? false;
+    if ((mask?.confidence ?? null) === (known?.confidence[frame] ?? null)
+      && (mask?.area ?? null) === (known?.area[frame] ?? null) && (mask?.outdated ?? false) === wasOutdated) continue;
     changed = true;
     if (!state.timeline.has(id)) state.timeline.set(id, { area: [], confidence: [], outdated: new Set() });
     const line = state.timeline.get(id);

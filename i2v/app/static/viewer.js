@@ -302,7 +302,8 @@ export function fit() {
  * @param {[number, number]} [centre] CSS pixels of the canvas; default: the keyboard's cursor, else the middle
  */
 export function zoom(factor, centre) {
-  const [x, y] = centre ?? (overlay.pointing ? toScreen(...overlay.pointing) : [canvas.clientWidth / 2, canvas.clientHeight / 2]);
+  const middle = () => [canvas.clientWidth / 2, canvas.clientHeight / 2];
+  const [x, y] = centre ?? (overlay.pointing ? toScreen(...overlay.pointing) : middle());
   const smallest = Math.min(canvas.clientWidth / state.session.width, canvas.clientHeight / state.session.height) / 2;
   const scale = Math.max(smallest, Math.min(MAX_SCALE, view.scale * factor));
   view.left = x - ((x - view.left) * scale) / view.scale;
