@@ -11,7 +11,6 @@ let cancelUpload = null;
 async function attempt(what, action) {
   try {
     await action();
-    forgive();
   } catch (error) {
     complain(`${what}: ${error.message}`);
   }
@@ -21,6 +20,7 @@ async function attempt(what, action) {
 async function attemptOpen(name, action) {
   const screen = byId("start");
   screen.inert = true;
+  forgive();
   say(`Opening ${name}…`);
   await attempt(`${name} was not opened`, action);
   screen.inert = false;
@@ -65,7 +65,8 @@ function askWhich(path, sessions) {
 }
 
 const row = (symbol, name, about, onclick) => element("button", { type: "button", class: "row", onclick },
-  icon(symbol), element("span", { class: "row-name", text: name }), element("span", { class: "muted", text: about }));
+  icon(symbol), element("span", { class: "row-text" }, element("span", { text: name }),
+    element("span", { class: "muted", text: about })));
 
 async function showFiles(path) {
   await attempt("The files are not shown", async () => {
