@@ -31,7 +31,9 @@ function schedule() {
   }), Math.max(0, lastDrawn + MIN_INTERVAL_MS - performance.now()));
 }
 
-const rowHeight = () => Math.max(3, Math.min(10 * unit, Math.floor((80 * unit) / Math.max(1, state.session.objects.length))));
+/** Height of an object's row with its gap. All rows have the same height together until they would be too thin. */
+const rowPitch = () => Math.max(4, Math.min(16 * unit, Math.floor(rowsHeight() / Math.max(1, state.session.objects.length))));
+const rowsHeight = () => 64 * unit; // constant, so that a new object does not move the picture
 
 function draw() {
   if (!state.session || !slider.clientWidth) return;
@@ -42,8 +44,7 @@ function draw() {
   unit = uiScale();
   [strip, curve, gap] = [44, 36, 4].map((height) => Math.round(height * unit));
   const width = slider.clientWidth;
-  const rows = state.session.objects.length;
-  const height = strip + gap + curve + gap + rows * (rowHeight() + 1) + 2;
+  const height = strip + curve + 2 * gap + Math.max(rowsHeight(), state.session.objects.length * rowPitch());
   const density = devicePixelRatio;
   canvas.width = Math.round(width * density);
   canvas.height = Math.round(height * density);
@@ -51,7 +52,7 @@ function draw() {
   context.setTransform(density, 0, 0, density, 0, 0);
   drawStrip(width);
   drawCurves(width);
-  state.session.objects.forEach((object, row) => drawRow(object, strip + curve + 2 * gap + row * (rowHeight() + 1), width));
+  state.session.objects.forEach((object, row) => drawRow(object, strip + curve + 2 * gap + row * rowPitch(), width));
   movePlayhead();
 }
 
@@ -147,7 +148,7 @@ function drawCurves(width) {
 
 function drawRow({ id, colour, hidden, prompts }, top, width) {
   const line = state.timeline.get(id);
-  const height = rowHeight();
+  const height = rowPitch() - 1;
   context.fillStyle = id === state.active ? "#ffffff30" : "#ffffff12";
   context.fillRect(0, top, width, height);
   context.globalAlpha = hidden ? 0.35 : 1;
