@@ -25,9 +25,10 @@ from i2v.data.frames import open_frames
 from i2v.data.mask_files import save_label_image
 from i2v.inference.tracker import Tracker
 from i2v.prompt_arguments import parse_prompts
-from i2v.results import ResultWriter, VideoWriter
+from i2v.results import ResultWriter
 from i2v.segment import Tracking, main
 from i2v.utils.checkpoints import save_checkpoint
+from i2v.utils.visualization import VideoWriter
 
 # pycocotools does not know NumPy 2 well.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
