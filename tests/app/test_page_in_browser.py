@@ -347,7 +347,7 @@ def test_second_tab_and_a_server_that_is_killed(browser: Any, videos: Path, tmp_
     tab.goto(page.page.url)
     tab.wait_for_selector("[data-screen=editor]")
     page.click(*FACE)
-    tab.get_by_test_id("object-list").get_by_text("Object 1").first.wait_for()
+    tab.locator("#object-list li").first.wait_for()
     page.page.locator("#track-frames").fill("3")
     page.page.locator("#track-forward").click()
     page.page.wait_for_selector("#job:not([hidden])")
