@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from i2v.prompt_files import (
 )
 from i2v.segment import main
 from i2v.utils.masks import masks_to_labels
+from tests.conftest import PROJECT
 
 # pycocotools does not know NumPy 2 well.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -82,6 +84,14 @@ def test_what_is_read_is_what_was_written(png_folder, tmp_path) -> None:
     np.testing.assert_array_equal(second.prompt.mask, LEFT)
     assert third.prompt.box.tolist() == [1, 2, 3, 4] and not len(third.prompt.points)
     assert set(read.prompts()) == {(2, 3), (5, 1)}  # what was not cleared or removed
+
+
+def test_example_of_the_documentation(tmp_path) -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", (PROJECT / "docs" / "data.md").read_text(), re.DOTALL)
+    (tmp_path / "p.json").write_text(example)
+    read = read_prompt_file(tmp_path / "p.json", open_frames(PROJECT / "assets" / "bunny.mp4"))
+    assert list(read.prompts()) == [(24, 1)]
+    assert len(read.steps) == 5
 
 
 def changed(*keys: str | int, value: Any) -> Callable[[dict], None]:

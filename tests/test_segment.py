@@ -403,7 +403,7 @@ def test_stopped_process_leaves_the_finished_frames(checkpoint, tiny_video, make
     command = [sys.executable, "-m", "i2v.segment", str(video), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "out" / "masks" / "00003.png").exists():
+    while not (tmp_path / "out" / "masks" / "00004.png").exists():  # so that frame 3 is in the list
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
