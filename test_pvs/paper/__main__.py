@@ -3,8 +3,9 @@
     python -m test_pvs.paper 1 [--systems NAME ...] [--data NAME=FOLDER ...] [--output paper-tables] [--devices cuda]
 
 The rows are in test_pvs/paper/systems.yaml, with the config and the weights of each system. Rerun the command to resume.
---dry-run shows the table as it is, and the commands for the runs that are missing; --slurm submits them to Slurm. A run that
-ends with an error is left out of the report with its reason, and the others go on.
+--dry-run shows the table as it is, the commands for the runs that are missing, and the data, weights and packages that they
+lack; --slurm submits them to Slurm. A run that ends with an error is left out of the report with its reason, and the others go
+on.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from i2v.utils.command_line import (
 from i2v.utils.slurm import SlurmSettings, submit_job
 from test_pvs.datasets import check_dataset_name, read_dataset
 from test_pvs.finished_runs import SystemLabel, read_runs
-from test_pvs.paper.plan import PlannedRun, make_run, plan_runs, require_runnable
+from test_pvs.paper.plan import PlannedRun, find_problems, make_run, plan_runs, require_runnable
 from test_pvs.paper.registry import REGISTRY, read_registry
 from test_pvs.pictures import find_matplotlib
 from test_pvs.quotes import PAPER_QUOTES, read_quotes
@@ -101,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--keep-going", action="store_true", help="leave out systems that cannot be run, instead of stopping before any work"
     )
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--dry-run", action="store_true", help="run and write nothing: show the table, and what is missing")
+    mode.add_argument("--dry-run", action="store_true", help="run and write nothing: show the table, and all that is missing")
     mode.add_argument("--slurm", action="store_true", help="submit to Slurm: the videos of all runs, then the report")
     slurm = parser.add_argument_group("with --slurm")
     slurm.add_argument("--nodes", type=whole_number(1), default=1, help="nodes that the videos are spread over (default: 1)")
@@ -141,10 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.tables_only:
         find_matplotlib()
     devices = [] if args.slurm else parse_devices(args.devices)
-    if args.strips:
-        _require_videos(args.strips, data or registry.data)
     if not args.keep_going:
         require_runnable(planned, None if args.slurm else devices[0])
+    if args.strips:
+        _require_videos(args.strips, data or registry.data)
     make_output_folder(args.output)
     todo = [each for each in planned if not each.is_evaluated()]
     if args.slurm and todo:
@@ -210,14 +211,14 @@ def _report(layout: Layout, planned: Sequence[PlannedRun], errors: Mapping[Path,
 
 
 def _show(layout: Layout, planned: Sequence[PlannedRun]) -> None:
-    """Print the table as it is, and the commands for the runs that are missing."""
+    """Print the table as it is, the commands for the runs that are missing, and what these lack."""
     labels = _labels(layout, planned)
     runs, _ = read_runs(list(labels), labels)
     missing = [each for each in planned if not each.is_finished()]
     lines = [f"{layout.heading}: {len(missing)} of {len(planned)} runs are missing{':' if missing else ''}"]
-    for each in missing:
-        weights = each.system.missing_weights()
-        lines.append(f"# {each.title}{': ' if weights else ''}{weights}\n{each.command}")
+    lines += [f"# {each.title}\n{each.command}" for each in missing]
+    problems, summary = find_problems(planned)
+    lines += [f"# {line}" for line in (*problems, summary) if line]
     table = make_table(layout, runs, read_quotes(PAPER_QUOTES, TABLE_SETTINGS))
     print(*([table.markdown()] if table else []), *lines, sep="\n")  # noqa: T201
 

@@ -141,7 +141,7 @@ def test_missing_weights_are_named_before_any_work(paper: Callable[..., list[str
     assert f"Row mine (mine): no such file: {tmp_path / 'mine.pt'}; get it from: a training" in said
     assert f"Row theirs (theirs): no such file: {tmp_path / 'tinysam.pth'}; python tools/download_checkpoints.py" in said
     assert "Row none (none): the config i2v-infer comes without weights" in said
-    assert "3 of 4 systems cannot be run" in said
+    assert "nothing was run: 3 of 4 systems cannot be used" in said
     assert "--checkpoint mine=PATH, or leave these systems out: --systems still" in said
     assert not (tmp_path / "out").exists()
     assert main(paper("3", systems, "--systems", "still")) == 0
@@ -172,11 +172,40 @@ def test_missing_packages_are_named_before_any_work(
     assert status == 1
     assert "Row cutie (cutie): Cutie is not installed: git clone" in said
     assert "Row sam2 (sam2): SAM 2.1 needs the package sam2" in said
-    assert "none was: provide what is missing, or leave these systems out: --systems still" in said  # no weights are missing
+    assert "(see above): provide what is missing, or leave these systems out: --systems still" in said  # no weights are missing
     status, said = outcome(main, *paper("3", {"xmem++": {"system": "sam+xmem++", **nowhere}}, *mode))
     assert f"Row xmem++ (xmem++): no such file: {tmp_path / 'nowhere.pt'}" in said
     assert "Row xmem++ (xmem++): XMem++ is not installed (no repository given)" in said
     assert said.endswith("provide what is missing, or name weights with --checkpoint xmem++=PATH\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", [(), ("--slurm",), ("--dry-run",)])
+def test_everything_that_is_missing_is_listed_at_once(
+    mode: tuple[str, ...],
+    paper: Callable[..., list[str]],
+    tmp_path: Path,
+    outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "sam2", None)
+    systems = {"still": STILL, "sam2": {"system": "sam2", "checkpoint": str(tmp_path / "nowhere.pt")}}
+    arguments = paper("3", systems, *mode, "--data", "sav=nowhere", "esd=no")
+    if "--dry-run" in mode:
+        assert main(arguments) == 0
+        said = capsys.readouterr().out
+    else:
+        status, said = outcome(main, *(argument for argument in arguments if argument != "--tables-only"), "--strips", "one")
+        assert status == 1
+    for line in (
+        "data set sav: no such folder: nowhere\n",
+        "data set esd: no such folder: no\n",
+        f"Row sam2 (sam2): no such file: {tmp_path / 'nowhere.pt'}\n",
+        "Row sam2 (sam2): SAM 2.1 needs the package sam2: pip install",
+        "2 of 2 data sets and 1 of 2 systems cannot be used (see above): provide what is missing, or name the data sets",
+    ):
+        assert line in said
     assert not (tmp_path / "out").exists()
 
 
@@ -216,7 +245,12 @@ def test_a_run_that_another_table_makes_is_left_out(
 def test_missing_data_is_named_before_any_work(paper: Callable[..., list[str]], tmp_path: Path, outcome: Outcome) -> None:
     status, said = outcome(main, *paper("3", {"still": STILL}, "--data", "sav=nowhere", "davis2016=nowhere"))
     assert status == 1
-    assert "no such folder: nowhere: name the data sets that you have, and no others, with --data sav=FOLDER" in said
+    assert "data set sav: no such folder: nowhere\n" in said
+    assert "data set davis2016: no such folder: nowhere\n" in said
+    assert "2 of 2 data sets cannot be used (see above): provide what is missing, or name the data sets that you have" in said
+    (tmp_path / "empty").mkdir()
+    status, said = outcome(main, *paper("3", {"still": STILL}, "--data", f"sav={tmp_path / 'empty'}"))
+    assert f"data set sav: {tmp_path / 'empty'} is not the folder of this data set: JPEGImages_24fps is missing\n" in said
     for given, message in (
         (["nonsense"], "expected NAME=VALUE, got 'nonsense'"),
         (["nonsense=x"], "nonsense"),
@@ -254,7 +288,7 @@ def test_a_dry_run_shows_the_commands_of_missing_runs(
         "Table 3: 2 of 2 runs are missing:\n# Row still, pumavos, 3c\npython -m test_pvs.interactive online pumavos" in printed
     )
     assert "| EdgeSAM + TA | quoted: SAM-I2V (CVPR 2025) Table 3 | 78.3 |" in printed
-    assert printed.endswith("--config i2v-infer --checkpoint mine.pt --clicks 3 --overrides predictor.keep_given_masks=true\n")
+    assert "--config i2v-infer --checkpoint mine.pt --clicks 3 --overrides predictor.keep_given_masks=true\n# Row" in printed
     assert not (tmp_path / "out").exists()
     assert main(paper("7", systems, "--dry-run")) == 0
     assert "--input bb && DATASET=pumavos DATA=" in capsys.readouterr().out
@@ -264,7 +298,8 @@ def test_a_dry_run_shows_the_commands_of_missing_runs(
     assert main(paper("3", systems, "--dry-run")) == 0
     printed = capsys.readouterr().out
     assert "| Row still |" in printed
-    assert "1 of 2 runs are missing:\n# Row mine, pumavos, 3c: no such file: mine.pt\n" in printed
+    assert "1 of 2 runs are missing:\n# Row mine, pumavos, 3c\n" in printed
+    assert "# Row mine (mine): no such file: mine.pt\n# 1 of 2 systems cannot be used (see above)" in printed
 
 
 @pytest.mark.slow
