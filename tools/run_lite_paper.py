@@ -9,8 +9,8 @@ online with 3 clicks on davis2016-dev, which no row is trained on. The rows of T
 A row takes about 10 minutes on 2 idle cores. Rerun the command to resume: finished rows are skipped. All finished rows are
 printed at the end, in the layout of the paper's tables.
 
-The baselines are smaller than those of `python -m test_pvs.paper TABLE --config i2v-lite`, which keep the hidden channels of the
-published ones: the weights of the one do not fit the other.
+The baselines are smaller than those of `python -m test_pvs.paper TABLE --config i2v-lite`, which keep the hidden channels of
+the published ones: the weights of the one do not fit the other.
 """
 
 from __future__ import annotations

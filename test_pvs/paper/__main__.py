@@ -30,7 +30,7 @@ from i2v.utils.slurm import SlurmSettings, submit_job
 from test_pvs.datasets import check_dataset_name, read_dataset
 from test_pvs.finished_runs import SystemLabel, read_runs
 from test_pvs.paper.plan import PlannedRun, find_problems, make_run, plan_runs, require_runnable
-from test_pvs.paper.registry import REGISTRY, read_registry
+from test_pvs.paper.registry import REGISTRY, read_registry, with_config
 from test_pvs.pictures import find_matplotlib
 from test_pvs.quotes import PAPER_QUOTES, read_quotes
 from test_pvs.report import write_report
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     registry = read_registry(args.registry, dict(args.checkpoint))
     rows = registry.rows(args.table, args.systems)
     if args.config:
-        rows = dict(system.with_config(args.config, name) for name, system in rows.items())
+        rows = with_config(rows, args.config)
     for system in rows.values():
         system.check_config()
     planned = plan_runs(layout, rows, data or registry.data, args.output / "runs")

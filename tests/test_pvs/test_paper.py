@@ -19,7 +19,7 @@ import yaml
 from test_pvs.paper.__main__ import main
 from test_pvs.paper.cluster import ShareTask
 from test_pvs.paper.plan import plan_runs
-from test_pvs.paper.registry import PaperSystem, read_registry
+from test_pvs.paper.registry import PaperSystem, read_registry, with_config
 from test_pvs.quotes import PAPER_QUOTES, read_quotes
 from test_pvs.runs import OutputFolder
 from test_pvs.tables import LAYOUTS, TABLE_SETTINGS
@@ -340,6 +340,23 @@ def test_weights_with_another_config() -> None:
     given = read_registry(checkpoints={"sam-i2v": "mine.pt", "ta": "ta.pt"}).systems
     assert {given[key].with_config("i2v-lite", "")[1].checkpoint for key in ("sam-i2v", "ufs")} == {"mine.pt"}
     assert given["mpg-1"].checkpoint == "runs/i2v-train-mpg-1/last.pt"
+
+
+def test_rows_with_another_config_are_named_by_its_trunk() -> None:
+    registry = read_registry()
+    rows = with_config(registry.rows("3"), "i2v-lite")
+    assert {name: system.key for name, system in rows.items()} == {
+        "EfficientNetLite + TA (i2v-lite)": "ta",
+        "EfficientNetLite + SAM-I2V (i2v-lite)": "sam-i2v",
+        "EdgeSAM + TA (i2v-lite)": "edgesam-ta",  # these rows name the trunk
+        "EdgeSAM + SAM-I2V (i2v-lite)": "edgesam-sam-i2v",
+    }
+    rows = with_config(registry.rows("figure-6", ["ta", "mobilesam-ta"]), "i2v-lite")
+    assert list(rows) == ["EfficientNetLite + TA (i2v-lite)", "EfficientNetLite + TA (i2v-lite), mobilesam-ta"]
+    assert list(with_config(registry.rows("3", ["ta"]), str(PROJECT / "configs/i2v-train.yaml"))) == [
+        "TinySAM + TA (i2v-train)"
+    ]
+    assert "w/ MSA (x=3, y=3) (i2v-lite)" in with_config(registry.rows("5"), "i2v-lite")
 
 
 def test_only_the_published_weights_have_a_cost() -> None:
