@@ -49,6 +49,10 @@ class Layout:
         """Start of the names of its files."""
         return self.heading.lower().replace(" ", "_")
 
+    def takes(self, run: FinishedRun) -> bool:
+        """Whether a run has a place in the table."""
+        return run.protocol == self.protocol and (len(self.settings) > 1 or run.setting in self.settings)
+
 
 _CLICKS, _THREE = ("1c", "3c", "5c"), ("3c",)
 LAYOUTS = {
@@ -177,7 +181,7 @@ def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quo
     """
     names = _table_names(runs)
     several = len(layout.settings) > 1
-    runs = [run for run in runs if run.protocol == layout.protocol and (several or run.setting in layout.settings)]
+    runs = [run for run in runs if layout.takes(run)]
     quotes = [quote for quote in quotes if quote.table == layout.quoted]
     if not runs and not quotes:
         return None
