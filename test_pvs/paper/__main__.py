@@ -1,4 +1,4 @@
-"""Makes one of the paper's Tables 1 to 7, or Figure 6: runs what is missing of it, then the report.
+"""Makes one of the paper's Tables 1 to 7 and 10, or Figure 6: runs what is missing of it, then the report.
 
     python -m test_pvs.paper 1 [--systems NAME ...] [--data NAME=FOLDER ...] [--output paper-tables] [--devices cuda]
 
@@ -32,10 +32,10 @@ from test_pvs.finished_runs import SystemLabel, read_runs
 from test_pvs.paper.plan import PlannedRun, find_problems, make_run, plan_runs, require_runnable
 from test_pvs.paper.registry import REGISTRY, read_registry, with_config
 from test_pvs.pictures import find_matplotlib
-from test_pvs.quotes import PAPER_QUOTES, read_quotes
+from test_pvs.quotes import PAPER_QUOTES, PARAMETERS, read_quotes
 from test_pvs.report import write_report
 from test_pvs.runner import parse_devices
-from test_pvs.tables import LAYOUTS, TABLE_SETTINGS, Layout, make_table
+from test_pvs.tables import LAYOUTS, PAPER_NAMES, TABLE_SETTINGS, Layout, make_table
 
 log = logging.getLogger("test_pvs.paper")
 
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=_dataset,
         metavar="NAME=FOLDER",
-        help="data sets, such as sav=/data/sav_test (default: the paper's four, in data/)",
+        help="data sets, such as sav=/data/sav_test (default: those of the paper's table, in data/)",
     )
     parser.add_argument(
         "--output", type=given_path, default=Path("paper-tables"), help="folder of runs and reports (default: paper-tables)"
@@ -133,7 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = with_config(rows, args.config)
     for system in rows.values():
         system.check_config()
-    planned = plan_runs(layout, rows, data or registry.data, args.output / "runs")
+    elsewhere = PAPER_NAMES.keys() - layout.datasets  # in other tables of the paper only
+    data = data or {name: folder for name, folder in registry.data.items() if name not in elsewhere}
+    planned = plan_runs(layout, rows, data, args.output / "runs")
     if args.dry_run:
         for each in planned:
             each.compare_settings()
@@ -145,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.keep_going:
         require_runnable(planned, None if args.slurm else devices[0])
     if args.strips:
-        _require_videos(args.strips, data or registry.data)
+        _require_videos(args.strips, data)
     make_output_folder(args.output)
     todo = [each for each in planned if not each.is_evaluated()]
     if args.slurm and todo:
@@ -174,10 +176,10 @@ def _require_videos(names: Sequence[str], data: Mapping[str, Path]) -> None:
 
 def _labels(layout: Layout, planned: Sequence[PlannedRun]) -> dict[Path, SystemLabel]:
     """What the table says about the system of each run that has scores, by folder."""
-    several = len(layout.settings) > 1  # the other tables have no parameters
+    counted = PARAMETERS in layout.facts
     systems = {each.row: each.system for each in planned if each.has_scores()}
     labels = {
-        row: SystemLabel(row, system.count_parameters() if several else None, system.cost) for row, system in systems.items()
+        row: SystemLabel(row, system.count_parameters() if counted else None, system.cost) for row, system in systems.items()
     }
     return {each.run.output: labels[each.row] for each in planned if each.has_scores()}
 

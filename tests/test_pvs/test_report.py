@@ -274,7 +274,7 @@ def test_bars_have_the_notes_of_their_numbers(tmp_path: Path, monkeypatch: pytes
     ("text", "message"),
     [
         ("table,system\n", "columns"),
-        (HEADER + "10,a,mose,3c,1,s\n", "line 2: no table 10"),
+        (HEADER + "11,a,mose,3c,1,s\n", "line 2: no table 11; expected one of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"),
         (HEADER + "8,a,OA,-,1,s\n", "line 2: no OA in this table; expected one of parameters, FLOPs"),
         (HEADER + "1,a,FLOPs,-,1,s\n", "line 2: no setting - in this table for FLOPs; expected one of 1c"),
         (HEADER + "1,a,OA,average,1,s\n", "line 2: no setting average in this table for OA; expected one of -"),
