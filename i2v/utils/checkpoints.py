@@ -71,11 +71,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except BombError as error:
         raise ValueError(f"{path} was refused: it {error}. Ask its author for a torch.save file of the weights") from error
     except _UNREADABLE as error:
-        message = " ".join(str(error).split())
-        raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {message}") from error
+        raise ValueError(f"{path} is not a readable checkpoint: {_why_unreadable(path, error)}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} contains a {type(checkpoint).__name__}, not a dictionary of weights")
     return checkpoint
+
+
+def _why_unreadable(path: Path, error: BaseException) -> str:
+    """What helps a user; most messages of PyTorch and Python are about internals of the format.
+
+    Args:
+        path (Path): the file.
+        error (BaseException): the error of loading it.
+    """
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "there is not enough memory for it"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    with path.open("rb") as file:
+        start = file.read(40)
+    if start and start.isascii() and all(byte >= ord(" ") or byte in b"\t\r\n" for byte in start):
+        return f"it is a text that begins with {start.decode()!r}, such as the page of a download; get the file itself"
+    return f"it has {path.stat().st_size:,} bytes, and is truncated, damaged or of another format; download or save it again"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
