@@ -130,6 +130,8 @@ class SamPredictor:
     def set_image(self, image: Any, image_format: str = "RGB") -> None:
         """Compute the features of an image, for the following calls of `predict`.
 
+        On a CPU this takes seconds; see docs/python.md.
+
         Args:
             image: (H, W, 3) uint8, or a PIL image.
             image_format (str): "RGB" or "BGR", the order of the channels of an array.
