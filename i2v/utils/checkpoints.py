@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from i2v.utils.files import atomic_write, require_regular_file
 from i2v.utils.messages import shortened
-from i2v.utils.published_checkpoints import advice, resemblance, resemblance_of_other_model
+from i2v.utils.published_checkpoints import advice, resemblance
 from i2v.utils.torch_files import BombError, check_torch_file
 
 # Prefixes of names in a segment-anything style checkpoint, and in this project.
-_TRUNK_PREFIX = "image_encoder.trunk_image."
+_ENCODER_PREFIX = "image_encoder."
+_TRUNK_PREFIX = f"{_ENCODER_PREFIX}trunk_image."
 _IMAGE_SEGMENTER_PREFIXES = {
-    "image_encoder.": _TRUNK_PREFIX,
+    _ENCODER_PREFIX: _TRUNK_PREFIX,
     "prompt_encoder.": "sam_prompt_encoder.",
     "mask_decoder.": "sam_mask_decoder.",
 }
@@ -156,8 +157,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileNotFoundError, ValueError: see `read_checkpoint`; or names, shapes or types differ.
     """
     weights = read_weights(path)
-    likeness = resemblance_of_other_model(weights)
-    check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this config's model{likeness}")
+    own = model.state_dict()
+    likeness = resemblance(_below(_ENCODER_PREFIX, weights), _below(_ENCODER_PREFIX, own))
+    check_names(own, weights, f"{path} is not a checkpoint of this config's model{likeness}")
     model.load_state_dict(weights, strict=True)
 
 
@@ -190,13 +192,14 @@ def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
         # SAM 2 added the object score to the decoder; image segmenters have none.
         and "obj_score" not in name
     }
-    likeness = resemblance(_of_trunk(weights), _of_trunk(own))
+    likeness = resemblance(_below(_TRUNK_PREFIX, weights), _below(_TRUNK_PREFIX, own))
     check_names(own, weights, f"{path} is not a checkpoint of this model's image segmenter{likeness}")
     model.load_state_dict(weights, strict=False)
 
 
-def _of_trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(_TRUNK_PREFIX): value for name, value in weights.items() if name.startswith(_TRUNK_PREFIX)}
+def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence[str] = ("",)) -> None:

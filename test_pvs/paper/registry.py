@@ -8,13 +8,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from i2v.build_i2v import build_meta_model
 from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.modeling.sam_i2v import SAMI2V
-from i2v.typed_config import build
 from i2v.utils.json_form import NUMBER, require_form
 from i2v.utils.messages import nearest
 from i2v.utils.published_checkpoints import advice
@@ -104,11 +103,8 @@ class PaperSystem:
         return sum(parameter.numel() for parameter in self.meta_model().parameters()) / 1e6
 
     def meta_model(self) -> SAMI2V:
-        """The network of a SAM-I2V system on the meta device, for inference: shapes without values."""
-        config = self._load_config()
-        with torch.device("meta"):
-            model: SAMI2V = build(config, "model", kind=SAMI2V)
-        return model.requires_grad_(False).eval()
+        """The network of a SAM-I2V system; see `build_meta_model`."""
+        return build_meta_model(self.config or DEFAULT_CONFIG, self.overrides)
 
     def _trunk(self) -> Any:
         """The section of the image trunk in the config, as a dictionary."""
