@@ -159,7 +159,7 @@ def find_problems(planned: Sequence[PlannedRun], device: str | None = None) -> t
     advice = ["provide what is missing"]
     advice += ["name the data sets that you have, and no others, with --data NAME=FOLDER ..."] if without_data else []
     advice += [f"name weights with --checkpoint {without_weights[0]}=PATH"] if without_weights else []
-    advice += [f"leave these systems out: --systems {' '.join(rest)}"] if problems and rest else []
+    advice += [f"run the others alone: --systems {' '.join(rest)}"] if problems and rest else []
     return lines, f"{lacking} cannot be used (see above): {', or '.join(advice)}"
 
 

@@ -70,9 +70,10 @@ class PaperSystem:
             return row, self
         checkpoint = self.checkpoint if self.trained else None
         other = replace(self, config=config, checkpoint=checkpoint, parameters=None, cost=None)
-        _, plus, upgrade = row.partition(" + ")
-        trunk = other._trunk()
-        name = f"{trunk['_target_'].rpartition('.')[2]}{plus}{upgrade}" if plus and trunk != self._trunk() else row
+        image_sam, plus, upgrade = row.partition(" + ")
+        trunk, name = other._trunk(), row
+        if image_sam.endswith("SAM") and plus and trunk != self._trunk():
+            name = f"{trunk['_target_'].rpartition('.')[2]} + {upgrade}"
         return f"{name} ({Path(config).stem})", other
 
     def check_config(self) -> None:

@@ -143,7 +143,7 @@ def test_missing_weights_are_named_before_any_work(paper: Callable[..., list[str
     assert f"Row theirs (theirs): no such file: {tmp_path / 'tinysam.pth'}; python tools/download_checkpoints.py" in said
     assert "Row none (none): the config i2v-infer comes without weights" in said
     assert "nothing was run: 3 of 4 systems cannot be used" in said
-    assert "--checkpoint mine=PATH, or leave these systems out: --systems still" in said
+    assert "--checkpoint mine=PATH, or run the others alone: --systems still" in said
     assert not (tmp_path / "out").exists()
     assert main(paper("3", systems, "--systems", "still")) == 0
 
@@ -173,7 +173,7 @@ def test_missing_packages_are_named_before_any_work(
     assert status == 1
     assert "Row cutie (cutie): Cutie is not installed: git clone" in said
     assert "Row sam2 (sam2): SAM 2.1 needs the package sam2" in said
-    assert "(see above): provide what is missing, or leave these systems out: --systems still" in said  # no weights are missing
+    assert "(see above): provide what is missing, or run the others alone: --systems still" in said  # no weights are missing
     status, said = outcome(main, *paper("3", {"xmem++": {"system": "sam+xmem++", **nowhere}}, *mode))
     assert f"Row xmem++ (xmem++): no such file: {tmp_path / 'nowhere.pt'}" in said
     assert "Row xmem++ (xmem++): XMem++ is not installed (no repository given)" in said
@@ -358,6 +358,7 @@ def test_rows_with_another_config_are_named_by_its_trunk() -> None:
         "TinySAM + TA (i2v-train)"
     ]
     assert "w/ MSA (x=3, y=3) (i2v-lite)" in with_config(registry.rows("5"), "i2v-lite")
+    assert "Base + TFI (i2v-lite)" in with_config(registry.rows("4"), "i2v-lite")
 
 
 def test_only_the_published_weights_have_a_cost() -> None:
