@@ -6,6 +6,10 @@ import { activate, applySession, emit, goTo, objectById, promptAt, sessionPath, 
 import { overlay, redraw, redrawMasks, refresh } from "./viewer.js";
 
 let queue = Promise.resolve();
+let running = 0;
+
+/** Whether a change of this page is on its way, whose reply tells what it changes. @returns {boolean} */
+export const isEditing = () => running > 0;
 
 /**
  * Runs a change after those before it. If it fails, says so and fetches what the server has.
@@ -17,6 +21,7 @@ export function enqueue(what, change) {
   const session = state.session.id;
   const result = queue.then(async () => {
     if (state.session?.id !== session) return false;
+    running++;
     try {
       await change(sessionPath());
       forgive();
@@ -25,6 +30,8 @@ export function enqueue(what, change) {
       complain(`${what}: ${error.message}`);
       if (state.session?.id === session) await refetch().catch(() => {}); // without a connection: after it is back
       return false;
+    } finally {
+      running--;
     }
   });
   queue = result;

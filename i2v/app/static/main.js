@@ -1,7 +1,7 @@
 // Starts the page; opens and closes sessions, and listens to their events.
 import { listen, request } from "./api.js";
 import { byId, complain, say, setIcon } from "./dom.js";
-import { masksChanged, setJob } from "./edits.js";
+import { isEditing, masksChanged, setJob } from "./edits.js";
 import { initExport } from "./export.js";
 import { initKeyboard } from "./keyboard.js";
 import { initObjects } from "./objects.js";
@@ -83,8 +83,14 @@ async function followAddress() {
 
 // Events of the server.
 
-let timelineTimer = 0;
+let updateTimer = 0;
 let newConnection = true; // its first message is the session; the rest may have changed, too
+
+/** Fetches what has changed; once for a burst of messages. */
+function updateMasks() {
+  clearTimeout(updateTimer);
+  updateTimer = setTimeout(() => state.session && masksChanged().catch((error) => complain(error.message)), 50);
+}
 
 function onMessage(message) {
   if (message.type === "session") {
@@ -94,11 +100,7 @@ function onMessage(message) {
       byId("connection").hidden = true;
       say("Connected again.");
     }
-    if (newConnection) masksChanged().catch((error) => complain(error.message));
-    else if (changed) { // by another tab, as far as we know
-      invalidateMasks();
-      refresh();
-    }
+    if (newConnection || (changed && !isEditing())) updateMasks(); // changed by another tab
     newConnection = false;
   } else if (message.type === "frame") {
     noteFrame(message.frame, message.objects, { complete: false });
@@ -115,8 +117,7 @@ function onMessage(message) {
       say(before.kind === "track" ? "Tracking has ended." : "The export has ended.");
     }
   } else if (message.type === "timeline") {
-    clearTimeout(timelineTimer); // they come in bursts
-    timelineTimer = setTimeout(() => state.session && masksChanged().catch((error) => complain(error.message)), 50);
+    updateMasks();
   } else if (message.type === "error") {
     complain(message.message);
   }
