@@ -11,10 +11,10 @@ import hmac
 import ipaddress
 import secrets
 import socket
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -107,14 +107,12 @@ class Guard:
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[-1]
         if given and hmac.compare_digest(given.encode(), self.token.encode()) and scope["type"] == "http":
             # The token leaves the address, where others may read it, for a cookie.
-            response = RedirectResponse(scope["path"], status_code=303)
+            response = RedirectResponse("/", status_code=303)
             response.set_cookie(self._cookie, self.token, httponly=True, samesite="strict")
             return response
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            cookie = None
-        if cookie is None or not hmac.compare_digest(cookie.value.encode(), self.token.encode()):
+        # Not http.cookies, which stops at a malformed cookie of another server on this machine.
+        cookie = cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
+        if not hmac.compare_digest(cookie.encode(), self.token.encode()):
             return _forbidden("open the address that the server printed, with its token")
         return None
 

@@ -8,7 +8,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 _MAX_BODY = 64 * 2**20  # bytes of a JSON body; masks of large frames are the largest
 _MAX_EVENTS = 256  # that wait for a slow page
+_MAX_SEND_SECONDS = 10  # in which a page takes an event
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _DIRECTIONS = {"forward": [False], "backward": [True], "both": [False, True]}
 # Pictures of a session never change.
@@ -57,6 +58,7 @@ _STATUSES: list[tuple[type[Exception], int]] = [
     (BusyError, 429),
     (BlockingIOError, 409),
     (FileNotFoundError, 404),
+    (PermissionError, 403),
     (OSError, 507),
     (ValueError, 400),
     (TypeError, 400),
@@ -150,11 +152,14 @@ def create_app(workspace: Workspace, events: Events, about: dict[str, Any]) -> S
         yield
         await run_in_threadpool(workspace.close)
 
-    # Errors of handlers become answers in `_answered`; this is for unknown paths and methods.
+    # Errors of handlers become answers in `_answered`; these are for unknown paths and methods.
     async def not_found(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": "there is nothing at this address"}, status_code=404)
 
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found})
+    async def not_allowed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"there is no {request.method} at this address"}, status_code=405)
+
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_allowed})
 
 
 async def _index(request: Request) -> Response:
@@ -356,7 +361,7 @@ class Api:
         limit = body.get("frames")
         if body["direction"] not in _DIRECTIONS:
             raise ValueError(f"direction is one of {', '.join(_DIRECTIONS)}")
-        if limit is not None and not (isinstance(limit, int) and limit > 0):
+        if limit is not None and not (type(limit) is int and limit > 0):
             raise ValueError("frames is a number of frames, from 1 on, or null for all")
         job = await self._change(lambda: session.start_tracking(body["frame"], _DIRECTIONS[body["direction"]], limit))
         return JSONResponse(job.to_json(), status_code=202)
@@ -396,24 +401,26 @@ class Api:
         opened.num_pages += 1
         try:
             async with self._events.subscription(session_id) as events:
-                await websocket.send_json({"type": "session", "session": self._session_json(opened)})
-                sender = asyncio.create_task(self._send(websocket, opened, events))
+                work = (self._send(websocket, opened, events), _until_closed(websocket))
+                tasks = [asyncio.create_task(coroutine) for coroutine in work]
                 try:
-                    while True:
-                        await websocket.receive_text()  # pages say nothing; this notices that they close
-                except WebSocketDisconnect:
-                    pass
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    sender.cancel()
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             opened.num_pages -= 1
 
     async def _send(self, websocket: WebSocket, opened: OpenSession, events: asyncio.Queue[Event | None]) -> None:
-        while (event := await events.get()) is not None:
+        """Send events until the page is gone or too slow."""
+        event: Event | None = {"type": "session"}
+        while event is not None:
             if event["type"] == "session":
                 event = {"type": "session", "session": self._session_json(opened)}
-            await websocket.send_json(event)
-        await websocket.close(code=1013)  # too slow: try again later
+            await asyncio.wait_for(websocket.send_json(event), _MAX_SEND_SECONDS)
+            event = await events.get()
+        await asyncio.wait_for(websocket.close(code=1013), _MAX_SEND_SECONDS)  # too slow: try again later
 
     async def _opened(self, request: Request) -> OpenSession:
         return await run_in_threadpool(self._workspace.open, request.path_params["session"])
@@ -424,6 +431,13 @@ class Api:
 
     def _session_json(self, opened: OpenSession) -> dict[str, Any]:
         return {"id": opened.id, **opened.session.to_json(), "exports": _exports(opened)}
+
+
+async def _until_closed(websocket: WebSocket) -> None:
+    """Pages say nothing; this notices that they close."""
+    with suppress(WebSocketDisconnect):
+        while True:
+            await websocket.receive_text()
 
 
 def _exports(opened: OpenSession) -> list[dict[str, Any]]:
