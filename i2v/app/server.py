@@ -13,13 +13,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from anyio import fail_after
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from i2v.app.exporting import start_export
 from i2v.app.scheduler import Priority
@@ -86,9 +87,7 @@ class Events:
             try:
                 events.put_nowait(event)
             except asyncio.QueueFull:  # it starts over with a new connection
-                while not events.empty():
-                    events.get_nowait()
-                events.put_nowait(None)
+                _end(events)
 
     @asynccontextmanager
     async def subscription(self, session_id: str) -> AsyncIterator[asyncio.Queue[Event | None]]:
@@ -401,26 +400,32 @@ class Api:
         opened.num_pages += 1
         try:
             async with self._events.subscription(session_id) as events:
-                work = (self._send(websocket, opened, events), _until_closed(websocket))
-                tasks = [asyncio.create_task(coroutine) for coroutine in work]
+                watcher = asyncio.create_task(_watch(websocket, events))
                 try:
-                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    await self._send(websocket, opened, events)
+                except (WebSocketDisconnect, TimeoutError):
+                    pass
                 finally:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
+                    watcher.cancel()
         finally:
             opened.num_pages -= 1
 
     async def _send(self, websocket: WebSocket, opened: OpenSession, events: asyncio.Queue[Event | None]) -> None:
-        """Send events until the page is gone or too slow."""
+        """Send events until the page is gone or too slow.
+
+        Raises:
+            TimeoutError: it takes nothing any more.
+        """
         event: Event | None = {"type": "session"}
         while event is not None:
             if event["type"] == "session":
                 event = {"type": "session", "session": self._session_json(opened)}
-            await asyncio.wait_for(websocket.send_json(event), _MAX_SEND_SECONDS)
+            with fail_after(_MAX_SEND_SECONDS):
+                await websocket.send_json(event)
             event = await events.get()
-        await asyncio.wait_for(websocket.close(code=1013), _MAX_SEND_SECONDS)  # too slow: try again later
+        if websocket.client_state is WebSocketState.CONNECTED:
+            with fail_after(_MAX_SEND_SECONDS):
+                await websocket.close(code=1013)  # too slow: try again later
 
     async def _opened(self, request: Request) -> OpenSession:
         return await run_in_threadpool(self._workspace.open, request.path_params["session"])
@@ -433,11 +438,18 @@ class Api:
         return {"id": opened.id, **opened.session.to_json(), "exports": _exports(opened)}
 
 
-async def _until_closed(websocket: WebSocket) -> None:
-    """Pages say nothing; this notices that they close."""
+async def _watch(websocket: WebSocket, events: asyncio.Queue[Event | None]) -> None:
+    """End the events when the page is closed; it says nothing else."""
     with suppress(WebSocketDisconnect):
         while True:
             await websocket.receive_text()
+    _end(events)
+
+
+def _end(events: asyncio.Queue[Event | None]) -> None:
+    while not events.empty():
+        events.get_nowait()
+    events.put_nowait(None)
 
 
 def _exports(opened: OpenSession) -> list[dict[str, Any]]:

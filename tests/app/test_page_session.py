@@ -38,7 +38,8 @@ def by_hand(predictor, state, start, reverse, shown):
 
 
 def note(shown, frame, ids, logits):
-    shown.setdefault(frame, {}).update({obj: (mask[0] > 0).numpy().astype(np.uint8).tobytes() for obj, mask in zip(ids, logits, strict=True)})
+    masks = {obj: (mask[0] > 0).numpy().astype(np.uint8).tobytes() for obj, mask in zip(ids, logits, strict=True)}
+    shown.setdefault(frame, {}).update(masks)
 
 
 def test_masks_are_those_of_the_predictor(session, videos, tiny_predictor):
@@ -143,7 +144,7 @@ STEPS = {
 
 @pytest.fixture
 def tracked(session):
-    """Three objects, two of them prompted in frame 2 and tracked to frame 9 and back; the second one is corrected in frame 5."""
+    """Three objects: two are prompted in frame 2 and tracked to frame 9 and back, and the second is corrected in frame 5."""
     session.add(), session.add(), session.add()
     session.click(1, 2, CLICK)
     session.click(2, 2, box=[30, 10, 50, 40])
