@@ -101,6 +101,21 @@ def build_i2v_video_predictor(
             raise ConfigError(f"predictor: {error}") from error
 
 
+def build_meta_model(config_file: str | Path, hydra_overrides_extra: Sequence[str] = ()) -> SAMI2V:
+    """Build the network of a config on the meta device, for inference: shapes without values, to count its parts.
+
+    Args:
+        config_file (str or Path): see `build_i2v`.
+        hydra_overrides_extra (Sequence[str]): see `build_i2v`.
+
+    Raises:
+        ValueError: see `load_config`.
+    """
+    config = load_config(config_file, hydra_overrides_extra)
+    with named_config(config_file):
+        return _meta_model(config)
+
+
 def predictor_settings(config: DictConfig) -> dict[str, Any]:
     """Return the arguments of the predictor in a config, besides the network.
 
@@ -139,10 +154,15 @@ def _build_model(
     return model.to(device).train(mode == "train")
 
 
-def _check_size(config: DictConfig) -> None:
-    """Raise a ConfigError if the network of an untrusted config is too large, before allocating it."""
+def _meta_model(config: DictConfig) -> SAMI2V:
     with torch.device("meta"):
         model: SAMI2V = build(config, "model", kind=SAMI2V)
+    return model.requires_grad_(False).eval()
+
+
+def _check_size(config: DictConfig) -> None:
+    """Raise a ConfigError if the network of an untrusted config is too large, before allocating it."""
+    model = _meta_model(config)
     numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     if numbers > _MOST_PARAMETERS:
         raise ConfigError(

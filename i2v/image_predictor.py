@@ -6,6 +6,7 @@ encoder and the mask decoder. Nothing in them knows time.
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from i2v.prompt import Prompt
 from i2v.typed_config import build
 from i2v.utils.checkpoints import load_image_segmenter
 from i2v.utils.devices import usable_device
+from i2v.utils.messages import did_you_mean
 from i2v.utils.published_checkpoints import IMAGE_SEGMENTERS
 
 # The published video model without what image segmenters lack.
@@ -127,6 +129,8 @@ class SamPredictor:
     @torch.inference_mode()
     def set_image(self, image: Any, image_format: str = "RGB") -> None:
         """Compute the features of an image, for the following calls of `predict`.
+
+        On a CPU this takes seconds; see docs/python.md.
 
         Args:
             image: (H, W, 3) uint8, or a PIL image.
@@ -258,8 +262,11 @@ def build_sam(
     Raises:
         ValueError: an unknown name, device or precision, or the checkpoint is not one of this image segmenter; the message says
             what it looks like.
+        TypeError: `checkpoint` is not a path.
         FileNotFoundError: see `i2v.utils.checkpoints.load_image_segmenter`.
     """
+    if not isinstance(checkpoint, (str, PathLike)):
+        raise TypeError(f"checkpoint must be the path of the published weights of {name}, not {checkpoint!r}")
     device = usable_device(device)
     predictor = SamPredictor(build_image_segmenter(name).eval(), precision)
     load_image_segmenter(predictor.model, checkpoint)
@@ -281,9 +288,8 @@ def build_image_segmenter(name: str, config_file: str | Path = _CONFIG, override
     trunk = IMAGE_SEGMENTERS.get(name, name)
     trunks = sorted(path.stem for path in (CONFIG_DIR / "model/trunk").glob("*.yaml"))
     if trunk not in trunks:
-        raise ValueError(
-            f"unknown image segmenter {name!r}: give {', '.join(IMAGE_SEGMENTERS)}; or a trunk, one of {', '.join(trunks)}"
-        )
+        known, hint = ", ".join(IMAGE_SEGMENTERS), did_you_mean(str(name).lower(), [*IMAGE_SEGMENTERS, *trunks])
+        raise ValueError(f"unknown image segmenter {name!r}{hint}: give {known}; or a trunk, one of {', '.join(trunks)}")
     config = load_config(config_file, [f"model/trunk={trunk}", *_WITHOUT_TIME, *overrides])
     with named_config(config_file):
         return ImageSegmenter(

@@ -22,7 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from i2v.utils.messages import nearest, shortened
+from i2v.utils.messages import did_you_mean, nearest, shortened
 
 _REQUIRED = object()
 _NUMBERS: dict[Any, Callable[..., Any]] = {int: IntegerNode, float: FloatNode, bool: BooleanNode}
@@ -344,8 +344,7 @@ def _describe(hint: Any) -> str:
 
 def _unknown(key: object, known: Collection[str], where: str = "") -> str:
     """Start of the message for an unknown key: its path, and the known key that is nearest to it."""
-    near = nearest(key, known)
-    return f"unknown key {where}{'.' if where else ''}{key}" + (f" (did you mean {near}?)" if near else "")
+    return f"unknown key {where}{'.' if where else ''}{key}{did_you_mean(key, known)}"
 
 
 def _wrong(value: Any, expected: str, where: str) -> ConfigError:

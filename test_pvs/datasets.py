@@ -36,6 +36,7 @@ from i2v.data.masklets import ANNOTATION_STRIDE
 from i2v.utils.command_line import command_line, given_path, given_text, label, one_line
 from i2v.utils.files import whole_folder
 from i2v.utils.json_form import require_form
+from i2v.utils.messages import did_you_mean
 from test_pvs.evaluation_video import EvaluationVideo
 from test_pvs.user_functions import find_function
 
@@ -216,8 +217,8 @@ def check_dataset_name(name: str) -> str:
         ValueError: it is neither.
     """
     if name not in READERS and ":" not in name:
-        known = ", ".join(READERS)
-        raise ValueError(f"unknown data set {name!r}: give {known}, or package.module:function for another one")
+        known, hint = ", ".join(READERS), did_you_mean(name.lower(), READERS)
+        raise ValueError(f"unknown data set {name!r}{hint}: give {known}, or package.module:function for another one")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Published numbers, quoted from a CSV: those of the paper's Tables 1 to 9 are in paper/quoted.csv."""
+"""Published numbers, quoted from a CSV: those of the paper's Tables 1 to 10 are in paper/quoted.csv."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def write_report(
         strips (Sequence[str]): videos to compare frame by frame; their data sets must not have moved.
         strip_settings (Sequence[str]): settings to compare them in; by default all.
         pictures (bool): whether to draw pictures, which need matplotlib.
-        left_out (Sequence[str]): a line for each run that is not in the report, with the reason.
+        left_out (Sequence[str]): a line for each run that is not in the tables, with the reason.
         tables (Sequence[str]): keys of `LAYOUTS`.
 
     Raises:
@@ -77,6 +77,22 @@ def write_report(
         drawn = [(plain(title), parse.quote(path.name)) for title, path in pictures_of]
         links = [f"{title}\n\n![{title}]({name})\n" for title, name in drawn]
         _write(output / "report.md", "\n".join(parts + links))
+
+
+def _in_other_tables(runs: Sequence[FinishedRun], tables: Sequence[str]) -> Iterator[str]:
+    """Name the runs that are in none of the tables.
+
+    Args:
+        runs (Sequence[FinishedRun]): the runs.
+        tables (Sequence[str]): keys of `LAYOUTS`.
+
+    Yields:
+        A line for each, with the tables that it fits.
+    """
+    for run in runs:
+        if not any(LAYOUTS[key].takes(run) for key in tables):
+            fitting = " ".join(key for key, layout in LAYOUTS.items() if layout.takes(run))
+            yield f"{run.folder} ({run.protocol}, {run.setting}) fits other tables: --tables {fitting}"
 
 
 def _draw_figures(tables: Sequence[Table], output: Path) -> Iterator[tuple[str, Path]]:
@@ -221,8 +237,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if make_table(LAYOUTS[key], runs, ()) is None
     ]
     tables = args.tables or DEFAULT_TABLES
-    write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, left_out, tables)
+    others = list(_in_other_tables(runs, tables))
+    lines = [*left_out, *others]
+    write_report(runs, quotes, args.output, args.strips, args.strip_settings, not args.tables_only, lines, tables)
     print(f"The report is {args.output / 'report.md'}")  # noqa: T201
+    for line in others:  # often on purpose
+        log.warning("in none of the tables: %s", line)
     for line in left_out:
         log.error("left out: %s", line)
     return min(len(left_out), 1)

@@ -15,7 +15,7 @@ from test_pvs.quotes import AVERAGE, COST, NO_SETTING, OVERALL, PARAMETERS, Quot
 # Names of the paper's data sets in its tables, in their order.
 PAPER_NAMES = {"esd": "ES", "pumavos": "PU", "lvvis": "LV", "sav": "SV"}
 NOTHING = "-"
-_FACTS = {PARAMETERS: "parameters, M", COST: "cost, GB hours"}
+_FACT_TITLES = {PARAMETERS: "parameters, M", COST: "cost, GB hours"}
 
 Column = tuple[str, str]  # setting and data set
 
@@ -29,8 +29,10 @@ class Layout:
         title (str): title of the table.
         protocol (str): protocol of its runs.
         settings (tuple of str): prompts of the objects. With several, the columns are grouped by them and followed by averages,
-            runs with other settings get columns of their own, and parameters and cost are shown.
+            and runs with other settings get columns of their own.
         quoted (str): number of the table whose published numbers are shown.
+        facts (tuple of str): what is shown of the systems: `PARAMETERS`, `COST`.
+        datasets (tuple of str): the data sets of the paper's table. OA, their mean, is left out of a table with only one.
     """
 
     key: str
@@ -38,6 +40,8 @@ class Layout:
     protocol: str
     settings: tuple[str, ...]
     quoted: str
+    facts: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = tuple(PAPER_NAMES)
 
     @property
     def heading(self) -> str:
@@ -49,25 +53,35 @@ class Layout:
         """Start of the names of its files."""
         return self.heading.lower().replace(" ", "_")
 
+    @property
+    def paper_names(self) -> set[str]:
+        """The data sets of the paper's table, as the paper calls them."""
+        return {PAPER_NAMES[name] for name in self.datasets}
 
-_CLICKS, _THREE = ("1c", "3c", "5c"), ("3c",)
+    def takes(self, run: FinishedRun) -> bool:
+        """Whether a run has a place in the table."""
+        return run.protocol == self.protocol and (len(self.settings) > 1 or run.setting in self.settings)
+
+
+_CLICKS, _THREE, _FACTS = ("1c", "3c", "5c"), ("3c",), (PARAMETERS, COST)
 LAYOUTS = {
     layout.key: layout
     for layout in (
-        Layout("1", "Online interactive", "online", _CLICKS, "1"),
-        Layout("2", "Offline interactive", "offline", _CLICKS, "2"),
+        Layout("1", "Online interactive", "online", _CLICKS, "1", _FACTS),
+        Layout("2", "Offline interactive", "offline", _CLICKS, "2", _FACTS),
         Layout("3", "Image SAMs, online, 3 clicks", "online", _THREE, "3"),
         Layout("4", "Temporal feature integrator, online, 3 clicks", "online", _THREE, "4"),
         Layout("5", "Memory selective associator, online, 3 clicks", "online", _THREE, "5"),
         Layout("6", "Memory prompt generator, online, 3 clicks", "online", _THREE, "6"),
-        Layout("7", "Semi-supervised", SEMI_SUPERVISED, ("3c", "bb", "gm"), "7"),
+        Layout("7", "Semi-supervised", SEMI_SUPERVISED, ("3c", "bb", "gm"), "7", _FACTS),
+        # The paper does not name the prompt. Its row (a) has the number that Table 7 has for the mask.
+        Layout("10", "Scalability, semi-supervised from a mask", SEMI_SUPERVISED, ("gm",), "10", (COST,), ("sav",)),
         Layout("figure-6", "More image SAMs, online, 3 clicks", "online", _THREE, "3"),
     )
 }
 # The settings of each table that can be quoted. Tables 8 and 9, which tools/count_flops.py prints, have no J&F and no settings.
 TABLE_SETTINGS: dict[str, tuple[str, ...]] = {
-    **{layout.key: layout.settings for layout in LAYOUTS.values() if layout.key == layout.quoted},
-    **{"8": (), "9": ()},
+    str(number): LAYOUTS[str(number)].settings if str(number) in LAYOUTS else () for number in range(1, 11)
 }
 
 
@@ -144,7 +158,7 @@ class Table:
         """Return the title of a column; in tables with one setting only the data set."""
         setting, dataset = column
         alone = setting == NO_SETTING or len(self.layout.settings) == 1
-        return _FACTS.get(dataset, dataset) if alone else f"{setting} {dataset}"
+        return _FACT_TITLES.get(dataset, dataset) if alone else f"{setting} {dataset}"
 
     def markdown(self) -> str:
         """Format the table as Markdown, with a title."""
@@ -177,7 +191,7 @@ def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quo
     """
     names = _table_names(runs)
     several = len(layout.settings) > 1
-    runs = [run for run in runs if run.protocol == layout.protocol and (several or run.setting in layout.settings)]
+    runs = [run for run in runs if layout.takes(run)]
     quotes = [quote for quote in quotes if quote.table == layout.quoted]
     if not runs and not quotes:
         return None
@@ -192,10 +206,11 @@ def make_table(layout: Layout, runs: Sequence[FinishedRun], quotes: Sequence[Quo
     found = dict.fromkeys(dataset for row in rows for _, dataset in row.cells if dataset != OVERALL)
     datasets = sorted(found, key=lambda name: [*PAPER_NAMES.values(), name].index(name))
     settings = [*layout.settings, *sorted({run.setting for run in runs} - set(layout.settings))]
-    facts = [name for name in _FACTS if several and any(getattr(row, name) is not None for row in rows)]
+    facts = [name for name in layout.facts if any(getattr(row, name) is not None for row in rows)]
     columns = [(NO_SETTING, name) for name in facts]
     columns += [(setting, dataset) for setting in [*settings, *([AVERAGE] if several else [])] for dataset in datasets]
-    return Table(layout, [*columns, (NO_SETTING, OVERALL)], rows)
+    columns += [(NO_SETTING, OVERALL)] if len(layout.paper_names | set(datasets)) > 1 else []
+    return Table(layout, columns, rows)
 
 
 def short_number(number: float) -> str:
@@ -236,7 +251,7 @@ def _measured_row(runs: Sequence[FinishedRun], names: dict[str, str], layout: La
         if len(layout.settings) > 1:
             cells[AVERAGE, dataset] = Cell(averages[dataset], over and f"over {over}")
     if averages:
-        whole = set(parts) == set(PAPER_NAMES.values())
+        whole = set(parts) == layout.paper_names
         cells[NO_SETTING, OVERALL] = Cell(
             float(np.mean(list(averages.values()))), "" if whole else f"over {', '.join(sorted(parts))}"
         )
@@ -245,8 +260,8 @@ def _measured_row(runs: Sequence[FinishedRun], names: dict[str, str], layout: La
 
 
 def _quoted_row(quotes: Sequence[Quote]) -> Row:
-    facts = {quote.dataset: quote.value for quote in quotes if quote.dataset in _FACTS}
-    cells = {(quote.setting, quote.dataset): Cell(quote.value) for quote in quotes if quote.dataset not in _FACTS}
+    facts = {quote.dataset: quote.value for quote in quotes if quote.dataset in _FACT_TITLES}
+    cells = {(quote.setting, quote.dataset): Cell(quote.value) for quote in quotes if quote.dataset not in _FACT_TITLES}
     return Row(quotes[0].system, quotes[0].source, cells, facts.get(PARAMETERS), facts.get(COST))
 
 

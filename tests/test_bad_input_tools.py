@@ -97,7 +97,7 @@ TABLE = [
     ("save_gt_mask_multiprocess", "davis2016 {folder} {out}", 2, "{folder} is not the folder of this data set"),
     ("save_gt_mask_multiprocess", "davis2016 {data} {below}", 1, "{below} is a file, or below one"),
     ("save_gt_mask_multiprocess", "davis2016 {data} ''", 2, _EMPTY),
-    ("save_gt_mask_multiprocess", "davis {data} {out}", 2, "unknown data set 'davis'"),
+    ("save_gt_mask_multiprocess", "davis {data} {out}", 2, "unknown data set 'davis' (did you mean davis2017?)"),
     ("save_gt_mask_multiprocess", "davis2016 {data} {out} --workers 0", 2, f"--workers: {_FROM_1}"),
     ("tests.sav_dataset.benchmark_jf", "--attempts 0", 2, f"--attempts: {_FROM_1}"),
     ("tests.sav_dataset.benchmark_jf", "--gt_root {gt}", 2, "give --gt_root and --pred_root or neither"),
@@ -188,6 +188,7 @@ TABLE = [
         ("test_pvs.semi_supervised", f"davis2016 {{data}} --output {{out}} --system {system} --devices cpu", 1, message)
         for system, message in (
             ("magic", "unknown system 'magic'"),
+            ("sam_i2v", "unknown system 'sam_i2v' (did you mean sam-i2v?)"),
             (":", "':' is not of the form package.module:function"),
             ("..:f", "'..:f' is not of the form package.module:function"),
             ("json:nothing", "the module json has no function nothing"),

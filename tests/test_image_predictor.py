@@ -125,10 +125,20 @@ def test_what_cannot_be_used(predictor: SamPredictor, image: np.ndarray) -> None
 
 def test_names_and_files_that_do_not_exist(tmp_path) -> None:
     with pytest.raises(
-        ValueError, match=r"unknown image segmenter 'sam': give tinysam, mobilesam, edge_sam, .*; or a trunk, one of"
+        ValueError, match=r"unknown image segmenter 'sam'.*: give tinysam, mobilesam, edge_sam, .*; or a trunk, one of"
     ):
         build_sam("sam", tmp_path / "sam.pth", "cpu")
     with pytest.raises(
         FileNotFoundError, match=r"no such checkpoint: .*edge_sam\.pth; download it from https://github.com/chong"
     ):
         build_sam("edge_sam", tmp_path / "edge_sam.pth", "cpu")
+    with pytest.raises(TypeError, match="checkpoint must be the path of the published weights of mobilesam, not None"):
+        build_sam("mobilesam", None, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("edgesam", "edge_sam"), ("mobile_sam", "mobilesam"), ("sam-b", "sam_b"), ("TinySAM", "tinysam")]
+)
+def test_the_nearest_image_segmenter_is_suggested(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=rf"unknown image segmenter '{name}' \(did you mean {near}\?\): give"):
+        build_sam(name, "weights.pth", "cpu")

@@ -25,9 +25,10 @@ from i2v.data.frames import open_frames
 from i2v.data.mask_files import save_label_image
 from i2v.inference.tracker import Tracker
 from i2v.prompt_arguments import parse_prompts
-from i2v.results import ResultWriter, VideoWriter
+from i2v.results import ResultWriter
 from i2v.segment import Tracking, main
 from i2v.utils.checkpoints import save_checkpoint
+from i2v.utils.visualization import VideoWriter
 
 # pycocotools does not know NumPy 2 well.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -402,7 +403,7 @@ def test_stopped_process_leaves_the_finished_frames(checkpoint, tiny_video, make
     command = [sys.executable, "-m", "i2v.segment", str(video), *TINY, *checkpoint, *POINT, "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "out" / "masks" / "00003.png").exists():
+    while not (tmp_path / "out" / "masks" / "00004.png").exists():  # so that frame 3 is in the list
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -28,9 +28,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from count_flops import COMPONENTS, around_components, build_meta_model, count_macs, format_table
+from count_flops import COMPONENTS, around_components, count_macs, format_table
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
+from i2v.build_i2v import build_meta_model
 from i2v.data.frames import Frames
 from i2v.load_config import known_configs
 from i2v.modeling.cpu_attention import tiled_attention

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 # For the package test_pvs, which is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from i2v import build_i2v
+from i2v.build_i2v import build_meta_model
 from i2v.image_predictor import build_image_segmenter
 from i2v.load_config import known_configs
 from i2v.modeling.backbones.tfi import TemporalFeatureIntegrator
@@ -82,28 +82,30 @@ def read_table(number: str) -> dict[str, tuple[float, float]]:
     return {name: (values[name, PARAMETERS], values[name, FLOPS]) for name in dict.fromkeys(quote.system for quote in quotes)}
 
 
-_TABLE_9 = read_table("9")
-
-
-def _quoted(name: str) -> str:
-    return "{} M, {} G".format(*_TABLE_9[TABLE_9[name]])
-
-
 # What is known of the published model.
 QUOTED_CONFIG = "i2v-infer"
-QUOTED = {
-    "image trunk": "39.1 G *†",
-    "TFI, window 3": _quoted("TFI"),
-    "TFI, window 5": "3.7 M, 37.4 G *",
-    "memory encoder": _quoted("memory encoder"),
-    "memory attention": f"{_quoted('memory attention')}; products 275 G *",
-    "MPG": _quoted("MPG"),
-    "prompt encoder, mask decoder": "1.8 G *",
-    "total": "18.9 M",
-}
 QUOTED_NOTE = """\
 * from the project's design notes, not from the paper. † has the products of the window attention in it.
 Quoted numbers appear to count PyTorch's own normalisation layers too (0.3 G of the trunk)."""
+
+
+def quoted_components() -> dict[str, str]:
+    """What is known of the components of the published model, by their names in the printed table."""
+    table = read_table("9")
+
+    def quoted(name: str) -> str:
+        return "{} M, {} G".format(*table[TABLE_9[name]])
+
+    return {
+        "image trunk": "39.1 G *†",
+        "TFI, window 3": quoted("TFI"),
+        "TFI, window 5": "3.7 M, 37.4 G *",
+        "memory encoder": quoted("memory encoder"),
+        "memory attention": f"{quoted('memory attention')}; products 275 G *",
+        "MPG": quoted("MPG"),
+        "prompt encoder, mask decoder": "1.8 G *",
+        "total": "18.9 M",
+    }
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,6 @@ class Cost:
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.layers - other.layers, self.products - other.products)
-
-
-def build_meta_model(config: str, overrides: Sequence[str] = ()) -> SAMI2V:
-    """The network of a config on the meta device: shapes without values."""
-    return build_i2v(config, device="meta", hydra_overrides_extra=overrides).requires_grad_(False)
 
 
 def component_modules(model: SAMI2V) -> dict[str, dict[str, nn.Module]]:
@@ -360,13 +357,13 @@ def table_9(system: PaperSystem) -> list[list[str]]:
         system (PaperSystem): SAM-I2V.
     """
     model = _table_model(system)
-    parameters, costs = count_parameters(model), count_published_costs(model)
+    table, parameters, costs = read_table("9"), count_parameters(model), count_published_costs(model)
     counted = {name: (parameters[name], costs[name].layers) for name in TABLE_9 if name in COMPONENTS}
     counted[SELECTOR] = 0, selector_flops(model)
     counted[OVERALL] = sum(number for number, _ in counted.values()), sum(flops for _, flops in counted.values())
     return [
         [name, f"{counted[name][0] / 1e6:.2f}", f"{quoted[0]:.1f}", f"{counted[name][1] / 1e9:.3f}", f"{quoted[1]:.3f}"]
-        for name, quoted in ((name, _TABLE_9[row]) for name, row in TABLE_9.items())
+        for name, quoted in ((name, table[row]) for name, row in TABLE_9.items())
     ]
 
 
@@ -429,7 +426,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = build_meta_model(args.config, args.overrides)
     tfi = model.image_encoder.trunk_video
     # The quoted numbers are those of SAM-I2V, not of another network.
-    quoted = QUOTED if Path(args.config).stem == QUOTED_CONFIG and not args.overrides else {}
+    quoted = quoted_components() if Path(args.config).stem == QUOTED_CONFIG and not args.overrides else {}
     parameters = count_parameters(model)
     published, here = count_published_costs(model), count_costs(model)
 

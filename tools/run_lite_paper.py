@@ -6,8 +6,11 @@ Every row upgrades an image segmenter with the same budget, configs/i2v-lite-pap
 Table 3, one with a small trunk of another kind, which is trained first (configs/i2v-lite-image-sams.yaml). It is then evaluated
 online with 3 clicks on davis2016-dev, which no row is trained on. The rows of Table 5 are other selectors of the row "base".
 
-A row takes about 10 minutes on 2 idle cores. Rerun the command to resume: finished rows are skipped. The scores of all finished
-rows are printed at the end.
+A row takes about 10 minutes on 2 idle cores. Rerun the command to resume: finished rows are skipped. All finished rows are
+printed at the end, in the layout of the paper's tables.
+
+The baselines are smaller than those of `python -m test_pvs.paper TABLE --config i2v-lite`, which keep the hidden channels of
+the published ones: the weights of the one do not fit the other.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +28,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from i2v.utils.command_line import command_line, given_path, make_output_folder
-from test_pvs.finished_runs import read_run
+from test_pvs.finished_runs import SystemLabel, read_runs
+from test_pvs.tables import LAYOUTS, make_table
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +53,17 @@ _NO_MPG = "model.memory_prompt_generator=null"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table.
+    """A row of one or more tables.
 
     Attributes:
-        table (str): number of the paper's table.
-        label (str): what the paper calls the row.
+        labels (Mapping[str, str]): what the paper calls the row, by the number of its table.
         model (tuple[str, ...]): overrides of the model, in training and evaluation.
         training (tuple[str, ...]): further overrides of the training.
         weights (str or None): name of the row whose weights are evaluated; None for a training of its own.
         image_segmenter (str or None): name of one of `TRUNKS`, which is trained on images first; None for the bundled one.
     """
 
-    table: str
-    label: str
+    labels: Mapping[str, str]
     model: tuple[str, ...] = ()
     training: tuple[str, ...] = ()
     weights: str | None = None
@@ -103,8 +105,8 @@ def _family(segmenter: str) -> dict[str, Row]:
     levels = (f"model.image_encoder.trunk_video.in_channels={_LEVELS[segmenter]}",) if segmenter in _LEVELS else ()
     name = segmenter.lower()
     return {
-        f"{name}-ta": Row("3", f"{segmenter} + TA", (*trunk, "model/upgrade=ta", _HIDDEN), image_segmenter=segmenter),
-        name: Row("3", f"{segmenter} + SAM-I2V", (*trunk, *levels), image_segmenter=segmenter),
+        f"{name}-ta": Row({"3": f"{segmenter} + TA"}, (*trunk, "model/upgrade=ta", _HIDDEN), image_segmenter=segmenter),
+        name: Row({"3": f"{segmenter} + SAM-I2V"}, (*trunk, *levels), image_segmenter=segmenter),
     }
 
 
@@ -115,21 +117,21 @@ def _selector(num_global: int, num_local: int, mode: str = "sample") -> tuple[st
 
 
 ROWS = {
-    "base": Row("4 to 6", "SAM-I2V"),
-    "base-seed-1": Row("4 to 6", "SAM-I2V, another seed", training=("seed=1",)),
-    "ta": Row("4", "Base", ("model/upgrade=ta", _HIDDEN)),
-    "st-adapter-ta": Row("4", "Base + ST-Adapter", ("model/upgrade=st_adapter_ta", _HIDDEN)),
-    "sa-ta": Row("4", "Base + Parallel Adapter", ("model/upgrade=sa_ta", _HIDDEN, _ADAPTERS)),
-    "tfi": Row("4", "Base + TFI", (_NO_MPG, "model/memory_selector=consecutive", _HIDDEN)),
-    "no-mpg": Row("6", "w/o MPG", (_NO_MPG,)),
-    "mpg-1": Row("6", "w/ MPG-1", ("model.memory_prompt_generator.num_tokens=1",)),
-    "mpg-5": Row("6", "w/ MPG-5", ("model.memory_prompt_generator.num_tokens=5",)),
-    "no-mca": Row("6", "w/ MPG-3 (w/o MCA)", ("model.memory_prompt_generator.masked_attention=false",)),
-    "msa-0-6": Row("5", "w/o MSA (x=0, y=6)", _selector(0, 6), weights="base"),
-    "msa-1-5": Row("5", "w/ MSA (x=1, y=5)", _selector(1, 5), weights="base"),
-    "msa-2-4": Row("5", "w/ MSA (x=2, y=4)", _selector(2, 4), weights="base"),
-    "msa-3-3": Row("5", "w/ MSA (x=3, y=3)", _selector(3, 3), weights="base"),
-    "ufs-3-3": Row("5", "w/ MSA (x=3, y=3) w/ UFS", _selector(3, 3, "evenly_spaced"), weights="base"),
+    "base": Row({"4": "SAM-I2V", "6": "w/ MPG-3"}),
+    "base-seed-1": Row({"4": "SAM-I2V, another seed", "6": "w/ MPG-3, another seed"}, training=("seed=1",)),
+    "ta": Row({"4": "Base"}, ("model/upgrade=ta", _HIDDEN)),
+    "st-adapter-ta": Row({"4": "Base + ST-Adapter"}, ("model/upgrade=st_adapter_ta", _HIDDEN)),
+    "sa-ta": Row({"4": "Base + Parallel Adapter"}, ("model/upgrade=sa_ta", _HIDDEN, _ADAPTERS)),
+    "tfi": Row({"4": "Base + TFI"}, (_NO_MPG, "model/memory_selector=consecutive", _HIDDEN)),
+    "no-mpg": Row({"6": "w/o MPG"}, (_NO_MPG,)),
+    "mpg-1": Row({"6": "w/ MPG-1"}, ("model.memory_prompt_generator.num_tokens=1",)),
+    "mpg-5": Row({"6": "w/ MPG-5"}, ("model.memory_prompt_generator.num_tokens=5",)),
+    "no-mca": Row({"6": "w/ MPG-3 (w/o MCA)"}, ("model.memory_prompt_generator.masked_attention=false",)),
+    "msa-0-6": Row({"5": "w/o MSA (x=0, y=6)"}, _selector(0, 6), weights="base"),
+    "msa-1-5": Row({"5": "w/ MSA (x=1, y=5)"}, _selector(1, 5), weights="base"),
+    "msa-2-4": Row({"5": "w/ MSA (x=2, y=4)"}, _selector(2, 4), weights="base"),
+    "msa-3-3": Row({"5": "w/ MSA (x=3, y=3)"}, _selector(3, 3), weights="base"),
+    "ufs-3-3": Row({"5": "w/ MSA (x=3, y=3) w/ UFS"}, _selector(3, 3, "evenly_spaced"), weights="base"),
     **{name: row for segmenter in TRUNKS for name, row in _family(segmenter).items()},
 }
 
@@ -177,6 +179,25 @@ def is_finished(folder: Path) -> bool:
     return (folder / "online" / "results.json").is_file()
 
 
+def tables(output: Path) -> Iterator[str]:
+    """The tables of the finished rows, in the report's layout.
+
+    Args:
+        output (Path): folder with a folder per row.
+
+    Raises:
+        ValueError: see `read_runs`.
+    """
+    for key in dict.fromkeys(key for row in ROWS.values() for key in row.labels):
+        rows = {name: row.labels[key] for name, row in ROWS.items() if key in row.labels and is_finished(output / name)}
+        labels = {output / name / "online": SystemLabel(label) for name, label in rows.items()}
+        runs, problems = read_runs(list(labels), labels)
+        for problem in problems:
+            log.error("left out: %s", problem)
+        if table := make_table(LAYOUTS[key], runs, ()):
+            yield table.markdown()
+
+
 @command_line
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
@@ -198,10 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in rows:
         make_output_folder(output / name)
         run_row(name, shared, output)
-    print("| table | row | J&F |\n|---|---|---|")
-    for name, row in ROWS.items():
-        if is_finished(output / name):
-            print(f"| {row.table} | {row.label} | {read_run(output / name / 'online').j_and_f:.1f} |")
+    for table in tables(output):
+        print(table)
 
 
 if __name__ == "__main__":

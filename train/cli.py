@@ -438,6 +438,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if published:
             return start_as_published(args)
+        if args.check:
+            log.info("checking %s: building everything, and reading a batch of each data set; nothing is trained", args.config)
         config = load_experiment(args.config, args.overrides)
         if not args.check:
             for name in sorted(config, key=lambda name: name != "model"):  # others refer to it

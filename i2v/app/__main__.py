@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from i2v.build_i2v import build_i2v_video_predictor
-from i2v.data.images import IMAGE_SUFFIXES
+from i2v.data.images import kind_of
 from i2v.load_config import DEFAULT_CONFIG, known_configs, weights_of
 from i2v.modeling.precision import PRECISIONS
 from i2v.utils.command_line import command_line, given_path, whole_number
@@ -85,7 +85,7 @@ def _root(video: Path | None) -> tuple[Path, str | None, str | None]:
         raise FileNotFoundError(f"no such video file or folder: {video}")
     video = video.resolve()
     if video.is_dir():
-        has_images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in video.iterdir())
+        has_images = any(kind_of(path) is not None for path in video.iterdir())
         return video, None, "" if has_images else None
     return video.parent, video.name, video.name
 

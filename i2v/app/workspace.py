@@ -20,7 +20,7 @@ from i2v.app.scheduler import Scheduler
 from i2v.app.session import AnnotationSession, ConflictError, Event
 from i2v.app.store import SessionStore
 from i2v.data.frames import open_frames
-from i2v.data.images import IMAGE_SUFFIXES
+from i2v.data.images import ALL_SUFFIXES, IMAGE_SUFFIXES, kind_of
 from i2v.data.video_file import VIDEO_SUFFIXES
 from i2v.i2v_video_predictor import I2VVideoPredictor
 from i2v.utils.files import atomic_write
@@ -337,7 +337,7 @@ class Workspace:
         names = [file["name"] for file in files]
         suffixes = {PurePosixPath(name).suffix.lower() for name in names}
         is_video = len(files) == 1 and suffixes <= set(VIDEO_SUFFIXES)
-        if not is_video and not suffixes <= set(IMAGE_SUFFIXES):
+        if not is_video and not suffixes <= set(ALL_SUFFIXES):
             kinds = ", ".join([*VIDEO_SUFFIXES, *IMAGE_SUFFIXES])
             raise ValueError(f"upload one video, or images, of these kinds: {kinds}")
         for name in names:
@@ -414,7 +414,7 @@ class Workspace:
 
 def _num_images(folder: Path) -> int:
     try:
-        return sum(1 for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."))
+        return sum(1 for entry in folder.iterdir() if kind_of(entry) is not None and not entry.name.startswith("."))
     except OSError:
         return 0
 

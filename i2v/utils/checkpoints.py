@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from i2v.utils.files import atomic_write, require_regular_file
 from i2v.utils.messages import shortened
-from i2v.utils.published_checkpoints import advice, resemblance, resemblance_of_other_model
+from i2v.utils.published_checkpoints import advice, resemblance
 from i2v.utils.torch_files import BombError, check_torch_file
 
 # Prefixes of names in a segment-anything style checkpoint, and in this project.
-_TRUNK_PREFIX = "image_encoder.trunk_image."
+_ENCODER_PREFIX = "image_encoder."
+_TRUNK_PREFIX = f"{_ENCODER_PREFIX}trunk_image."
 _IMAGE_SEGMENTER_PREFIXES = {
-    "image_encoder.": _TRUNK_PREFIX,
+    _ENCODER_PREFIX: _TRUNK_PREFIX,
     "prompt_encoder.": "sam_prompt_encoder.",
     "mask_decoder.": "sam_mask_decoder.",
 }
@@ -71,11 +72,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except BombError as error:
         raise ValueError(f"{path} was refused: it {error}. Ask its author for a torch.save file of the weights") from error
     except _UNREADABLE as error:
-        message = " ".join(str(error).split())
-        raise ValueError(f"{path} is not a readable checkpoint, it may be truncated: {message}") from error
+        raise ValueError(f"{path} is not a readable checkpoint: {_why_unreadable(path, error)}") from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} contains a {type(checkpoint).__name__}, not a dictionary of weights")
     return checkpoint
+
+
+def _why_unreadable(path: Path, error: BaseException) -> str:
+    """What helps a user; most messages of PyTorch and Python are about internals of the format.
+
+    Args:
+        path (Path): the file.
+        error (BaseException): the error of loading it.
+    """
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "there is not enough memory for it"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    with path.open("rb") as file:
+        start = file.read(40)
+    if start and start.isascii() and all(byte >= ord(" ") or byte in b"\t\r\n" for byte in start):
+        return f"it is a text that begins with {start.decode()!r}, such as the page of a download; get the file itself"
+    return f"it has {path.stat().st_size:,} bytes, and is truncated, damaged or of another format; download or save it again"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -139,8 +157,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         FileNotFoundError, ValueError: see `read_checkpoint`; or names, shapes or types differ.
     """
     weights = read_weights(path)
-    likeness = resemblance_of_other_model(weights)
-    check_names(model.state_dict(), weights, f"{path} is not a checkpoint of this config's model{likeness}")
+    own = model.state_dict()
+    likeness = resemblance(_below(_ENCODER_PREFIX, weights), _below(_ENCODER_PREFIX, own))
+    check_names(own, weights, f"{path} is not a checkpoint of this config's model{likeness}")
     model.load_state_dict(weights, strict=True)
 
 
@@ -173,13 +192,14 @@ def load_image_segmenter(model: nn.Module, path: str | Path) -> None:
         # SAM 2 added the object score to the decoder; image segmenters have none.
         and "obj_score" not in name
     }
-    likeness = resemblance(_of_trunk(weights), _of_trunk(own))
+    likeness = resemblance(_below(_TRUNK_PREFIX, weights), _below(_TRUNK_PREFIX, own))
     check_names(own, weights, f"{path} is not a checkpoint of this model's image segmenter{likeness}")
     model.load_state_dict(weights, strict=False)
 
 
-def _of_trunk(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(_TRUNK_PREFIX): value for name, value in weights.items() if name.startswith(_TRUNK_PREFIX)}
+def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def load_matching_weights(model: nn.Module, path: str | Path, prefixes: Sequence[str] = ("",)) -> None:

@@ -21,3 +21,9 @@ def nearest(name: object, known: Collection[str], similarity: float = 0.6) -> st
         similarity (float): how similar it must at least be, in [0, 1]; see `difflib.get_close_matches`.
     """
     return next(iter(difflib.get_close_matches(str(name), known, 1, similarity)), None)
+
+
+def did_you_mean(name: object, known: Collection[str]) -> str:
+    """The known name that is most like a misspelt one, in the form of a question for a message; empty if none is."""
+    near = nearest(name, known)
+    return f" (did you mean {near}?)" if near else ""

@@ -76,38 +76,22 @@ def family_of(trunk: Mapping[str, Tensor]) -> Family | None:
 
 
 def resemblance(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """What a trunk's weights look like, and the config for them, for a message; empty if it is what is expected or unknown.
+    """What weights look like, and what to do with them, for a message; empty if that is what is expected, or unknown.
 
     Args:
-        given (Mapping[str, Tensor]): the weights by name, without a prefix.
-        expected (Mapping[str, Tensor]): those of the network's own trunk.
+        given (Mapping[str, Tensor]): the weights of the image encoder by name, without a prefix.
+        expected (Mapping[str, Tensor]): those that the network has.
     """
-    family = family_of(given)
-    if family is None or family == family_of(expected):
+    family, wanted = family_of(given), family_of(expected)
+    if family is None or family == wanted:
         return ""
     channels = f" ({given['pos_embed'].shape[-1]} channels)" if "pos_embed" in given else ""
-    choice = "load it as a video model" if family is _VIDEO_MODEL else "no trunk here fits it"
-    if family.trunk:
-        choice = f"choose model/trunk={family.trunk}, or the image segmenter {' or '.join(family.names)}"
-    return f": it looks like {family.title}{channels}; {choice}"
-
-
-def resemblance_of_other_model(weights: Mapping[str, Tensor]) -> str:
-    """What the weights of something that is not a SAM-I2V network look like, and what they are for, for a message.
-
-    Args:
-        weights (Mapping[str, Tensor]): all weights of the checkpoint by name.
-
-    Returns:
-        The text; empty if they look like none of the known models.
-    """
-    prefix = "image_encoder."
-    family = family_of({name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)})
-    if family is None or family is _VIDEO_MODEL:
-        return ""
-    if not family.names:
-        return f": it looks like {family.title}, which is another model"
-    return (
-        f": it looks like the image segmenter {family.title}; use it with i2v.image_predictor.build_sam, or as initial_weights "
-        "of a training"
-    )
+    if family is _VIDEO_MODEL:
+        use = "load it as a video model"
+    elif family.trunk is None:
+        use = "no trunk here fits it"
+    elif wanted is _VIDEO_MODEL:
+        use = "use it with i2v.image_predictor.build_sam, or as initial_weights of a training"
+    else:
+        use = f"choose model/trunk={family.trunk}, or the image segmenter {' or '.join(family.names)}"
+    return f": it looks like {family.title}{channels}; {use}"

@@ -1,10 +1,11 @@
-"""Makes one of the paper's Tables 1 to 7, or Figure 6: runs what is missing of it, then the report.
+"""Makes one of the paper's Tables 1 to 7 and 10, or Figure 6: runs what is missing of it, then the report.
 
     python -m test_pvs.paper 1 [--systems NAME ...] [--data NAME=FOLDER ...] [--output paper-tables] [--devices cuda]
 
 The rows are in test_pvs/paper/systems.yaml, with the config and the weights of each system. Rerun the command to resume.
---dry-run shows the table as it is, and the commands for the runs that are missing; --slurm submits them to Slurm. A run that
-ends with an error is left out of the report with its reason, and the others go on.
+--dry-run shows the table as it is, the commands for the runs that are missing, and the data, weights and packages that they
+lack; --slurm submits them to Slurm. A run that ends with an error is left out of the report with its reason, and the others go
+on.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from i2v.utils.command_line import (
 from i2v.utils.slurm import SlurmSettings, submit_job
 from test_pvs.datasets import check_dataset_name, read_dataset
 from test_pvs.finished_runs import SystemLabel, read_runs
-from test_pvs.paper.plan import PlannedRun, make_run, plan_runs, require_runnable
-from test_pvs.paper.registry import REGISTRY, read_registry
+from test_pvs.paper.plan import PlannedRun, find_problems, make_run, plan_runs, require_runnable
+from test_pvs.paper.registry import REGISTRY, read_registry, with_config
 from test_pvs.pictures import find_matplotlib
-from test_pvs.quotes import PAPER_QUOTES, read_quotes
+from test_pvs.quotes import PAPER_QUOTES, PARAMETERS, read_quotes
 from test_pvs.report import write_report
 from test_pvs.runner import parse_devices
-from test_pvs.tables import LAYOUTS, TABLE_SETTINGS, Layout, make_table
+from test_pvs.tables import LAYOUTS, PAPER_NAMES, TABLE_SETTINGS, Layout, make_table
 
 log = logging.getLogger("test_pvs.paper")
 
@@ -75,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=_dataset,
         metavar="NAME=FOLDER",
-        help="data sets, such as sav=/data/sav_test (default: the paper's four, in data/)",
+        help="data sets, such as sav=/data/sav_test (default: those of the paper's table, in data/)",
     )
     parser.add_argument(
         "--output", type=given_path, default=Path("paper-tables"), help="folder of runs and reports (default: paper-tables)"
@@ -101,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--keep-going", action="store_true", help="leave out systems that cannot be run, instead of stopping before any work"
     )
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--dry-run", action="store_true", help="run and write nothing: show the table, and what is missing")
+    mode.add_argument("--dry-run", action="store_true", help="run and write nothing: show the table, and all that is missing")
     mode.add_argument("--slurm", action="store_true", help="submit to Slurm: the videos of all runs, then the report")
     slurm = parser.add_argument_group("with --slurm")
     slurm.add_argument("--nodes", type=whole_number(1), default=1, help="nodes that the videos are spread over (default: 1)")
@@ -129,10 +130,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     registry = read_registry(args.registry, dict(args.checkpoint))
     rows = registry.rows(args.table, args.systems)
     if args.config:
-        rows = dict(system.with_config(args.config, name) for name, system in rows.items())
+        rows = with_config(rows, args.config)
     for system in rows.values():
         system.check_config()
-    planned = plan_runs(layout, rows, data or registry.data, args.output / "runs")
+    elsewhere = PAPER_NAMES.keys() - layout.datasets  # in other tables of the paper only
+    data = data or {name: folder for name, folder in registry.data.items() if name not in elsewhere}
+    planned = plan_runs(layout, rows, data, args.output / "runs")
     if args.dry_run:
         for each in planned:
             each.compare_settings()
@@ -141,10 +144,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.tables_only:
         find_matplotlib()
     devices = [] if args.slurm else parse_devices(args.devices)
-    if args.strips:
-        _require_videos(args.strips, data or registry.data)
     if not args.keep_going:
         require_runnable(planned, None if args.slurm else devices[0])
+    if args.strips:
+        _require_videos(args.strips, data)
     make_output_folder(args.output)
     todo = [each for each in planned if not each.is_evaluated()]
     if args.slurm and todo:
@@ -173,10 +176,10 @@ def _require_videos(names: Sequence[str], data: Mapping[str, Path]) -> None:
 
 def _labels(layout: Layout, planned: Sequence[PlannedRun]) -> dict[Path, SystemLabel]:
     """What the table says about the system of each run that has scores, by folder."""
-    several = len(layout.settings) > 1  # the other tables have no parameters
+    counted = PARAMETERS in layout.facts
     systems = {each.row: each.system for each in planned if each.has_scores()}
     labels = {
-        row: SystemLabel(row, system.count_parameters() if several else None, system.cost) for row, system in systems.items()
+        row: SystemLabel(row, system.count_parameters() if counted else None, system.cost) for row, system in systems.items()
     }
     return {each.run.output: labels[each.row] for each in planned if each.has_scores()}
 
@@ -210,14 +213,14 @@ def _report(layout: Layout, planned: Sequence[PlannedRun], errors: Mapping[Path,
 
 
 def _show(layout: Layout, planned: Sequence[PlannedRun]) -> None:
-    """Print the table as it is, and the commands for the runs that are missing."""
+    """Print the table as it is, the commands for the runs that are missing, and what these lack."""
     labels = _labels(layout, planned)
     runs, _ = read_runs(list(labels), labels)
     missing = [each for each in planned if not each.is_finished()]
     lines = [f"{layout.heading}: {len(missing)} of {len(planned)} runs are missing{':' if missing else ''}"]
-    for each in missing:
-        weights = each.system.missing_weights()
-        lines.append(f"# {each.title}{': ' if weights else ''}{weights}\n{each.command}")
+    lines += [f"# {each.title}\n{each.command}" for each in missing]
+    problems, summary = find_problems(planned)
+    lines += [f"# {line}" for line in (*problems, summary) if line]
     table = make_table(layout, runs, read_quotes(PAPER_QUOTES, TABLE_SETTINGS))
     print(*([table.markdown()] if table else []), *lines, sep="\n")  # noqa: T201
 

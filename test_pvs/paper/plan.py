@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from i2v.data.files import read_json
@@ -21,7 +22,7 @@ from test_pvs.finished_runs import SCORES, SEMI_SUPERVISED
 from test_pvs.paper.registry import PaperSystem
 from test_pvs.runner import run_videos
 from test_pvs.runs import MASKS, RESULTS, SETTINGS, OutputFolder, Run
-from test_pvs.systems import SystemSettings, build_system, require_package
+from test_pvs.systems import build_system, require_package
 from test_pvs.tables import Layout
 
 log = logging.getLogger("test_pvs.paper")
@@ -125,54 +126,76 @@ def _plan_run(protocol: str, row: str, system: PaperSystem, dataset: str, data: 
     return PlannedRun(row, system, setting, run, command)
 
 
+def find_problems(planned: Sequence[PlannedRun], device: str | None = None) -> tuple[list[str], str]:
+    """Find everything that keeps the runs of a table from being made.
+
+    Args:
+        planned (Sequence[PlannedRun]): the runs of the table, finished ones included.
+        device (str or None): device on which every system that is not finished is built; None to look at data sets, weights and
+            packages alone.
+
+    Returns:
+        A line for each problem, with how to solve it; and one for all of them together, empty if there is none.
+    """
+    datasets = {each.run.dataset: each.run.data for each in planned if not each.is_finished()}
+    without_data = [text for name, folder in datasets.items() if (text := _error_of(_require_dataset, name, folder))]
+    without_weights: list[str] = []
+    problems: dict[str, list[str]] = {}
+    for each in {each.system.key: each for each in planned if not each.is_evaluated()}.values():
+        key, weights = each.system.key, each.system.missing_weights()
+        without_weights += [key] if weights else []
+        found = [text for text in (weights, _error_of(require_package, each.run.system)) if text]
+        if not found and device:
+            found = [text for text in [_error_of(build_system, replace(each.run.system, device=device))] if text]
+        if found:
+            problems[key] = [f"{each.row} ({key}): {text}" for text in found]
+    lines = [*without_data, *chain.from_iterable(problems.values())]
+    if not lines:
+        return [], ""
+    keys = dict.fromkeys(each.system.key for each in planned)
+    rest = [key for key in keys if key not in problems]
+    counts = {"data sets": (len(without_data), len(datasets)), "systems": (len(problems), len(keys))}
+    lacking = " and ".join(f"{number} of {total} {what}" for what, (number, total) in counts.items() if number)
+    advice = ["provide what is missing"]
+    advice += ["name the data sets that you have, and no others, with --data NAME=FOLDER ..."] if without_data else []
+    advice += [f"name weights with --checkpoint {without_weights[0]}=PATH"] if without_weights else []
+    advice += [f"run the others alone: --systems {' '.join(rest)}"] if problems and rest else []
+    return lines, f"{lacking} cannot be used (see above): {', or '.join(advice)}"
+
+
+def _require_dataset(name: str, folder: Path) -> None:
+    if not folder.is_dir():
+        raise NotADirectoryError(f"data set {name}: no such folder: {folder}")
+    try:
+        read_dataset(name, folder)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"data set {name}: {one_line(error)}") from error
+
+
 def require_runnable(planned: Sequence[PlannedRun], device: str | None) -> None:
     """Check everything that runs need before the first one starts; problems are logged, a line for each.
 
     Args:
         planned (Sequence[PlannedRun]): the runs of the table, finished ones included.
-        device (str or None): device on which every system that is not finished is built; None to look at weights and packages
-            alone, because the runs are made on other machines.
+        device (str or None): see `find_problems`.
 
     Raises:
-        NotADirectoryError, ValueError: a data set is missing or has another layout, a system cannot be built, its weights are
-            missing, or a folder holds a run with other settings.
+        ValueError: a data set is missing or has another layout, a system cannot be built, its weights are missing, or a folder
+            holds a run with other settings.
     """
-    todo = [each for each in planned if not each.is_evaluated()]
-    for dataset, folder in {each.run.dataset: each.run.data for each in todo}.items():
-        if not folder.is_dir():
-            raise NotADirectoryError(
-                f"no such folder: {folder}: name the data sets that you have, and no others, with --data {dataset}=FOLDER ..."
-            )
-        read_dataset(dataset, folder)
-    missing: dict[str, str] = {}  # weights
-    problems: dict[str, list[str]] = {}
-    for each in {each.system.key: each for each in todo}.values():
-        missing[each.system.key] = each.system.missing_weights()
-        found = [text for text in (missing[each.system.key], _error_of(require_package, each.run.system)) if text]
-        if not found and device:
-            found = [text for text in [_error_of(build_system, replace(each.run.system, device=device))] if text]
-        for problem in found:
-            log.error("%s (%s): %s", each.row, each.system.key, problem)
-        if found:
-            problems[each.system.key] = found
-    if problems:
-        keys = dict.fromkeys(each.system.key for each in planned)
-        rest = [key for key in keys if key not in problems]
-        without = [key for key, text in missing.items() if text]
-        advice = ["provide what is missing"]
-        advice += [f"name weights with --checkpoint {without[0]}=PATH"] if without else []
-        advice += [f"leave these systems out: --systems {' '.join(rest)}"] if rest else []
-        raise ValueError(
-            f"{len(problems)} of {len(keys)} systems cannot be run (see above), and none was: {', or '.join(advice)}"
-        )
+    problems, summary = find_problems(planned, device)
+    for problem in problems:
+        log.error("%s", problem)
+    if summary:
+        raise ValueError(f"nothing was run: {summary}")
     for each in planned:
         each.compare_settings()
 
 
-def _error_of(check: Callable[[SystemSettings], object], settings: SystemSettings) -> str:
+def _error_of(check: Callable[..., object], *arguments: object) -> str:
     """Call a check or a builder; its error, or an empty text."""
     try:
-        check(settings)
+        check(*arguments)
     except EXPECTED_ERRORS as error:
         return one_line(error)
     return ""

@@ -8,13 +8,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from i2v.build_i2v import build_meta_model
 from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.modeling.sam_i2v import SAMI2V
-from i2v.typed_config import build
 from i2v.utils.json_form import NUMBER, require_form
 from i2v.utils.messages import nearest
 from i2v.utils.published_checkpoints import advice
@@ -61,13 +60,21 @@ class PaperSystem:
     def with_config(self, config: str, row: str) -> tuple[str, PaperSystem]:
         """Return the name of the row and its system with another config, where the system is made of SAM-I2V.
 
-        The weights are those that come with the config, unless the system has its own.
+        The weights are those that come with the config, unless the system has its own. A row that is named by an image SAM,
+        such as TinySAM + TA, is named by the trunk instead if the config has another one.
+
+        Raises:
+            ValueError, FileNotFoundError: see `load_config`.
         """
         if self.system != _SAM_I2V:
             return row, self
         checkpoint = self.checkpoint if self.trained else None
         other = replace(self, config=config, checkpoint=checkpoint, parameters=None, cost=None)
-        return f"{row} ({Path(config).stem})", other
+        image_sam, plus, upgrade = row.partition(" + ")
+        trunk, name = other._trunk(), row
+        if image_sam.endswith("SAM") and plus and trunk != self._trunk():
+            name = f"{trunk['_target_'].rpartition('.')[2]} + {upgrade}"
+        return f"{name} ({Path(config).stem})", other
 
     def check_config(self) -> None:
         """Check that the config of a SAM-I2V system exists and takes the overrides.
@@ -97,11 +104,12 @@ class PaperSystem:
         return sum(parameter.numel() for parameter in self.meta_model().parameters()) / 1e6
 
     def meta_model(self) -> SAMI2V:
-        """The network of a SAM-I2V system on the meta device, for inference: shapes without values."""
-        config = self._load_config()
-        with torch.device("meta"):
-            model: SAMI2V = build(config, "model", kind=SAMI2V)
-        return model.requires_grad_(False).eval()
+        """The network of a SAM-I2V system; see `build_meta_model`."""
+        return build_meta_model(self.config or DEFAULT_CONFIG, self.overrides)
+
+    def _trunk(self) -> Any:
+        """The section of the image trunk in the config, as a dictionary."""
+        return OmegaConf.to_container(self._load_config().model.image_encoder.trunk_image)
 
     def _load_config(self) -> DictConfig:
         return load_config(self.config or DEFAULT_CONFIG, self.overrides)
@@ -137,6 +145,24 @@ class Registry:
         if unknown := sorted(set(keys or ()) - set(rows.values())):
             raise ValueError(f"{LAYOUTS[table].heading} has no system {unknown[0]}: it has {', '.join(rows.values())}")
         return {name: self.systems[key] for name, key in rows.items() if keys is None or key in keys}
+
+
+def with_config(rows: Mapping[str, PaperSystem], config: str) -> dict[str, PaperSystem]:
+    """Return the rows of a table with another config; see `PaperSystem.with_config`.
+
+    Args:
+        rows (Mapping[str, PaperSystem]): the systems by name of the row.
+        config (str): the config.
+
+    Raises:
+        ValueError, FileNotFoundError: see `load_config`.
+    """
+    others: dict[str, PaperSystem] = {}
+    for row, system in rows.items():
+        name, other = system.with_config(config, row)
+        # The rows of image SAMs with one trunk, such as TinySAM and MobileSAM, differ only in their weights.
+        others[f"{name}, {system.key}" if name in others else name] = other
+    return others
 
 
 def read_registry(path: Path = REGISTRY, checkpoints: Mapping[str, str] | None = None) -> Registry:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from i2v.load_config import DEFAULT_CONFIG, load_config, shipped_checkpoint
 from i2v.utils.files import sha256
+from i2v.utils.messages import did_you_mean
 from test_pvs.systems.checked import CheckedSystem
 from test_pvs.systems.interface import SystemBuilder, SystemSettings, VideoSession, VideoSystem
 from test_pvs.user_functions import find_function
@@ -186,6 +187,6 @@ def build_system(settings: SystemSettings) -> VideoSystem:
     if settings.system in SYSTEMS:
         return SYSTEMS[settings.system](settings)
     if ":" not in settings.system:
-        known = ", ".join(SYSTEMS)
-        raise ValueError(f"unknown system {settings.system!r}: give {known}, or package.module:function for another one")
+        known, hint = ", ".join(SYSTEMS), did_you_mean(settings.system.lower(), SYSTEMS)
+        raise ValueError(f"unknown system {settings.system!r}{hint}: give {known}, or package.module:function for another one")
     return CheckedSystem(find_function(settings.system)(settings), settings.system)

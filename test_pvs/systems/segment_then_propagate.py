@@ -18,6 +18,7 @@ from i2v.data.frames import ImageFolder
 from i2v.image_predictor import SamPredictor, build_sam
 from i2v.load_config import DEFAULT_CONFIG
 from i2v.prompt import Prompt
+from i2v.utils.messages import did_you_mean
 from i2v.utils.published_checkpoints import IMAGE_SEGMENTERS
 from test_pvs.systems.interface import SystemSettings, VideoSession, VideoSystem
 from test_pvs.systems.predictors import SAMI2VSystem
@@ -123,8 +124,8 @@ def build_segmenter(settings: SystemSettings, name: str | None = None) -> Segmen
     if name in IMAGE_SEGMENTERS:
         return WithSamPredictor(_published_segmenter(settings, name))
     if ":" not in name:
-        known = ", ".join(IMAGE_SEGMENTERS)
-        raise ValueError(f"unknown {_PREFIX}segmenter={name}: give {known}, or package.module:function for another one")
+        known, hint = ", ".join(IMAGE_SEGMENTERS), did_you_mean(name.lower(), IMAGE_SEGMENTERS)
+        raise ValueError(f"unknown {_PREFIX}segmenter={name}{hint}: give {known}, or package.module:function for another one")
     found = find_function(name)(settings)
     return WithSamPredictor(found) if hasattr(found, "set_image") else found
 

@@ -179,10 +179,11 @@ def test_a_checkpoint_of_another_family_is_named(
         (
             "patch_embed.seq.0.c.weight",
             (32, 3, 3, 3),
-            "the image segmenter TinySAM or MobileSAM; use it with .*build_sam, or as init",
+            "TinySAM or MobileSAM; use it with .*build_sam, or as init",
         ),
-        ("fuse_stage2.weight", (256, 192, 1, 1), "the image segmenter EdgeSAM; use it with"),
-        ("trunk.blocks.0.norm1.weight", (96,), "SAM 2, which is another model;"),
+        ("fuse_stage2.weight", (256, 192, 1, 1), "EdgeSAM; use it with"),
+        ("pos_embed", (1, 4, 4, 768), r"SAM-Base \(768 channels\); use it with"),
+        ("trunk.blocks.0.norm1.weight", (96,), "SAM 2; no trunk here fits it;"),
     ],
 )
 def test_an_image_segmenter_is_not_a_video_model(

@@ -19,7 +19,7 @@ import yaml
 from test_pvs.paper.__main__ import main
 from test_pvs.paper.cluster import ShareTask
 from test_pvs.paper.plan import plan_runs
-from test_pvs.paper.registry import PaperSystem, read_registry
+from test_pvs.paper.registry import PaperSystem, read_registry, with_config
 from test_pvs.quotes import PAPER_QUOTES, read_quotes
 from test_pvs.runs import OutputFolder
 from test_pvs.tables import LAYOUTS, TABLE_SETTINGS
@@ -33,6 +33,7 @@ PARAMETERS = {
     **{"edgesam-ta": 17.2, "edgesam-sam-i2v": 18.4, "mobilesam-ta": 17.8, "mobilesam-sam-i2v": 18.9},
     **{"slimsam-ta": 35.6, "slimsam-sam-i2v": 36.8, "sam-ta": 101.4, "sam-sam-i2v": 102.8},
     **dict.fromkeys(("msa-0-6", "msa-1-5", "msa-2-4", "ufs", "mpg-1", "mpg-5", "no-mca"), 18.9),
+    **{f"sam-i2v-{name}": 18.9 for name in ("48h", "16gpu", "32gpu")},
     "no-mpg": 18.3,
 }
 STILL, FLOW = {"system": "static-mask", "parameters": 1.5, "cost": 4608}, {"system": "optical-flow"}
@@ -141,8 +142,8 @@ def test_missing_weights_are_named_before_any_work(paper: Callable[..., list[str
     assert f"Row mine (mine): no such file: {tmp_path / 'mine.pt'}; get it from: a training" in said
     assert f"Row theirs (theirs): no such file: {tmp_path / 'tinysam.pth'}; python tools/download_checkpoints.py" in said
     assert "Row none (none): the config i2v-infer comes without weights" in said
-    assert "3 of 4 systems cannot be run" in said
-    assert "--checkpoint mine=PATH, or leave these systems out: --systems still" in said
+    assert "nothing was run: 3 of 4 systems cannot be used" in said
+    assert "--checkpoint mine=PATH, or run the others alone: --systems still" in said
     assert not (tmp_path / "out").exists()
     assert main(paper("3", systems, "--systems", "still")) == 0
 
@@ -172,11 +173,40 @@ def test_missing_packages_are_named_before_any_work(
     assert status == 1
     assert "Row cutie (cutie): Cutie is not installed: git clone" in said
     assert "Row sam2 (sam2): SAM 2.1 needs the package sam2" in said
-    assert "none was: provide what is missing, or leave these systems out: --systems still" in said  # no weights are missing
+    assert "(see above): provide what is missing, or run the others alone: --systems still" in said  # no weights are missing
     status, said = outcome(main, *paper("3", {"xmem++": {"system": "sam+xmem++", **nowhere}}, *mode))
     assert f"Row xmem++ (xmem++): no such file: {tmp_path / 'nowhere.pt'}" in said
     assert "Row xmem++ (xmem++): XMem++ is not installed (no repository given)" in said
     assert said.endswith("provide what is missing, or name weights with --checkpoint xmem++=PATH\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", [(), ("--slurm",), ("--dry-run",)])
+def test_everything_that_is_missing_is_listed_at_once(
+    mode: tuple[str, ...],
+    paper: Callable[..., list[str]],
+    tmp_path: Path,
+    outcome: Outcome,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "sam2", None)
+    systems = {"still": STILL, "sam2": {"system": "sam2", "checkpoint": str(tmp_path / "nowhere.pt")}}
+    arguments = paper("3", systems, *mode, "--data", "sav=nowhere", "esd=no")
+    if "--dry-run" in mode:
+        assert main(arguments) == 0
+        said = capsys.readouterr().out
+    else:
+        status, said = outcome(main, *(argument for argument in arguments if argument != "--tables-only"), "--strips", "one")
+        assert status == 1
+    for line in (
+        "data set sav: no such folder: nowhere\n",
+        "data set esd: no such folder: no\n",
+        f"Row sam2 (sam2): no such file: {tmp_path / 'nowhere.pt'}\n",
+        "Row sam2 (sam2): SAM 2.1 needs the package sam2: pip install",
+        "2 of 2 data sets and 1 of 2 systems cannot be used (see above): provide what is missing, or name the data sets",
+    ):
+        assert line in said
     assert not (tmp_path / "out").exists()
 
 
@@ -216,7 +246,12 @@ def test_a_run_that_another_table_makes_is_left_out(
 def test_missing_data_is_named_before_any_work(paper: Callable[..., list[str]], tmp_path: Path, outcome: Outcome) -> None:
     status, said = outcome(main, *paper("3", {"still": STILL}, "--data", "sav=nowhere", "davis2016=nowhere"))
     assert status == 1
-    assert "no such folder: nowhere: name the data sets that you have, and no others, with --data sav=FOLDER" in said
+    assert "data set sav: no such folder: nowhere\n" in said
+    assert "data set davis2016: no such folder: nowhere\n" in said
+    assert "2 of 2 data sets cannot be used (see above): provide what is missing, or name the data sets that you have" in said
+    (tmp_path / "empty").mkdir()
+    status, said = outcome(main, *paper("3", {"still": STILL}, "--data", f"sav={tmp_path / 'empty'}"))
+    assert f"data set sav: {tmp_path / 'empty'} is not the folder of this data set: JPEGImages_24fps is missing\n" in said
     for given, message in (
         (["nonsense"], "expected NAME=VALUE, got 'nonsense'"),
         (["nonsense=x"], "nonsense"),
@@ -254,7 +289,7 @@ def test_a_dry_run_shows_the_commands_of_missing_runs(
         "Table 3: 2 of 2 runs are missing:\n# Row still, pumavos, 3c\npython -m test_pvs.interactive online pumavos" in printed
     )
     assert "| EdgeSAM + TA | quoted: SAM-I2V (CVPR 2025) Table 3 | 78.3 |" in printed
-    assert printed.endswith("--config i2v-infer --checkpoint mine.pt --clicks 3 --overrides predictor.keep_given_masks=true\n")
+    assert "--config i2v-infer --checkpoint mine.pt --clicks 3 --overrides predictor.keep_given_masks=true\n# Row" in printed
     assert not (tmp_path / "out").exists()
     assert main(paper("7", systems, "--dry-run")) == 0
     assert "--input bb && DATASET=pumavos DATA=" in capsys.readouterr().out
@@ -264,7 +299,8 @@ def test_a_dry_run_shows_the_commands_of_missing_runs(
     assert main(paper("3", systems, "--dry-run")) == 0
     printed = capsys.readouterr().out
     assert "| Row still |" in printed
-    assert "1 of 2 runs are missing:\n# Row mine, pumavos, 3c: no such file: mine.pt\n" in printed
+    assert "1 of 2 runs are missing:\n# Row mine, pumavos, 3c\n" in printed
+    assert "# Row mine (mine): no such file: mine.pt\n# 1 of 2 systems cannot be used (see above)" in printed
 
 
 @pytest.mark.slow
@@ -307,13 +343,32 @@ def test_weights_with_another_config() -> None:
     assert given["mpg-1"].checkpoint == "runs/i2v-train-mpg-1/last.pt"
 
 
+def test_rows_with_another_config_are_named_by_its_trunk() -> None:
+    registry = read_registry()
+    rows = with_config(registry.rows("3"), "i2v-lite")
+    assert {name: system.key for name, system in rows.items()} == {
+        "EfficientNetLite + TA (i2v-lite)": "ta",
+        "EfficientNetLite + SAM-I2V (i2v-lite)": "sam-i2v",
+        "EdgeSAM + TA (i2v-lite)": "edgesam-ta",  # these rows name the trunk
+        "EdgeSAM + SAM-I2V (i2v-lite)": "edgesam-sam-i2v",
+    }
+    rows = with_config(registry.rows("figure-6", ["ta", "mobilesam-ta"]), "i2v-lite")
+    assert list(rows) == ["EfficientNetLite + TA (i2v-lite)", "EfficientNetLite + TA (i2v-lite), mobilesam-ta"]
+    assert list(with_config(registry.rows("3", ["ta"]), str(PROJECT / "configs/i2v-train.yaml"))) == [
+        "TinySAM + TA (i2v-train)"
+    ]
+    assert "w/ MSA (x=3, y=3) (i2v-lite)" in with_config(registry.rows("5"), "i2v-lite")
+    assert "Base + TFI (i2v-lite)" in with_config(registry.rows("4"), "i2v-lite")
+
+
 def test_only_the_published_weights_have_a_cost() -> None:
     systems = read_registry().systems
     assert {key: system.cost for key, system in systems.items() if system.cost} == {
         "sam-2.1": 2211840,
         **dict.fromkeys(["sam-i2v", "msa-0-6", "msa-1-5", "msa-2-4", "ufs"], 4608),
+        "sam-i2v-32gpu": 18432,
     }
-    given = read_registry(checkpoints={"sam-i2v": "mine.pt", "sam-2.1": "theirs.pt"}).systems
+    given = read_registry(checkpoints={"sam-i2v": "a.pt", "sam-i2v-32gpu": "b.pt", "sam-2.1": "theirs.pt"}).systems
     assert not [key for key, system in given.items() if system.cost]
     assert not [key for key, system in systems.items() if system.parameters]  # the paper's are in quoted.csv
 
@@ -335,6 +390,16 @@ def test_parameters_of_all_systems(key: str, parameters: float) -> None:
 
 def test_every_system_made_of_sam_i2v_is_built() -> None:
     assert set(PARAMETERS) == {key for key, system in read_registry().systems.items() if system.system == "sam-i2v"}
+
+
+def test_the_table_of_scalability_has_one_data_set_and_costs(
+    paper: Callable[..., list[str]], data: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(paper("10", {"still": STILL}, "--dry-run", only=tuple(data))) == 0
+    printed = capsys.readouterr().out
+    assert "| system | quoted | cost, GB hours | SV |\n" in printed
+    assert "| (d) 32 x 24 G x 24 hours | quoted: SAM-I2V (CVPR 2025) Table 10 | 18.4k | 65.2 |\n" in printed
+    assert "Table 10: 1 of 1 runs are missing:\n# Row still, sav, gm\npython -m test_pvs.semi_supervised sav" in printed
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,26 @@ def test_a_table_without_runs_says_how_to_make_them(tmp_path: Path, caplog: pyte
     assert cells(tmp_path / "report/table_2.csv")["static-mask"]["3c mose"] == "40.0"
 
 
+def test_runs_of_other_tables_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folders = [
+        write_run(tmp_path / "scored", "semi_supervised", {"one": [40]}, input="bb"),
+        write_run(tmp_path / "online", "online", {"one": [[40]]}),
+        write_run(tmp_path / "more", "online", {"one": [[40]]}, clicks=5),
+    ]
+    lines = [
+        f"{tmp_path / 'online'} (online, 3c) fits other tables: --tables 1 3 4 5 6 figure-6",
+        f"{tmp_path / 'more'} (online, 5c) fits other tables: --tables 1",
+    ]
+    text = (make_report(tmp_path, folders, "--tables-only", "--tables", "7") / "report.md").read_text()
+    assert text.endswith("Left out:\n\n" + "".join(f"- {line}\n" for line in lines))
+    assert caplog.messages[-2:] == [f"in none of the tables: {line}" for line in lines]
+    text = (make_report(tmp_path, folders, "--tables-only", "--tables", "7", "3") / "report.md").read_text()
+    assert text.endswith(f"Left out:\n\n- {lines[1]}\n")
+    caplog.clear()
+    make_report(tmp_path, folders, "--tables-only")
+    assert caplog.messages == []
+
+
 def test_quoted_numbers_are_marked_and_never_mixed_with_measured_ones(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", "offline", {"one": [[40]]})
     quoted = tmp_path / "quoted.csv"
@@ -254,7 +274,7 @@ def test_bars_have_the_notes_of_their_numbers(tmp_path: Path, monkeypatch: pytes
     ("text", "message"),
     [
         ("table,system\n", "columns"),
-        (HEADER + "10,a,mose,3c,1,s\n", "line 2: no table 10"),
+        (HEADER + "11,a,mose,3c,1,s\n", "line 2: no table 11; expected one of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"),
         (HEADER + "8,a,OA,-,1,s\n", "line 2: no OA in this table; expected one of parameters, FLOPs"),
         (HEADER + "1,a,FLOPs,-,1,s\n", "line 2: no setting - in this table for FLOPs; expected one of 1c"),
         (HEADER + "1,a,OA,average,1,s\n", "line 2: no setting average in this table for OA; expected one of -"),

@@ -131,7 +131,7 @@ def test_published_image_segmenters_are_built_in(monkeypatch: pytest.MonkeyPatch
     [
         (
             {"segmenter": "tinysamm"},
-            "unknown adapter.segmenter=tinysamm: give tinysam, mobilesam, .*, or package.module:function",
+            "unknown adapter.segmenter=tinysamm \\(did you mean tinysam\\?\\): give tinysam, .*, or package",
         ),
         ({"segmenter": "tinysam"}, "adapter.segmenter=tinysam needs its published weights: give a checkpoint"),
         ({"segmenter": "sam_b", "config": "i2v-infer"}, "adapter.segmenter=sam_b has no config: leave out --config"),

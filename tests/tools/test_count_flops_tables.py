@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -24,6 +26,22 @@ def test_quoted_sums_are_those_of_the_quoted_parts(count_flops: ModuleType) -> N
     assert list(table) == list(count_flops.TABLE_9.values())
     overall = table.pop(count_flops.TABLE_9[count_flops.OVERALL])
     assert overall == pytest.approx([sum(numbers) for numbers in zip(*table.values(), strict=True)])
+
+
+def test_quoted_numbers_are_read_when_they_are_needed(
+    count_flops: ModuleType, load_tool: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, count_flops.__name__)  # and is put back after the test
+    monkeypatch.setattr("test_pvs.quotes.PAPER_QUOTES", tmp_path / "nowhere.csv")
+    imported = load_tool("count_flops")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
+        imported.quoted_components()
+
+
+def test_what_is_known_of_the_components(count_flops: ModuleType) -> None:
+    quoted = count_flops.quoted_components()
+    assert quoted["TFI, window 3"] == "3.7 M, 26.3 G"
+    assert quoted["memory attention"] == "2.8 M, 14.6 G; products 275 G *"
 
 
 def test_quoted_parameters_are_those_of_table_1(count_flops: ModuleType) -> None:

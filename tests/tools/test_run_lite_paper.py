@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -30,6 +31,16 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def overrides_of(command: list[str]) -> list[str]:
     return [argument for argument in command if "=" in argument and not argument.startswith("-")]
+
+
+def finish(online: Path, j_and_f: float) -> None:
+    """Write the results of an evaluation with one video."""
+    settings = {"protocol": "online", "dataset": "davis2016", "data": "davis", "system": "sam-i2v", "clicks": 3, "frames": 8}
+    curve = [{"frames": 8, "j_and_f": j_and_f, "j": j_and_f, "f": j_and_f}]
+    results = {"settings": settings, "dataset_videos": 1, "videos": {"dog": {"objects": [{"curve": curve}]}}, "failures": {}}
+    online.mkdir(parents=True)
+    (online / "settings.json").write_text(json.dumps(settings))
+    (online / "results.json").write_text(json.dumps(results))
 
 
 @pytest.mark.slow
@@ -87,20 +98,28 @@ def test_finished_rows_are_skipped(
             self.returncode = status
             if "--output" in command and status == 0:
                 online = Path(command[command.index("--output") + 1])
-                online.mkdir(parents=True)
-                (online / "results.json").touch()
+                finish(online, 70.0)
 
     monkeypatch.setattr(runner.subprocess, "run", Finished)
-    monkeypatch.setattr(runner, "read_run", lambda folder: SimpleNamespace(j_and_f=70.0))
     arguments = ["ta", "--shared", str(folders[0]), "--output", str(folders[1])]
     assert runner.main(arguments) == 1  # the training fails
     assert len(started) == 1
     status = 0
     assert runner.main(arguments) == 0
     assert len(started) == 3
-    assert "| 4 | Base | 70.0 |" in capsys.readouterr().out
+    header = "| system | quoted | davis2016 | OA |\n| --- | --- | ---: | ---: |\n"
+    table = "## Table 4: Temporal feature integrator, online, 3 clicks, J&F\n\n" + header
+    row = "| Base |  | 70.0 | 70.0 (over davis2016) |\n"
+    assert capsys.readouterr().out == f"{table}{row}\n"
     assert runner.main(arguments) == 0
     assert len(started) == 3
+
+    finish(folders[1] / "base" / "online", 71.0)
+    base = row.replace("70.0", "71.0")
+    assert list(runner.tables(folders[1])) == [
+        table + base.replace("Base", "SAM-I2V") + row,
+        "## Table 6: Memory prompt generator, online, 3 clicks, J&F\n\n" + header + base.replace("Base", "w/ MPG-3"),
+    ]
 
 
 @pytest.mark.parametrize(

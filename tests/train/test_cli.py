@@ -138,7 +138,9 @@ def test_check_lists_all_that_is_missing(
 @pytest.mark.slow
 def test_check(clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     output = tmp_path / "run"
+    caplog.set_level(logging.INFO)
     assert main(["-c", TINY, "--check", f"folder={clips}", f"output={output}"]) == 0
+    assert caplog.messages[0].startswith(f"checking {TINY}: building everything, and reading a batch of each data set")
     assert "everything is there; the training can start" in caplog.text
     assert "2 samples; a batch has frames (1, 3, 3, 64, 64) and 2 objects" in caplog.text
     assert "8 steps in one process; the next one is 0" in caplog.text

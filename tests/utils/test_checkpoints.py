@@ -106,6 +106,46 @@ def test_many_differences_are_counted(model, tmp_path):
         load_weights(model, tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html>Virus scan warning</html>", "it is a text that begins with '<!DOCTYPE html>"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(5000), "it has 5,008 bytes, and is truncated, damaged or of another format; download"),
+        (b"PK\x03\x04", "it has 4 bytes, and is truncated"),
+        (b"", "it has 0 bytes, and is truncated"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_without_internals(content, message, tmp_path):
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not a readable checkpoint") as caught:
+        read_checkpoint(path)
+    assert str(caught.value).startswith(f"{path} is not a readable checkpoint: {message}")
+    assert "opcode" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied", "a.pt"), "not a readable checkpoint: Permission denied"),
+        (MemoryError(), "not a readable checkpoint: there is not enough memory for it"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."), "there is not enough memory for it"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:180]"),
+            "truncated, damaged or of another format; download or save",
+        ),
+    ],
+)
+def test_errors_of_loading_are_explained(error, message, tmp_path, monkeypatch):
+    def load(*args, **kwargs):
+        raise error
+
+    save_checkpoint(tmp_path / "a.pt", {})
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "a.pt")
+
+
 @pytest.mark.parametrize("old", [None, {"step": 1}])
 def test_writer_that_fails_leaves_the_old_file(old, tmp_path, monkeypatch):
     path = tmp_path / "a.pt"

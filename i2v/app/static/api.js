@@ -9,7 +9,7 @@ export class ApiError extends Error {
   }
 }
 
-const NO_ANSWER = "The server does not answer. Is it still running?";
+const NO_ANSWER = "the server does not answer; is it still running?";
 
 /**
  * @param {string} method

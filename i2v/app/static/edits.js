@@ -9,7 +9,7 @@ let queue = Promise.resolve();
 
 /**
  * Runs a change after those before it. If it fails, says so and fetches what the server has.
- * @param {string} what begins the error: "The click was not applied."
+ * @param {string} what begins the error: "The click was not applied"
  * @param {(path: string) => Promise<*>} change gets the session's path
  * @returns {Promise<boolean>} whether it was done
  */
@@ -22,7 +22,7 @@ export function enqueue(what, change) {
       forgive();
       return true;
     } catch (error) {
-      complain(`${what} ${error.message}`);
+      complain(`${what}: ${error.message}`);
       if (state.session?.id === session) await refetch().catch(() => {}); // without a connection: after it is back
       return false;
     }
@@ -93,14 +93,14 @@ export async function changePrompt(frame, what, change, ghost) {
 export function click(x, y, label) {
   const { frame } = state;
   const points = [[x, y, label]];
-  return changePrompt(frame, "The click was not applied.", (prompt) => ({ box: prompt.box, points: [...prompt.points, ...points] }),
+  return changePrompt(frame, "The click was not applied", (prompt) => ({ box: prompt.box, points: [...prompt.points, ...points] }),
     { frame, points, box: null });
 }
 
 /** @param {number[]} box x0, y0, x1, y1 @returns {Promise<boolean>} */
 export function box(box) {
   const { frame } = state;
-  return changePrompt(frame, "The box was not applied.", ({ points }) => ({ points, box }), { frame, points: [], box });
+  return changePrompt(frame, "The box was not applied", ({ points }) => ({ points, box }), { frame, points: [], box });
 }
 
 /** @param {number} id @param {number} frame @returns {Promise<boolean>} */
@@ -109,17 +109,17 @@ export function clearPrompt(id, frame) {
     say("There is no prompt of this object in this frame.");
     return Promise.resolve(false);
   }
-  return enqueue("The prompt was not cleared.", async (path) => {
+  return enqueue("The prompt was not cleared", async (path) => {
     applyMasks(await request("DELETE", `${path}/objects/${id}/prompts/${frame}`));
   });
 }
 
 /** @returns {Promise<boolean>} */
-export const addObject = () => enqueue("No object was added.", newObject);
+export const addObject = () => enqueue("No object was added", newObject);
 
 /** @param {number} id @param {{name?: string, colour?: string, hidden?: boolean}} changes @returns {Promise<boolean>} */
 export function changeObject(id, changes) {
-  return enqueue("The object was not changed.", async (path) => {
+  return enqueue("The object was not changed", async (path) => {
     const changed = await request("PATCH", `${path}/objects/${id}`, changes);
     const objects = state.session.objects.map((object) => (object.id === id ? { ...object, ...changed } : object));
     applySession({ ...state.session, objects });
@@ -129,7 +129,7 @@ export function changeObject(id, changes) {
 /** @param {number} id @returns {Promise<boolean>} */
 export function removeObject(id) {
   const { name } = objectById(id);
-  return enqueue("The object was not removed.", async (path) => {
+  return enqueue("The object was not removed", async (path) => {
     applySession(await request("DELETE", `${path}/objects/${id}`));
     say(`${name} is removed. Undo brings it back.`);
   });
@@ -137,7 +137,7 @@ export function removeObject(id) {
 
 /** @param {"undo"|"redo"} direction @returns {Promise<boolean>} */
 export function undo(direction) {
-  return enqueue(direction === "undo" ? "Nothing was undone." : "Nothing was redone.", async (path) => {
+  return enqueue(direction === "undo" ? "Nothing was undone" : "Nothing was redone", async (path) => {
     const what = state.session[direction];
     if (!what) return say(direction === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
     const { frame, session } = await request("POST", `${path}/${direction}`, {});
@@ -152,7 +152,7 @@ export function undo(direction) {
 /** @param {"forward"|"backward"|"both"} direction @param {?number} frames null: to the end @returns {Promise<boolean>} */
 export function track(direction, frames) {
   const { frame } = state;
-  return enqueue("Tracking did not start.", async (path) => {
+  return enqueue("Tracking did not start", async (path) => {
     const job = await request("POST", `${path}/track`, { frame, direction, frames });
     state.playing = false;
     state.following = true;
@@ -169,7 +169,7 @@ export async function stop() {
     state.following = false;
     say("Stopped.");
   } catch (error) {
-    complain(`It did not stop. ${error.message}`);
+    complain(`It did not stop: ${error.message}`);
   }
 }
 

@@ -24,7 +24,7 @@ async function start(event) {
   const chosen = [...formats.querySelectorAll(":checked")].map(({ value }) => value);
   byId("export-error").textContent = chosen.length ? "" : "Choose at least one format.";
   if (!chosen.length) return;
-  const done = await enqueue("The export did not start.", async (path) => {
+  const done = await enqueue("The export did not start", async (path) => {
     const job = await request("POST", `${path}/export`, { formats: chosen });
     setJob(state.session.job ?? job);
     say("Exporting.");

@@ -93,8 +93,8 @@ export function initKeyboard() {
     button.addEventListener("click", (event) => (state.session || command === commands.help) && command.run(event));
   }
   // After a click with the mouse the space bar should play, not press the button again.
-  byId("editor").addEventListener("click", (event) => {
-    if (event.detail && event.target.closest("button")) byId("canvas").focus({ preventScroll: true });
+  document.addEventListener("click", (event) => {
+    if (event.detail && state.session && !document.querySelector("dialog[open]") && event.target.closest("button")) byId("canvas").focus({ preventScroll: true });
   });
   for (const button of document.querySelectorAll("[data-close]")) {
     button.addEventListener("click", () => button.closest("dialog").close());

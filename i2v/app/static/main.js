@@ -5,13 +5,13 @@ import { masksChanged, setJob } from "./edits.js";
 import { initExport } from "./export.js";
 import { initKeyboard } from "./keyboard.js";
 import { initObjects } from "./objects.js";
-import { clearPictures, invalidateMasks } from "./pictures.js";
-import { speed } from "./player.js";
+import { invalidateMasks } from "./pictures.js";
+import { setSpeed } from "./player.js";
 import { initStart, openPath, showStart } from "./start.js";
 import { activate, applySession, emit, goTo, noteFrame, on, sessionPath, setTool, state } from "./state.js";
 import { initTimeline } from "./timeline.js";
 import { initTools } from "./tools.js";
-import { fit, initViewer, overlay, refresh, view } from "./viewer.js";
+import { clearView, fit, initViewer, overlay, refresh, view } from "./viewer.js";
 
 let stopListening = null;
 let address = ""; // the hash that belongs to what is shown
@@ -27,7 +27,7 @@ function fromHash() {
 function leave() {
   stopListening?.();
   stopListening = null;
-  if (state.session) clearPictures();
+  clearView();
   Object.assign(state, { session: null, frame: 0, active: null, playing: false, following: false, timeline: new Map() });
   Object.assign(overlay, { box: null, draft: null, ghosts: [], pointing: null });
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
@@ -74,7 +74,7 @@ async function followAddress() {
     say("");
   } catch (error) {
     goHome();
-    complain(`The session of this address was not opened. ${error.message}`);
+    complain(`The session of this address was not opened: ${error.message}`);
   }
 }
 
@@ -187,10 +187,7 @@ function initDisplays() {
       byId("canvas").focus({ preventScroll: true });
     });
   }
-  byId("speed").addEventListener("change", ({ target }) => {
-    speed.factor = Number(target.value);
-    if (state.playing) goTo(state.frame);
-  });
+  byId("speed").addEventListener("change", ({ target }) => setSpeed(Number(target.value)));
   byId("error-close").addEventListener("click", () => { byId("error").hidden = true; });
 }
 

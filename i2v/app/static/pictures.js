@@ -9,6 +9,7 @@ const MAX_MASKS = 256;
 const frames = new Map(); // index -> ImageBitmap, the least recently used first
 const frameLoads = new Map(); // index -> promise
 const masks = new Map(); // index -> {value: reply or null, fresh: boolean, load: promise or null}
+let pinned = -1; // index of the frame on the screen, which is kept
 let opened = 0; // changes with the session, so that late answers of the last one are dropped
 
 /** Forgets everything. */
@@ -16,6 +17,11 @@ export function clearPictures() {
   opened++;
   for (const bitmap of frames.values()) bitmap.close();
   for (const cache of [frames, frameLoads, masks]) cache.clear();
+}
+
+/** Keeps the frame that is on the screen. @param {number} index */
+export function pin(index) {
+  pinned = index;
 }
 
 /** How many frames are kept. @returns {number} */
@@ -37,20 +43,15 @@ export function peekFrame(index) {
   return bitmap;
 }
 
-/**
- * @param {number} index
- * @param {number} pinned index of the frame on the screen, which is kept
- * @returns {Promise<ImageBitmap>}
- * @throws {ApiError}
- */
-export function loadFrame(index, pinned) {
+/** @param {number} index @returns {Promise<ImageBitmap>} @throws {ApiError} */
+export function loadFrame(index) {
   const ready = peekFrame(index);
   if (ready) return Promise.resolve(ready);
-  if (!frameLoads.has(index)) frameLoads.set(index, fetchFrame(index, pinned));
+  if (!frameLoads.has(index)) frameLoads.set(index, fetchFrame(index));
   return frameLoads.get(index);
 }
 
-async function fetchFrame(index, pinned) {
+async function fetchFrame(index) {
   const now = opened;
   try {
     const response = await answer(`${sessionPath()}/frames/${index}`);

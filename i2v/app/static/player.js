@@ -2,7 +2,6 @@
 import { say } from "./dom.js";
 import { frameLimit, framesLoading, loadFrame, loadMasks, masksAreFresh, peekFrame } from "./pictures.js";
 import { emit, goTo, hasMasks, state } from "./state.js";
-import { shownFrame } from "./viewer.js";
 
 const MAX_LOADING = 3; // of frames, and of masks
 const PATIENCE_MS = 400; // with nothing to show for so long, playing waits instead of running ahead
@@ -10,7 +9,13 @@ const PATIENCE_MS = 400; // with nothing to show for so long, playing waits inst
 let origin = null; // {time, frame}: when which frame was due
 let lastShown = 0;
 let masksLoading = 0;
-export const speed = { factor: 1 };
+let factor = 1;
+
+/** @param {number} value times the video's own speed */
+export function setSpeed(value) {
+  factor = value;
+  origin = null;
+}
 
 /** Plays, or pauses. */
 export function togglePlay() {
@@ -33,7 +38,7 @@ function tick(now) {
     origin = { time: now, frame: state.frame };
     lastShown = now;
   }
-  const due = Math.min(numFrames - 1, origin.frame + Math.floor(((now - origin.time) / 1000) * rate * speed.factor));
+  const due = Math.min(numFrames - 1, origin.frame + Math.floor(((now - origin.time) / 1000) * rate * factor));
   let frame = due;
   while (frame > state.frame && !isReady(frame)) frame--;
   if (frame > state.frame) {
@@ -56,7 +61,7 @@ function prefetch(due) {
   const end = Math.min(state.session.num_frames, due + 1 + Math.floor(frameLimit() / 2));
   for (let frame = due + (due === state.frame ? 1 : 0); frame < end; frame++) {
     // Errors are shown when the frame is due and is loaded again.
-    if (!peekFrame(frame) && framesLoading() < MAX_LOADING) loadFrame(frame, shownFrame()).catch(() => {});
+    if (!peekFrame(frame) && framesLoading() < MAX_LOADING) loadFrame(frame).catch(() => {});
     if (masksLoading < MAX_LOADING && !masksAreFresh(frame) && hasMasks(frame)) {
       masksLoading++;
       loadMasks(frame).catch(() => {}).finally(() => masksLoading--);

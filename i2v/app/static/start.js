@@ -13,13 +13,13 @@ async function attempt(what, action) {
     await action();
     forgive();
   } catch (error) {
-    complain(`${what} ${error.message}`);
+    complain(`${what}: ${error.message}`);
   }
 }
 
 /** Opens a video, or asks which of its saved sessions to continue. @param {string} path below the root @returns {Promise<void>} */
 export function openPath(path) {
-  return attempt(`${path} was not opened.`, async () => {
+  return attempt(`${path} was not opened`, async () => {
     say(`Opening ${path}…`);
     const reply = await request("POST", "/sessions", { path });
     say("");
@@ -30,7 +30,7 @@ export function openPath(path) {
 
 /** @param {string} id @returns {Promise<void>} */
 async function continueSession(id) {
-  await attempt("The session was not opened.", async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {})));
+  await attempt("The session was not opened", async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {})));
 }
 
 function sessionText({ num_objects: objects, num_masks: masks, changed }) {
@@ -49,13 +49,13 @@ function askWhich(path, sessions) {
   }, element("strong", { text: "Continue" }), element("span", { class: "muted", text: sessionText(session) })))));
   byId("existing-new").onclick = () => {
     dialog.close();
-    attempt(`${path} was not opened.`, async () => onOpen(await request("POST", "/sessions", { path, new: true })));
+    attempt(`${path} was not opened`, async () => onOpen(await request("POST", "/sessions", { path, new: true })));
   };
   dialog.showModal();
 }
 
 async function showFiles(path) {
-  await attempt("The files are not shown.", async () => {
+  await attempt("The files are not shown", async () => {
     const files = await request("GET", `/files?path=${encodeURIComponent(path)}`);
     folder = files.path;
     byId("files-path").textContent = files.path ? `${state.info.root}/${files.path}` : state.info.root;
@@ -74,7 +74,7 @@ async function showFiles(path) {
 }
 
 async function showSessions() {
-  await attempt("The saved sessions are not shown.", async () => {
+  await attempt("The saved sessions are not shown", async () => {
     const { sessions } = await request("GET", "/sessions");
     byId("session-list").replaceChildren(...sessions.map((session) => {
       const open = element("button", { type: "button", class: "row", onclick: () => continueSession(session.id) }, icon("play"),
@@ -89,7 +89,7 @@ async function showSessions() {
 
 async function removeSession({ id, name }) {
   if (!confirm(`Delete the session of ${name} with its masks, uploads and exports? This cannot be undone.`)) return;
-  await attempt("The session was not deleted.", () => request("DELETE", `/sessions/${encodeURIComponent(id)}`));
+  await attempt("The session was not deleted", () => request("DELETE", `/sessions/${encodeURIComponent(id)}`));
   await showSessions();
 }
 
@@ -134,7 +134,7 @@ async function upload(list) {
     onOpen(await request("POST", `/uploads/${id}/open`, {}));
   } catch (error) {
     if (abort.signal.aborted) say("The upload was cancelled.");
-    else complain(`The upload failed. ${error.message}`);
+    else complain(`The upload failed: ${error.message}`);
     if (id) request("DELETE", `/uploads/${id}`).catch(() => {}); // the server removes it anyway in the end
   } finally {
     cancelUpload = null;

@@ -135,7 +135,7 @@ function drawCurves(width) {
       drawing = least < Infinity;
     }
     context.lineWidth = id === state.active ? 2.5 : 1;
-    context.strokeStyle = id === state.active ? "#fff" : `${colour}90`;
+    context.strokeStyle = id === state.active ? "#fff" : `color-mix(in srgb, ${colour} 60%, #fff8)`;
     context.stroke(path);
   }
 }

@@ -92,7 +92,7 @@ async function finishStroke() {
   lastStrokePoint = null;
   const mask = encodeAlpha(draft.context.getImageData(0, 0, draft.canvas.width, draft.canvas.height));
   draft.waiting++;
-  await changePrompt(draft.frame, "The stroke was not applied.", () => ({ points: [], mask }));
+  await changePrompt(draft.frame, "The stroke was not applied", () => ({ points: [], mask }));
   draft.waiting--;
   if (!draft.waiting && !lastStrokePoint) dropDraft(draft);
 }

@@ -1,7 +1,7 @@
 // The canvas: the frame, masks in the objects' colours, prompts, and the view (zoom and position).
 import { request } from "./api.js";
 import { complain } from "./dom.js";
-import { loadFrame, loadMasks, masksAreFresh, peekFrame, peekMasks } from "./pictures.js";
+import { clearPictures, loadFrame, loadMasks, masksAreFresh, peekFrame, peekMasks, pin } from "./pictures.js";
 import { columnRuns, outlineSegments } from "./rle.js";
 import { emit, hasMasks, on, sessionPath, state } from "./state.js";
 
@@ -57,8 +57,18 @@ export function redrawMasks() {
 
 function present(frame, bitmap) {
   shown = { session: state.session.id, frame, bitmap };
+  pin(frame);
   canvas.dataset.frame = frame;
   redrawMasks();
+}
+
+/** Takes the session's pictures off the screen and out of the memory. */
+export function clearView() {
+  shown = null;
+  pin(-1);
+  delete canvas.dataset.frame;
+  clearPictures();
+  redraw();
 }
 
 /** Brings the wanted frame and its masks to the screen, at once if both are here. */
@@ -79,15 +89,15 @@ async function load(frame, number, session) {
   const current = () => state.session?.id === session;
   try {
     const masks = loadMasks(frame).then(() => current() && shownFrame() === frame && redrawMasks());
-    masks.catch((error) => current() && complain(`The masks of frame ${frame} did not arrive. ${error.message}`));
+    masks.catch((error) => current() && complain(`The masks of frame ${frame} did not arrive: ${error.message}`));
     const patience = new Promise((resolve) => setTimeout(resolve, MASK_WAIT_MS));
-    const [bitmap] = await Promise.all([loadFrame(frame, shownFrame()), Promise.race([masks.catch(() => {}), patience])]);
+    const [bitmap] = await Promise.all([loadFrame(frame), Promise.race([masks.catch(() => {}), patience])]);
     if (current() && number > shownRequest) {
       shownRequest = number;
       present(frame, bitmap);
     }
   } catch (error) {
-    if (current()) complain(`Frame ${frame} did not arrive. ${error.message}`);
+    if (current()) complain(`Frame ${frame} did not arrive: ${error.message}`);
   } finally {
     loads--;
     if (current() && state.frame !== frame) refresh();
@@ -332,10 +342,9 @@ export function reveal(x, y) {
 
 /** Connects the canvas with the state. */
 export function initViewer() {
-  new ResizeObserver(([entry]) => {
-    const exact = entry.devicePixelContentBoxSize?.[0]; // canvas pixels are those of the screen, also at odd zooms
-    canvas.width = exact?.inlineSize ?? Math.round(canvas.clientWidth * devicePixelRatio);
-    canvas.height = exact?.blockSize ?? Math.round(canvas.clientHeight * devicePixelRatio);
+  new ResizeObserver(() => {
+    canvas.width = Math.round(canvas.clientWidth * devicePixelRatio); // the pixels of the screen
+    canvas.height = Math.round(canvas.clientHeight * devicePixelRatio);
     if (view.fitted) fit();
     draw(); // at once: resizing has cleared the canvas
   }).observe(canvas);
