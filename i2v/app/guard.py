@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
@@ -123,13 +124,10 @@ class Guard:
 
 def _split(host: str) -> tuple[str | None, int | None]:
     """Name and port of a Host header; (None, None) if it is malformed."""
-    try:
-        parts = urlsplit(f"//{host}")
-        if parts.username is not None or parts.path or parts.query or parts.fragment:
-            return None, None
-        return parts.hostname, parts.port or 80
-    except ValueError:
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::([0-9]{1,5}))?", host.lower())
+    if found is None:
         return None, None
+    return found[1] or found[2], int(found[3] or 80)
 
 
 def _forbidden(message: str) -> Response:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from anyio import fail_after
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -64,6 +65,21 @@ _STATUSES: list[tuple[type[Exception], int]] = [
     (ValueError, 400),
     (TypeError, 400),
 ]
+
+
+class _Number(Convertor[int]):
+    """A number in an address. Python refuses to convert thousands of digits, so there are no such addresses."""
+
+    regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Number())
 
 
 class Events:
@@ -121,19 +137,19 @@ def create_app(workspace: Workspace, events: Events, about: dict[str, Any]) -> S
         Route("/api/uploads", api.begin_upload, methods=["POST"]),
         Route("/api/uploads/{upload}", api.cancel_upload, methods=["DELETE"]),
         Route("/api/uploads/{upload}/open", api.finish_upload, methods=["POST"]),
-        Route("/api/uploads/{upload}/{index:int}", api.upload, methods=["PUT"]),
+        Route("/api/uploads/{upload}/{index:number}", api.upload, methods=["PUT"]),
         Route(f"{session}/open", api.open, methods=["POST"]),
         Route(session, api.session),
         Route(session, api.remove, methods=["DELETE"]),
         Route(f"{session}/timeline", api.timeline),
-        Route(f"{session}/frames/{{frame:int}}", api.frame),
-        Route(f"{session}/thumbnails/{{frame:int}}", api.thumbnail),
-        Route(f"{session}/masks/{{frame:int}}", api.masks),
+        Route(f"{session}/frames/{{frame:number}}", api.frame),
+        Route(f"{session}/thumbnails/{{frame:number}}", api.thumbnail),
+        Route(f"{session}/masks/{{frame:number}}", api.masks),
         Route(f"{session}/objects", api.add_object, methods=["POST"]),
-        Route(f"{session}/objects/{{object:int}}", api.edit_object, methods=["PATCH"]),
-        Route(f"{session}/objects/{{object:int}}", api.remove_object, methods=["DELETE"]),
-        Route(f"{session}/objects/{{object:int}}/prompts/{{frame:int}}", api.prompt, methods=["PUT"]),
-        Route(f"{session}/objects/{{object:int}}/prompts/{{frame:int}}", api.clear_prompt, methods=["DELETE"]),
+        Route(f"{session}/objects/{{object:number}}", api.edit_object, methods=["PATCH"]),
+        Route(f"{session}/objects/{{object:number}}", api.remove_object, methods=["DELETE"]),
+        Route(f"{session}/objects/{{object:number}}/prompts/{{frame:number}}", api.prompt, methods=["PUT"]),
+        Route(f"{session}/objects/{{object:number}}/prompts/{{frame:number}}", api.clear_prompt, methods=["DELETE"]),
         Route(f"{session}/undo", api.undo, methods=["POST"]),
         Route(f"{session}/redo", api.redo, methods=["POST"]),
         Route(f"{session}/prepare", api.prepare, methods=["POST"]),

@@ -151,6 +151,7 @@ class Workspace:
         if self.only is not None and parts and parts[0] != self.only:
             raise unknown
         try:
+            path.encode()  # some systems have names that are not text
             found = (self.root / path).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):
             raise unknown from None
@@ -160,7 +161,7 @@ class Workspace:
 
     def _is_inside(self, path: Path) -> bool:
         try:
-            path.name.encode()  # some systems have names that are not text
+            path.name.encode()
             return self._is_visible(path.resolve(strict=True))
         except (OSError, RuntimeError, UnicodeError):
             return False

@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
 from conftest import seeded_predictor
 
 from i2v.app.workspace import Workspace

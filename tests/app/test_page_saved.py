@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PageSession
+from page_client import PageSession
 
 from i2v.app.store import MaskRow, SessionStore
 
@@ -96,7 +96,9 @@ def test_killed_while_it_tracks(make_page, videos, tmp_path):
     shutil.copytree(folder, tmp_path / "uninterrupted")
     first.__exit__(None, None, None)
     command = [sys.executable, Path(__file__).with_name("page_process.py"), videos, folder, session.id]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    paths = os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parents[1])))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stdout:
             if line.strip() == "5":
                 process.send_signal(signal.SIGKILL)
