@@ -283,7 +283,7 @@ def _resized(mask: Tensor, size: int) -> Tensor:
 def _floats(values: Any, name: str, shape: str) -> Tensor:
     try:
         return torch.as_tensor(_in_memory_order(values), dtype=torch.float32, device="cpu").clone()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"{name} must be an array of numbers {shape}, not {values!r}") from error
 
 

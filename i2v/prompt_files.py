@@ -110,6 +110,26 @@ class PromptFile:
         return {obj.obj_id: obj.colour for obj in self.objects}
 
 
+def without_idle_steps(steps: Sequence[Step]) -> list[Step]:
+    """The steps but those that find nothing to clear, remove or track, as steps that were undone may leave behind."""
+    kept: list[Step] = []
+    prompted: dict[int, set[int]] = {}
+    for step in steps:
+        if isinstance(step, PromptStep):
+            prompted.setdefault(step.obj_id, set()).add(step.frame)
+        elif isinstance(step, TrackStep):
+            if not any(prompted.values()):
+                continue
+        elif step.obj_id not in prompted:
+            continue
+        elif isinstance(step, ClearStep):
+            prompted[step.obj_id].discard(step.frame)
+        else:
+            del prompted[step.obj_id]
+        kept.append(step)
+    return kept
+
+
 def write_prompt_file(path: Path, name: str, frames: Frames, content: PromptFile) -> None:
     """Write a file of prompts atomically.
 

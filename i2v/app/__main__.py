@@ -137,6 +137,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(socket.SOMAXCONN)  # only now another server finds the port in use
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OSError(f"cannot listen on {host}, port {port}: {reason}; choose another --port (0 for a free one)") from error

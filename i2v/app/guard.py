@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -107,14 +108,12 @@ class Guard:
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[-1]
         if given and hmac.compare_digest(given.encode(), self.token.encode()) and scope["type"] == "http":
             # The token leaves the address, where others may read it, for a cookie.
-            response = RedirectResponse(scope["path"], status_code=303)
+            response = RedirectResponse("/", status_code=303)
             response.set_cookie(self._cookie, self.token, httponly=True, samesite="strict")
             return response
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            cookie = None
-        if cookie is None or not hmac.compare_digest(cookie.value.encode(), self.token.encode()):
+        # Not http.cookies, which stops at a malformed cookie of another server on this machine.
+        cookie = cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
+        if not hmac.compare_digest(cookie.encode(), self.token.encode()):
             return _forbidden("open the address that the server printed, with its token")
         return None
 
@@ -125,13 +124,10 @@ class Guard:
 
 def _split(host: str) -> tuple[str | None, int | None]:
     """Name and port of a Host header; (None, None) if it is malformed."""
-    try:
-        parts = urlsplit(f"//{host}")
-        if parts.username is not None or parts.path or parts.query or parts.fragment:
-            return None, None
-        return parts.hostname, parts.port or 80
-    except ValueError:
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_.-]+))(?::([0-9]{1,5}))?", host.lower())
+    if found is None:
         return None, None
+    return found[1] or found[2], int(found[3] or 80)
 
 
 def _forbidden(message: str) -> Response:

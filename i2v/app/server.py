@@ -8,18 +8,20 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
+from anyio import fail_after
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from i2v.app.exporting import start_export
 from i2v.app.scheduler import Priority
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 _MAX_BODY = 64 * 2**20  # bytes of a JSON body; masks of large frames are the largest
 _MAX_EVENTS = 256  # that wait for a slow page
+_MAX_SEND_SECONDS = 10  # in which a page takes an event
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _DIRECTIONS = {"forward": [False], "backward": [True], "both": [False, True]}
 # Pictures of a session never change.
@@ -57,10 +60,26 @@ _STATUSES: list[tuple[type[Exception], int]] = [
     (BusyError, 429),
     (BlockingIOError, 409),
     (FileNotFoundError, 404),
+    (PermissionError, 403),
     (OSError, 507),
     (ValueError, 400),
     (TypeError, 400),
 ]
+
+
+class _Number(Convertor[int]):
+    """A number in an address. Python refuses to convert thousands of digits, so there are no such addresses."""
+
+    regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Number())
 
 
 class Events:
@@ -84,9 +103,7 @@ class Events:
             try:
                 events.put_nowait(event)
             except asyncio.QueueFull:  # it starts over with a new connection
-                while not events.empty():
-                    events.get_nowait()
-                events.put_nowait(None)
+                _end(events)
 
     @asynccontextmanager
     async def subscription(self, session_id: str) -> AsyncIterator[asyncio.Queue[Event | None]]:
@@ -120,19 +137,19 @@ def create_app(workspace: Workspace, events: Events, about: dict[str, Any]) -> S
         Route("/api/uploads", api.begin_upload, methods=["POST"]),
         Route("/api/uploads/{upload}", api.cancel_upload, methods=["DELETE"]),
         Route("/api/uploads/{upload}/open", api.finish_upload, methods=["POST"]),
-        Route("/api/uploads/{upload}/{index:int}", api.upload, methods=["PUT"]),
+        Route("/api/uploads/{upload}/{index:number}", api.upload, methods=["PUT"]),
         Route(f"{session}/open", api.open, methods=["POST"]),
         Route(session, api.session),
         Route(session, api.remove, methods=["DELETE"]),
         Route(f"{session}/timeline", api.timeline),
-        Route(f"{session}/frames/{{frame:int}}", api.frame),
-        Route(f"{session}/thumbnails/{{frame:int}}", api.thumbnail),
-        Route(f"{session}/masks/{{frame:int}}", api.masks),
+        Route(f"{session}/frames/{{frame:number}}", api.frame),
+        Route(f"{session}/thumbnails/{{frame:number}}", api.thumbnail),
+        Route(f"{session}/masks/{{frame:number}}", api.masks),
         Route(f"{session}/objects", api.add_object, methods=["POST"]),
-        Route(f"{session}/objects/{{object:int}}", api.edit_object, methods=["PATCH"]),
-        Route(f"{session}/objects/{{object:int}}", api.remove_object, methods=["DELETE"]),
-        Route(f"{session}/objects/{{object:int}}/prompts/{{frame:int}}", api.prompt, methods=["PUT"]),
-        Route(f"{session}/objects/{{object:int}}/prompts/{{frame:int}}", api.clear_prompt, methods=["DELETE"]),
+        Route(f"{session}/objects/{{object:number}}", api.edit_object, methods=["PATCH"]),
+        Route(f"{session}/objects/{{object:number}}", api.remove_object, methods=["DELETE"]),
+        Route(f"{session}/objects/{{object:number}}/prompts/{{frame:number}}", api.prompt, methods=["PUT"]),
+        Route(f"{session}/objects/{{object:number}}/prompts/{{frame:number}}", api.clear_prompt, methods=["DELETE"]),
         Route(f"{session}/undo", api.undo, methods=["POST"]),
         Route(f"{session}/redo", api.redo, methods=["POST"]),
         Route(f"{session}/prepare", api.prepare, methods=["POST"]),
@@ -150,11 +167,14 @@ def create_app(workspace: Workspace, events: Events, about: dict[str, Any]) -> S
         yield
         await run_in_threadpool(workspace.close)
 
-    # Errors of handlers become answers in `_answered`; this is for unknown paths and methods.
+    # Errors of handlers become answers in `_answered`; these are for unknown paths and methods.
     async def not_found(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": "there is nothing at this address"}, status_code=404)
 
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found})
+    async def not_allowed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"there is no {request.method} at this address"}, status_code=405)
+
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_allowed})
 
 
 async def _index(request: Request) -> Response:
@@ -356,7 +376,7 @@ class Api:
         limit = body.get("frames")
         if body["direction"] not in _DIRECTIONS:
             raise ValueError(f"direction is one of {', '.join(_DIRECTIONS)}")
-        if limit is not None and not (isinstance(limit, int) and limit > 0):
+        if limit is not None and not (type(limit) is int and limit > 0):
             raise ValueError("frames is a number of frames, from 1 on, or null for all")
         job = await self._change(lambda: session.start_tracking(body["frame"], _DIRECTIONS[body["direction"]], limit))
         return JSONResponse(job.to_json(), status_code=202)
@@ -396,24 +416,32 @@ class Api:
         opened.num_pages += 1
         try:
             async with self._events.subscription(session_id) as events:
-                await websocket.send_json({"type": "session", "session": self._session_json(opened)})
-                sender = asyncio.create_task(self._send(websocket, opened, events))
+                watcher = asyncio.create_task(_watch(websocket, events))
                 try:
-                    while True:
-                        await websocket.receive_text()  # pages say nothing; this notices that they close
-                except WebSocketDisconnect:
+                    await self._send(websocket, opened, events)
+                except (WebSocketDisconnect, TimeoutError):
                     pass
                 finally:
-                    sender.cancel()
+                    watcher.cancel()
         finally:
             opened.num_pages -= 1
 
     async def _send(self, websocket: WebSocket, opened: OpenSession, events: asyncio.Queue[Event | None]) -> None:
-        while (event := await events.get()) is not None:
+        """Send events until the page is gone or too slow.
+
+        Raises:
+            TimeoutError: it takes nothing any more.
+        """
+        event: Event | None = {"type": "session"}
+        while event is not None:
             if event["type"] == "session":
                 event = {"type": "session", "session": self._session_json(opened)}
-            await websocket.send_json(event)
-        await websocket.close(code=1013)  # too slow: try again later
+            with fail_after(_MAX_SEND_SECONDS):
+                await websocket.send_json(event)
+            event = await events.get()
+        if websocket.client_state is WebSocketState.CONNECTED:
+            with fail_after(_MAX_SEND_SECONDS):
+                await websocket.close(code=1013)  # too slow: try again later
 
     async def _opened(self, request: Request) -> OpenSession:
         return await run_in_threadpool(self._workspace.open, request.path_params["session"])
@@ -424,6 +452,20 @@ class Api:
 
     def _session_json(self, opened: OpenSession) -> dict[str, Any]:
         return {"id": opened.id, **opened.session.to_json(), "exports": _exports(opened)}
+
+
+async def _watch(websocket: WebSocket, events: asyncio.Queue[Event | None]) -> None:
+    """End the events when the page is closed; it says nothing else."""
+    with suppress(WebSocketDisconnect):
+        while True:
+            await websocket.receive_text()
+    _end(events)
+
+
+def _end(events: asyncio.Queue[Event | None]) -> None:
+    while not events.empty():
+        events.get_nowait()
+    events.put_nowait(None)
 
 
 def _exports(opened: OpenSession) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ from i2v.prompt_files import (
     TrackStep,
     parse_step,
     step_to_json,
+    without_idle_steps,
 )
 from i2v.utils.command_line import EXPECTED_ERRORS, one_line
 from i2v.utils.masks import masks_to_labels
@@ -109,9 +110,10 @@ class Change:
         whole (bool): whether the snapshots are of the whole object.
         before (Snapshot): the object before it.
         after (Snapshot): the object after it.
-        number (int): number of the change.
-        outdated (set[int]): the frames whose masks it made out of date.
+        number (int): number of the session's change by which it was done, undone or redone last.
+        outdated (set[int]): the frames whose masks went out of date then.
         step (Step): what a replay does for it.
+        steps (tuple[list[Step], list[Step]]): all steps before and after it was undone.
     """
 
     text: str
@@ -123,6 +125,7 @@ class Change:
     number: int
     outdated: set[int]
     step: Step
+    steps: tuple[list[Step], list[Step]] = ([], [])
 
 
 class Job:
@@ -208,6 +211,7 @@ class AnnotationSession:
         self._change = store.fact("change", 0)
         self._next_id = store.fact("next_id", 1)
         self._steps: list[Step] = []
+        self._running: TrackStep | None = None  # what was tracked since the last step
         self._state = predictor.init_state(frames)
         try:
             self._restore()
@@ -321,8 +325,8 @@ class AnnotationSession:
     def prompt_file(self) -> PromptFile:
         """What was done, so that it can be done again."""
         with self._lock:
-            objects = [NamedObject(obj, item.name, self.colours[obj]) for obj, item in self._objects.items() if item.prompts]
-            return PromptFile(objects, list(self._steps))
+            objects = [NamedObject(obj, item.name, self.colours[obj]) for obj, item in self._objects.items()]
+            return PromptFile(objects, without_idle_steps(self._steps))
 
     # Changes, in the scheduler's thread
 
@@ -389,6 +393,7 @@ class AnnotationSession:
         if prompt is None and frame not in item.prompts:
             raise KeyError(f"{item.name} has no prompt in frame {frame}")
         before = self._snapshot(obj, frame, whole=prompt is None)
+        outdated = self._dependent(obj, frame)
         if prompt is None:
             self._predictor.clear_all_prompts_in_frame(self._state, frame, obj, need_output=False)
         else:
@@ -399,11 +404,10 @@ class AnnotationSession:
                 del item.prompts[frame]
             else:
                 item.prompts[frame] = prompt
-        outdated = {t for t in self._dependent(obj, frame) if not self._marks[obj][t].outdated}
         self._set_outdated(obj, outdated, True)
         self._record(frame, {obj})
         if prompt is None:
-            self._keep_outputs(obj)
+            self._keep_outputs(obj, before.tracked)
         step = ClearStep(frame, obj) if prompt is None else PromptStep(frame, obj, prompt)
         text = f"{_what(prompt)} of {item.name} in frame {frame}"
         self._finish_change(text, obj, frame, before, outdated, step, whole=prompt is None)
@@ -417,13 +421,17 @@ class AnnotationSession:
         if not self._done:
             raise ConflictError("there is nothing to undo")
         change = self._done.pop()
-        self._apply(change, change.before)
-        recent = {
-            t for t in self._dependent(change.object, change.frame) if self._mark_change(change.object, t) >= change.number
-        }
-        self._set_outdated(change.object, change.outdated, False)
-        self._set_outdated(change.object, recent, True)
-        self._steps = [step for step in self._steps if step is not change.step]
+        former = change.before
+        if not change.whole and (former.tracked is None or not former.tracked.bank.conditioning):
+            # The object may have nothing left to track it from; then it starts over, as after the removal of its prompt.
+            bank = self._state.objects[change.object].bank
+            change.whole = bank.conditioning.keys() <= {change.frame}
+        if change.whole:
+            change.after = self._snapshot(change.object, change.frame, whole=True)
+        self._apply(change, former)
+        steps = self._flushed_steps()
+        self._steps = [step for step in steps if step is not change.step]
+        change.steps = steps, self._steps
         self._undone.append(change)
         self._save()
         self._notify({"type": "timeline"})
@@ -438,9 +446,13 @@ class AnnotationSession:
         if not self._undone:
             raise ConflictError("there is nothing to redo")
         change = self._undone.pop()
+        if change.whole:
+            change.before = self._snapshot(change.object, change.frame, whole=True)
         self._apply(change, change.after)
-        self._set_outdated(change.object, change.outdated, True)
-        self._steps.append(change.step)
+        former, undone = change.steps
+        steps = self._flushed_steps()
+        # What was tracked since comes before the change, unless there is nothing.
+        self._steps = list(former) if steps == undone else [*steps, change.step]
         self._done.append(change)
         self._save()
         self._notify({"type": "timeline"})
@@ -524,18 +536,27 @@ class AnnotationSession:
     def _results(self, runs: list[tuple[int, bool, int]]) -> Iterator[int]:
         """Track, and yield each frame whose masks are new."""
         for start, reverse, length in runs:
-            done = 0
+            self._running = TrackStep(start, 0, reverse)
             try:
                 for frame, _, logits in self._predictor.propagate_in_video(self._state, start, length - 1, reverse):
                     objects = {
                         o for o, obj in self._state.objects.items() if obj.bank.conditioning and frame not in obj.prompts
                     }
+                    self._change += 1
                     self._record(frame, objects, logits)
-                    done += 1
+                    self._running = replace(self._running, frames=self._running.frames + 1)
                     yield frame
             finally:
-                if done:
-                    self._steps.append(TrackStep(start, done, reverse))
+                self._steps = self._flushed_steps()
+                self._running = None
+
+    def _flushed_steps(self) -> list[Step]:
+        """All steps, with what was tracked since the last one."""
+        run = self._running
+        if run is None or not run.frames:
+            return self._steps
+        self._running = TrackStep(run.start + (-run.frames if run.reverse else run.frames), 0, run.reverse)
+        return [*self._steps, run]
 
     def _submit_step(self, job: Job, results: Iterator[int]) -> None:
         self._scheduler.submit(Priority.TRACK, lambda: self._step(job, results))
@@ -547,6 +568,8 @@ class AnnotationSession:
             frame = None if job.stopping else next(results, None)
             if frame is not None:
                 job.advance(job.done + 1, frame)
+                self.store.set_fact("running", self._running_json())
+                self.store.set_fact("change", self._change)
                 self._try(self.store.save)
                 if self._problem is not None:
                     raise OSError(f"tracking was stopped: {self._problem}")
@@ -591,13 +614,14 @@ class AnnotationSession:
 
     # Records
 
-    def _record(self, frame: int, computed: set[int], logits: Tensor | None = None) -> None:
+    def _record(self, frame: int, computed: set[int], logits: Tensor | None = None, former: MaskRow | None = None) -> None:
         """Set the masks of a frame from the network's results.
 
         Args:
             frame (int): index of the frame.
             computed (set[int]): the objects whose results are new; the others may be covered differently.
             logits (Tensor or None): (O, 1, H, W) masks of the objects of the predictor's session.
+            former (MaskRow or None): what was known of the mask of one of them, if it is an earlier one again.
         """
         objects = self._state.objects
         if logits is None:
@@ -611,6 +635,8 @@ class AnnotationSession:
             visible = None if (own <= (labels == obj)).all() else mask_to_rle(labels == obj)["counts"]
             output = objects[obj].bank[frame]
             known = None if obj in computed else self._marks[obj].get(frame)
+            if former is not None and obj == former.object:
+                known = _mark_of(former)
             area = float(own.mean())
             mark = known or Mark(area, confidences.get(obj, 1.0), False, output.reverse, self._change)
             with self._lock:
@@ -625,32 +651,46 @@ class AnnotationSession:
             self.store.remove_mask(obj, frame)
             self.store.set_output(obj, frame, None)
 
-    def _keep_outputs(self, obj: int) -> None:
-        """Write all that the network remembers of an object, and nothing else, after a change of many frames."""
-        tracked = self._state.objects.get(obj)
+    def _keep_outputs(self, obj: int, former: TrackedObject | None) -> None:
+        """Write what the network remembers of an object, and nothing else, after a change of many frames.
+
+        Args:
+            obj (int): the object.
+            former (TrackedObject or None): what it remembered before; what is the same is not written again.
+        """
+        was, now = (tracked or TrackedObject(obj) for tracked in (former, self._state.objects.get(obj)))
         for frame in self._marks.get(obj, {}):
-            is_known = tracked is not None and frame in tracked.bank
-            self.store.set_output(obj, frame, _output_bytes(tracked, frame) if tracked is not None and is_known else None)
+            if _kept(was, frame) != _kept(now, frame):
+                self.store.set_output(obj, frame, _output_bytes(now, frame) if frame in now.bank else None)
 
     def _dependent(self, obj: int, frame: int) -> set[int]:
-        """The tracked frames of an object after a frame, in the direction in which they were tracked."""
+        """The tracked frames of an object that are up to date and depend on its mask in a frame.
+
+        These are the frames after it, in the direction in which they were tracked, if that was its own direction or they were
+        tracked later. A conditioning frame is remembered in all frames that were tracked later, also in those before it.
+        """
         with self._lock:
-            prompts = self._objects[obj].prompts if obj in self._objects else {}
-            marks = self._marks.get(obj, {})
-            return {t for t, mark in marks.items() if t not in prompts and (t < frame if mark.reverse else t > frame)}
+            prompted = {frame, *(self._objects[obj].prompts if obj in self._objects else ())}
+            marks, tracked = self._marks.get(obj, {}), self._state.objects.get(obj)
+            own = marks.get(frame)
+            is_conditioning = tracked is not None and frame in tracked.bank.conditioning
+
+            def depends(t: int, mark: Mark) -> bool:
+                is_after = t < frame if mark.reverse else t > frame
+                is_later = own is not None and mark.change > own.change
+                if own is None or is_conditioning:
+                    return is_after or is_later
+                return is_after and (is_later or mark.reverse == own.reverse)
+
+            return {t for t, mark in marks.items() if t not in prompted and not mark.outdated and depends(t, mark)}
 
     def _set_outdated(self, obj: int, frames: set[int], outdated: bool) -> None:
         with self._lock:
-            marks = self._marks.get(obj, {})
-            frames = {frame for frame in frames if frame in marks and marks[frame].outdated != outdated}
             for frame in frames:
-                marks[frame].outdated = outdated
+                self._marks[obj][frame].outdated = outdated
         if frames:
-            self._try(lambda: self.store.set_outdated(obj, frames, outdated))
+            self.store.set_outdated(obj, frames, outdated)
             self._notify({"type": "timeline"})
-
-    def _mark_change(self, obj: int, frame: int) -> int:
-        return self._marks[obj][frame].change
 
     # Undo
 
@@ -673,47 +713,68 @@ class AnnotationSession:
         self._done.append(Change(text, obj, frame, whole, before, after, self._change, outdated, step))
         del self._done[:-_MAX_UNDO]
         self._undone.clear()
-        self._steps.append(step)
+        self._steps = [*self._flushed_steps(), step]
         self._save()
 
     def _apply(self, change: Change, former: Snapshot) -> None:
         """Set an object to what it was before or after a change."""
-        obj, frame, objects = change.object, change.frame, self._state.objects
+        obj, frame = change.object, change.frame
+        outdated = set() if isinstance(change.step, RemoveStep) else self._dependent(obj, frame)
+        self._apply_to_object(obj, frame, former.item)
+        known = self._state.objects.get(obj)
+        known = None if known is None else TrackedObject(obj, dict(known.prompts), known.bank.part(range(self.frames.count())))
+        self._apply_to_network(change, former.tracked)
+        if obj in self._objects:
+            self._record(frame, {obj}, former=former.row)
+            if former.row is not None and (obj not in self._state.objects or frame not in self._state.objects[obj].bank):
+                self._put_back_row(former.row)
+            again = {t for t in change.outdated if t in self._marks[obj] and self._marks[obj][t].change < change.number}
+            self._set_outdated(obj, again, False)
+            self._set_outdated(obj, outdated, True)
+        else:
+            self._record(frame, set())
+        change.number, change.outdated = self._change, outdated
+        if change.whole:
+            self._keep_outputs(obj, known)
+
+    def _apply_to_object(self, obj: int, frame: int, former: SessionObject | None) -> None:
         with self._lock:
             self._change += 1
             item = self._objects.get(obj)
-            if former.item is None:
+            if former is None:
                 self._objects.pop(obj, None)
             elif item is None:
-                self._objects[obj] = replace(former.item, prompts=dict(former.item.prompts))
+                self._objects[obj] = replace(former, prompts=dict(former.prompts))
                 self._objects = dict(sorted(self._objects.items()))
-            elif frame in former.item.prompts:
-                item.prompts[frame] = former.item.prompts[frame]
+            elif frame in former.prompts:
+                item.prompts[frame] = former.prompts[frame]
             else:
                 item.prompts.pop(frame, None)
-        if former.tracked is None:
+
+    def _apply_to_network(self, change: Change, former: TrackedObject | None) -> None:
+        obj, frame, objects = change.object, change.frame, self._state.objects
+        known = objects.get(obj)
+        if former is None:
             objects.pop(obj, None)
-        elif change.whole or obj not in objects:
-            part = former.tracked
-            objects[obj] = TrackedObject(obj, dict(part.prompts), part.bank.part(range(self.frames.count())))
+        elif known is not None and not change.whole:
+            known.bank.put_back(frame, former.bank)
+            known.prompts.pop(frame, None)
+            known.prompts |= former.prompts
+        else:
+            bank = former.bank.part(range(self.frames.count()))
+            if known is not None and bank.conditioning:  # what was tracked since is the mask that is shown
+                since = {t for t, mark in self._marks[obj].items() if mark.change >= change.number}
+                for t in since & known.bank.tracked.keys() - known.prompts.keys() - former.prompts.keys():
+                    bank.put_back(t, known.bank)
+            objects[obj] = TrackedObject(obj, dict(former.prompts), bank)
             ordered = sorted(objects.items())
             objects.clear()
             objects.update(ordered)
-        else:
-            tracked = objects[obj]
-            tracked.bank.put_back(frame, former.tracked.bank)
-            tracked.prompts.pop(frame, None)
-            tracked.prompts |= former.tracked.prompts
-        self._record(frame, {obj} if obj in self._objects else set())
-        if former.row is not None and obj in self._objects and (obj not in objects or frame not in objects[obj].bank):
-            self._put_back_row(former.row)
-        if change.whole:
-            self._keep_outputs(obj)
 
     def _put_back_row(self, row: MaskRow) -> None:
         """Show a mask again that the network does not remember."""
         with self._lock:
-            self._marks[row.object][row.frame] = Mark(row.area, row.confidence, row.outdated, row.reverse, row.change)
+            self._marks[row.object][row.frame] = _mark_of(row)
         self.store.set_mask(row)
 
     # Storage
@@ -728,10 +789,15 @@ class AnnotationSession:
             ]
         facts = {"objects": objects, "change": self._change, "next_id": self._next_id}
         facts["steps"] = [step_to_json(step) for step in self._steps]
+        facts["running"] = self._running_json()
         for name, value in facts.items():
             self.store.set_fact(name, value)
         self._try(self.store.save)
         self._notify({"type": "session"})
+
+    def _running_json(self) -> dict[str, Any] | None:
+        """What is being tracked, as a step, so that a killed process does not lose it."""
+        return step_to_json(self._running) if self._running is not None and self._running.frames else None
 
     def _try(self, write: Callable[[], None]) -> None:
         try:
@@ -749,11 +815,13 @@ class AnnotationSession:
                 prompts = {step.frame: step.prompt for step in steps if isinstance(step, PromptStep)}
                 self._objects[entry["id"]] = SessionObject(entry["name"], entry["colour"], entry["hidden"], prompts)
                 self._marks[entry["id"]] = {}
-            self._steps = [parse_step(step, self.frames) for step in self.store.fact("steps", [])]
+            running = self.store.fact("running")
+            steps = self.store.fact("steps", []) + ([] if running is None else [running])
+            self._steps = [parse_step(step, self.frames) for step in steps]
             self._try(lambda: self.store.keep_objects(self._objects))
-            for row in self.store.all_masks():
-                self._marks[row.object][row.frame] = Mark(row.area, row.confidence, row.outdated, row.reverse, row.change)
-            for obj, frame, data in self.store.outputs():
+            for row in self.store.all_masks(self._objects):
+                self._marks[row.object][row.frame] = _mark_of(row)
+            for obj, frame, data in self.store.outputs(self._objects):
                 tracked = self._state.objects.setdefault(obj, TrackedObject(obj))
                 _restore_output(tracked, frame, data, self.store.path, self._state.storage_device)
 
@@ -778,12 +846,21 @@ class AnnotationSession:
         return {"size": [self.frames.height, self.frames.width], "counts": counts}
 
     def _mask_json(self, row: MaskRow) -> dict[str, Any]:
-        mark = Mark(row.area, row.confidence, row.outdated, row.reverse, row.change)
-        return {"rle": self._rle(row.rle), **self._mark_json(row.object, row.frame, mark)}
+        return {"rle": self._rle(row.rle), **self._mark_json(row.object, row.frame, _mark_of(row))}
 
     def _mark_json(self, obj: int, frame: int, mark: Mark) -> dict[str, Any]:
         prompted = frame in self._objects[obj].prompts
         return {"area": mark.area, "confidence": mark.confidence, "outdated": mark.outdated, "prompted": prompted}
+
+
+def _mark_of(row: MaskRow) -> Mark:
+    return Mark(row.area, row.confidence, row.outdated, row.reverse, row.change)
+
+
+def _kept(tracked: TrackedObject, frame: int) -> tuple[Any, ...]:
+    """What tells whether the network remembers the same of an object in a frame."""
+    bank = tracked.bank
+    return id(bank.get(frame)), id(tracked.prompts.get(frame)), frame in bank.conditioning, frame in bank.corrected
 
 
 def _output_bytes(tracked: TrackedObject, frame: int) -> bytes:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class MaskRow:
         confidence (float): predicted IoU, about 0 to 1.
         outdated (bool): whether a prompt that it depends on has changed since.
         reverse (bool): whether it was tracked backward.
-        change (int): number of the session's last change when it was computed.
+        change (int): number of the change of the session that it is; they are counted.
     """
 
     object: int
@@ -68,12 +68,28 @@ class SessionStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
-        # Changes that were not written yet: masks and outputs by (object, frame), None for those to delete; facts by name.
+        # Not written yet: masks, outputs and marks by (object, frame), None for what to delete; facts by name.
         self._masks: dict[tuple[int, int], MaskRow | None] = {}
         self._outputs: dict[tuple[int, int], bytes | None] = {}
+        self._outdated: dict[tuple[int, int], bool] = {}
         self._facts: dict[str, Any] = {}
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.5)
+        except sqlite3.Error as error:
+            raise OSError(f"cannot open {path}: {error}") from error
+        try:
+            version = self._prepare()
+        except BaseException:
+            self.close()
+            raise
+        if version != _VERSION:
+            self.close()
+            raise ValueError(f"{path} was written by another version of the page (format {version}, not {_VERSION})")
+        self._facts["version"] = _VERSION
+
+    def _prepare(self) -> int:
+        """Lock the file, and make the tables. Returns the version of those that it has."""
+        try:
             # No other process may write to it, even between two changes.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -82,17 +98,13 @@ class SessionStore:
             for statement in _TABLES.split(";"):
                 self._database.execute(statement)
             self._database.execute("COMMIT")
-            version = self.fact("version", _VERSION)
+            return self.fact("version", _VERSION)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise BlockingIOError(f"{path} is open in another server: use its page, or stop it") from error
-            raise OSError(f"cannot open {path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path} is not the file of a session, or is damaged ({error}): remove its folder") from error
-        if version != _VERSION:
-            self.close()
-            raise ValueError(f"{path} was written by another version of the page (format {version}, not {_VERSION})")
-        self._facts["version"] = _VERSION
+                raise BlockingIOError(f"{self.path} is open in another server: use its page, or stop it") from error
+            raise OSError(f"cannot open {self.path}: {error}") from error
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise ValueError(f"{self.path} is not the file of a session, or is damaged ({error}): remove its folder") from error
 
     def close(self) -> None:
         """Close the file; it can be opened again."""
@@ -116,6 +128,7 @@ class SessionStore:
         """Set the mask of an object in a frame; `save` writes it."""
         with self._lock:
             self._masks[row.object, row.frame] = row
+            self._outdated.pop((row.object, row.frame), None)
 
     def remove_mask(self, object_id: int, frame: int) -> None:
         """Remove the mask of an object in a frame; `save` writes it."""
@@ -133,33 +146,27 @@ class SessionStore:
             rows = self._database.execute("SELECT * FROM masks WHERE frame = ?", (frame,)).fetchall()
             found: dict[int, MaskRow | None] = {row.object: row for row in map(_mask_row, rows)}
             found |= {obj: row for (obj, of), row in self._masks.items() if of == frame}
-        return [row for _, row in sorted(found.items()) if row is not None]
+            rows = [row for _, row in sorted(found.items()) if row is not None]
+            return [replace(row, outdated=self._outdated.get((row.object, frame), row.outdated)) for row in rows]
 
-    def all_masks(self) -> Iterator[MaskRow]:
-        """All masks, without their RLEs, as they are in the file."""
+    def all_masks(self, object_ids: Iterable[int]) -> Iterator[MaskRow]:
+        """All masks of some objects, without their RLEs, as they are in the file."""
         columns = "object, frame, '', NULL, area, confidence, outdated, reverse, change"
         with self._lock:
-            yield from map(_mask_row, self._database.execute(f"SELECT {columns} FROM masks ORDER BY object, frame"))
+            yield from map(_mask_row, self._of(object_ids, f"SELECT {columns} FROM masks"))
 
-    def outputs(self) -> Iterator[tuple[int, int, bytes]]:
-        """All that the network remembers: object, frame, data."""
+    def outputs(self, object_ids: Iterable[int]) -> Iterator[tuple[int, int, bytes]]:
+        """All that the network remembers of some objects: object, frame, data."""
         with self._lock:
-            yield from self._database.execute("SELECT object, frame, data FROM outputs ORDER BY object, frame")
+            yield from self._of(object_ids, "SELECT object, frame, data FROM outputs")
+
+    def _of(self, object_ids: Iterable[int], query: str) -> sqlite3.Cursor:
+        return self._database.execute(f"{query} WHERE object IN ({_listed(object_ids)}) ORDER BY object, frame")
 
     def set_outdated(self, object_id: int, frames: Iterable[int], outdated: bool) -> None:
-        """Mark masks as out of date, or as up to date again.
-
-        Raises:
-            OSError: see `save`.
-        """
-        frames = set(frames)
-        with self._lock, self._transaction():
-            for (obj, frame), row in self._masks.items():
-                if row is not None and obj == object_id and frame in frames:
-                    row.outdated = outdated
-            self._database.executemany(
-                "UPDATE masks SET outdated = ? WHERE object = ? AND frame = ?", [(outdated, object_id, t) for t in frames]
-            )
+        """Mark masks as out of date, or as up to date again; `save` writes it."""
+        with self._lock:
+            self._outdated |= {(object_id, frame): outdated for frame in frames}
 
     def keep_objects(self, object_ids: Iterable[int]) -> None:
         """Remove masks and memories of all other objects.
@@ -167,7 +174,7 @@ class SessionStore:
         Raises:
             OSError: see `save`.
         """
-        kept = ", ".join(str(int(obj)) for obj in object_ids)
+        kept = _listed(object_ids)
         with self._lock, self._transaction():
             for table in ("masks", "outputs"):
                 self._database.execute(f"DELETE FROM {table} WHERE object NOT IN ({kept})")
@@ -191,10 +198,15 @@ class SessionStore:
                         self._database.execute("DELETE FROM outputs WHERE object = ? AND frame = ?", (obj, frame))
                     else:
                         self._database.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?)", (obj, frame, data))
+                self._database.executemany(
+                    "UPDATE masks SET outdated = ? WHERE object = ? AND frame = ?",
+                    [(outdated, obj, frame) for (obj, frame), outdated in self._outdated.items()],
+                )
                 for name, value in self._facts.items():
                     self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
             self._masks.clear()
             self._outputs.clear()
+            self._outdated.clear()
             self._facts.clear()
 
     @contextmanager
@@ -208,6 +220,10 @@ class SessionStore:
                 self._database.execute("ROLLBACK")
             reason = "the disk is full" if "full" in str(error) else str(error)
             raise OSError(f"cannot write {self.path}: {reason}") from error
+
+
+def _listed(object_ids: Iterable[int]) -> str:
+    return ", ".join(str(int(obj)) for obj in object_ids)
 
 
 def _mask_row(values: tuple[Any, ...]) -> MaskRow:

@@ -32,7 +32,7 @@ _ID = re.compile(r"[0-9a-f]{16}")
 _MAX_LISTED = 10_000  # entries of a folder
 _MAX_UPLOADED_FILES = 20_000
 _MAX_UPLOADS = 8  # that were begun and not opened
-_MAX_NAME = 200  # characters of a file's name
+_MAX_NAME = 200  # bytes of a file's name
 
 
 class NotFoundError(KeyError):
@@ -144,25 +144,31 @@ class Workspace:
         Raises:
             NotFoundError: it does not exist, or leads elsewhere.
         """
-        unknown = NotFoundError(f"no such file or folder: {path}")
+        unknown = NotFoundError(f"no such file or folder: {path!r}")
         parts = PurePosixPath(path).parts
         if "\0" in path or "\\" in path or path.startswith("/") or any(part.startswith(".") for part in parts):
             raise unknown
         if self.only is not None and parts and parts[0] != self.only:
             raise unknown
         try:
+            path.encode()  # some systems have names that are not text
             found = (self.root / path).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):
             raise unknown from None
-        if not found.is_relative_to(self.root):
+        if not self._is_visible(found):
             raise unknown
         return found
 
     def _is_inside(self, path: Path) -> bool:
         try:
-            return path.resolve(strict=True).is_relative_to(self.root)
-        except (OSError, RuntimeError):
+            path.name.encode()
+            return self._is_visible(path.resolve(strict=True))
+        except (OSError, RuntimeError, UnicodeError):
             return False
+
+    def _is_visible(self, found: Path) -> bool:
+        """Whether a path without links is under the root, and not hidden."""
+        return found.is_relative_to(self.root) and not any(part.startswith(".") for part in found.relative_to(self.root).parts)
 
     # Sessions
 
@@ -217,9 +223,16 @@ class Workspace:
         folder = self.folder / (session_id or secrets.token_hex(8))
         folder.mkdir(exist_ok=True)
         about = {"video": str(video), "name": name, "size": list(frames.size), "num_frames": frames.count()}
-        with atomic_write(folder / "about.json") as temporary:
-            temporary.write_text(json.dumps(about))
-        return self.open(folder.name)
+        try:
+            with atomic_write(folder / "about.json") as temporary:
+                temporary.write_text(json.dumps(about))
+            return self.open(folder.name)
+        except BaseException:
+            if session_id is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                (folder / "about.json").unlink(missing_ok=True)
+            raise
 
     def open(self, session_id: str) -> OpenSession:
         """A session, which is read from disk if it is not in memory.
@@ -271,10 +284,13 @@ class Workspace:
             NotFoundError: no such session.
         """
         folder = self._session_folder(session_id)
+        opened = self._open.get(session_id)
+        if opened is not None:
+            opened.session.stop()  # without the lock: others need not wait for it
         with self._lock:
             if session_id in self._open:
                 self._close(self._open[session_id])
-        shutil.rmtree(folder)
+            shutil.rmtree(folder)
 
     def _is_served(self, video: Path) -> bool:
         return video.is_relative_to(self.root) and (self.only is None or video.relative_to(self.root).parts[:1] == (self.only,))
@@ -358,7 +374,7 @@ class Workspace:
         Raises:
             NotFoundError: no such upload.
             ConflictError: files are missing.
-            ValueError: the video or an image cannot be read.
+            ValueError: the video or an image cannot be read. Nothing of the upload is left then.
         """
         files = self._upload(upload)
         folder = self.folder / upload / "video"
@@ -367,7 +383,11 @@ class Workspace:
             raise ConflictError(f"the upload is not complete: {missing[0]} is missing")
         single = folder / files[0]["name"]
         is_video = len(files) == 1 and single.suffix.lower() in VIDEO_SUFFIXES
-        opened = self.create(single if is_video else folder, single.name if is_video else f"{len(files)} images", upload)
+        try:
+            opened = self.create(single if is_video else folder, single.name if is_video else f"{len(files)} images", upload)
+        except ValueError:
+            self.cancel_upload(upload)
+            raise
         (self.folder / upload / "upload.json").unlink()
         return opened
 
@@ -403,10 +423,10 @@ def _num_images(folder: Path) -> int:
 def _is_usable(name: str) -> bool:
     """Whether a name is that of a file in any folder."""
     return (
-        0 < len(name) <= _MAX_NAME
-        and PurePosixPath(name).name == name
+        PurePosixPath(name).name == name
         and not name.startswith(".")
         and all(character.isprintable() and character not in '\\/:*?"<>|' for character in name)
+        and 0 < len(name.encode()) <= _MAX_NAME
     )
 
 
@@ -423,12 +443,14 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
 def _numbers(path: Path) -> tuple[int, int] | None:
     """Numbers of objects and masks in a session's file; None if it cannot be read."""
     try:
-        database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)
+        # Not read-only, or what a killed process left in the write-ahead log could not be read.
+        database = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0)
         try:
-            objects = database.execute("SELECT value FROM facts WHERE name = 'objects'").fetchone()
-            masks = database.execute("SELECT COUNT(*) FROM masks").fetchone()
+            facts = database.execute("SELECT value FROM facts WHERE name = 'objects'").fetchone()
+            objects = [] if facts is None else [int(entry["id"]) for entry in json.loads(facts[0])]
+            masks = database.execute(f"SELECT COUNT(*) FROM masks WHERE object IN ({', '.join(map(str, objects))})").fetchone()
         finally:
             database.close()
-    except sqlite3.Error:
+    except (sqlite3.Error, ValueError, LookupError, TypeError):
         return None
-    return len(json.loads(objects[0])) if objects else 0, masks[0]
+    return len(objects), masks[0]

@@ -117,5 +117,5 @@ def check_mask_size(mask_size: tuple[int, ...], frame_size: tuple[int, ...]) -> 
         ValueError: the sizes differ.
     """
     if tuple(mask_size) != tuple(frame_size):
-        height, width = frame_size
-        raise ValueError(f"its mask is {mask_size[1]}x{mask_size[0]} pixels, the frame is {width}x{height}")
+        mask, frame = ("x".join(str(side) for side in reversed(size)) for size in (mask_size, frame_size))
+        raise ValueError(f"its mask is {mask or 'no'} pixels, the frame is {frame}")

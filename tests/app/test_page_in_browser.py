@@ -46,7 +46,17 @@ class Server:
     """
 
     def __init__(self, videos: Path, sessions: Path, port: int = 0) -> None:
-        command = [sys.executable, "-m", "i2v.app", str(videos), "--no-browser", "--sessions", str(sessions), "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "i2v.app",
+            str(videos),
+            "--no-browser",
+            "--sessions",
+            str(sessions),
+            "--port",
+            str(port),
+        ]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
         assert self._process.stderr is not None
         lines = []
