@@ -20,7 +20,10 @@ export const isEditing = () => running > 0;
 export function enqueue(what, change) {
   const session = state.session.id;
   const result = queue.then(async () => {
-    if (state.session?.id !== session) return false;
+    if (state.session?.id !== session) {
+      complain(`${what}: its session was closed before`);
+      return false;
+    }
     running++;
     try {
       await change(sessionPath());

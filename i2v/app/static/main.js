@@ -152,6 +152,7 @@ function showJob() {
   const job = state.session?.job ?? null;
   byId("job").hidden = !job;
   if (!job) return;
+  byId("follow").hidden = job.kind !== "track";
   const parts = [`${job.kind === "track" ? "Tracking" : "Exporting"} ${job.done} of ${job.total}`];
   if (job.frames_per_second) parts.push(`${job.frames_per_second.toFixed(1)} frames/s`);
   if (job.seconds_left !== null) parts.push(`${seconds(job.seconds_left)} left`);

@@ -1,7 +1,6 @@
 // The panel of objects: number, colour, name, visibility, what the tracker says about the shown frame, and the prompts.
 import { changeObject, clearPrompt, removeObject } from "./edits.js";
 import { byId, element, icon, plural, setIcon } from "./dom.js";
-import { peekMasks } from "./pictures.js";
 import { activate, goTo, on, state } from "./state.js";
 
 const list = byId("object-list");
@@ -77,11 +76,13 @@ function makeCard(id) {
   }
 
   function aboutFrame() {
-    const mask = peekMasks(state.frame)?.objects[id];
-    if (!mask) return "No mask in this frame";
-    const parts = [`${(100 * mask.area).toFixed(1)} % of the frame`];
-    if (mask.confidence !== null) parts.push(`confidence ${mask.confidence.toFixed(2)}`);
-    if (mask.outdated) parts.push("out of date: track again");
+    const line = state.timeline.get(id);
+    const area = line?.area[state.frame] ?? null;
+    const confidence = line?.confidence[state.frame] ?? null;
+    if (area === null) return "No mask in this frame";
+    const parts = [`${(100 * area).toFixed(1)} % of the frame`];
+    if (confidence !== null) parts.push(`confidence ${confidence.toFixed(2)}`);
+    if (line.outdated.has(state.frame)) parts.push("out of date: track again");
     return parts.join(" · ");
   }
 

@@ -126,6 +126,7 @@ async function upload(list) {
   const abort = new AbortController();
   cancelUpload = () => abort.abort();
   byId("uploading").hidden = false;
+  byId("upload-cancel").disabled = false;
   const progress = (sent) => {
     byId("upload-progress").value = sent / total;
     byId("upload-text").textContent = `${sizeText(sent)} of ${sizeText(total)}`;
@@ -142,6 +143,7 @@ async function upload(list) {
       before += file.size;
     }
     byId("upload-text").textContent = "Opening…";
+    byId("upload-cancel").disabled = true;
     onOpen(await request("POST", `/uploads/${id}/open`, {}));
   } catch (error) {
     if (abort.signal.aborted) say("The upload was cancelled.");

@@ -88,11 +88,13 @@ export function refresh() {
 async function load(frame, number, session) {
   loads++;
   const current = () => state.session?.id === session;
+  let arrived = false;
   try {
     const masks = loadMasks(frame).then(() => current() && shownFrame() === frame && redrawMasks());
     masks.catch((error) => current() && complain(`The masks of frame ${frame} did not arrive: ${error.message}`));
     const patience = new Promise((resolve) => setTimeout(resolve, MASK_WAIT_MS));
     const [bitmap] = await Promise.all([loadFrame(frame), Promise.race([masks.catch(() => {}), patience])]);
+    arrived = true;
     if (current() && number > shownRequest) {
       shownRequest = number;
       present(frame, bitmap);
@@ -101,7 +103,8 @@ async function load(frame, number, session) {
     if (current()) complain(`Frame ${frame} did not arrive: ${error.message}`);
   } finally {
     loads--;
-    if (current() && state.frame !== frame) refresh();
+    // Another frame is wanted by now, or this one came after a later one and is wanted again.
+    if (current() && (state.frame !== frame || (arrived && shownFrame() !== frame))) refresh();
   }
 }
 
