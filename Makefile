@@ -53,10 +53,10 @@ test: lint
 test-fast: $(VENV)/installed
 	$(PYTEST) -m "not slow"
 
-# What the tests of the page in a real browser need; without it they are skipped. For Debian and Ubuntu, as root.
+# What the tests of the page in a real browser need; without it they are skipped. Chromium is installed as on Debian, as root.
 browser:
-	apt-get update -q && apt-get install -y -q chromium
-	npm install --no-save --no-audit --no-fund --prefix $(VENV)/axe axe-core
+	command -v chromium google-chrome > /dev/null || { apt-get update -q && apt-get install -y -q chromium; }
+	npm install --no-save --no-audit --no-fund --prefix build/axe axe-core
 
 clean:
 	rm -rf $(VENV) demo-result .pytest_cache .ruff_cache .mypy_cache
