@@ -47,6 +47,8 @@ def start_export(opened: OpenSession, formats: Sequence[str]) -> Job:
         raise ValueError(f"formats are some of {', '.join(FORMATS)}, not {unknown}")
     if not opened.session.tracked() and set(formats) != {"prompts"}:
         raise ConflictError("there are no masks to export: click an object first, or show one that is hidden")
+    if "prompts" in formats and not opened.session.prompt_file().prompts():
+        raise ConflictError("there are no prompts to export: click an object first")
     job = opened.session.start_export()
     threading.Thread(target=_run, args=(opened, list(dict.fromkeys(formats)), job), name="export", daemon=True).start()
     return job

@@ -32,6 +32,7 @@ class Scheduler:
     def __init__(self) -> None:
         self._queue: queue.PriorityQueue[tuple[int, int, Callable[[], Any] | None, Future[Any]]] = queue.PriorityQueue()
         self._sequence = itertools.count()
+        self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
 
@@ -44,13 +45,19 @@ class Scheduler:
 
         Returns:
             Its result, or the exception that it raised.
+
+        Raises:
+            RuntimeError: the scheduler was closed.
         """
+        if self._is_closed:
+            raise RuntimeError("the server is being stopped")
         future: Future[_Result] = Future()
         self._queue.put((priority, next(self._sequence), function, future))
         return future
 
     def close(self) -> None:
         """Finish what was submitted, and end the thread."""
+        self._is_closed = True
         self._queue.put((Priority.STOP, next(self._sequence), None, Future()))
         self._thread.join()
 

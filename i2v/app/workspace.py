@@ -23,6 +23,7 @@ from i2v.data.frames import open_frames
 from i2v.data.images import ALL_SUFFIXES, IMAGE_SUFFIXES, kind_of
 from i2v.data.video_file import VIDEO_SUFFIXES
 from i2v.i2v_video_predictor import I2VVideoPredictor
+from i2v.utils.command_line import one_line
 from i2v.utils.files import atomic_write
 from i2v.utils.json_form import require_form
 
@@ -214,11 +215,15 @@ class Workspace:
             session_id (str or None): id of the upload that it belongs to.
 
         Raises:
-            OSError, ValueError: the video cannot be read, or the session not be written.
+            ValueError: the video cannot be read.
+            OSError: the session cannot be written.
             BusyError: too many sessions are in use.
         """
         self._make_room()
-        frames = open_frames(video)  # before anything is written
+        try:
+            frames = open_frames(video)  # before anything is written
+        except OSError as error:
+            raise ValueError(one_line(error)) from error
         frames.close()
         folder = self.folder / (session_id or secrets.token_hex(8))
         folder.mkdir(exist_ok=True)
