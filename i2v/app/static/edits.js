@@ -1,5 +1,5 @@
 // Changes of the session. They are sent one after another: each click needs the answer to the last one.
-import { request } from "./api.js";
+import { ApiError, request } from "./api.js";
 import { complain, forgive, say } from "./dom.js";
 import { invalidateMasks, putMasks } from "./pictures.js";
 import { activate, applySession, emit, goTo, objectById, promptAt, sessionPath, state } from "./state.js";
@@ -41,9 +41,17 @@ export function enqueue(what, change) {
   return result;
 }
 
+/** A request whose reply is only taken over while its session is still open. */
+async function send(method, path, body) {
+  const { id } = state.session;
+  const reply = await request(method, path, body);
+  if (state.session?.id !== id) throw new ApiError("its session was closed meanwhile; open it to see whether it arrived", 0);
+  return reply;
+}
+
 /** Fetches the session, its timeline and the shown masks again. @throws {ApiError} */
-export async function refetch() {
-  applySession(await request("GET", sessionPath()), { force: true });
+async function refetch() {
+  applySession(await send("GET", sessionPath()), { force: true });
   await masksChanged();
 }
 
@@ -76,7 +84,7 @@ function promptResult(id, mask, replacesMask) {
 }
 
 async function newObject(path) {
-  const object = await request("POST", `${path}/objects`, {});
+  const object = await send("POST", `${path}/objects`, {});
   if (!objectById(object.id)) {
     // The event may be on its way; its session replaces this one.
     applySession({ ...state.session, objects: [...state.session.objects, object] });
@@ -101,7 +109,7 @@ export async function changePrompt(frame, what, change, ghost) {
     const id = object ?? state.active ?? (await newObject(path));
     const prompt = promptAt(id, frame);
     const body = { box: null, mask: null, ...change({ points: prompt?.points ?? [], box: prompt?.box ?? null }) };
-    const reply = await request("PUT", `${path}/objects/${id}/prompts/${frame}`, body);
+    const reply = await send("PUT", `${path}/objects/${id}/prompts/${frame}`, body);
     applyMasks(reply);
     say(promptResult(id, reply.objects[id], prompt?.has_mask && !body.mask));
   });
@@ -131,7 +139,7 @@ export function clearPrompt(id, frame) {
     return Promise.resolve(false);
   }
   return enqueue("The prompt was not cleared", async (path) => {
-    applyMasks(await request("DELETE", `${path}/objects/${id}/prompts/${frame}`));
+    applyMasks(await send("DELETE", `${path}/objects/${id}/prompts/${frame}`));
   });
 }
 
@@ -141,7 +149,7 @@ export const addObject = () => enqueue("No object was added", newObject);
 /** @param {number} id @param {{name?: string, colour?: string, hidden?: boolean}} changes @returns {Promise<boolean>} */
 export function changeObject(id, changes) {
   return enqueue("The object was not changed", async (path) => {
-    const changed = await request("PATCH", `${path}/objects/${id}`, changes);
+    const changed = await send("PATCH", `${path}/objects/${id}`, changes);
     const objects = state.session.objects.map((object) => (object.id === id ? { ...object, ...changed } : object));
     applySession({ ...state.session, objects });
   });
@@ -151,7 +159,7 @@ export function changeObject(id, changes) {
 export function removeObject(id) {
   const { name } = objectById(id);
   return enqueue("The object was not removed", async (path) => {
-    applySession(await request("DELETE", `${path}/objects/${id}`));
+    applySession(await send("DELETE", `${path}/objects/${id}`));
     say(`${name} is removed. Undo brings it back.`);
   });
 }
@@ -161,7 +169,7 @@ export function undo(direction) {
   return enqueue(direction === "undo" ? "Nothing was undone" : "Nothing was redone", async (path) => {
     const what = state.session[direction];
     if (!what) return say(direction === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
-    const { frame, session } = await request("POST", `${path}/${direction}`, {});
+    const { frame, session } = await send("POST", `${path}/${direction}`, {});
     applySession(session);
     invalidateMasks();
     goTo(frame ?? state.frame);
@@ -174,7 +182,7 @@ export function undo(direction) {
 export function track(direction, frames) {
   const { frame } = state;
   return enqueue("Tracking did not start", async (path) => {
-    const job = await request("POST", `${path}/track`, { frame, direction, frames });
+    const job = await send("POST", `${path}/track`, { frame, direction, frames });
     state.playing = false;
     state.following = true;
     setJob(state.session.job ?? job);
@@ -186,7 +194,7 @@ export function track(direction, frames) {
 export async function stop() {
   if (!state.session?.job) return;
   try {
-    applySession(await request("POST", `${sessionPath()}/stop`, {}));
+    applySession(await send("POST", `${sessionPath()}/stop`, {}));
     state.following = false;
     say("Stopped.");
   } catch (error) {
@@ -196,6 +204,7 @@ export async function stop() {
 
 /** @param {?Object} job */
 export function setJob(job) {
+  if (!state.session) return;
   state.session.job = job;
   emit("job");
 }

@@ -114,6 +114,7 @@ function onMessage(message) {
     if (before && !message.job) {
       state.following = false;
       emit("frame");
+      updateMasks(); // events and a timeline on its way may have overtaken each other
       say(before.kind === "track" ? "Tracking has ended." : "The export has ended.");
     }
   } else if (message.type === "timeline") {

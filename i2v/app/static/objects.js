@@ -136,5 +136,12 @@ export function initObjects() {
       update();
     });
   });
-  on("active", () => cards.get(state.active)?.root.scrollIntoView({ block: "nearest" }));
+  on("active", () => {
+    const card = cards.get(state.active)?.root;
+    const panel = byId("objects");
+    if (!card) return;
+    // Not scrollIntoView: on a phone it would scroll the picture away.
+    const [top, bottom] = [card.offsetTop, card.offsetTop + card.offsetHeight - panel.clientHeight];
+    panel.scrollTop = Math.max(bottom, Math.min(top, panel.scrollTop));
+  });
 }

@@ -5,7 +5,7 @@
  * @param {string} text
  * @returns {number[]}
  */
-export function decodeCounts(text) {
+function decodeCounts(text) {
   const counts = [];
   for (let i = 0; i < text.length;) {
     let value = 0;

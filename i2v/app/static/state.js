@@ -45,7 +45,7 @@ export const promptAt = (id, frame) => objectById(id)?.prompts.find((prompt) => 
  */
 export function applySession(session, { force = false } = {}) {
   const old = state.session;
-  if (!force && old?.id === session.id && session.revision < old.revision) return;
+  if (!force && (old?.id !== session.id || session.revision < old.revision)) return;
   state.session = session;
   if (!objectById(state.active)) state.active = session.objects.at(-1)?.id ?? null;
   state.frame = Math.min(state.frame, session.num_frames - 1);

@@ -166,7 +166,8 @@ function onMove(event) {
     pan(event.clientX - gesture.last[0], event.clientY - gesture.last[1]);
     gesture.last = [event.clientX, event.clientY];
   } else if (gesture?.kind === "stroke") {
-    for (const step of event.getCoalescedEvents?.() ?? [event]) extendStroke(toVideo(step));
+    const steps = event.getCoalescedEvents?.() ?? []; // what the pointer did since the last repaint
+    for (const step of steps.length ? steps : [event]) extendStroke(toVideo(step));
   } else if (gesture?.kind === "press") {
     const moved = Math.hypot(event.clientX - gesture.start[0], event.clientY - gesture.start[1]);
     if (moved > gesture.threshold && !gesture.negative) gesture.kind = "box";

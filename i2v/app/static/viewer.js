@@ -280,7 +280,7 @@ function drawCursors() {
 }
 
 /** Position of a pixel of the video on the canvas, in CSS pixels. @param {number} x @param {number} y */
-export const toScreen = (x, y) => [x * view.scale + view.left, y * view.scale + view.top];
+const toScreen = (x, y) => [x * view.scale + view.left, y * view.scale + view.top];
 
 /** Position in the video of a point of the window. @param {{clientX: number, clientY: number}} event */
 export function toVideo({ clientX, clientY }) {
