@@ -54,16 +54,16 @@ function resizeBrush(factor) {
  *   when?: () => boolean, enabled?: () => boolean, pressed?: () => boolean}>}
  */
 export const commands = {
-  pointLeft: { group: "Pointing", label: "Move the cursor", keys: ["ArrowLeft", "Shift+ArrowLeft"], repeat: true, when: pointing,
-    run: (event) => movePointing(-1, 0, event.shiftKey) },
+  pointLeft: { group: "Pointing", label: "Move the cursor", keys: ["ArrowLeft", "Shift+ArrowLeft"], repeat: true,
+    when: pointing, run: (event) => movePointing(-1, 0, event.shiftKey) },
   pointRight: { group: "Pointing", label: "Move the cursor", keys: ["ArrowRight", "Shift+ArrowRight"], repeat: true,
     when: pointing, run: (event) => movePointing(1, 0, event.shiftKey) },
   pointUp: { group: "Pointing", label: "Move the cursor", keys: ["ArrowUp", "Shift+ArrowUp"], repeat: true, when: pointing,
     run: (event) => movePointing(0, -1, event.shiftKey) },
   pointDown: { group: "Pointing", label: "Move the cursor (with Shift: by one pixel)", keys: ["ArrowDown", "Shift+ArrowDown"],
     repeat: true, when: pointing, run: (event) => movePointing(0, 1, event.shiftKey) },
-  pointPress: { group: "Pointing", label: "Include what is under the cursor; with a brush: start or end a stroke", keys: ["Enter"],
-    when: pointing, run: () => pressPointing(false) },
+  pointPress: { group: "Pointing", label: "Include what is under the cursor; with a brush: start or end a stroke",
+    keys: ["Enter"], when: pointing, run: () => pressPointing(false) },
   pointPressNegative: { group: "Pointing", label: "Exclude what is under the cursor; with a brush: erase",
     keys: ["Shift+Enter", "Alt+Enter"], when: pointing, run: () => pressPointing(true) },
   pointCorner: { group: "Pointing", label: "Start, and then end a box", keys: ["X"], when: pointing, run: cornerPointing },
@@ -101,8 +101,10 @@ export const commands = {
 
   previousFrame: { group: "Frames", label: "Previous frame", keys: ["ArrowLeft", ","], repeat: true,
     run: () => goTo(state.frame - 1) },
-  nextFrame: { group: "Frames", label: "Next frame", keys: ["ArrowRight", "."], repeat: true, run: () => goTo(state.frame + 1) },
-  back10: { group: "Frames", label: "10 frames back", keys: ["Shift+ArrowLeft"], repeat: true, run: () => goTo(state.frame - 10) },
+  nextFrame: { group: "Frames", label: "Next frame", keys: ["ArrowRight", "."], repeat: true,
+    run: () => goTo(state.frame + 1) },
+  back10: { group: "Frames", label: "10 frames back", keys: ["Shift+ArrowLeft"], repeat: true,
+    run: () => goTo(state.frame - 10) },
   ahead10: { group: "Frames", label: "10 frames ahead", keys: ["Shift+ArrowRight"], repeat: true,
     run: () => goTo(state.frame + 10) },
   firstFrame: { group: "Frames", label: "First frame", keys: ["Home"], run: () => goTo(0) },

@@ -32,6 +32,12 @@ export function icon(name) {
   return svg;
 }
 
+/** Changes the symbol of a button. @param {HTMLElement} button @param {string} name */
+export function setIcon(button, name) {
+  const use = button.querySelector("use");
+  if (use.getAttribute("href") !== `#icon-${name}`) use.setAttribute("href", `#icon-${name}`);
+}
+
 /** Tells the user, politely, what happened. @param {string} text */
 export function say(text) {
   byId("status").textContent = text;
@@ -48,6 +54,9 @@ export function forgive() {
   byId("error").hidden = true;
   byId("error-text").textContent = "";
 }
+
+/** How much larger than usual text and controls are, for what is drawn on canvases. @returns {number} */
+export const uiScale = () => parseFloat(getComputedStyle(document.documentElement).fontSize) / 16;
 
 /** @param {number} bytes @returns {string} */
 export function sizeText(bytes) {

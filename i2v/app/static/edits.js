@@ -6,6 +6,10 @@ import { activate, applySession, emit, goTo, objectById, promptAt, sessionPath, 
 import { overlay, redraw, redrawMasks, refresh } from "./viewer.js";
 
 let queue = Promise.resolve();
+let running = 0;
+
+/** Whether a change of this page is on its way, whose reply tells what it changes. @returns {boolean} */
+export const isEditing = () => running > 0;
 
 /**
  * Runs a change after those before it. If it fails, says so and fetches what the server has.
@@ -16,7 +20,11 @@ let queue = Promise.resolve();
 export function enqueue(what, change) {
   const session = state.session.id;
   const result = queue.then(async () => {
-    if (state.session?.id !== session) return false;
+    if (state.session?.id !== session) {
+      complain(`${what}: its session was closed before`);
+      return false;
+    }
+    running++;
     try {
       await change(sessionPath());
       forgive();
@@ -25,6 +33,8 @@ export function enqueue(what, change) {
       complain(`${what}: ${error.message}`);
       if (state.session?.id === session) await refetch().catch(() => {}); // without a connection: after it is back
       return false;
+    } finally {
+      running--;
     }
   });
   queue = result;
@@ -55,6 +65,16 @@ function applyMasks({ session, ...masks }) {
   redrawMasks();
 }
 
+/** What a prompt has done, for those who do not see it. */
+function promptResult(id, mask, replacesMask) {
+  const { name, hidden } = objectById(id);
+  const share = mask?.area ? `: ${(100 * mask.area).toFixed(1)} % of the frame.` : " is not found in this frame.";
+  const parts = [name + share];
+  if (hidden) parts.push("It is hidden.");
+  if (replacesMask) parts.push("The prompt has replaced the brushed mask; undo brings it back.");
+  return parts.join(" ");
+}
+
 async function newObject(path) {
   const object = await request("POST", `${path}/objects`, {});
   if (!objectById(object.id)) {
@@ -80,9 +100,10 @@ export async function changePrompt(frame, what, change, ghost) {
   const done = await enqueue(what, async (path) => {
     const id = object ?? state.active ?? (await newObject(path));
     const prompt = promptAt(id, frame);
-    if (prompt?.has_mask) say("The new prompt replaces the brushed mask. Undo brings it back.");
     const body = { box: null, mask: null, ...change({ points: prompt?.points ?? [], box: prompt?.box ?? null }) };
-    applyMasks(await request("PUT", `${path}/objects/${id}/prompts/${frame}`, body));
+    const reply = await request("PUT", `${path}/objects/${id}/prompts/${frame}`, body);
+    applyMasks(reply);
+    say(promptResult(id, reply.objects[id], prompt?.has_mask && !body.mask));
   });
   overlay.ghosts = overlay.ghosts.filter((other) => other !== ghost);
   redraw();
@@ -92,9 +113,9 @@ export async function changePrompt(frame, what, change, ghost) {
 /** @param {number} x @param {number} y @param {0|1} label @returns {Promise<boolean>} */
 export function click(x, y, label) {
   const { frame } = state;
-  const points = [[x, y, label]];
-  return changePrompt(frame, "The click was not applied", (prompt) => ({ box: prompt.box, points: [...prompt.points, ...points] }),
-    { frame, points, box: null });
+  const point = [x, y, label];
+  return changePrompt(frame, "The click was not applied", (prompt) => ({ box: prompt.box, points: [...prompt.points, point] }),
+    { frame, points: [point], box: null });
 }
 
 /** @param {number[]} box x0, y0, x1, y1 @returns {Promise<boolean>} */

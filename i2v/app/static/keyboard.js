@@ -1,6 +1,6 @@
 // Keys and buttons to commands, and the help that lists them.
 import { commands } from "./commands.js";
-import { byId, element } from "./dom.js";
+import { byId, element, icon } from "./dom.js";
 import { on, state } from "./state.js";
 import { space } from "./tools.js";
 
@@ -66,7 +66,7 @@ function fillHelp() {
       return all;
     }, []);
     const items = merged.flatMap(({ label, keys }) => {
-      const shown = label.startsWith("Move the cursor") || keys.length > 5 ? keys.filter((key) => !key.startsWith("Shift")) : keys;
+      const shown = label.startsWith("Move the cursor") ? keys.filter((key) => !key.startsWith("Shift")) : keys;
       return [element("dt", {}, ...shown.map((key) => element("kbd", { text: keyText(key) }))), element("dd", { text: label })];
     });
     return element("section", {}, element("h3", { text: group }), element("dl", {}, ...items));
@@ -86,6 +86,7 @@ export function initKeyboard() {
   document.addEventListener("keydown", onKeyDown);
   document.addEventListener("keyup", onKeyUp);
   window.addEventListener("blur", () => { space.held = false; });
+  for (const button of document.querySelectorAll("[data-icon]")) button.prepend(icon(button.dataset.icon));
   for (const button of document.querySelectorAll("[data-command]")) {
     const command = commands[button.dataset.command];
     const keys = command.keys.map(keyText).join(" or ");
@@ -94,7 +95,8 @@ export function initKeyboard() {
   }
   // After a click with the mouse the space bar should play, not press the button again.
   document.addEventListener("click", (event) => {
-    if (event.detail && state.session && !document.querySelector("dialog[open]") && event.target.closest("button")) byId("canvas").focus({ preventScroll: true });
+    const inEditor = state.session && !document.querySelector("dialog[open]");
+    if (event.detail && inEditor && event.target.closest("button")) byId("canvas").focus({ preventScroll: true });
   });
   for (const button of document.querySelectorAll("[data-close]")) {
     button.addEventListener("click", () => button.closest("dialog").close());

@@ -1,7 +1,7 @@
 // Starts the page; opens and closes sessions, and listens to their events.
 import { listen, request } from "./api.js";
-import { byId, complain, say } from "./dom.js";
-import { masksChanged, setJob } from "./edits.js";
+import { byId, complain, say, setIcon } from "./dom.js";
+import { isEditing, masksChanged, setJob } from "./edits.js";
 import { initExport } from "./export.js";
 import { initKeyboard } from "./keyboard.js";
 import { initObjects } from "./objects.js";
@@ -27,6 +27,7 @@ function fromHash() {
 function leave() {
   stopListening?.();
   stopListening = null;
+  say("");
   clearView();
   Object.assign(state, { session: null, frame: 0, active: null, playing: false, following: false, timeline: new Map() });
   Object.assign(overlay, { box: null, draft: null, ghosts: [], pointing: null });
@@ -41,6 +42,8 @@ function enter(session, frame = 0) {
   byId("session-name").textContent = session.name;
   applySession(session, { force: true });
   setAddress(hashOf(session.id, frame), "push");
+  byId("brush-size").max = Math.max(100, Math.round(Math.max(session.width, session.height) / 4));
+  setTool({ brushSize: Math.max(4, Math.round(session.height / 15)) });
   activate(session.objects.at(-1)?.id ?? null);
   newConnection = true;
   stopListening = listen(sessionPath(), { onMessage, onLost, beforeRetry });
@@ -80,7 +83,14 @@ async function followAddress() {
 
 // Events of the server.
 
+let updateTimer = 0;
 let newConnection = true; // its first message is the session; the rest may have changed, too
+
+/** Fetches what has changed; once for a burst of messages. */
+function updateMasks() {
+  clearTimeout(updateTimer);
+  updateTimer = setTimeout(() => state.session && masksChanged().catch((error) => complain(error.message)), 50);
+}
 
 function onMessage(message) {
   if (message.type === "session") {
@@ -90,11 +100,7 @@ function onMessage(message) {
       byId("connection").hidden = true;
       say("Connected again.");
     }
-    if (newConnection) masksChanged().catch((error) => complain(error.message));
-    else if (changed) { // by another tab, as far as we know
-      invalidateMasks();
-      refresh();
-    }
+    if (newConnection || (changed && !isEditing())) updateMasks(); // changed by another tab
     newConnection = false;
   } else if (message.type === "frame") {
     noteFrame(message.frame, message.objects, { complete: false });
@@ -111,7 +117,7 @@ function onMessage(message) {
       say(before.kind === "track" ? "Tracking has ended." : "The export has ended.");
     }
   } else if (message.type === "timeline") {
-    masksChanged().catch((error) => complain(error.message));
+    updateMasks();
   } else if (message.type === "error") {
     complain(message.message);
   }
@@ -128,7 +134,10 @@ async function beforeRetry() {
     await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {}); // the server may have been restarted
     return true;
   } catch (error) {
-    if (error.status !== 404) throw error;
+    if (error.status !== 404) {
+      if (error.status) complain(error.message); // the server is there, but refuses
+      throw error;
+    }
     goHome();
     complain("The session has been deleted.");
     return false;
@@ -143,6 +152,7 @@ function showJob() {
   const job = state.session?.job ?? null;
   byId("job").hidden = !job;
   if (!job) return;
+  byId("follow").hidden = job.kind !== "track";
   const parts = [`${job.kind === "track" ? "Tracking" : "Exporting"} ${job.done} of ${job.total}`];
   if (job.frames_per_second) parts.push(`${job.frames_per_second.toFixed(1)} frames/s`);
   if (job.seconds_left !== null) parts.push(`${seconds(job.seconds_left)} left`);
@@ -156,7 +166,7 @@ function showFrame() {
   if (document.activeElement !== number) number.value = state.frame;
   number.max = state.session.num_frames - 1;
   byId("frame-count").textContent = `of ${state.session.num_frames}`;
-  byId("play").classList.toggle("on", state.playing);
+  setIcon(byId("play"), state.playing ? "pause" : "play");
   byId("play").setAttribute("aria-label", state.playing ? "Pause" : "Play");
 }
 

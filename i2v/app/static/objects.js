@@ -1,7 +1,6 @@
 // The panel of objects: number, colour, name, visibility, what the tracker says about the shown frame, and the prompts.
 import { changeObject, clearPrompt, removeObject } from "./edits.js";
-import { byId, element, icon, plural } from "./dom.js";
-import { peekMasks } from "./pictures.js";
+import { byId, element, icon, plural, setIcon } from "./dom.js";
 import { activate, goTo, on, state } from "./state.js";
 
 const list = byId("object-list");
@@ -18,9 +17,11 @@ function promptText({ points, box, has_mask: hasMask }) {
 
 function makeCard(id) {
   const select = element("button", { type: "button", class: "object-number", onclick: () => activate(id) });
-  const colour = element("input", { type: "color", onchange: (event) => changeObject(id, { colour: event.target.value }) });
-  const name = element("input", { type: "text", class: "object-name", maxlength: 100, autocomplete: "off", spellcheck: "false" });
-  const hide = element("button", { type: "button", class: "quiet", onclick: () => changeObject(id, { hidden: !object.hidden }) });
+  const colour = element("input", { type: "color", onchange: () => changeObject(id, { colour: colour.value }) });
+  const name = element("input", { type: "text", class: "object-name", maxlength: 100, autocomplete: "off" });
+  name.spellcheck = false;
+  const hide = element("button", { type: "button", class: "quiet" }, icon("visible"));
+  hide.addEventListener("click", () => changeObject(id, { hidden: !object.hidden }));
   const remove = element("button", { type: "button", class: "quiet", onclick: () => removeObject(id) }, icon("remove"));
   const about = element("p", { class: "object-about" });
   const prompts = element("ul", { class: "prompt-list" });
@@ -57,33 +58,37 @@ function makeCard(id) {
     colour.setAttribute("aria-label", `Colour of ${object.name}`);
     if (document.activeElement !== name) name.value = object.name;
     name.setAttribute("aria-label", `Name of object ${index + 1}`);
-    hide.replaceChildren(icon(object.hidden ? "hidden" : "visible"));
+    setIcon(hide, object.hidden ? "hidden" : "visible");
     hide.setAttribute("aria-pressed", object.hidden);
     hide.setAttribute("aria-label", `Hide ${object.name}`);
     hide.title = object.hidden ? "Hidden; left out of exports" : "Hide";
     remove.setAttribute("aria-label", `Remove ${object.name}`);
     remove.title = "Remove";
     about.textContent = aboutFrame();
-    const wanted = JSON.stringify([object.name, state.frame, object.prompts]);
+    const wanted = JSON.stringify([object.name, object.prompts]);
     if (wanted !== listed) {
       listed = wanted;
-      prompts.replaceChildren(...object.prompts.map(promptItem)); // rare: focus is only lost with its own prompt
+      prompts.replaceChildren(...object.prompts.map(promptItem));
     }
+    object.prompts.forEach(({ frame }, i) => {
+      prompts.children[i].firstChild.setAttribute("aria-current", frame === state.frame);
+    });
   }
 
   function aboutFrame() {
-    const mask = peekMasks(state.frame)?.objects[id];
-    if (!mask) return "No mask in this frame";
-    const parts = [`${(100 * mask.area).toFixed(1)} % of the frame`];
-    if (mask.confidence !== null) parts.push(`confidence ${mask.confidence.toFixed(2)}`);
-    if (mask.outdated) parts.push("out of date: track again");
+    const line = state.timeline.get(id);
+    const area = line?.area[state.frame] ?? null;
+    const confidence = line?.confidence[state.frame] ?? null;
+    if (area === null) return "No mask in this frame";
+    const parts = [`${(100 * area).toFixed(1)} % of the frame`];
+    if (confidence !== null) parts.push(`confidence ${confidence.toFixed(2)}`);
+    if (line.outdated.has(state.frame)) parts.push("out of date: track again");
     return parts.join(" · ");
   }
 
   function promptItem(prompt) {
     const jump = element("button", {
       type: "button", class: "prompt", text: `Frame ${prompt.frame}: ${promptText(prompt)}`,
-      "aria-current": prompt.frame === state.frame && "true",
       onclick: () => {
         activate(id);
         goTo(prompt.frame);

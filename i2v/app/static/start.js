@@ -11,27 +11,37 @@ let cancelUpload = null;
 async function attempt(what, action) {
   try {
     await action();
-    forgive();
   } catch (error) {
     complain(`${what}: ${error.message}`);
   }
 }
 
-/** Opens a video, or asks which of its saved sessions to continue. @param {string} path below the root @returns {Promise<void>} */
+/** Opens something; nothing else can be opened meanwhile, which takes seconds for long videos. */
+async function attemptOpen(name, action) {
+  const screen = byId("start");
+  screen.inert = true;
+  forgive();
+  say(`Opening ${name}…`);
+  await attempt(`${name} was not opened`, action);
+  screen.inert = false;
+  say("");
+}
+
+/**
+ * Opens a video, or asks which of its saved sessions to continue.
+ * @param {string} path below the root
+ * @returns {Promise<void>}
+ */
 export function openPath(path) {
-  return attempt(`${path} was not opened`, async () => {
-    say(`Opening ${path}…`);
+  return attemptOpen(path, async () => {
     const reply = await request("POST", "/sessions", { path });
-    say("");
     if (reply.existing) askWhich(path, reply.existing);
     else onOpen(reply);
   });
 }
 
-/** @param {string} id @returns {Promise<void>} */
-async function continueSession(id) {
-  await attempt("The session was not opened", async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {})));
-}
+const continueSession = ({ id, name }) => (
+  attemptOpen(name, async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {}))));
 
 function sessionText({ num_objects: objects, num_masks: masks, changed }) {
   const when = new Date(changed * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
@@ -44,28 +54,30 @@ function askWhich(path, sessions) {
   byId("existing-list").replaceChildren(...sessions.map((session) => element("li", {}, element("button", {
     type: "button", class: "row", onclick: () => {
       dialog.close();
-      continueSession(session.id);
+      continueSession(session);
     },
   }, element("strong", { text: "Continue" }), element("span", { class: "muted", text: sessionText(session) })))));
   byId("existing-new").onclick = () => {
     dialog.close();
-    attempt(`${path} was not opened`, async () => onOpen(await request("POST", "/sessions", { path, new: true })));
+    attemptOpen(path, async () => onOpen(await request("POST", "/sessions", { path, new: true })));
   };
   dialog.showModal();
 }
+
+const row = (symbol, name, about, onclick) => element("button", { type: "button", class: "row", onclick },
+  icon(symbol), element("span", { class: "row-text" }, element("span", { text: name }),
+    element("span", { class: "muted", text: about })));
 
 async function showFiles(path) {
   await attempt("The files are not shown", async () => {
     const files = await request("GET", `/files?path=${encodeURIComponent(path)}`);
     folder = files.path;
     byId("files-path").textContent = files.path ? `${state.info.root}/${files.path}` : state.info.root;
-    const row = (symbol, name, about, onclick) => element("button", { type: "button", class: "row", onclick },
-      icon(symbol), element("span", { class: "row-name", text: name }), element("span", { class: "muted", text: about }));
     const items = [];
     if (files.parent !== null) items.push([row("folder", "..", "one folder up", () => showFiles(files.parent))]);
     for (const { name, path: to, num_images: images } of files.folders) {
-      const open = images && element("button", { type: "button", text: `Open ${plural(images, "image")}`, onclick: () => openPath(to) });
-      items.push([row("folder", name, "", () => showFiles(to)), ...(open ? [open] : [])]);
+      const open = { type: "button", text: `Open ${plural(images, "image")}`, onclick: () => openPath(to) };
+      items.push([row("folder", name, "", () => showFiles(to)), ...(images ? [element("button", open)] : [])]);
     }
     for (const { name, path: to, bytes } of files.videos) items.push([row("video", name, sizeText(bytes), () => openPath(to))]);
     byId("file-list").replaceChildren(...items.map((children) => element("li", {}, ...children)));
@@ -77,8 +89,7 @@ async function showSessions() {
   await attempt("The saved sessions are not shown", async () => {
     const { sessions } = await request("GET", "/sessions");
     byId("session-list").replaceChildren(...sessions.map((session) => {
-      const open = element("button", { type: "button", class: "row", onclick: () => continueSession(session.id) }, icon("play"),
-        element("span", { class: "row-name", text: session.name }), element("span", { class: "muted", text: sessionText(session) }));
+      const open = row("play", session.name, sessionText(session), () => continueSession(session));
       const remove = element("button", { type: "button", class: "quiet", "aria-label": `Delete the session of ${session.name}`,
         title: "Delete", onclick: () => removeSession(session) }, icon("remove"));
       return element("li", {}, open, remove);
@@ -115,6 +126,7 @@ async function upload(list) {
   const abort = new AbortController();
   cancelUpload = () => abort.abort();
   byId("uploading").hidden = false;
+  byId("upload-cancel").disabled = false;
   const progress = (sent) => {
     byId("upload-progress").value = sent / total;
     byId("upload-text").textContent = `${sizeText(sent)} of ${sizeText(total)}`;
@@ -131,6 +143,7 @@ async function upload(list) {
       before += file.size;
     }
     byId("upload-text").textContent = "Opening…";
+    byId("upload-cancel").disabled = true;
     onOpen(await request("POST", `/uploads/${id}/open`, {}));
   } catch (error) {
     if (abort.signal.aborted) say("The upload was cancelled.");

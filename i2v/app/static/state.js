@@ -94,9 +94,15 @@ export function promptedFrames() {
  * @param {{complete: boolean}} options complete: objects that are not listed have no mask in this frame
  */
 export function noteFrame(frame, objects, { complete }) {
+  let changed = false;
   for (const { id } of state.session.objects) {
     const mask = objects[id];
     if (!mask && !complete) continue;
+    const known = state.timeline.get(id);
+    const wasOutdated = known?.outdated.has(frame) ?? false;
+    if ((mask?.confidence ?? null) === (known?.confidence[frame] ?? null)
+      && (mask?.area ?? null) === (known?.area[frame] ?? null) && (mask?.outdated ?? false) === wasOutdated) continue;
+    changed = true;
     if (!state.timeline.has(id)) state.timeline.set(id, { area: [], confidence: [], outdated: new Set() });
     const line = state.timeline.get(id);
     line.area[frame] = mask ? mask.area : null;
@@ -104,7 +110,7 @@ export function noteFrame(frame, objects, { complete }) {
     if (mask?.outdated) line.outdated.add(frame);
     else line.outdated.delete(frame);
   }
-  emit("timeline");
+  if (changed) emit("timeline");
 }
 
 /** Whether any object has a mask in a frame, as far as the timeline knows. @param {number} frame @returns {boolean} */

@@ -1,12 +1,10 @@
 // The timeline: thumbnails, the tracker's confidence, one bar per object, prompts. Its cost depends on its width in pixels,
 // not on the number of frames.
-import { byId } from "./dom.js";
+import { byId, uiScale } from "./dom.js";
 import { goTo, on, sessionPath, state } from "./state.js";
 
-const STRIP = 44; // heights in CSS pixels
-const CURVE = 36;
-const GAP = 4;
 const MAX_THUMBNAILS = 300;
+const MIN_INTERVAL_MS = 100; // while masks stream in
 const MAX_LOADING = 2; // the browser has six connections, and the frames come first
 
 const canvas = byId("timeline-canvas");
@@ -18,18 +16,24 @@ let session = null;
 let loading = 0;
 let wanted = []; // frames whose thumbnails are visible but not here
 let scheduled = false;
+let lastDrawn = 0;
 let hatch = null;
+let unit = 1; // CSS pixels; more where the text is larger
+let [strip, curve, gap] = [0, 0, 0]; // heights in CSS pixels
 
 function schedule() {
   if (scheduled) return;
   scheduled = true;
-  requestAnimationFrame(() => {
+  setTimeout(() => requestAnimationFrame(() => {
     scheduled = false;
+    lastDrawn = performance.now();
     draw();
-  });
+  }), Math.max(0, lastDrawn + MIN_INTERVAL_MS - performance.now()));
 }
 
-const rowHeight = () => Math.max(3, Math.min(10, Math.floor(80 / Math.max(1, state.session.objects.length))));
+/** Height of an object's row with its gap. All rows have the same height together until they would be too thin. */
+const rowPitch = () => Math.max(4, Math.min(16 * unit, Math.floor(rowsHeight() / Math.max(1, state.session.objects.length))));
+const rowsHeight = () => 64 * unit; // constant, so that a new object does not move the picture
 
 function draw() {
   if (!state.session || !slider.clientWidth) return;
@@ -37,9 +41,10 @@ function draw() {
     session = state.session.id;
     thumbnails.clear();
   }
+  unit = uiScale();
+  [strip, curve, gap] = [44, 36, 4].map((height) => Math.round(height * unit));
   const width = slider.clientWidth;
-  const rows = state.session.objects.length;
-  const height = STRIP + GAP + CURVE + GAP + rows * (rowHeight() + 1) + 2;
+  const height = strip + curve + 2 * gap + Math.max(rowsHeight(), state.session.objects.length * rowPitch());
   const density = devicePixelRatio;
   canvas.width = Math.round(width * density);
   canvas.height = Math.round(height * density);
@@ -47,13 +52,13 @@ function draw() {
   context.setTransform(density, 0, 0, density, 0, 0);
   drawStrip(width);
   drawCurves(width);
-  state.session.objects.forEach((object, row) => drawRow(object, STRIP + CURVE + 2 * GAP + row * (rowHeight() + 1), width));
+  state.session.objects.forEach((object, row) => drawRow(object, strip + curve + 2 * gap + row * rowPitch(), width));
   movePlayhead();
 }
 
 function drawStrip(width) {
   const { num_frames: numFrames, width: videoWidth, height: videoHeight } = state.session;
-  const slots = Math.min(numFrames, Math.max(1, Math.round(width / ((STRIP * videoWidth) / videoHeight))));
+  const slots = Math.min(numFrames, Math.max(1, Math.round(width / ((strip * videoWidth) / videoHeight))));
   const slotWidth = width / slots;
   wanted = [];
   for (let slot = 0; slot < slots; slot++) {
@@ -62,16 +67,16 @@ function drawStrip(width) {
     if (!picture) wanted.push(frame);
     else if (picture.complete && picture.naturalWidth) {
       // Crops the picture to the slot's shape.
-      const part = Math.min(1, slotWidth / STRIP / (picture.naturalWidth / picture.naturalHeight));
+      const part = Math.min(1, slotWidth / strip / (picture.naturalWidth / picture.naturalHeight));
       const shown = picture.naturalWidth * part;
       context.drawImage(picture, (picture.naturalWidth - shown) / 2, 0, shown, picture.naturalHeight,
-        slot * slotWidth, 0, slotWidth, STRIP);
+        slot * slotWidth, 0, slotWidth, strip);
     }
   }
   loadThumbnails();
   context.fillStyle = "#ffd54f";
   const frames = new Set(state.session.objects.flatMap(({ prompts }) => prompts.map(({ frame }) => frame)));
-  for (const frame of frames) drawMark(((frame + 0.5) / numFrames) * width, STRIP - 6, 6);
+  for (const frame of frames) drawMark(((frame + 0.5) / numFrames) * width, strip - 6 * unit, 6 * unit);
 }
 
 function loadThumbnails() {
@@ -117,32 +122,33 @@ function framesOf(column, width) {
   return [first, Math.max(first + 1, Math.min(numFrames, Math.floor(((column + 1) / width) * numFrames)))];
 }
 
+/** The confidence in the active object, in white, over the least one of all objects. */
 function drawCurves(width) {
-  const top = STRIP + GAP;
+  const top = strip + gap;
   context.fillStyle = "#ffffff12";
-  context.fillRect(0, top, width, CURVE);
-  const objects = state.session.objects.filter(({ id }) => id !== state.active);
-  const active = state.session.objects.find(({ id }) => id === state.active);
-  for (const { id, colour } of active ? [...objects, active] : objects) {
-    const confidence = state.timeline.get(id)?.confidence;
-    if (!confidence) continue;
+  context.fillRect(0, top, width, curve);
+  const active = state.timeline.get(state.active);
+  for (const [lines, colour] of [[[...state.timeline.values()], "#7d8ea3"], [active ? [active] : [], "#fff"]]) {
     const path = new Path2D();
     let drawing = false;
     for (let column = 0; column < width; column++) {
+      const [first, end] = framesOf(column, width);
       let least = Infinity; // doubtful frames must not vanish between confident ones
-      for (let [frame, end] = framesOf(column, width); frame < end; frame++) least = Math.min(least, confidence[frame] ?? Infinity);
-      if (least < Infinity) path[drawing ? "lineTo" : "moveTo"](column + 0.5, top + 2 + (1 - least) * (CURVE - 4));
+      for (const { confidence } of lines) {
+        for (let frame = first; frame < end; frame++) least = Math.min(least, confidence[frame] ?? Infinity);
+      }
+      if (least < Infinity) path[drawing ? "lineTo" : "moveTo"](column + 0.5, top + 2 + (1 - least) * (curve - 4));
       drawing = least < Infinity;
     }
-    context.lineWidth = id === state.active ? 2.5 : 1;
-    context.strokeStyle = id === state.active ? "#fff" : `color-mix(in srgb, ${colour} 60%, #fff8)`;
+    context.lineWidth = 2 * unit;
+    context.strokeStyle = colour;
     context.stroke(path);
   }
 }
 
 function drawRow({ id, colour, hidden, prompts }, top, width) {
   const line = state.timeline.get(id);
-  const height = rowHeight();
+  const height = rowPitch() - 1;
   context.fillStyle = id === state.active ? "#ffffff30" : "#ffffff12";
   context.fillRect(0, top, width, height);
   context.globalAlpha = hidden ? 0.35 : 1;

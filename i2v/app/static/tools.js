@@ -1,6 +1,6 @@
 // What the mouse, fingers, a pen and the keyboard's cursor do on the canvas: clicks, boxes, strokes, pan and zoom.
 import { box, changePrompt, click } from "./edits.js";
-import { byId, complain, say } from "./dom.js";
+import { byId, say } from "./dom.js";
 import { masksAreFresh, peekMasks } from "./pictures.js";
 import { columnRuns, encodeAlpha } from "./rle.js";
 import { goTo, objectById, on, setTool, state } from "./state.js";
@@ -107,7 +107,6 @@ export function cancelGesture() {
   const drawing = Boolean(overlay.box || lastStrokePoint);
   if (lastStrokePoint) {
     lastStrokePoint = null;
-    if (overlay.draft.waiting) complain("The stroke was cancelled.");
     dropDraft(overlay.draft);
   }
   overlay.box = null;

@@ -1,6 +1,6 @@
 // The canvas: the frame, masks in the objects' colours, prompts, and the view (zoom and position).
 import { request } from "./api.js";
-import { complain } from "./dom.js";
+import { complain, uiScale } from "./dom.js";
 import { clearPictures, loadFrame, loadMasks, masksAreFresh, peekFrame, peekMasks, pin } from "./pictures.js";
 import { columnRuns, outlineSegments } from "./rle.js";
 import { emit, hasMasks, on, sessionPath, state } from "./state.js";
@@ -35,6 +35,7 @@ let shownRequest = 0;
 let drawScheduled = false;
 let fillStale = true;
 let restTimer = 0;
+let unit = 1; // CSS pixels of a line; more where the text is larger
 
 /** Index of the frame on the screen; -1 before the first one. @returns {number} */
 export const shownFrame = () => (shown?.session === state.session?.id ? shown?.frame ?? -1 : -1);
@@ -87,11 +88,13 @@ export function refresh() {
 async function load(frame, number, session) {
   loads++;
   const current = () => state.session?.id === session;
+  let arrived = false;
   try {
     const masks = loadMasks(frame).then(() => current() && shownFrame() === frame && redrawMasks());
     masks.catch((error) => current() && complain(`The masks of frame ${frame} did not arrive: ${error.message}`));
     const patience = new Promise((resolve) => setTimeout(resolve, MASK_WAIT_MS));
     const [bitmap] = await Promise.all([loadFrame(frame), Promise.race([masks.catch(() => {}), patience])]);
+    arrived = true;
     if (current() && number > shownRequest) {
       shownRequest = number;
       present(frame, bitmap);
@@ -100,7 +103,8 @@ async function load(frame, number, session) {
     if (current()) complain(`Frame ${frame} did not arrive: ${error.message}`);
   } finally {
     loads--;
-    if (current() && state.frame !== frame) refresh();
+    // Another frame is wanted by now, or this one came after a later one and is wanted again.
+    if (current() && (state.frame !== frame || (arrived && shownFrame() !== frame))) refresh();
   }
 }
 
@@ -167,6 +171,7 @@ function paintFill(masks) {
 
 function draw() {
   const density = canvas.width / Math.max(1, canvas.clientWidth);
+  unit = uiScale();
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.clearRect(0, 0, canvas.width, canvas.height);
   if (!state.session || shownFrame() < 0) return;
@@ -188,12 +193,12 @@ function draw() {
   context.lineCap = "square";
   for (const { id, colour, outdated, rle } of masks) {
     const { outline } = shapeOf(rle);
-    context.setLineDash(outdated ? [6 / scale, 5 / scale] : []);
+    context.setLineDash(outdated ? [(6 * unit) / scale, (5 * unit) / scale] : []);
     context.strokeStyle = id === state.active ? "#fff" : "#000a";
-    context.lineWidth = 3.5 / scale;
+    context.lineWidth = (3.5 * unit) / scale;
     context.stroke(outline);
     context.strokeStyle = colour;
-    context.lineWidth = 2 / scale;
+    context.lineWidth = (2 * unit) / scale;
     context.stroke(outline);
   }
   context.setLineDash([]);
@@ -209,12 +214,12 @@ function drawPrompts() {
     if (!prompt) continue;
     const active = id === state.active;
     if (prompt.box) drawBox(prompt.box, colour);
-    for (const point of prompt.points) drawPoint(point, active ? 8 : 5, 1);
+    for (const point of prompt.points) drawPoint(point, (active ? 8 : 5) * unit, 1);
   }
   for (const { frame, points, box } of overlay.ghosts) {
     if (frame !== shown.frame) continue;
     if (box) drawBox(box, "#bbb");
-    for (const point of points) drawPoint(point, 8, 0.6);
+    for (const point of points) drawPoint(point, 8 * unit, 0.6);
   }
   if (overlay.box) drawBox(overlay.box, "#fff");
 }
@@ -225,7 +230,7 @@ function drawBox([x0, y0, x1, y1], colour) {
   for (const [style, lineWidth, dash] of [["#000", 4, []], ["#fff", 2, []], [colour, 2, [6, 6]]]) {
     context.setLineDash(dash);
     context.strokeStyle = style;
-    context.lineWidth = lineWidth;
+    context.lineWidth = lineWidth * unit;
     context.strokeRect(left, top, right - left, bottom - top);
   }
   context.setLineDash([]);
@@ -240,7 +245,7 @@ function drawPoint([x, y, label], radius, opacity) {
   context.fillStyle = label ? "#0a7d32" : "#c62828";
   context.fill();
   context.strokeStyle = "#fff";
-  context.lineWidth = 2;
+  context.lineWidth = 2 * unit;
   context.stroke();
   context.beginPath();
   const arm = radius / 2;
@@ -261,13 +266,13 @@ function drawCursors() {
   const [left, top] = toScreen(...at);
   for (const [style, lineWidth] of [["#000", 4], [state.negative ? "#ff8a80" : "#fff", 2]]) {
     context.strokeStyle = style;
-    context.lineWidth = lineWidth;
+    context.lineWidth = lineWidth * unit;
     context.beginPath();
     if (brushing) context.arc(left, top, Math.max(1, (state.brushSize / 2) * view.scale), 0, 2 * Math.PI);
     if (overlay.pointing) {
       for (const [x, y] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-        context.moveTo(left + 4 * x, top + 4 * y);
-        context.lineTo(left + 18 * x, top + 18 * y);
+        context.moveTo(left + 4 * unit * x, top + 4 * unit * y);
+        context.lineTo(left + 18 * unit * x, top + 18 * unit * y);
       }
     }
     context.stroke();
@@ -300,7 +305,8 @@ export function fit() {
  * @param {[number, number]} [centre] CSS pixels of the canvas; default: the keyboard's cursor, else the middle
  */
 export function zoom(factor, centre) {
-  const [x, y] = centre ?? (overlay.pointing ? toScreen(...overlay.pointing) : [canvas.clientWidth / 2, canvas.clientHeight / 2]);
+  const middle = () => [canvas.clientWidth / 2, canvas.clientHeight / 2];
+  const [x, y] = centre ?? (overlay.pointing ? toScreen(...overlay.pointing) : middle());
   const smallest = Math.min(canvas.clientWidth / state.session.width, canvas.clientHeight / state.session.height) / 2;
   const scale = Math.max(smallest, Math.min(MAX_SCALE, view.scale * factor));
   view.left = x - ((x - view.left) * scale) / view.scale;
