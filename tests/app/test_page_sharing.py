@@ -338,7 +338,12 @@ def test_an_upload_that_stops_half_way(live, tmp_path):
     upload = client.post("/api/uploads", json={"files": [{"name": "a.png", "bytes": 100_000}]}).json()["upload"]
     with socket.create_connection(("127.0.0.1", port)) as connection:
         origin = f"http://127.0.0.1:{port}"
-        lines = [f"PUT /api/uploads/{upload}/0 HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Origin: {origin}", "Content-Length: 100000"]
+        lines = [
+            f"PUT /api/uploads/{upload}/0 HTTP/1.1",
+            f"Host: 127.0.0.1:{port}",
+            f"Origin: {origin}",
+            "Content-Length: 100000",
+        ]
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + bytes(5000))
         folder = tmp_path / "live" / upload / "video"
         until(lambda: os.listdir(folder))  # noqa: PTH208
