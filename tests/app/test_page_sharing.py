@@ -12,16 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
-import httpx2
 import pytest
-import uvicorn
 from page_client import connect
 
 from i2v.app import server as server_module
 from i2v.app import session as session_module
-from i2v.app.guard import Guard
-from i2v.app.server import Events, create_app
-from i2v.app.workspace import Workspace
+from i2v.app.server import Events
 
 CLICK = (16.0, 24.0, 1)
 
@@ -275,25 +271,6 @@ def test_a_slow_page_starts_over():
         await asyncio.sleep(0)
 
     asyncio.run(run())
-
-
-@pytest.fixture
-def live(videos, tmp_path, tiny_predictor):
-    """A server with a socket: its workspace, its events, and a client."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    events = Events()
-    workspace = Workspace(videos, None, tmp_path / "live", tiny_predictor, events.publish)
-    app = Guard(create_app(workspace, events, {}), "127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio"))
-    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{port}"
-    with httpx2.Client(base_url=address, headers={"Origin": address}, timeout=30) as client:
-        yield workspace, events, client, port
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def until(condition, seconds: float = 20) -> None:
