@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from i2v.build_i2v import build_i2v_video_predictor
+from i2v.data.frames import open_frames
 from i2v.data.images import kind_of
 from i2v.load_config import DEFAULT_CONFIG, known_configs, weights_of
 from i2v.modeling.precision import PRECISIONS
@@ -101,10 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from i2v.app.server import Events, create_app
         from i2v.app.workspace import Workspace
     except ImportError as error:
-        if error.name and error.name.startswith("i2v"):
+        package = (error.name or str(error)).partition(".")[0]
+        if package == "i2v":
             raise
-        raise ImportError(f'the page needs the package {error.name}: pip install -e ".[app]"') from error
+        raise ImportError(f'the page needs the package {package}: pip install -e ".[app]"') from error
     root, only, opened = _root(args.video)
+    if opened is not None:
+        open_frames(root / opened).close()
     device = device_of_option(args.device)
     weights = args.checkpoint or weights_of(args.config)
     if weights is None:

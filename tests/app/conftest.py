@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
-
-pytest.importorskip("starlette", reason='needs the extra: pip install -e ".[app]"')
-
+import uvicorn
 from page_client import Page, PageSession
 
 from i2v import I2VVideoPredictor
+from i2v.app.guard import Guard
+from i2v.app.server import Events, create_app
 from i2v.app.workspace import Workspace
 
 
@@ -55,3 +58,22 @@ def page(make_page: Callable[..., Page]) -> Page:
 def session(page: Page) -> PageSession:
     """A new session of the tiny video: 12 frames of 64x48 pixels, a disc that moves right from (16, 24)."""
     return page.open_video("disc")
+
+
+@pytest.fixture
+def live(videos, tmp_path, tiny_predictor):
+    """A server with a socket: its workspace, its events, and a client."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    events = Events()
+    workspace = Workspace(videos, None, tmp_path / "live", tiny_predictor, events.publish)
+    app = Guard(create_app(workspace, events, {}), "127.0.0.1", port)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio"))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{port}"
+    with httpx2.Client(base_url=address, headers={"Origin": address}, timeout=30) as client:
+        yield workspace, events, client, port
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -134,3 +135,16 @@ class PageSession:
         response = self.page.get(f"{self.address}/exports/{export['id']}")
         assert response.status_code == 200
         return response.content
+
+
+def connect(port: int, path: str, host: str = "127.0.0.1") -> socket.socket:
+    """A WebSocket that does not read, which claims to come from a page of a host."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", port))
+    lines = [
+        *(f"GET {path} HTTP/1.1", f"Host: {host}:{port}", f"Origin: http://{host}:{port}", "Upgrade: websocket"),
+        *("Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""),
+    ]
+    connection.sendall("\r\n".join(lines).encode())
+    return connection

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from page_client import connect
 
 from i2v.app.__main__ import build_parser, main
 
@@ -143,11 +144,7 @@ def test_from_start_to_end(tmp_path, tiny_checkpoint, png_folder):
             assert client.put(f"{base}/objects/1/prompts/0", json={"points": [[16, 24, 1]]}).status_code == 200
             assert client.get("/api/info", headers={"Host": f"evil.example:{port}"}).status_code == 403
             client.post(f"{base}/track", json={"frame": 0, "direction": "forward"})
-        with socket.create_connection(("127.0.0.1", port)) as page:
-            page.sendall(
-                f"GET {base}/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-                "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-            )
+        with connect(port, f"{base}/events") as page:
             assert page.recv(12) == b"HTTP/1.1 101"
             threading.Thread(target=process.stderr.read, daemon=True).start()
             process.send_signal(signal.SIGINT)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from i2v import build_i2v_video_predictor, segment
 from i2v.app import session as session_module
 from i2v.data.frames import open_frames
 from i2v.data.rle import mask_to_rle, rle_to_mask
 from i2v.prompt_files import read_prompt_file
 from i2v.replay import replay
 
+PROJECT = Path(__file__).parents[2]
 CLICK = (16.0, 24.0, 1)
 AWAY = (50.0, 10.0, 0)
 MASK = np.zeros((48, 64), bool)
@@ -417,3 +421,36 @@ def test_a_prompt_during_tracking_is_replayed_at_its_time(session, videos, tiny_
     for t, masks in shown.items():
         assert {obj: again[t][obj] for obj in masks} == masks
     assert mask_to_rle(session.masks(6)[2])
+
+
+@pytest.mark.slow
+def test_segment_does_the_same_again(make_page, tmp_path):
+    """`python -m i2v.segment --prompts` writes what the page exports, to the pixel, with the Lite model."""
+    predictor = build_i2v_video_predictor("i2v-lite", device="cpu")
+    root = tmp_path / "clips"
+    root.mkdir()
+    shutil.copy(PROJECT / "assets" / "bunny.mp4", root)
+    session = make_page(predictor, root=root).open_video("bunny.mp4")
+    session.add(), session.add()
+    session.click(1, 24, (265, 90, 1))
+    session.click(1, 24, (265, 90, 1), (300, 100, 1))
+    session.click(2, 26, box=[20, 20, 200, 200])
+    session.track(24, "both", 6)
+    session.click(1, 27, (200, 90, 0))
+    session.track(27, "forward", 3)
+    session.ok("POST", "/undo", {})
+    session.track(27, "forward", 4)
+    session.click(1, 22, (260, 100, 1))
+    session.track(22, "backward", 4)
+    assert session.outdated(1) == [28, 29, 30, 31]  # which remember frame 22, because they were tracked later
+    session.track(27, "forward", 4)
+    assert session.outdated(1) == session.outdated(2) == []
+    archive = read_archive(session.export("masks", "prompts"))
+    archive.extractall(tmp_path)
+    arguments = [root / "bunny.mp4", "--prompts", tmp_path / "bunny" / "prompts.json", "--output", tmp_path / "again"]
+    assert segment.main([*map(str, arguments), "--config", "i2v-lite", "--device", "cpu"]) == 0
+    names = [path.name for path in sorted((tmp_path / "bunny" / "masks").iterdir())]
+    assert names == [path.name for path in sorted((tmp_path / "again" / "masks").iterdir())] and len(names) > 10
+    for name in names:
+        ours, theirs = (np.asarray(Image.open(tmp_path / run / "masks" / name)) for run in ("bunny", "again"))
+        assert (ours == theirs).all(), name

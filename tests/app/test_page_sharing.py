@@ -12,15 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
-import httpx2
 import pytest
-import uvicorn
+from page_client import connect
 
 from i2v.app import server as server_module
 from i2v.app import session as session_module
-from i2v.app.guard import Guard
-from i2v.app.server import Events, create_app
-from i2v.app.workspace import Workspace
+from i2v.app.server import Events
 
 CLICK = (16.0, 24.0, 1)
 
@@ -276,38 +273,6 @@ def test_a_slow_page_starts_over():
     asyncio.run(run())
 
 
-@pytest.fixture
-def live(videos, tmp_path, tiny_predictor):
-    """A server with a socket: its workspace, its events, and a client."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    events = Events()
-    workspace = Workspace(videos, None, tmp_path / "live", tiny_predictor, events.publish)
-    app = Guard(create_app(workspace, events, {}), "127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio"))
-    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
-    thread.start()
-    address = f"http://127.0.0.1:{port}"
-    with httpx2.Client(base_url=address, headers={"Origin": address}, timeout=30) as client:
-        yield workspace, events, client, port
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
-
-
-def connect(port: int, path: str) -> socket.socket:
-    """A WebSocket that does not read."""
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.connect(("127.0.0.1", port))
-    lines = [
-        *(f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Origin: http://127.0.0.1:{port}", "Upgrade: websocket"),
-        *("Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""),
-    ]
-    connection.sendall("\r\n".join(lines).encode())
-    return connection
-
-
 def until(condition, seconds: float = 20) -> None:
     limit = time.monotonic() + seconds
     while not condition():
@@ -350,8 +315,13 @@ def test_an_upload_that_stops_half_way(live, tmp_path):
     upload = client.post("/api/uploads", json={"files": [{"name": "a.png", "bytes": 100_000}]}).json()["upload"]
     with socket.create_connection(("127.0.0.1", port)) as connection:
         origin = f"http://127.0.0.1:{port}"
-        head = f"PUT /api/uploads/{upload}/0 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: {origin}\r\nContent-Length: 100000\r\n\r\n"
-        connection.sendall(head.encode() + bytes(5000))
+        lines = [
+            f"PUT /api/uploads/{upload}/0 HTTP/1.1",
+            f"Host: 127.0.0.1:{port}",
+            f"Origin: {origin}",
+            "Content-Length: 100000",
+        ]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + bytes(5000))
         folder = tmp_path / "live" / upload / "video"
         until(lambda: os.listdir(folder))  # noqa: PTH208
         assert client.get("/api/info").status_code == 200
@@ -360,16 +330,10 @@ def test_an_upload_that_stops_half_way(live, tmp_path):
 
 
 def test_refused_websocket_over_a_socket(live):
-    _, _, client, port = live
-    connection = connect(port, "/api/sessions/0123456789abcdef/events")
-    assert connection.recv(20).startswith(b"HTTP/1.1 101")
-    connection.close()
-    with socket.create_connection(("127.0.0.1", port)) as other:
-        other.sendall(
-            b"GET /api/sessions/x/events HTTP/1.1\r\nHost: evil.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://evil.example\r\n\r\n"
-        )
-        assert other.recv(100).startswith(b"HTTP/1.1 403")
+    *_, port = live
+    for host, answer in (("127.0.0.1", b"HTTP/1.1 101"), ("evil.example", b"HTTP/1.1 403")):
+        with connect(port, "/api/sessions/0123456789abcdef/events", host) as connection:
+            assert connection.recv(12) == answer
 
 
 def test_closing_while_it_tracks_and_a_page_listens(make_page, videos):
