@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -211,6 +212,7 @@ class AnnotationSession:
         self._change = store.fact("change", 0)
         self._next_id = store.fact("next_id", 1)
         self._steps: list[Step] = []
+        self._prompts_json: WeakKeyDictionary[Prompt, dict[str, Any]] = WeakKeyDictionary()
         self._running: TrackStep | None = None  # what was tracked since the last step
         self._state = predictor.init_state(frames)
         try:
@@ -784,16 +786,24 @@ class AnnotationSession:
         with self._lock:
             objects = [
                 {"id": obj, "name": item.name, "colour": item.colour, "hidden": item.hidden}
-                | {"prompts": [step_to_json(PromptStep(t, obj, prompt)) for t, prompt in item.prompts.items()]}
+                | {"prompts": [self._step_json(PromptStep(t, obj, prompt)) for t, prompt in item.prompts.items()]}
                 for obj, item in self._objects.items()
             ]
         facts = {"objects": objects, "change": self._change, "next_id": self._next_id}
-        facts["steps"] = [step_to_json(step) for step in self._steps]
+        facts["steps"] = [self._step_json(step) for step in self._steps]
         facts["running"] = self._running_json()
         for name, value in facts.items():
             self.store.set_fact(name, value)
         self._try(self.store.save)
         self._notify({"type": "session"})
+
+    def _step_json(self, step: Step) -> dict[str, Any]:
+        """A step as it is saved; those of prompts are kept, because encoding masks takes long."""
+        if not isinstance(step, PromptStep):
+            return step_to_json(step)
+        if step.prompt not in self._prompts_json:
+            self._prompts_json[step.prompt] = step_to_json(step)
+        return self._prompts_json[step.prompt]
 
     def _running_json(self) -> dict[str, Any] | None:
         """What is being tracked, as a step, so that a killed process does not lose it."""
