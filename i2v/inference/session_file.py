@@ -108,7 +108,9 @@ def restored(kind: type, frames: dict[int, dict[str, Any]], path: Path, device: 
         for name, value in values.items():
             if not isinstance(value, types[name]):
                 raise ValueError(f"{name} of frame {t} is of type {type(value).__name__}")
-        checked_weights({f"{name} of frame {t}": x for name, x in values.items() if isinstance(x, torch.Tensor)}, path)
+        tensors = {f"{name} of frame {t}": value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        if tensors:
+            checked_weights(tensors, path)
         restored[t] = kind(
             **{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         )
