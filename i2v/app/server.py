@@ -348,7 +348,10 @@ class Api:
     async def _prompt(self, request: Request, prompt: Prompt | None) -> Response:
         opened = await self._opened(request)
         obj, frame = request.path_params["object"], request.path_params["frame"]
-        await self._change(lambda: opened.session.prompt(obj, frame, prompt))
+        session = opened.session
+        await self._change(
+            lambda: session.clear_prompt(obj, frame) if prompt is None else session.set_prompt(obj, frame, prompt)
+        )
         masks = await run_in_threadpool(opened.session.masks, frame)
         return JSONResponse(masks | {"session": self._session_json(opened)})
 
