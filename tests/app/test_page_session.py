@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from i2v import build_i2v_video_predictor, segment
-from i2v.app import session as session_module
+from i2v.app.jobs import Job
 from i2v.data.frames import open_frames
 from i2v.data.rle import mask_to_rle, rle_to_mask
 from i2v.prompt_files import read_prompt_file
@@ -76,7 +76,7 @@ def test_masks_are_those_of_the_predictor(session, videos, tiny_predictor):
 def test_a_mask_is_read_as_it_was_painted(session):
     session.add()
     session.click(1, 0, mask=counts(MASK))
-    assert (session.inside.prompts(0)[1].mask.numpy() == MASK).all()
+    assert (session.inside.results().prompts(0)[1].mask.numpy() == MASK).all()
 
 
 def read_archive(data: bytes) -> zipfile.ZipFile:
@@ -173,7 +173,7 @@ def remembered(session):
 def test_undo_and_redo(tracked, name):
     """Bit for bit, in what is shown and in what the network remembers, once and again."""
     before, known = tracked.state(), remembered(tracked)
-    exported = tracked.inside.prompt_file()
+    steps = tracked.inside._steps
     STEPS[name](tracked)
     after, known_after = tracked.state(), remembered(tracked)
     assert after != before
@@ -181,7 +181,7 @@ def test_undo_and_redo(tracked, name):
         tracked.ok("POST", "/undo", {})
         assert tracked.state() == before
         assert remembered(tracked) == known
-        assert tracked.inside.prompt_file().steps == exported.steps
+        assert tracked.inside._steps == steps
         tracked.ok("POST", "/redo", {})
         assert tracked.state() == after
         assert remembered(tracked) == known_after
@@ -403,16 +403,16 @@ def test_a_prompt_during_tracking_is_replayed_at_its_time(session, videos, tiny_
     session.add(), session.add()
     session.click(1, 0, CLICK)
     inside, steps = session.inside, []
-    advance = session_module.Job.advance
+    advance = Job.advance
 
-    def prompt_in_between(job, done, frame=None):
-        advance(job, done, frame)
-        if frame == 5 and not steps:
-            steps.append(frame)
+    def prompt_in_between(job, done):
+        advance(job, done)
+        if done == 5 and not steps:
+            steps.append(done)
             future = session.page.workspace.scheduler.submit(0, lambda: inside.set_prompt(2, 4, inside.results().prompts(0)[1]))
             future.add_done_callback(lambda done: steps.append(done.exception()))
 
-    monkeypatch.setattr(session_module.Job, "advance", prompt_in_between)
+    monkeypatch.setattr(Job, "advance", prompt_in_between)
     session.track(0)
     assert steps == [5, None]
     shown = session.all_masks()
