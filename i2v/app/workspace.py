@@ -188,7 +188,8 @@ class Workspace:
                 continue
             path = Path(about["video"])
             relative = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else None
-            changed = max(file.stat().st_mtime for file in folder.glob("session.db*"))
+            files = (folder / "session.db", folder / "session.db-wal")
+            changed = max(file.stat().st_mtime for file in files if file.exists())
             found.append(
                 {"id": folder.name, "name": about["name"], "path": relative, "changed": changed}
                 | {"num_objects": numbers[0], "num_masks": numbers[1], "is_open": opened is not None}
@@ -448,8 +449,7 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
 def _numbers(path: Path) -> tuple[int, int] | None:
     """Numbers of objects and masks in a session's file; None if it cannot be read."""
     try:
-        # Not read-only, or what a killed process left in the write-ahead log could not be read.
-        database = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0)
+        database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)
         try:
             facts = database.execute("SELECT value FROM facts WHERE name = 'objects'").fetchone()
             objects = [] if facts is None else [int(entry["id"]) for entry in json.loads(facts[0])]

@@ -5,7 +5,6 @@ Skipped without a browser (`make browser` installs it). Screenshots of the steps
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -428,5 +427,5 @@ def test_nothing_comes_from_elsewhere(browser: Any, server: Server) -> None:
     page.open_bunny()
     page.click(*FACE)
     assert requests and all(url.startswith((server.address, "blob:", "data:")) for url in requests)
-    assert os.path.isfile(CHROMIUM or "")
+    assert Path(CHROMIUM or "").is_file()
     page.close()

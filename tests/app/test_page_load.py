@@ -16,8 +16,8 @@ CLICK = [16, 24, 1]
 NUM_FRAMES = 2000
 SIZE = (320, 240)
 # What a frame may add to the process besides the tensors that the network keeps for it: Python objects (about 1 KB), and what
-# the allocator cannot return (the network alone, without the page: 14 to 23 KB per frame; with it, 9 to 31). A frame, mask or network input that
-# is kept would add 77 KB or more.
+# the allocator cannot return (the network alone, without the page: 14 to 23 KB per frame; with it, 9 to 31). A frame, mask or
+# network input that is kept would add 77 KB or more.
 MAX_OTHER_BYTES = 64 * 1024
 
 

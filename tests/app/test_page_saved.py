@@ -60,9 +60,10 @@ def test_reopened(corrected, make_page, tmp_path, how):
         corrected.page.__exit__(None, None, None)
         page = make_page()
     else:  # a copy of the files as they are while the server runs is what a killed process leaves
-        shutil.copytree(tmp_path / "sessions", tmp_path / "copy")
+        shutil.copytree(tmp_path / "sessions", tmp_path / "copy")  # with times
         page = make_page(folder=tmp_path / "copy")
     [entry] = page.ok("GET", "/api/sessions")["sessions"]
+    assert entry["changed"] == pytest.approx(listed[0]["changed"], abs=2 if how == "closed" else 0.001)
     assert (entry["num_objects"], entry["num_masks"]) == (3, listed[0]["num_masks"])
     assert not entry["is_open"] and entry["path"] == "disc"
     assert page.ok("POST", "/api/sessions", {"path": "disc"}) == {"existing": [entry]}

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from i2v import build_i2v_video_predictor, segment
-from i2v.app import session as session_module
+from i2v.app.jobs import Job
 from i2v.data.frames import open_frames
 from i2v.data.rle import mask_to_rle, rle_to_mask
 from i2v.prompt_files import read_prompt_file, step_to_json
@@ -403,7 +403,7 @@ def test_a_prompt_during_tracking_is_replayed_at_its_time(session, videos, tiny_
     session.add(), session.add()
     session.click(1, 0, CLICK)
     inside, steps = session.inside, []
-    advance = session_module.Job.advance
+    advance = Job.advance
 
     def prompt_in_between(job, done):
         advance(job, done)
@@ -412,7 +412,7 @@ def test_a_prompt_during_tracking_is_replayed_at_its_time(session, videos, tiny_
             future = session.page.workspace.scheduler.submit(0, lambda: inside.set_prompt(2, 4, inside.results().prompts(0)[1]))
             future.add_done_callback(lambda done: steps.append(done.exception()))
 
-    monkeypatch.setattr(session_module.Job, "advance", prompt_in_between)
+    monkeypatch.setattr(Job, "advance", prompt_in_between)
     session.track(0)
     assert steps == [5, None]
     shown = session.all_masks()

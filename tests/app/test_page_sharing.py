@@ -16,7 +16,7 @@ import pytest
 from page_client import connect
 
 from i2v.app import server as server_module
-from i2v.app import session as session_module
+from i2v.app.jobs import Job
 from i2v.app.server import Events
 
 CLICK = (16.0, 24.0, 1)
@@ -119,13 +119,13 @@ def test_an_error_of_a_click(two, error, status):
 
 def test_sessions_take_turns(page, two, monkeypatch):
     frames = []
-    advance = session_module.Job.advance
+    advance = Job.advance
 
-    def note(job, done, frame=None):
+    def note(job, done):
         frames.append(id(job))
-        advance(job, done, frame)
+        advance(job, done)
 
-    monkeypatch.setattr(session_module.Job, "advance", note)
+    monkeypatch.setattr(Job, "advance", note)
     sessions = [session.inside for session in two]
     started, go = threading.Event(), threading.Event()
     page.workspace.scheduler.submit(0, lambda: (started.set(), go.wait()))
@@ -170,13 +170,13 @@ def test_stopped_export_leaves_nothing(session, tmp_path, monkeypatch):
     session.add()
     session.click(1, 0, CLICK)
     session.track(0)
-    advance = session_module.Job.advance
+    advance = Job.advance
 
-    def stop_soon(job, done, frame=None):
+    def stop_soon(job, done):
         job.stopping = job.stopping or done == 3
-        advance(job, done, frame)
+        advance(job, done)
 
-    monkeypatch.setattr(session_module.Job, "advance", stop_soon)
+    monkeypatch.setattr(Job, "advance", stop_soon)
     session.ok("POST", "/export", {"formats": ["masks", "overlay"]})
     assert session.wait()["exports"] == []
     assert list((tmp_path / "sessions" / session.id / "exports").iterdir()) == []
@@ -231,14 +231,14 @@ def test_a_video_deleted_while_it_is_tracked(page, videos, png_folder, monkeypat
     for each in (session, other):
         each.add()
         each.click(1, 0, CLICK)
-    advance = session_module.Job.advance
+    advance = Job.advance
 
-    def delete(job, done, frame=None):
+    def delete(job, done):
         if done == 2:
             shutil.rmtree(videos / "copy", ignore_errors=True)
-        advance(job, done, frame)
+        advance(job, done)
 
-    monkeypatch.setattr(session_module.Job, "advance", delete)
+    monkeypatch.setattr(Job, "advance", delete)
     with events_of(session) as events:
         session.ok("POST", "/track", {"frame": 0, "direction": "forward"})
     assert "000" in events[-1]["message"] and session.wait()["job"] is None
