@@ -21,7 +21,7 @@ from i2v.prompt import Prompt
 from i2v.prompt_arguments import Prompts
 from i2v.utils.files import atomic_write, full_disk_named, require_regular_file
 from i2v.utils.json_form import differences, require_form
-from i2v.utils.masks import masks_to_labels
+from i2v.utils.masks import give_free_pixels, masks_to_labels
 
 
 @contextmanager
@@ -215,10 +215,8 @@ class ResultWriter:
                 self._discard(frame)
                 continue
             labels = self.labels(frame)
-            freed = labels == obj_id
-            labels[freed] = 0
-            for other, rle in rles.items():
-                labels[freed & rle_to_mask(rle)] = other
+            labels[labels == obj_id] = 0
+            labels = give_free_pixels(labels, {other: rle_to_mask(rle) for other, rle in sorted(rles.items())})
             save_label_image(self._mask_path(frame), labels, self.colours)
 
     def finish(self, read_frame: Callable[[int], np.ndarray]) -> None:

@@ -11,10 +11,12 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from i2v.app.session import ConflictError, Job
+from i2v.app.jobs import Job
+from i2v.app.session import ConflictError, SessionResults
 from i2v.app.workspace import OpenSession
 from i2v.data.frames import open_frames
 from i2v.exports import FORMATS, export
+from i2v.prompt_files import PromptFile
 from i2v.utils.command_line import EXPECTED_ERRORS, one_line
 from i2v.utils.files import full_disk_named, whole_folder
 
@@ -45,19 +47,21 @@ def start_export(opened: OpenSession, formats: Sequence[str]) -> Job:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"formats are some of {', '.join(FORMATS)}, not {unknown}")
-    if not opened.session.tracked() and set(formats) != {"prompts"}:
+    results, prompts = opened.session.results(), opened.session.prompt_file()
+    if not results.tracked() and set(formats) != {"prompts"}:
         raise ConflictError("there are no masks to export: click an object first, or show one that is hidden")
-    if "prompts" in formats and not opened.session.prompt_file().prompts():
+    if "prompts" in formats and not prompts.prompts():
         raise ConflictError("there are no prompts to export: click an object first")
     job = opened.session.start_export()
-    threading.Thread(target=_run, args=(opened, list(dict.fromkeys(formats)), job), name="export", daemon=True).start()
+    arguments = (opened, results, prompts, list(dict.fromkeys(formats)), job)
+    threading.Thread(target=_run, args=arguments, name="export", daemon=True).start()
     return job
 
 
-def _run(opened: OpenSession, formats: list[str], job: Job) -> None:
+def _run(opened: OpenSession, results: SessionResults, prompts: PromptFile, formats: list[str], job: Job) -> None:
     message = None
     try:
-        _write(opened, formats, job)
+        _write(opened, results, prompts, formats, job)
     except _StoppedError:
         pass
     except EXPECTED_ERRORS as error:
@@ -68,17 +72,14 @@ def _run(opened: OpenSession, formats: list[str], job: Job) -> None:
     opened.session.end_job(job, message)
 
 
-def _write(opened: OpenSession, formats: list[str], job: Job) -> None:
-    session = opened.session
-
+def _write(opened: OpenSession, results: SessionResults, prompts: PromptFile, formats: list[str], job: Job) -> None:
     def progress(done: int, total: int) -> None:
-        if job.stopping:
-            raise _StoppedError
+        _check_stopped(job)
         job.total = total
         job.advance(done)
-        session.report(job)
+        opened.session.report(job)
 
-    name = Path(session.name).stem
+    name = results.name
     exports = opened.folder / "exports"
     exports.mkdir(exist_ok=True)
     frames = open_frames(opened.video)  # of its own, because it reads them in order
@@ -86,14 +87,14 @@ def _write(opened: OpenSession, formats: list[str], job: Job) -> None:
         with whole_folder(exports / secrets.token_hex(8)) as folder:
             files = folder / "files"
             files.mkdir()
-            export(session, formats, files, frames.__getitem__, progress, session.prompt_file())
+            export(results, formats, files, frames.__getitem__, progress, prompts)
             made = [path for path in sorted(files.rglob("*")) if path.is_file()]
             if len(made) == 1:
                 target = folder / f"{name}-{made[0].name}"
                 made[0].rename(target)
             else:
                 target = folder / f"{name}.zip"
-                _zip(target, name, files, made)
+                _zip(target, name, files, made, job)
             shutil.rmtree(files)
             about = {"name": target.name, "bytes": target.stat().st_size, "formats": formats}
             (folder / "export.json").write_text(json.dumps(about))
@@ -104,8 +105,14 @@ def _write(opened: OpenSession, formats: list[str], job: Job) -> None:
         shutil.rmtree(path.parent)
 
 
-def _zip(target: Path, name: str, folder: Path, files: Sequence[Path]) -> None:
+def _check_stopped(job: Job) -> None:
+    if job.stopping:
+        raise _StoppedError
+
+
+def _zip(target: Path, name: str, folder: Path, files: Sequence[Path], job: Job) -> None:
     with full_disk_named(target), zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
+            _check_stopped(job)
             kind = zipfile.ZIP_STORED if path.suffix in _STORED else zipfile.ZIP_DEFLATED
             archive.write(path, f"{name}/{path.relative_to(folder).as_posix()}", kind)

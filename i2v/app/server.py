@@ -415,12 +415,15 @@ class Api:
         session, obj, frame = opened.session, request.path_params["object"], request.path_params["frame"]
 
         def change() -> None:
-            prompted = [entry["frame"] for entry in _require_object(session, obj)["prompts"]]
+            item = _require_object(session, obj)
             _require_frame(session, frame)
-            if prompt is None and frame not in prompted:
-                raise NotFoundError(f"object {obj} has no prompt in frame {frame}")
-            with _bad_if(ValueError):
-                session.prompt(obj, frame, prompt)
+            if prompt is not None:
+                with _bad_if(ValueError):
+                    session.set_prompt(obj, frame, prompt)
+            elif any(entry["frame"] == frame for entry in item["prompts"]):
+                session.clear_prompt(obj, frame)
+            else:
+                raise NotFoundError(f"{item['name']} has no prompt in frame {frame}")
 
         await self._change(opened, change)
         masks = await run_in_threadpool(session.masks, frame)

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from i2v.app import network_memory
+from i2v.app.history import Change, SessionObject, Snapshot, dependent_frames
+from i2v.app.jobs import Job
 from i2v.app.scheduler import Priority, Scheduler
 from i2v.app.store import MaskRow, SessionStore
 from i2v.data.files import named_errors
 from i2v.data.frames import Frames
 from i2v.data.mask_files import davis_palette
 from i2v.data.rle import mask_to_rle, rle_to_mask
+from i2v.data.video_file import VideoFile
 from i2v.i2v_video_predictor import I2VVideoPredictor
-from i2v.inference.memory_bank import FrameOutput, MemoryBank
-from i2v.inference.session_file import plain, restored
 from i2v.inference.state import TrackedObject
-from i2v.prompt import NetworkPrompt, Prompt
+from i2v.prompt import Prompt
 from i2v.prompt_files import (
     ClearStep,
     NamedObject,
     PromptFile,
     PromptStep,
     RemoveStep,
-    Step,
     TrackStep,
     parse_step,
     step_to_json,
     without_idle_steps,
 )
 from i2v.utils.command_line import EXPECTED_ERRORS, one_line
-from i2v.utils.masks import masks_to_labels
+from i2v.utils.masks import give_free_pixels, masks_to_labels
 
 log = logging.getLogger(__name__)
 
 MAX_OBJECTS = 100
 MAX_NAME = 100  # characters
 _MAX_UNDO = 100  # changes
-# Seconds over which the speed of a job is averaged.
-_SPEED_SECONDS = 5
+_POINTER_BYTES = 4  # of a number in an object pointer
 
 Event = dict[str, Any]
 
@@ -56,122 +54,10 @@ class ConflictError(ValueError):
     """What was asked for does not fit the session's present state."""
 
 
-@dataclass
-class SessionObject:
-    """An object as the user sees it.
-
-    Attributes:
-        name (str): its name.
-        colour (str): "#rrggbb".
-        hidden (bool): whether its masks are shown and exported.
-        prompts (dict[int, Prompt]): its prompts by frame.
-    """
-
-    name: str
-    colour: str
-    hidden: bool = False
-    prompts: dict[int, Prompt] = field(default_factory=dict)
-
-
-@dataclass
-class Mark:
-    """What the timeline shows of a mask; see `MaskRow`."""
-
-    area: float
-    confidence: float
-    outdated: bool
-    reverse: bool
-    change: int
-
-
-@dataclass
-class Snapshot:
-    """An object before or after a change: all of it, or what belongs to one frame.
-
-    Attributes:
-        item (SessionObject or None): the object; None if there is none.
-        tracked (TrackedObject or None): what the network remembers of it, restricted to the frame, if there is one.
-        row (MaskRow or None): its mask in the frame.
-    """
-
-    item: SessionObject | None
-    tracked: TrackedObject | None
-    row: MaskRow | None
-
-
-@dataclass
-class Change:
-    """A change that can be undone.
-
-    Attributes:
-        text (str): what it was, for the user.
-        object (int): the object's id.
-        frame (int): the frame to show.
-        whole (bool): whether the snapshots are of the whole object.
-        before (Snapshot): the object before it.
-        after (Snapshot): the object after it.
-        number (int): number of the session's change by which it was done, undone or redone last.
-        outdated (set[int]): the frames whose masks went out of date then.
-        step (Step): what a replay does for it.
-        steps (tuple[list[Step], list[Step]]): all steps before and after it was undone.
-    """
-
-    text: str
-    object: int
-    frame: int
-    whole: bool
-    before: Snapshot
-    after: Snapshot
-    number: int
-    outdated: set[int]
-    step: Step
-    steps: tuple[list[Step], list[Step]] = ([], [])
-
-
-class Job:
-    """Work of a session that takes long: tracking or an export.
-
-    Args:
-        kind (str): "track" or "export".
-        total (int): number of frames.
-    """
-
-    def __init__(self, kind: str, total: int) -> None:
-        self.kind = kind
-        self.total = total
-        self.done = 0
-        self.frame: int | None = None
-        self.stopping = False
-        self.ended = threading.Event()
-        self._times = [time.monotonic()]
-
-    def advance(self, done: int, frame: int | None = None) -> None:
-        """Say how many frames are done."""
-        self.done, self.frame = done, frame
-        now = time.monotonic()
-        self._times.append(now)
-        while len(self._times) > 2 and now - self._times[0] > _SPEED_SECONDS:
-            self._times.pop(0)
-
-    def to_json(self) -> dict[str, Any]:
-        """For the page."""
-        seconds = self._times[-1] - self._times[0]
-        speed = (len(self._times) - 1) / seconds if seconds > 0 else None
-        left = (self.total - self.done) / speed if speed else None
-        return {
-            "kind": self.kind,
-            "done": self.done,
-            "total": self.total,
-            "frame": self.frame,
-            "frames_per_second": speed,
-            "seconds_left": left,
-        }
-
-
 class AnnotationSession:
     """One video, its objects, prompts and masks.
 
-    Methods that change something run in the scheduler's thread (`run`); all others may be called from any thread.
+    Methods that change something run in the scheduler's thread; all others may be called from any thread.
 
     Args:
         predictor (I2VVideoPredictor): the predictor, which all sessions share.
@@ -203,14 +89,14 @@ class AnnotationSession:
         self._notify = notify
         self._lock = threading.RLock()
         self._objects: dict[int, SessionObject] = {}
-        self._marks: dict[int, dict[int, Mark]] = {}
+        self._marks: dict[int, dict[int, MaskRow]] = {}  # without their RLEs, which stay in the store
         self._done: list[Change] = []
         self._undone: list[Change] = []
         self._problem: str | None = None
         self._wanted: int | None = None  # the frame to encode ahead
         self._change = store.fact("change", 0)
         self._next_id = store.fact("next_id", 1)
-        self._steps: list[Step] = []
+        self._steps: list[dict[str, Any]] = []  # as JSON, which is small where masks are not
         self._running: TrackStep | None = None  # what was tracked since the last step
         self._state = predictor.init_state(frames)
         try:
@@ -222,7 +108,7 @@ class AnnotationSession:
     # What the page shows
 
     def to_json(self) -> dict[str, Any]:
-        """The session, but masks and timeline."""
+        """The session without masks and timeline."""
         with self._lock:
             return {
                 "name": self.name,
@@ -242,7 +128,7 @@ class AnnotationSession:
         """An object with its prompts."""
         item = self._object(obj)
         prompts = [
-            {"frame": frame, "points": _clicks(prompt), "box": _box(prompt), "has_mask": prompt.mask is not None}
+            {"frame": frame, "points": prompt["points"], "box": prompt["box"], "has_mask": prompt["mask"] is not None}
             for frame, prompt in sorted(item.prompts.items())
         ]
         return {"id": obj, "name": item.name, "colour": item.colour, "hidden": item.hidden, "prompts": prompts}
@@ -253,7 +139,7 @@ class AnnotationSession:
         with self._lock:
             objects = {}
             for obj in self._objects:
-                marks = self._marks.get(obj, {})
+                marks = self._known_marks(obj)
                 areas: list[float | None] = [None] * count
                 confidences: list[float | None] = [None] * count
                 for frame, mark in marks.items():
@@ -271,62 +157,48 @@ class AnnotationSession:
         self._check_frame(frame)
         rows = self.store.masks(frame)
         with self._lock:
-            objects = {str(row.object): self._mask_json(row) for row in rows if row.object in self._objects}
+            objects = {
+                str(row.object): {"rle": self.rle(row.rle), **self._mark_json(row)}
+                for row in rows
+                if self._is_prompted(row.object)
+            }
         return {"frame": frame, "objects": objects}
 
     def num_masks(self) -> int:
         """Number of masks."""
         with self._lock:
-            return sum(len(marks) for obj, marks in self._marks.items() if obj in self._objects)
-
-    # What the results of exports are made of; see i2v.exports.Results
+            return sum(len(self._known_marks(obj)) for obj in self._objects)
 
     @property
-    def colours(self) -> dict[int, tuple[int, int, int]]:
-        """RGB colours by object."""
+    def bytes_kept(self) -> int:
+        """About how much memory the network's results take, in bytes."""
+        model = self._predictor.model
+        per_mask = 4 * model.mask_size**2 + _POINTER_BYTES * model.embed_dim
         with self._lock:
-            rgb = {obj: bytes.fromhex(item.colour[1:]) for obj, item in self._objects.items()}
-        return {obj: (colour[0], colour[1], colour[2]) for obj, colour in rgb.items()}
+            return per_mask * sum(len(marks) for marks in self._marks.values())
 
-    def obj_ids(self) -> list[int]:
-        """Ids of the objects that are shown."""
+    def results(self) -> SessionResults:
+        """What an export of the objects that are shown needs, as it is now; masks are read from the store."""
         with self._lock:
-            return [obj for obj, item in self._objects.items() if not item.hidden]
-
-    def tracked(self) -> list[int]:
-        """Sorted indices of the frames that have masks of them."""
-        shown = self.obj_ids()
-        with self._lock:
-            return sorted({frame for obj in shown for frame in self._marks.get(obj, {})})
-
-    def rles(self, frame: int) -> dict[int, dict[str, Any]]:
-        """Their COCO RLEs in a frame."""
-        shown = set(self.obj_ids())
-        return {row.object: self._rle(row.rle) for row in self.store.masks(frame) if row.object in shown}
-
-    def labels(self, frame: int) -> np.ndarray:
-        """A frame's label image, (H, W) uint8; where objects overlap, the one with the largest logit."""
-        labels = np.zeros((self.frames.height, self.frames.width), np.uint8)
-        shown = set(self.obj_ids())
-        rows = [row for row in self.store.masks(frame) if row.object in shown]
-        for row in rows:
-            labels[rle_to_mask(self._rle(row.visible or row.rle)) > 0] = row.object
-        for row in rows:  # where the object that covered it is hidden or was removed
-            if row.visible is not None:
-                labels[(labels == 0) & (rle_to_mask(self._rle(row.rle)) > 0)] = row.object
-        return labels
-
-    def prompts(self, frame: int) -> dict[int, Prompt]:
-        """Their prompts in a frame."""
-        with self._lock:
-            shown = {obj: item for obj, item in self._objects.items() if not item.hidden}
-            return {obj: item.prompts[frame] for obj, item in shown.items() if frame in item.prompts}
+            shown = {obj: item for obj, item in self._objects.items() if not item.hidden and item.prompts}
+            tracked = sorted({frame for obj in shown for frame in self._known_marks(obj)})
+            prompts = {obj: dict(item.prompts) for obj, item in shown.items()}
+            colours = {obj: _rgb(item.colour) for obj, item in shown.items()}
+        return SessionResults(self, tracked, colours, prompts)
 
     def prompt_file(self) -> PromptFile:
         """What was done, so that it can be done again."""
         with self._lock:
-            objects = [NamedObject(obj, item.name, self.colours[obj]) for obj, item in self._objects.items()]
-            return PromptFile(objects, without_idle_steps(self._steps))
+            objects = [NamedObject(obj, item.name, _rgb(item.colour)) for obj, item in self._objects.items()]
+            steps = list(self._steps)
+        return PromptFile(objects, without_idle_steps([parse_step(step, self.frames) for step in steps]))
+
+    def _is_prompted(self, obj: int) -> bool:
+        """Whether an object is there and has prompts; masks that were tracked from others are no longer its masks."""
+        return obj in self._objects and bool(self._objects[obj].prompts)
+
+    def _known_marks(self, obj: int) -> dict[int, MaskRow]:
+        return self._marks[obj] if self._is_prompted(obj) else {}
 
     # Changes, in the scheduler's thread
 
@@ -364,7 +236,9 @@ class AnnotationSession:
 
         Raises:
             KeyError: no such object.
+            ConflictError: an export is running.
         """
+        self._require_no_export()
         item = self._object(obj)
         frame = min(item.prompts, default=0)
         before = self._snapshot(obj, frame, whole=True)
@@ -372,63 +246,80 @@ class AnnotationSession:
         with self._lock:
             self._change += 1
             del self._objects[obj]
-        self._finish_change(f"remove {item.name}", obj, frame, before, set(), RemoveStep(obj), whole=True)
+        step = step_to_json(RemoveStep(obj))
+        self._finish_change(Change(f"remove {item.name}", obj, frame, True, before, self._change, set(), step))
         self._notify({"type": "timeline"})
 
-    def prompt(self, obj: int, frame: int, prompt: Prompt | None) -> None:
-        """Set or remove an object's prompt in a frame.
+    def set_prompt(self, obj: int, frame: int, prompt: Prompt) -> None:
+        """Set an object's prompt in a frame.
 
         Args:
             obj (int): the object.
             frame (int): index of the frame.
-            prompt (Prompt or None): the prompt; None to remove it.
+            prompt (Prompt): the prompt, which replaces an earlier one.
+
+        Raises:
+            KeyError: no such object.
+            IndexError: no such frame.
+            ValueError: the prompt does not fit the video.
+            ConflictError: an export is running.
+        """
+        self._require_no_export()
+        item = self._object(obj)
+        self._check_frame(frame)
+        step = step_to_json(PromptStep(frame, obj, prompt))
+        before, outdated = self._snapshot(obj, frame, whole=False), self._dependent(obj, frame)
+        _, _, logits = self._predictor.add_prompt(self._state, frame, obj, prompt)
+        with self._lock:
+            self._change += 1
+            item.prompts[frame] = step["prompt"]
+        self._set_outdated(obj, outdated, True)
+        self._record(frame, {obj}, logits)
+        text = f"{_kind_of(prompt)} of {item.name} in frame {frame}"
+        self._finish_change(Change(text, obj, frame, False, before, self._change, outdated, step))
+
+    def clear_prompt(self, obj: int, frame: int) -> None:
+        """Remove an object's prompt in a frame.
 
         Raises:
             KeyError: no such object, or no prompt to remove.
             IndexError: no such frame.
-            ValueError: the prompt does not fit the video.
+            ConflictError: an export is running.
         """
+        self._require_no_export()
         item = self._object(obj)
         self._check_frame(frame)
-        if prompt is None and frame not in item.prompts:
+        if frame not in item.prompts:
             raise KeyError(f"{item.name} has no prompt in frame {frame}")
-        before = self._snapshot(obj, frame, whole=prompt is None)
-        outdated = self._dependent(obj, frame)
-        if prompt is None:
-            self._predictor.clear_all_prompts_in_frame(self._state, frame, obj, need_output=False)
-        else:
-            self._predictor.add_prompt(self._state, frame, obj, prompt)
+        before, outdated = self._snapshot(obj, frame, whole=True), self._dependent(obj, frame)
+        self._predictor.clear_all_prompts_in_frame(self._state, frame, obj, need_output=False)
         with self._lock:
             self._change += 1
-            if prompt is None:
-                del item.prompts[frame]
-            else:
-                item.prompts[frame] = prompt
+            del item.prompts[frame]
         self._set_outdated(obj, outdated, True)
         self._record(frame, {obj})
-        if prompt is None:
-            self._keep_outputs(obj, before.tracked)
-        step = ClearStep(frame, obj) if prompt is None else PromptStep(frame, obj, prompt)
-        text = f"{_what(prompt)} of {item.name} in frame {frame}"
-        self._finish_change(text, obj, frame, before, outdated, step, whole=prompt is None)
+        self._keep_outputs(obj, before.tracked)
+        text = f"removed prompt of {item.name} in frame {frame}"
+        step = step_to_json(ClearStep(frame, obj))
+        self._finish_change(Change(text, obj, frame, True, before, self._change, outdated, step))
+        self._notify({"type": "timeline"})
 
     def undo(self) -> int:
         """Undo the last change. Returns the frame to show.
 
         Raises:
-            ConflictError: there is nothing to undo.
+            ConflictError: there is nothing to undo, or an export is running.
         """
+        self._require_no_export()
         if not self._done:
             raise ConflictError("there is nothing to undo")
         change = self._done.pop()
-        former = change.before
-        if not change.whole and (former.tracked is None or not former.tracked.bank.conditioning):
+        former = change.other.tracked
+        if not change.whole and (former is None or not former.bank.conditioning):
             # The object may have nothing left to track it from; then it starts over, as after the removal of its prompt.
             bank = self._state.objects[change.object].bank
             change.whole = bank.conditioning.keys() <= {change.frame}
-        if change.whole:
-            change.after = self._snapshot(change.object, change.frame, whole=True)
-        self._apply(change, former)
+        self._swap(change)
         steps = self._flushed_steps()
         self._steps = [step for step in steps if step is not change.step]
         change.steps = steps, self._steps
@@ -441,14 +332,13 @@ class AnnotationSession:
         """Redo the change that was undone last. Returns the frame to show.
 
         Raises:
-            ConflictError: there is nothing to redo.
+            ConflictError: there is nothing to redo, or an export is running.
         """
+        self._require_no_export()
         if not self._undone:
             raise ConflictError("there is nothing to redo")
         change = self._undone.pop()
-        if change.whole:
-            change.before = self._snapshot(change.object, change.frame, whole=True)
-        self._apply(change, change.after)
+        self._swap(change)
         former, undone = change.steps
         steps = self._flushed_steps()
         # What was tracked since comes before the change, unless there is nothing.
@@ -503,7 +393,7 @@ class AnnotationSession:
             raise ConflictError("the video ends here: there is no frame left to track in this direction")
         self.job = Job("track", sum(lengths))
         results = self._results([(*run, length) for run, length in zip(runs, lengths, strict=True) if length > 0])
-        self._notify({"type": "job", "job": self.job.to_json()})
+        self.report(self.job)
         self._submit_step(self.job, results)
         return self.job
 
@@ -514,8 +404,8 @@ class AnnotationSession:
             ConflictError: a job is running.
         """
         self._require_idle()
-        self.job = Job("export", len(self.tracked()))
-        self._notify({"type": "job", "job": self.job.to_json()})
+        self.job = Job("export", 0)
+        self.report(self.job)
         return self.job
 
     def report(self, job: Job) -> None:
@@ -525,6 +415,10 @@ class AnnotationSession:
     def _require_idle(self) -> None:
         if self.job is not None:
             raise ConflictError("this session is busy: stop the running job first")
+
+    def _require_no_export(self) -> None:
+        if self.job is not None and self.job.kind == "export":
+            raise ConflictError("an export is running: wait for its end, or stop it")
 
     def stop(self) -> None:
         """Stop the running job, if there is one, and wait for its end; in no thread that the job needs."""
@@ -549,58 +443,54 @@ class AnnotationSession:
             finally:
                 self._steps = self._flushed_steps()
                 self._running = None
+                self.store.set_fact("steps", self._steps)
 
-    def _flushed_steps(self) -> list[Step]:
+    def _flushed_steps(self) -> list[dict[str, Any]]:
         """All steps, with what was tracked since the last one."""
         run = self._running
         if run is None or not run.frames:
             return self._steps
         self._running = TrackStep(run.start + (-run.frames if run.reverse else run.frames), 0, run.reverse)
-        return [*self._steps, run]
+        return [*self._steps, step_to_json(run)]
 
     def _submit_step(self, job: Job, results: Iterator[int]) -> None:
         self._scheduler.submit(Priority.TRACK, lambda: self._step(job, results))
 
     def _step(self, job: Job, results: Iterator[int]) -> None:
         """Track one frame, and submit the next step."""
-        message = None
         try:
             frame = None if job.stopping else next(results, None)
             if frame is not None:
-                job.advance(job.done + 1, frame)
-                self.store.set_fact("running", self._running_json())
-                self.store.set_fact("change", self._change)
-                self._try(self.store.save)
-                if self._problem is not None:
-                    raise OSError(f"tracking was stopped: {self._problem}")
+                job.advance(job.done + 1)
+                self._save_tracking()
                 with self._lock:
-                    marks = {str(obj): self._marks[obj].get(frame) for obj in self._objects}
-                    objects = {obj: self._mark_json(int(obj), frame, mark) for obj, mark in marks.items() if mark is not None}
+                    marks = {str(obj): self._known_marks(obj).get(frame) for obj in self._objects}
+                    objects = {obj: self._mark_json(mark) for obj, mark in marks.items() if mark is not None}
                 self._notify({"type": "frame", "frame": frame, "objects": objects, "job": job.to_json()})
                 self._submit_step(job, results)
                 return
+            results.close()  # type: ignore[attr-defined]  # it is a generator
+            self._save_tracking()
+            self.end_job(job, None)
         except EXPECTED_ERRORS as error:
-            message = one_line(error)
+            self.end_job(job, one_line(error))
         except Exception as error:
             log.exception("tracking of %s failed", self.name)
-            message = f"tracking failed: {one_line(error)}"
-        results.close()  # type: ignore[attr-defined]  # it is a generator
-        self._save()
-        self.end_job(job, message)
+            self.end_job(job, f"tracking failed: {one_line(error)}")
 
     def end_job(self, job: Job, message: str | None) -> None:
         """End a job, with the message of an error, if there was one."""
         self.job = None
-        job.ended.set()
         self._notify({"type": "job", "job": None})
         self._notify({"type": "session"})
         if message is not None:
             self._notify({"type": "error", "message": message})
+        job.ended.set()
 
     def _first_frame(self, frame: int, reverse: bool) -> int:
         """The first frame to track: the nearest one with masks, or the one after it if those are complete and up to date."""
         with self._lock:
-            frames = {t for marks in self._marks.values() for t in marks}
+            frames = {t for obj in self._objects for t in self._known_marks(obj)}
             before = [t for t in frames if (t >= frame if reverse else t <= frame)]
             # Without any, the first prompted frame in the direction of tracking.
             prompted = [t for item in self._objects.values() for t in item.prompts]
@@ -636,15 +526,12 @@ class AnnotationSession:
             output = objects[obj].bank[frame]
             known = None if obj in computed else self._marks[obj].get(frame)
             if former is not None and obj == former.object:
-                known = _mark_of(former)
-            area = float(own.mean())
-            mark = known or Mark(area, confidences.get(obj, 1.0), False, output.reverse, self._change)
-            with self._lock:
-                self._marks[obj][frame] = mark
-            row = MaskRow(obj, frame, mask_to_rle(own)["counts"], visible, **vars(mark))
-            self.store.set_mask(row)
+                known = former
+            area, confidence = float(own.mean()), confidences.get(obj, 1.0)
+            row = known or MaskRow(obj, frame, "", None, area, confidence, False, output.reverse, self._change)
+            self._set_row(replace(row, rle=mask_to_rle(own)["counts"], visible=visible))
             if obj in computed:
-                self.store.set_output(obj, frame, _output_bytes(objects[obj], frame))
+                self.store.set_output(obj, frame, network_memory.to_bytes(objects[obj], frame))
         for obj in computed - set(ids):
             with self._lock:
                 self._marks[obj].pop(frame, None)
@@ -660,29 +547,22 @@ class AnnotationSession:
         """
         was, now = (tracked or TrackedObject(obj) for tracked in (former, self._state.objects.get(obj)))
         for frame in self._marks.get(obj, {}):
-            if _kept(was, frame) != _kept(now, frame):
-                self.store.set_output(obj, frame, _output_bytes(now, frame) if frame in now.bank else None)
+            if network_memory.identity(was, frame) != network_memory.identity(now, frame):
+                self.store.set_output(obj, frame, network_memory.to_bytes(now, frame) if frame in now.bank else None)
+
+    def _set_row(self, row: MaskRow) -> None:
+        """Set a mask, in the store and in the timeline."""
+        with self._lock:
+            self._marks[row.object][row.frame] = replace(row, rle="", visible=None)
+        self.store.set_mask(row)
 
     def _dependent(self, obj: int, frame: int) -> set[int]:
-        """The tracked frames of an object that are up to date and depend on its mask in a frame.
-
-        These are the frames after it, in the direction in which they were tracked, if that was its own direction or they were
-        tracked later. A conditioning frame is remembered in all frames that were tracked later, also in those before it.
-        """
+        """The frames that go out of date when an object's mask in a frame changes."""
+        tracked = self._state.objects.get(obj)
+        is_conditioning = tracked is not None and frame in tracked.bank.conditioning
         with self._lock:
-            prompted = {frame, *(self._objects[obj].prompts if obj in self._objects else ())}
-            marks, tracked = self._marks.get(obj, {}), self._state.objects.get(obj)
-            own = marks.get(frame)
-            is_conditioning = tracked is not None and frame in tracked.bank.conditioning
-
-            def depends(t: int, mark: Mark) -> bool:
-                is_after = t < frame if mark.reverse else t > frame
-                is_later = own is not None and mark.change > own.change
-                if own is None or is_conditioning:
-                    return is_after or is_later
-                return is_after and (is_later or mark.reverse == own.reverse)
-
-            return {t for t, mark in marks.items() if t not in prompted and not mark.outdated and depends(t, mark)}
+            prompted = set(self._objects[obj].prompts) if obj in self._objects else set()
+            return dependent_frames(self._marks.get(obj, {}), frame, prompted, is_conditioning)
 
     def _set_outdated(self, obj: int, frames: set[int], outdated: bool) -> None:
         with self._lock:
@@ -700,34 +580,30 @@ class AnnotationSession:
             item = None if item is None else replace(item, prompts=dict(item.prompts))
         tracked = self._state.objects.get(obj)
         if tracked is not None:
-            frames = range(self.frames.count()) if whole else {frame}
-            prompts = {t: prompt for t, prompt in tracked.prompts.items() if t in frames}
-            tracked = TrackedObject(obj, prompts, tracked.bank.part(frames))
+            tracked = _copy(tracked, range(self.frames.count()) if whole else range(frame, frame + 1))
         row = next((row for row in self.store.masks(frame) if row.object == obj), None)
         return Snapshot(item, tracked, row)
 
-    def _finish_change(
-        self, text: str, obj: int, frame: int, before: Snapshot, outdated: set[int], step: Step, whole: bool
-    ) -> None:
-        after = self._snapshot(obj, frame, whole)
-        self._done.append(Change(text, obj, frame, whole, before, after, self._change, outdated, step))
+    def _finish_change(self, change: Change) -> None:
+        self._done.append(change)
         del self._done[:-_MAX_UNDO]
         self._undone.clear()
-        self._steps = [*self._flushed_steps(), step]
+        self._steps = [*self._flushed_steps(), change.step]
         self._save()
 
-    def _apply(self, change: Change, former: Snapshot) -> None:
-        """Set an object to what it was before or after a change."""
-        obj, frame = change.object, change.frame
-        outdated = set() if isinstance(change.step, RemoveStep) else self._dependent(obj, frame)
+    def _swap(self, change: Change) -> None:
+        """Set an object to what it was before a change, or after it, and keep what it is now for the way back."""
+        obj, frame, former = change.object, change.frame, change.other
+        change.other = self._snapshot(obj, frame, change.whole)
+        outdated = set() if "remove" in change.step else self._dependent(obj, frame)
         self._apply_to_object(obj, frame, former.item)
         known = self._state.objects.get(obj)
-        known = None if known is None else TrackedObject(obj, dict(known.prompts), known.bank.part(range(self.frames.count())))
+        known = None if known is None else _copy(known, range(self.frames.count()))
         self._apply_to_network(change, former.tracked)
         if obj in self._objects:
             self._record(frame, {obj}, former=former.row)
             if former.row is not None and (obj not in self._state.objects or frame not in self._state.objects[obj].bank):
-                self._put_back_row(former.row)
+                self._set_row(former.row)  # the network does not remember it
             again = {t for t in change.outdated if t in self._marks[obj] and self._marks[obj][t].change < change.number}
             self._set_outdated(obj, again, False)
             self._set_outdated(obj, outdated, True)
@@ -771,37 +647,38 @@ class AnnotationSession:
             objects.clear()
             objects.update(ordered)
 
-    def _put_back_row(self, row: MaskRow) -> None:
-        """Show a mask again that the network does not remember."""
-        with self._lock:
-            self._marks[row.object][row.frame] = _mark_of(row)
-        self.store.set_mask(row)
-
     # Storage
 
     def _save(self) -> None:
         """Write everything that has changed, and tell the pages."""
         with self._lock:
-            objects = [
-                {"id": obj, "name": item.name, "colour": item.colour, "hidden": item.hidden}
-                | {"prompts": [step_to_json(PromptStep(t, obj, prompt)) for t, prompt in item.prompts.items()]}
-                for obj, item in self._objects.items()
-            ]
-        facts = {"objects": objects, "change": self._change, "next_id": self._next_id}
-        facts["steps"] = [step_to_json(step) for step in self._steps]
-        facts["running"] = self._running_json()
-        for name, value in facts.items():
+            objects = [{"id": obj, **vars(item), "prompts": list(item.prompts.values())} for obj, item in self._objects.items()]
+        facts = {"objects": objects, "change": self._change, "next_id": self._next_id, "steps": self._steps}
+        for name, value in (facts | {"running": self._running_json()}).items():
             self.store.set_fact(name, value)
-        self._try(self.store.save)
+        self._write()
         self._notify({"type": "session"})
+
+    def _save_tracking(self) -> None:
+        """Write what was tracked.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.store.set_fact("running", self._running_json())
+        self.store.set_fact("change", self._change)
+        self._write()
+        if self._problem is not None:
+            raise OSError(f"tracking was stopped: {self._problem}")
 
     def _running_json(self) -> dict[str, Any] | None:
         """What is being tracked, as a step, so that a killed process does not lose it."""
         return step_to_json(self._running) if self._running is not None and self._running.frames else None
 
-    def _try(self, write: Callable[[], None]) -> None:
+    def _write(self, write: Callable[[], None] | None = None) -> None:
+        """Write to the store; a failure is shown to the user, and the next change tries again."""
         try:
-            write()
+            (write or self.store.save)()
             self._problem = None
         except OSError as error:
             log.error("%s", error)
@@ -811,19 +688,21 @@ class AnnotationSession:
         """Read what the store has."""
         with named_errors(self.store.path):
             for entry in self.store.fact("objects", []):
-                steps = [parse_step(step, self.frames) for step in entry["prompts"]]
-                prompts = {step.frame: step.prompt for step in steps if isinstance(step, PromptStep)}
+                for prompt in entry["prompts"]:
+                    parse_step({"prompt": prompt}, self.frames)  # checks it
+                prompts = {prompt["frame"]: prompt for prompt in entry["prompts"]}
                 self._objects[entry["id"]] = SessionObject(entry["name"], entry["colour"], entry["hidden"], prompts)
                 self._marks[entry["id"]] = {}
             running = self.store.fact("running")
-            steps = self.store.fact("steps", []) + ([] if running is None else [running])
-            self._steps = [parse_step(step, self.frames) for step in steps]
-            self._try(lambda: self.store.keep_objects(self._objects))
+            self._steps = self.store.fact("steps", []) + ([] if running is None else [running])
+            for step in self._steps:
+                parse_step(step, self.frames)
+            self._write(lambda: self.store.keep_objects(self._objects))
             for row in self.store.all_masks(self._objects):
-                self._marks[row.object][row.frame] = _mark_of(row)
+                self._marks[row.object][row.frame] = row
             for obj, frame, data in self.store.outputs(self._objects):
                 tracked = self._state.objects.setdefault(obj, TrackedObject(obj))
-                _restore_output(tracked, frame, data, self.store.path, self._state.storage_device)
+                network_memory.restore(tracked, frame, data, self.store.path, self._state.storage_device)
 
     def close(self) -> None:
         """End the session, after its job. It can be opened again."""
@@ -842,65 +721,86 @@ class AnnotationSession:
         if not self.frames.has(frame):
             raise self.frames.missing_frame_error(frame)
 
-    def _rle(self, counts: str) -> dict[str, Any]:
+    def rle(self, counts: str) -> dict[str, Any]:
+        """A COCO RLE of the video's size."""
         return {"size": [self.frames.height, self.frames.width], "counts": counts}
 
-    def _mask_json(self, row: MaskRow) -> dict[str, Any]:
-        return {"rle": self._rle(row.rle), **self._mark_json(row.object, row.frame, _mark_of(row))}
-
-    def _mark_json(self, obj: int, frame: int, mark: Mark) -> dict[str, Any]:
-        prompted = frame in self._objects[obj].prompts
-        return {"area": mark.area, "confidence": mark.confidence, "outdated": mark.outdated, "prompted": prompted}
-
-
-def _mark_of(row: MaskRow) -> Mark:
-    return Mark(row.area, row.confidence, row.outdated, row.reverse, row.change)
+    def _mark_json(self, row: MaskRow) -> dict[str, Any]:
+        return {
+            "area": row.area,
+            "confidence": row.confidence,
+            "outdated": row.outdated,
+            "prompted": row.frame in self._objects[row.object].prompts,
+        }
 
 
-def _kept(tracked: TrackedObject, frame: int) -> tuple[Any, ...]:
-    """What tells whether the network remembers the same of an object in a frame."""
-    bank = tracked.bank
-    return id(bank.get(frame)), id(tracked.prompts.get(frame)), frame in bank.conditioning, frame in bank.corrected
+class SessionResults:
+    """The results of a session for `i2v.exports`: objects, colours and prompts of one moment, and masks from the store.
+
+    Args:
+        session (AnnotationSession): the session, whose masks must not change meanwhile.
+        tracked (Sequence[int]): sorted indices of the frames that have masks.
+        colours (dict[int, tuple[int, int, int]]): RGB colours of the objects to export.
+        prompts (dict[int, dict[int, dict]]): their prompts by object and frame, as in the steps of `i2v.prompt_files`.
+    """
+
+    def __init__(
+        self,
+        session: AnnotationSession,
+        tracked: Sequence[int],
+        colours: dict[int, tuple[int, int, int]],
+        prompts: dict[int, dict[int, dict[str, Any]]],
+    ) -> None:
+        self.name = Path(session.name).stem if isinstance(session.frames, VideoFile) else session.name
+        self.frames = session.frames
+        self.colours = colours
+        self._session = session
+        self._tracked = tracked
+        self._prompts = prompts
+
+    def tracked(self) -> list[int]:
+        """Sorted indices of the frames that have masks."""
+        return list(self._tracked)
+
+    def obj_ids(self) -> list[int]:
+        """Ids of the objects."""
+        return sorted(self.colours)
+
+    def rles(self, frame: int) -> dict[int, dict[str, Any]]:
+        """COCO RLEs in a frame."""
+        return {row.object: self._session.rle(row.rle) for row in self._rows(frame)}
+
+    def labels(self, frame: int) -> np.ndarray:
+        """A frame's label image, (H, W) uint8; where objects overlap, the one with the largest logit."""
+        labels = np.zeros((self.frames.height, self.frames.width), np.uint8)
+        rows = self._rows(frame)
+        for row in rows:
+            labels[rle_to_mask(self._session.rle(row.visible or row.rle)) > 0] = row.object
+        # Where the object that covered others is hidden or was removed.
+        covered = {row.object: rle_to_mask(self._session.rle(row.rle)) for row in rows if row.visible is not None}
+        return give_free_pixels(labels, covered)
+
+    def prompts(self, frame: int) -> dict[int, Prompt]:
+        """Prompts in a frame."""
+        found = {obj: parse_step({"prompt": own[frame]}, self.frames) for obj, own in self._prompts.items() if frame in own}
+        return {obj: step.prompt for obj, step in found.items() if isinstance(step, PromptStep)}
+
+    def _rows(self, frame: int) -> list[MaskRow]:
+        return [row for row in self._session.store.masks(frame) if row.object in self.colours]
 
 
-def _output_bytes(tracked: TrackedObject, frame: int) -> bytes:
-    """What the network remembers of an object in a frame; logits in half precision, memories are computed again."""
-    bank, prompt = tracked.bank, tracked.prompts.get(frame)
-    output = plain(bank[frame])
-    content = {
-        "output": output | {"mask_logits": output["mask_logits"].half()},
-        "prompt": None if prompt is None else plain(prompt),
-        "conditioning": frame in bank.conditioning,
-        "corrected": frame in bank.corrected,
-    }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+def _copy(tracked: TrackedObject, frames: range) -> TrackedObject:
+    """What the network remembers of an object in some frames; results are shared."""
+    prompts = {t: prompt for t, prompt in tracked.prompts.items() if t in frames}
+    return TrackedObject(tracked.obj_id, prompts, tracked.bank.part(frames))
 
 
-def _restore_output(tracked: TrackedObject, frame: int, data: bytes, path: Path, device: torch.device) -> None:
-    content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    content["output"]["mask_logits"] = content["output"]["mask_logits"].float()
-    output = restored(FrameOutput, {frame: content["output"]}, path, device)[frame]
-    bank: MemoryBank = tracked.bank
-    (bank.conditioning if content["conditioning"] else bank.tracked)[frame] = output
-    if content["corrected"]:
-        bank.corrected.add(frame)
-    if content["prompt"] is not None:
-        tracked.prompts[frame] = restored(NetworkPrompt, {frame: content["prompt"]}, path, torch.device("cpu"))[frame]
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
 
 
-def _clicks(prompt: Prompt) -> list[list[float]]:
-    return [list(click) for click in prompt.clicks]
-
-
-def _box(prompt: Prompt) -> list[float] | None:
-    return None if prompt.box is None else prompt.box.tolist()
-
-
-def _what(prompt: Prompt | None) -> str:
-    if prompt is None:
-        return "removed prompt"
+def _kind_of(prompt: Prompt) -> str:
     if prompt.mask is not None:
         return "mask"
     return "box" if prompt.box is not None else "click"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -100,19 +101,25 @@ def plain(item: Any) -> dict[str, Any]:
 
 def restored(kind: type, frames: dict[int, dict[str, Any]], path: Path, device: torch.device) -> dict[int, Any]:
     """The dataclasses, by frame, that `plain` was given; types and numbers are checked, and `path` is for messages."""
-    types = get_type_hints(kind)
+    types = _types_of(kind)
     restored = {}
     for t, saved in frames.items():
         values = {name: value for name, value in saved.items() if name != "ious"}  # earlier versions saved predicted IoUs
         for name, value in values.items():
             if not isinstance(value, types[name]):
                 raise ValueError(f"{name} of frame {t} is of type {type(value).__name__}")
-            if isinstance(value, torch.Tensor):
-                checked_weights({f"{name} of frame {t}": value}, path)
+        tensors = {f"{name} of frame {t}": value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        if tensors:
+            checked_weights(tensors, path)
         restored[t] = kind(
             **{name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         )
     return restored
+
+
+@cache
+def _types_of(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _outline(objects: dict[int, TrackedObject]) -> dict[int, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 import torch
@@ -57,3 +59,18 @@ def masks_to_labels(mask_logits: np.ndarray, labels: list[int]) -> np.ndarray:
         raise ValueError(f"a label image holds objects 1 to 255, not {numbers}")
     best = np.take(np.array(numbers, np.uint8), mask_logits.argmax(axis=0))
     return np.where(mask_logits.max(axis=0) > 0, best, 0).astype(np.uint8)
+
+
+def give_free_pixels(labels: np.ndarray, masks: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Give the pixels that belong to no object to the first one whose mask covers them, as after the removal of another one.
+
+    Args:
+        labels (np.ndarray): (H, W) uint8, the object of each pixel, 0 for none; it is changed.
+        masks (Mapping[int, np.ndarray]): masks (H, W) by object, not zero where it is.
+
+    Returns:
+        The label image.
+    """
+    for obj_id, mask in masks.items():
+        labels[(labels == 0) & (mask > 0)] = obj_id
+    return labels

@@ -16,6 +16,8 @@ from page_client import PageSession
 
 from i2v.app.store import MaskRow, SessionStore
 
+PROJECT = Path(__file__).parents[2]
+TINY = PROJECT / "tests" / "configs" / "tiny.yaml"
 CLICK = (16.0, 24.0, 1)
 AWAY = (50.0, 10.0, 0)
 # Memories are saved in half precision, so that a pixel at the very edge of a mask may differ after a restart.
@@ -24,11 +26,12 @@ MAX_SHARE_OF_PIXELS = 0.01
 
 @pytest.fixture
 def corrected(session: PageSession) -> PageSession:
-    """Two objects, tracked, one of them corrected; one more is hidden, and one was removed."""
+    """Objects of a click, a box and a mask, tracked; one is corrected, one is hidden, and one more was removed."""
     for _ in range(4):
         session.add()
     session.click(1, 0, CLICK)
     session.click(2, 3, box=[30, 10, 50, 40])
+    session.click(3, 1, mask={"size": [48, 64], "counts": [1000, 30, 18, 30, 1994]})
     session.click(4, 0, CLICK)
     session.track(0)
     session.click(1, 6, AWAY)
@@ -86,7 +89,7 @@ def test_tracking_on_after_reopening(session, make_page, tmp_path):
     assert largest_difference(session, again) <= MAX_SHARE_OF_PIXELS
 
 
-def test_killed_while_it_tracks(make_page, videos, tmp_path):
+def test_killed_while_it_tracks(make_page, videos, tmp_path, tiny_checkpoint):
     """At most the current frame is lost, and tracking goes on."""
     folder = tmp_path / "sessions"
     first = make_page()
@@ -95,9 +98,8 @@ def test_killed_while_it_tracks(make_page, videos, tmp_path):
     session.click(1, 0, CLICK)
     shutil.copytree(folder, tmp_path / "uninterrupted")
     first.__exit__(None, None, None)
-    command = [sys.executable, Path(__file__).with_name("page_process.py"), videos, folder, session.id]
-    paths = os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parents[1])))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    command = [sys.executable, Path(__file__).with_name("page_process.py"), videos, folder, session.id, TINY, tiny_checkpoint]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stdout:
             if line.strip() == "5":

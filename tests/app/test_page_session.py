@@ -121,15 +121,15 @@ def test_labels_where_objects_overlap(session, videos, tiny_predictor):
     session.add(), session.add()
     session.click(1, 0, CLICK)
     session.click(2, 0, box=[2, 2, 60, 46])
-    labels = session.inside.labels(0)
+    labels = session.inside.results().labels(0)
     assert (labels == np.where(own.any(0), best, 0)).all()
     session.ok("PATCH", "/objects/1", {"hidden": True})
-    assert ((session.inside.labels(0) == 2) == own[1]).all()
+    assert ((session.inside.results().labels(0) == 2) == own[1]).all()
     session.ok("PATCH", "/objects/1", {"hidden": False})
     session.ok("DELETE", "/objects/2")
-    assert ((session.inside.labels(0) == 1) == own[0]).all()
+    assert ((session.inside.results().labels(0) == 1) == own[0]).all()
     session.ok("POST", "/undo", {})
-    assert (session.inside.labels(0) == labels).all()
+    assert (session.inside.results().labels(0) == labels).all()
 
 
 STEPS = {
@@ -409,7 +409,7 @@ def test_a_prompt_during_tracking_is_replayed_at_its_time(session, videos, tiny_
         advance(job, done, frame)
         if frame == 5 and not steps:
             steps.append(frame)
-            future = session.page.workspace.scheduler.submit(0, lambda: inside.prompt(2, 4, inside.prompts(0)[1]))
+            future = session.page.workspace.scheduler.submit(0, lambda: inside.set_prompt(2, 4, inside.results().prompts(0)[1]))
             future.add_done_callback(lambda done: steps.append(done.exception()))
 
     monkeypatch.setattr(session_module.Job, "advance", prompt_in_between)

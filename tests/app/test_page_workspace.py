@@ -224,7 +224,7 @@ def test_replies_do_not_read_exports_from_disk(session, make_page, tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), IndexError("x"), TypeError("x"), AttributeError("x")])
-@pytest.mark.parametrize("method", ["prompt", "edit_object", "masks", "start_tracking"])
+@pytest.mark.parametrize("method", ["set_prompt", "edit_object", "masks", "start_tracking"])
 def test_mistakes_are_logged(session, caplog, method, error):
     """They do not look as if the request were bad."""
     session.add()
@@ -235,7 +235,7 @@ def test_mistakes_are_logged(session, caplog, method, error):
 
     setattr(session.inside, method, fail)
     verb, path, body = {
-        "prompt": ("PUT", "/objects/1/prompts/0", {"points": [CLICK]}),
+        "set_prompt": ("PUT", "/objects/1/prompts/0", {"points": [CLICK]}),
         "edit_object": ("PATCH", "/objects/1", {"name": "x"}),
         "masks": ("GET", "/masks/0", None),
         "start_tracking": ("POST", "/track", {"frame": 0, "direction": "both"}),
@@ -310,7 +310,7 @@ def test_the_same_file_twice_at_once(live, tmp_path):
 
 def test_memory(make_page, monkeypatch):
     """Idle sessions make room; then tracking and further sessions are refused."""
-    monkeypatch.setattr(AnnotationSession, "bytes_kept", property(lambda self: 1000 * self.num_masks()), raising=False)
+    monkeypatch.setattr(AnnotationSession, "bytes_kept", property(lambda self: 1000 * self.num_masks()))
     page = make_page(max_bytes=20_000)
     idle, session = page.open_video("disc"), page.open_video("disc")
     for each in (idle, session):
