@@ -1,5 +1,5 @@
-# make demo: set up, and segment the bunny. make app: the same by clicking, in the browser. make test: set up, lint, test. make test-fast: the fast tests.
-# make train-lite: train the Lite model on a CPU.
+# make demo: set up, and segment the bunny. make app: the same by clicking, in the browser.
+# make test: set up, lint, test. make test-fast: the fast tests. make train-lite: train the Lite model on a CPU.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

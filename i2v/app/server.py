@@ -7,8 +7,8 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +25,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from i2v.app.exporting import start_export
 from i2v.app.scheduler import Priority
-from i2v.app.session import MAX_NAME, MAX_OBJECTS, ConflictError, Event
-from i2v.app.workspace import BusyError, NotFoundError, OpenSession, TooLargeError, Workspace
+from i2v.app.session import MAX_NAME, MAX_OBJECTS, AnnotationSession, ConflictError, Event
+from i2v.app.workspace import BadRequestError, BusyError, NotFoundError, OpenSession, TooLargeError, Workspace
 from i2v.data.frames import Frames
 from i2v.exports import FORMATS
 from i2v.prompt import Prompt
@@ -46,24 +46,24 @@ _DIRECTIONS = {"forward": [False], "backward": [True], "both": [False, True]}
 # Pictures of a session never change.
 _CACHED = {"Cache-Control": "private, max-age=86400, immutable"}
 _FRESH = {"Cache-Control": "no-store"}
+# They are asked for again each time, so that a page never mixes those of two versions.
+_CHECKED = {"Cache-Control": "no-cache"}
 
 _Result = TypeVar("_Result")
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Any, Request], Awaitable[Response]]
+SessionHandler = Callable[[Any, Request, OpenSession], Awaitable[Response]]
 
-# Statuses of expected errors, the most specific first.
+# Statuses of errors that are not the server's, the most specific first. All others are logged.
 _STATUSES: list[tuple[type[Exception], int]] = [
     (NotFoundError, 404),
-    (KeyError, 404),
-    (IndexError, 404),
     (ConflictError, 409),
     (TooLargeError, 413),
     (BusyError, 429),
+    (BadRequestError, 400),
     (BlockingIOError, 409),
     (FileNotFoundError, 404),
     (PermissionError, 403),
     (OSError, 507),
-    (ValueError, 400),
-    (TypeError, 400),
 ]
 
 
@@ -158,7 +158,7 @@ def create_app(workspace: Workspace, events: Events, about: dict[str, Any]) -> S
         Route(f"{session}/export", api.export, methods=["POST"]),
         Route(f"{session}/exports/{{export}}", api.download),
         WebSocketRoute(f"{session}/events", api.events),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Mount("/static", _Static(directory=STATIC)),
     ]
 
     @asynccontextmanager
@@ -178,10 +178,44 @@ def create_app(workspace: Workspace, events: Events, about: dict[str, Any]) -> S
 
 
 async def _index(request: Request) -> Response:
-    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+    return FileResponse(STATIC / "index.html", headers=_CHECKED)
 
 
-def _answered(method: Callable[[Any, Request], Awaitable[Response]]) -> Callable[[Any, Request], Awaitable[Response]]:
+class _Static(StaticFiles):
+    """The page's files."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers.update(_CHECKED)
+        return response
+
+
+def _status(error: Exception) -> int | None:
+    """The status of an error that is not the server's; None if it is."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+
+
+def _text(error: Exception) -> str:
+    """An error's message; that of a KeyError would be quoted."""
+    return one_line(str(error.args[0]) if isinstance(error, KeyError) and error.args else error)
+
+
+@contextmanager
+def _bad_if(*kinds: type[Exception]) -> Iterator[None]:
+    """Say that errors of these kinds in the block are those of the request.
+
+    Raises:
+        BadRequestError: one of them was raised.
+    """
+    try:
+        yield
+    except kinds as error:
+        if _status(error) is not None:
+            raise
+        raise BadRequestError(_text(error)) from error
+
+
+def _answered(method: Handler) -> Handler:
     """Decorate a handler: its expected errors become answers, any other is logged and affects nothing else."""
 
     @wraps(method)
@@ -191,14 +225,35 @@ def _answered(method: Callable[[Any, Request], Awaitable[Response]]) -> Callable
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception as error:
-            for kind, status in _STATUSES:
-                if isinstance(error, kind):
-                    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-                    return JSONResponse({"error": one_line(str(text) if isinstance(text, str) else error)}, status_code=status)
+            status = _status(error)
+            if status is not None:
+                if status >= 500:
+                    log.error("%s %s: %s", request.method, request.url.path, _text(error))
+                return JSONResponse({"error": _text(error)}, status_code=status)
             log.exception("%s %s failed", request.method, request.url.path)
             return JSONResponse({"error": f"the server made a mistake: {one_line(error)}"}, status_code=500)
 
     return handler
+
+
+def _in_session(method: SessionHandler) -> Handler:
+    """Decorate a handler of a session, which stays in memory meanwhile."""
+
+    @wraps(method)
+    async def handler(self: Any, request: Request) -> Response:
+        workspace: Workspace = self.workspace
+        session_id = request.path_params["session"]
+        opened = await run_in_threadpool(workspace.acquire, session_id)
+        try:
+            return await method(self, request, opened)
+        except Exception as error:
+            if opened.is_closed:  # another request removed it
+                raise NotFoundError(f"no such session: {session_id}") from error
+            raise
+        finally:
+            workspace.release(opened)
+
+    return _answered(handler)
 
 
 class Api:
@@ -211,45 +266,45 @@ class Api:
     """
 
     def __init__(self, workspace: Workspace, events: Events, about: dict[str, Any]) -> None:
-        self._workspace = workspace
+        self.workspace = workspace
         self._events = events
         self._about = about
 
     @_answered
     async def info(self, request: Request) -> Response:
-        limits = {"max_upload_bytes": self._workspace.max_upload_bytes, "max_objects": MAX_OBJECTS}
-        return JSONResponse(self._about | limits | {"root": self._workspace.root.name, "formats": FORMATS}, headers=_FRESH)
+        limits = {"max_upload_bytes": self.workspace.max_upload_bytes, "max_objects": MAX_OBJECTS}
+        return JSONResponse(self._about | limits | {"root": self.workspace.root.name, "formats": FORMATS}, headers=_FRESH)
 
     @_answered
     async def files(self, request: Request) -> Response:
-        listing = await run_in_threadpool(self._workspace.list_folder, request.query_params.get("path", ""))
+        listing = await run_in_threadpool(self.workspace.list_folder, request.query_params.get("path", ""))
         return JSONResponse(listing, headers=_FRESH)
 
     @_answered
     async def sessions(self, request: Request) -> Response:
-        return JSONResponse({"sessions": await run_in_threadpool(self._workspace.sessions)}, headers=_FRESH)
+        return JSONResponse({"sessions": await run_in_threadpool(self.workspace.sessions)}, headers=_FRESH)
 
     @_answered
     async def create(self, request: Request) -> Response:
         body = await _body(request, {"path": str})
-        video = await run_in_threadpool(self._workspace.find, body["path"])
+        video = await run_in_threadpool(self.workspace.find, body["path"])
         if not body.get("new"):
-            existing = await run_in_threadpool(self._workspace.sessions, video)
+            existing = await run_in_threadpool(self.workspace.sessions, video)
             if existing:
                 return JSONResponse({"existing": existing})
-        opened = await run_in_threadpool(self._workspace.create, video, video.name)
-        return JSONResponse(self._session_json(opened), status_code=201)
+        opened = await run_in_threadpool(self.workspace.create, video, video.name)
+        return JSONResponse(_session_json(opened), status_code=201)
 
     @_answered
     async def begin_upload(self, request: Request) -> Response:
         body = await _body(request, {"files": [{"name": str, "bytes": int}]})
-        upload = await run_in_threadpool(self._workspace.begin_upload, body["files"])
+        upload = await run_in_threadpool(self.workspace.begin_upload, body["files"])
         return JSONResponse({"upload": upload}, status_code=201)
 
     @_answered
     async def upload(self, request: Request) -> Response:
         path, size = await run_in_threadpool(
-            self._workspace.upload_target, request.path_params["upload"], request.path_params["index"]
+            self.workspace.upload_target, request.path_params["upload"], request.path_params["index"]
         )
         received = 0
         with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -259,149 +314,167 @@ class Api:
                     raise TooLargeError(f"{path.name} is larger than announced")
                 await run_in_threadpool(file.write, chunk)
             if received < size:
-                raise ValueError(f"{path.name} is not complete: {received} of {size} bytes arrived")
+                raise BadRequestError(f"{path.name} is not complete: {received} of {size} bytes arrived")
         return Response(status_code=204)
 
     @_answered
     async def finish_upload(self, request: Request) -> Response:
-        opened = await run_in_threadpool(self._workspace.finish_upload, request.path_params["upload"])
-        return JSONResponse(self._session_json(opened), status_code=201)
+        opened = await run_in_threadpool(self.workspace.finish_upload, request.path_params["upload"])
+        return JSONResponse(_session_json(opened), status_code=201)
 
     @_answered
     async def cancel_upload(self, request: Request) -> Response:
-        await run_in_threadpool(self._workspace.cancel_upload, request.path_params["upload"])
+        await run_in_threadpool(self.workspace.cancel_upload, request.path_params["upload"])
         return Response(status_code=204)
 
-    @_answered
-    async def open(self, request: Request) -> Response:
-        return JSONResponse(self._session_json(await self._opened(request)))
+    @_in_session
+    async def open(self, request: Request, opened: OpenSession) -> Response:
+        return JSONResponse(_session_json(opened))
 
-    @_answered
-    async def session(self, request: Request) -> Response:
-        return JSONResponse(self._session_json(await self._opened(request)), headers=_FRESH)
+    @_in_session
+    async def session(self, request: Request, opened: OpenSession) -> Response:
+        return JSONResponse(_session_json(opened), headers=_FRESH)
 
     @_answered
     async def remove(self, request: Request) -> Response:
-        await run_in_threadpool(self._workspace.remove, request.path_params["session"])
+        await run_in_threadpool(self.workspace.remove, request.path_params["session"])
         return Response(status_code=204)
 
-    @_answered
-    async def timeline(self, request: Request) -> Response:
-        opened = await self._opened(request)
+    @_in_session
+    async def timeline(self, request: Request, opened: OpenSession) -> Response:
         return JSONResponse(await run_in_threadpool(opened.session.timeline), headers=_FRESH)
 
-    @_answered
-    async def frame(self, request: Request) -> Response:
-        return await self._picture(request, thumbnail=False)
+    @_in_session
+    async def frame(self, request: Request, opened: OpenSession) -> Response:
+        return await self._picture(request, opened, thumbnail=False)
 
-    @_answered
-    async def thumbnail(self, request: Request) -> Response:
-        return await self._picture(request, thumbnail=True)
+    @_in_session
+    async def thumbnail(self, request: Request, opened: OpenSession) -> Response:
+        return await self._picture(request, opened, thumbnail=True)
 
-    async def _picture(self, request: Request, thumbnail: bool) -> Response:
-        opened = await self._opened(request)
-        data = await run_in_threadpool(opened.pictures.jpeg, request.path_params["frame"], thumbnail)
+    async def _picture(self, request: Request, opened: OpenSession, thumbnail: bool) -> Response:
+        frame = request.path_params["frame"]
+        _require_frame(opened.session, frame)
+        with _bad_if(ValueError):  # the file was changed or removed
+            data = await run_in_threadpool(opened.pictures.jpeg, frame, thumbnail)
         return Response(data, media_type="image/jpeg", headers=_CACHED)
 
-    @_answered
-    async def masks(self, request: Request) -> Response:
-        opened = await self._opened(request)
-        return JSONResponse(await run_in_threadpool(opened.session.masks, request.path_params["frame"]), headers=_FRESH)
+    @_in_session
+    async def masks(self, request: Request, opened: OpenSession) -> Response:
+        frame = request.path_params["frame"]
+        _require_frame(opened.session, frame)
+        return JSONResponse(await run_in_threadpool(opened.session.masks, frame), headers=_FRESH)
 
-    @_answered
-    async def add_object(self, request: Request) -> Response:
-        session = (await self._opened(request)).session
-        return JSONResponse(await self._change(session.add_object), status_code=201)
+    @_in_session
+    async def add_object(self, request: Request, opened: OpenSession) -> Response:
+        return JSONResponse(await self._change(opened, opened.session.add_object), status_code=201)
 
-    @_answered
-    async def edit_object(self, request: Request) -> Response:
-        session = (await self._opened(request)).session
+    @_in_session
+    async def edit_object(self, request: Request, opened: OpenSession) -> Response:
         body = await _body(request, {})
         name, colour, hidden = body.get("name"), body.get("colour"), body.get("hidden")
         if name is not None and not (isinstance(name, str) and 0 < len(name.strip()) <= MAX_NAME and name.isprintable()):
-            raise ValueError(f"a name has from 1 to {MAX_NAME} characters")
+            raise BadRequestError(f"a name has from 1 to {MAX_NAME} characters")
         if colour is not None and not (isinstance(colour, str) and _COLOUR.fullmatch(colour)):
-            raise ValueError(f"a colour is written #rrggbb, not {colour!r}")
+            raise BadRequestError(f"a colour is written #rrggbb, not {colour!r}")
         if hidden is not None and not isinstance(hidden, bool):
-            raise ValueError("hidden is true or false")
-        obj = request.path_params["object"]
-        return JSONResponse(await self._change(lambda: session.edit_object(obj, name, colour, hidden)))
+            raise BadRequestError("hidden is true or false")
+        session, obj = opened.session, request.path_params["object"]
 
-    @_answered
-    async def remove_object(self, request: Request) -> Response:
-        opened = await self._opened(request)
-        await self._change(lambda: opened.session.remove_object(request.path_params["object"]))
-        return JSONResponse(self._session_json(opened))
+        def change() -> dict[str, Any]:
+            _require_object(session, obj)
+            return session.edit_object(obj, name, colour, hidden)
 
-    @_answered
-    async def prompt(self, request: Request) -> Response:
+        return JSONResponse(await self._change(opened, change))
+
+    @_in_session
+    async def remove_object(self, request: Request, opened: OpenSession) -> Response:
+        session, obj = opened.session, request.path_params["object"]
+
+        def change() -> None:
+            _require_object(session, obj)
+            session.remove_object(obj)
+
+        await self._change(opened, change)
+        return JSONResponse(_session_json(opened))
+
+    @_in_session
+    async def prompt(self, request: Request, opened: OpenSession) -> Response:
         body = await _body(request, {})
-        opened = await self._opened(request)
         obj, frame = request.path_params["object"], request.path_params["frame"]
-        prompt = await run_in_threadpool(_parse_prompt, body, obj, frame, opened.session.frames)
-        return await self._prompt(request, prompt)
+        _require_frame(opened.session, frame)
+        with _bad_if(ValueError, TypeError, LookupError):
+            prompt = await run_in_threadpool(_parse_prompt, body, obj, frame, opened.session.frames)
+        return await self._prompt(request, opened, prompt)
 
-    @_answered
-    async def clear_prompt(self, request: Request) -> Response:
-        return await self._prompt(request, None)
+    @_in_session
+    async def clear_prompt(self, request: Request, opened: OpenSession) -> Response:
+        return await self._prompt(request, opened, None)
 
-    async def _prompt(self, request: Request, prompt: Prompt | None) -> Response:
-        opened = await self._opened(request)
-        obj, frame = request.path_params["object"], request.path_params["frame"]
-        session = opened.session
-        await self._change(
-            lambda: session.clear_prompt(obj, frame) if prompt is None else session.set_prompt(obj, frame, prompt)
-        )
-        masks = await run_in_threadpool(opened.session.masks, frame)
-        return JSONResponse(masks | {"session": self._session_json(opened)})
+    async def _prompt(self, request: Request, opened: OpenSession, prompt: Prompt | None) -> Response:
+        session, obj, frame = opened.session, request.path_params["object"], request.path_params["frame"]
 
-    @_answered
-    async def undo(self, request: Request) -> Response:
-        opened = await self._opened(request)
-        return JSONResponse({"frame": await self._change(opened.session.undo), "session": self._session_json(opened)})
+        def change() -> None:
+            item = _require_object(session, obj)
+            _require_frame(session, frame)
+            if prompt is not None:
+                with _bad_if(ValueError):
+                    session.set_prompt(obj, frame, prompt)
+            elif any(entry["frame"] == frame for entry in item["prompts"]):
+                session.clear_prompt(obj, frame)
+            else:
+                raise NotFoundError(f"{item['name']} has no prompt in frame {frame}")
 
-    @_answered
-    async def redo(self, request: Request) -> Response:
-        opened = await self._opened(request)
-        return JSONResponse({"frame": await self._change(opened.session.redo), "session": self._session_json(opened)})
+        await self._change(opened, change)
+        masks = await run_in_threadpool(session.masks, frame)
+        return JSONResponse(masks | {"session": _session_json(opened)})
 
-    @_answered
-    async def prepare(self, request: Request) -> Response:
-        session = (await self._opened(request)).session
+    @_in_session
+    async def undo(self, request: Request, opened: OpenSession) -> Response:
+        return JSONResponse({"frame": await self._change(opened, opened.session.undo), "session": _session_json(opened)})
+
+    @_in_session
+    async def redo(self, request: Request, opened: OpenSession) -> Response:
+        return JSONResponse({"frame": await self._change(opened, opened.session.redo), "session": _session_json(opened)})
+
+    @_in_session
+    async def prepare(self, request: Request, opened: OpenSession) -> Response:
         body = await _body(request, {"frame": int})
-        session.prepare_later(body["frame"])
+        _require_frame(opened.session, body["frame"])
+        opened.session.prepare_later(body["frame"])
         return Response(status_code=202)
 
-    @_answered
-    async def track(self, request: Request) -> Response:
-        session = (await self._opened(request)).session
+    @_in_session
+    async def track(self, request: Request, opened: OpenSession) -> Response:
         body = await _body(request, {"frame": int, "direction": str})
-        limit = body.get("frames")
+        frame, limit = body["frame"], body.get("frames")
         if body["direction"] not in _DIRECTIONS:
-            raise ValueError(f"direction is one of {', '.join(_DIRECTIONS)}")
+            raise BadRequestError(f"direction is one of {', '.join(_DIRECTIONS)}")
         if limit is not None and not (type(limit) is int and limit > 0):
-            raise ValueError("frames is a number of frames, from 1 on, or null for all")
-        job = await self._change(lambda: session.start_tracking(body["frame"], _DIRECTIONS[body["direction"]], limit))
+            raise BadRequestError("frames is a number of frames, from 1 on, or null for all")
+        _require_frame(opened.session, frame)
+        directions = _DIRECTIONS[body["direction"]]
+        wanted = None if limit is None else limit * len(directions)
+        await run_in_threadpool(self.workspace.require_memory, opened, wanted)
+        job = await self._change(opened, lambda: opened.session.start_tracking(frame, directions, limit))
         return JSONResponse(job.to_json(), status_code=202)
 
-    @_answered
-    async def stop(self, request: Request) -> Response:
-        opened = await self._opened(request)
+    @_in_session
+    async def stop(self, request: Request, opened: OpenSession) -> Response:
         await run_in_threadpool(opened.session.stop)
-        return JSONResponse(self._session_json(opened))
+        return JSONResponse(_session_json(opened))
 
-    @_answered
-    async def export(self, request: Request) -> Response:
-        opened = await self._opened(request)
+    @_in_session
+    async def export(self, request: Request, opened: OpenSession) -> Response:
         body = await _body(request, {"formats": [str]})
-        job = await self._change(lambda: start_export(opened, body["formats"]))
+        with _bad_if(ValueError):  # an unknown format
+            job = await self._change(opened, lambda: start_export(opened, body["formats"]))
         return JSONResponse(job.to_json(), status_code=202)
 
-    @_answered
-    async def download(self, request: Request) -> Response:
-        opened = await self._opened(request)
+    @_in_session
+    async def download(self, request: Request, opened: OpenSession) -> Response:
         name = request.path_params["export"]
-        found = [export for export in _exports(opened) if export["id"] == name]
+        found = [export for export in opened.exports if export["id"] == name]
         if not found:
             raise NotFoundError("no such export: it was replaced by later ones")
         return FileResponse(opened.folder / "exports" / name / found[0]["name"], filename=found[0]["name"], headers=_FRESH)
@@ -411,50 +484,73 @@ class Api:
         session_id = websocket.path_params["session"]
         await websocket.accept()
         try:
-            opened = await run_in_threadpool(self._workspace.open, session_id)
-        except Exception as error:  # noqa: BLE001 # said to the page
-            await websocket.send_json({"type": "error", "message": one_line(error)})
+            opened = await run_in_threadpool(self.workspace.acquire, session_id)
+        except Exception as error:  # said to the page
+            if _status(error) is None:
+                log.exception("session %s was not opened", session_id)
+            await websocket.send_json({"type": "error", "message": _text(error)})
             await websocket.close(code=1011)
             return
-        opened.num_pages += 1
         try:
             async with self._events.subscription(session_id) as events:
                 watcher = asyncio.create_task(_watch(websocket, events))
                 try:
-                    await self._send(websocket, opened, events)
+                    await _send(websocket, opened, events)
                 except (WebSocketDisconnect, TimeoutError):
                     pass
                 finally:
                     watcher.cancel()
         finally:
-            opened.num_pages -= 1
+            self.workspace.release(opened)
 
-    async def _send(self, websocket: WebSocket, opened: OpenSession, events: asyncio.Queue[Event | None]) -> None:
-        """Send events until the page is gone or too slow.
-
-        Raises:
-            TimeoutError: it takes nothing any more.
-        """
-        event: Event | None = {"type": "session"}
-        while event is not None:
-            if event["type"] == "session":
-                event = {"type": "session", "session": self._session_json(opened)}
-            with fail_after(_MAX_SEND_SECONDS):
-                await websocket.send_json(event)
-            event = await events.get()
-        if websocket.client_state is WebSocketState.CONNECTED:
-            with fail_after(_MAX_SEND_SECONDS):
-                await websocket.close(code=1013)  # too slow: try again later
-
-    async def _opened(self, request: Request) -> OpenSession:
-        return await run_in_threadpool(self._workspace.open, request.path_params["session"])
-
-    async def _change(self, function: Callable[[], _Result]) -> _Result:
+    async def _change(self, opened: OpenSession, function: Callable[[], _Result]) -> _Result:
         """Run a change of a session in the network's thread."""
-        return await asyncio.wrap_future(self._workspace.scheduler.submit(Priority.PROMPT, function))
 
-    def _session_json(self, opened: OpenSession) -> dict[str, Any]:
-        return {"id": opened.id, **opened.session.to_json(), "exports": _exports(opened)}
+        def change() -> _Result:
+            if opened.is_closed:
+                raise NotFoundError(f"no such session: {opened.id}")
+            return function()
+
+        return await asyncio.wrap_future(self.workspace.scheduler.submit(Priority.PROMPT, change))
+
+
+async def _send(websocket: WebSocket, opened: OpenSession, events: asyncio.Queue[Event | None]) -> None:
+    """Send events until the page is gone or too slow.
+
+    Raises:
+        TimeoutError: it takes nothing any more.
+    """
+    event: Event | None = {"type": "session"}
+    while event is not None:
+        if event["type"] == "session":
+            event = {"type": "session", "session": _session_json(opened)}
+        with fail_after(_MAX_SEND_SECONDS):
+            await websocket.send_json(event)
+        event = await events.get()
+    if websocket.client_state is WebSocketState.CONNECTED:
+        with fail_after(_MAX_SEND_SECONDS):
+            await websocket.close(code=1013)  # too slow: try again later
+
+
+def _session_json(opened: OpenSession) -> dict[str, Any]:
+    return {"id": opened.id, **opened.session.to_json(), "exports": opened.exports}
+
+
+def _require_frame(session: AnnotationSession, frame: int) -> None:
+    if not session.frames.has(frame):
+        raise NotFoundError(str(session.frames.missing_frame_error(frame)))
+
+
+def _require_object(session: AnnotationSession, obj: int) -> dict[str, Any]:
+    """An object of a session, as in `AnnotationSession.object_json`.
+
+    Raises:
+        NotFoundError: no such object.
+    """
+    try:
+        return session.object_json(obj)
+    except KeyError as error:
+        raise NotFoundError(_text(error)) from error
 
 
 async def _watch(websocket: WebSocket, events: asyncio.Queue[Event | None]) -> None:
@@ -471,33 +567,30 @@ def _end(events: asyncio.Queue[Event | None]) -> None:
     events.put_nowait(None)
 
 
-def _exports(opened: OpenSession) -> list[dict[str, Any]]:
-    """The finished exports, the latest first."""
-    found = []
-    for path in (opened.folder / "exports").glob("*/export.json"):
-        about = json.loads(path.read_text())
-        found.append((path.stat().st_mtime, {"id": path.parent.name, **about}))
-    return [about for _, about in sorted(found, key=lambda entry: entry[0], reverse=True)]
-
-
 async def _body(request: Request, form: dict[str, Any]) -> dict[str, Any]:
     """The JSON object in a request.
 
     Raises:
-        ValueError: it is too large, not JSON, or of another form.
+        BadRequestError: it is not JSON, or of another form.
+        TooLargeError: it is too large.
     """
     if not request.headers.get("content-type", "").startswith("application/json"):
-        raise ValueError("the body must be application/json")
+        raise BadRequestError("the body must be application/json")
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
         if len(data) > _MAX_BODY:
             raise TooLargeError(f"the body is larger than {_MAX_BODY / 2**20:.0f} MiB")
+    return await run_in_threadpool(_parse_body, bytes(data), form)
+
+
+def _parse_body(data: bytes, form: dict[str, Any]) -> dict[str, Any]:
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the body is not JSON: {error}") from error
-    require_form(body, form, "the body")
+        raise BadRequestError(f"the body is not JSON: {error}") from error
+    with _bad_if(ValueError):
+        require_form(body, form, "the body")
     return body
 
 

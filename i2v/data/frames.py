@@ -85,6 +85,13 @@ class Frames(ABC):
         """The range of frames that exist, for messages."""
         return f"0 to {self.count() - 1}"
 
+    def another(self) -> Frames:
+        """A source of the same frames for another reader, which does not look for them again.
+
+        Reading one does not slow the other down. A source that reads all frames equally fast returns itself.
+        """
+        return self
+
     def close(self) -> None:  # noqa: B027 # most sources hold no resources
         """Release threads, files and memory. The frames cannot be used any more, unless they are in memory anyway."""
 

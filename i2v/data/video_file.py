@@ -68,16 +68,33 @@ class VideoFile(Frames):
         # Frames are identified by time stamp; if these are missing or not unique, the file is read from its start.
         self._indices = {timestamp: index for index, timestamp in enumerate(self._timestamps)}
         self._can_seek = None not in self._indices and len(self._indices) == self.num_frames
-        self._lock = ForkSafeLock()
-        self._is_closed = False
-        self._recent: OrderedDict[int, np.ndarray] = OrderedDict()
-        _OPEN.add(self)
         self._decoded: Iterator[av.VideoFrame]
-        self._rewind()
+        self._begin()
         first = next(self._decoded)
         self._decoded = chain([first], self._decoded)
         self.height, self.width = to_picture(first).shape[:2]
         self._chunk = min(max(MAX_BYTES // (3 * self.height * self.width), 1), _CHUNK)
+
+    def _begin(self) -> None:
+        """Make what each reader of the file has of its own."""
+        self._lock = ForkSafeLock()
+        self._is_closed = False
+        self._recent: OrderedDict[int, np.ndarray] = OrderedDict()
+        _OPEN.add(self)
+        self._rewind()
+
+    def another(self) -> VideoFile:
+        """A source of the same file with a decoder of its own, without decoding the file again; see `Frames.another`.
+
+        Raises:
+            FileNotFoundError: the file is gone.
+            ValueError: the file was changed.
+        """
+        self._unchanged.check(self.path)
+        other = VideoFile.__new__(VideoFile)
+        vars(other).update(vars(self))
+        other._begin()
+        return other
 
     def __getitem__(self, index: int) -> np.ndarray:
         with self._lock:

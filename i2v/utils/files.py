@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 _Content = TypeVar("_Content")
 _SHOWN = 5  # number of files in a message
+_NUMBERS = itertools.count()  # of temporary files
 
 
 def require_regular_file(path: str | Path) -> None:
@@ -34,8 +36,9 @@ def require_regular_file(path: str | Path) -> None:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` if the block ends without an error."""
     path = Path(path)
-    # With the host, because processes on several may write the same file; with the suffix, which some writers look at.
-    temporary = path.with_name(f".{platform.node()}.{os.getpid()}.{path.name}")
+    # With the host and a number, because processes on several hosts, and several threads, may write the same file; with the
+    # suffix, which some writers look at.
+    temporary = path.with_name(f".{platform.node()}.{os.getpid()}.{next(_NUMBERS)}.{path.name}")
     try:
         with full_disk_named(path):
             yield temporary

@@ -49,6 +49,7 @@ def test_help(outcome, capsys):
         (["--port", "x"], "expected a whole number"),
         (["--max-sessions", "0"], "expected a whole number from 1 on"),
         (["--max-upload", "0"], "expected a whole number from 1 on"),
+        (["--max-memory", "0"], "expected a whole number from 1 on"),
         (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["--config", "nothing.yaml"], "nothing.yaml"),
@@ -158,7 +159,8 @@ def test_a_token_where_others_can_reach_it(tmp_path, tiny_checkpoint, make_video
     video = make_video(tmp_path / "clip.avi", tiny_video)
     make_video(tmp_path / "other.avi", tiny_video)
     with running(tmp_path, tiny_checkpoint, video, "--host", "0.0.0.0") as (address, _):
-        plain, token = re.fullmatch(r"(http://127\.0\.0\.1:\d+/)\?token=(\S{40,})", address).groups()
+        plain, token = re.fullmatch(r"(http://[^/:]+:\d+/)\?token=(\S{40,})", address).groups()
+        assert socket.gethostname() in plain  # 127.0.0.1 would lead other machines to themselves
         assert httpx2.get(plain).status_code == 403
         assert httpx2.get(f"{plain}api/info?token=x{token}").status_code == 403
         with httpx2.Client(base_url=plain, headers={"Origin": plain.rstrip("/")}, follow_redirects=True, timeout=60) as client:

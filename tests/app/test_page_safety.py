@@ -112,7 +112,7 @@ def test_headers_are_on_every_answer(page, session, caplog):
     responses = [(status, page.get(path)) for status, paths in answers.items() for path in paths]
     responses += [(403, page.get("/", headers={"Host": "evil.example"})), (405, page.put("/api/info"))]
     for status, response in responses:
-        assert response.status_code in (status, *([400] if status == 500 else [])), (status, response.url)
+        assert response.status_code == status, (status, response.url)
         policy = dict(rule.split(" ", 1) for rule in response.headers["content-security-policy"].split("; "))
         assert policy["default-src"] == "'none'" and policy["script-src"] == policy["style-src"] == "'self'"
         assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
@@ -162,7 +162,7 @@ def test_token(guarded):
     response = client.get(f"/?token={guard.token}")
     assert (response.status_code, response.headers["location"]) == (303, "/")
     [cookie] = SimpleCookie(response.headers["set-cookie"]).values()
-    assert cookie["httponly"] and cookie["samesite"] == "strict" and cookie.value == guard.token
+    assert cookie["httponly"] and cookie["samesite"] == "lax" and cookie.value == guard.token
     assert client.get("/").text == "secret"
     assert client.post("/").status_code == 403  # the token does not replace the origin
     assert client.post("/", headers={"Origin": "http://192.0.2.7:7860"}).text == "secret"
@@ -693,8 +693,9 @@ def test_number_of_uploads(page, tmp_path):
 
 def test_old_uploads_are_removed(page, make_page, tmp_path):
     names = [page.ok("POST", "/api/uploads", {"files": [{"name": "a.png", "bytes": 1}]})["upload"] for _ in range(2)]
-    old = tmp_path / "sessions" / names[0] / "upload.json"
-    os.utime(old, (0, 0))
+    old = tmp_path / "sessions" / names[0]
+    for path in [old, *old.iterdir()]:
+        os.utime(path, (0, 0))
     make_page()
     assert left(tmp_path) == sorted([names[1], "upload.json", "video"])
 

@@ -288,7 +288,7 @@ def test_a_page_that_does_not_read(live, monkeypatch):
     address = f"/api/sessions/{session}"
     opened = workspace.open(session)
     with connect(port, f"{address}/events"):
-        until(lambda: opened.num_pages == 1)
+        until(lambda: opened.num_users == 1)
         client.post(f"{address}/objects", json={})
         assert client.put(f"{address}/objects/1/prompts/0", json={"points": [CLICK]}).status_code == 200
         for _ in range(400):
@@ -296,7 +296,7 @@ def test_a_page_that_does_not_read(live, monkeypatch):
         assert client.post(f"{address}/track", json={"frame": 0, "direction": "forward"}).status_code == 202
         until(lambda: client.get(address).json()["job"] is None)
         assert client.get(f"{address}/masks/11").json()["objects"]
-        until(lambda: opened.num_pages == 0)
+        until(lambda: opened.num_users == 0)
 
 
 def test_a_page_that_goes_away(live):
@@ -304,9 +304,9 @@ def test_a_page_that_goes_away(live):
     session = client.post("/api/sessions", json={"path": "disc"}).json()["id"]
     opened = workspace.open(session)
     connection = connect(port, f"/api/sessions/{session}/events")
-    until(lambda: opened.num_pages == 1)
+    until(lambda: opened.num_users == 1)
     connection.close()
-    until(lambda: opened.num_pages == 0)
+    until(lambda: opened.num_users == 0)
 
 
 def test_an_upload_that_stops_half_way(live, tmp_path):

@@ -412,3 +412,21 @@ def test_a_forked_process_leaves_the_frames_on_disk_alone(tiny_video):
     process.join()
     assert process.exitcode == 0
     np.testing.assert_array_equal(frames[2], tiny_video[2])
+
+
+def test_another_reader_of_the_same_file(tmp_path, monkeypatch):
+    """It has a decoder of its own, and the file is not decoded again for it."""
+    frames = VideoFile(write(tmp_path / "a.mp4"))
+    monkeypatch.setattr("i2v.data.video_file._scan", None)
+    other = frames.another()
+    assert (other.count(), other.size, other.frames_per_second) == (frames.count(), frames.size, frames.frames_per_second)
+    assert [number_in(frames[i]) for i in (0, 1)] == [0, 1]
+    assert number_in(other[NUM_FRAMES - 1]) == NUM_FRAMES - 1 and frames._position == 2
+    frames.close()
+    assert number_in(other[5]) == 5
+    third = other.another()
+    other.close()
+    assert number_in(third[7]) == 7
+    os.utime(tmp_path / "a.mp4", (0, 0))
+    with pytest.raises(ValueError, match="was changed"):
+        third.another()

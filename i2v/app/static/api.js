@@ -99,7 +99,7 @@ export function listen(path, { onMessage, onLost, beforeRetry }) {
     onLost();
     timer = setTimeout(async () => {
       try {
-        if (await beforeRetry()) connect();
+        if (await beforeRetry() && !stopped) connect();
       } catch {
         retryLater();
       }

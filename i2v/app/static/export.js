@@ -42,8 +42,9 @@ function update() {
   if (running) Object.assign(byId("export-progress"), { max: Math.max(1, job.total), value: job.done });
   const hidden = objects.filter((object) => object.hidden).map(({ name }) => name);
   byId("export-hidden").textContent = hidden.length
-    ? `Hidden objects are left out: ${hidden.join(", ")}.` : "All objects are exported. Those that you hide are left out.";
-  byId("export-wait").textContent = job?.kind === "track" ? "Tracking runs. Stop it or wait to export." : "";
+    ? `Hidden objects are left out of all but the prompts: ${hidden.join(", ")}.`
+    : "All objects are exported. Those that you hide are left out of all but the prompts.";
+  byId("export-wait").textContent = job?.kind === "track" ? "Stop tracking, or wait until it has ended, to export." : "";
   byId("export-list").replaceChildren(...exports.map(({ id, name, bytes, formats: kinds }) => element("li", {},
     element("a", {
       href: `/api${sessionPath()}/exports/${encodeURIComponent(id)}`, download: name, text: `${name} (${sizeText(bytes)})`,

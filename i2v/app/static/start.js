@@ -43,8 +43,9 @@ export function openPath(path) {
 const continueSession = ({ id, name }) => (
   attemptOpen(name, async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {}))));
 
-function sessionText({ num_objects: objects, num_masks: masks, changed }) {
+function sessionText({ num_objects: objects, num_masks: masks, changed, is_open_elsewhere: elsewhere }) {
   const when = new Date(changed * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  if (objects === null) return elsewhere ? `open in another server, ${when}` : `being opened, ${when}`;
   return `${plural(objects, "object")}, ${plural(masks, "mask")}, ${when}`;
 }
 
