@@ -14,7 +14,6 @@ from pathlib import Path
 from i2v.app.jobs import Job
 from i2v.app.session import ConflictError, SessionResults
 from i2v.app.workspace import OpenSession
-from i2v.data.frames import open_frames
 from i2v.exports import FORMATS, export
 from i2v.prompt_files import PromptFile
 from i2v.utils.command_line import EXPECTED_ERRORS, one_line
@@ -82,7 +81,7 @@ def _write(opened: OpenSession, results: SessionResults, prompts: PromptFile, fo
     name = results.name
     exports = opened.folder / "exports"
     exports.mkdir(exist_ok=True)
-    frames = open_frames(opened.video)  # of its own, because it reads them in order
+    frames = opened.session.frames.another()  # it reads them in order, whatever the tracker and the page read
     try:
         with whole_folder(exports / secrets.token_hex(8)) as folder:
             files = folder / "files"
@@ -99,10 +98,12 @@ def _write(opened: OpenSession, results: SessionResults, prompts: PromptFile, fo
             about = {"name": target.name, "bytes": target.stat().st_size, "formats": formats}
             (folder / "export.json").write_text(json.dumps(about))
     finally:
-        frames.close()
+        if frames is not opened.session.frames:
+            frames.close()
     finished = sorted(exports.glob("*/export.json"), key=lambda path: path.stat().st_mtime)
     for path in finished[:-_KEPT]:
         shutil.rmtree(path.parent)
+    opened.refresh_exports()
 
 
 def _check_stopped(job: Job) -> None:

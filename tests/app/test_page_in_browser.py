@@ -134,7 +134,7 @@ class Page:
         self.page.wait_for_selector("#existing[open], [data-screen=editor]")
         if self.page.locator("#existing[open]").count():
             self.page.get_by_test_id("existing-new").click()
-        self.page.wait_for_selector("[data-screen=editor]")
+        self.page.wait_for_selector("[data-screen=editor] #canvas[data-frame]")
 
     def go_to(self, frame: int) -> None:
         """Show a frame, by keyboard."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from page_client import PageSession
 
+from i2v.app.jobs import Job
 from i2v.app.store import MaskRow, SessionStore
 
 PROJECT = Path(__file__).parents[2]
@@ -119,6 +120,25 @@ def test_killed_while_it_tracks(make_page, videos, tmp_path, tiny_checkpoint):
     whole = make_page(folder=tmp_path / "uninterrupted").session(session.id)
     whole.track(0)
     assert largest_difference(session, whole) <= MAX_SHARE_OF_PIXELS
+
+
+def test_killed_in_the_second_direction(session, make_page, tmp_path, monkeypatch):
+    """What was tracked in the first one is among the steps of a replay."""
+    session.add()
+    session.click(1, 5, CLICK)
+    advance = Job.advance
+
+    def killed(job, done):
+        advance(job, done)
+        if done == 9:
+            shutil.copytree(tmp_path / "sessions", tmp_path / "copy")
+
+    monkeypatch.setattr(Job, "advance", killed)
+    session.track(5, "both")
+    again = make_page(folder=tmp_path / "copy").session(session.id)
+    steps = again.inside.prompt_file().steps[1:]
+    assert [(step.start, step.frames, step.reverse) for step in steps] == [(6, 6, False), (4, 2, True)]
+    assert [t for t in range(12) if again.masks(t)] == list(range(3, 12))
 
 
 def test_torn_log(corrected, make_page, tmp_path):

@@ -454,3 +454,39 @@ def test_segment_does_the_same_again(make_page, tmp_path):
     for name in names:
         ours, theirs = (np.asarray(Image.open(tmp_path / run / "masks" / name)) for run in ("bunny", "again"))
         assert (ours == theirs).all(), name
+
+
+def test_removed_objects_do_not_move_the_start(session):
+    """Tracking goes on from the masks that are shown."""
+    session.add(), session.add()
+    session.click(1, 0, CLICK)
+    session.track(0)
+    session.ok("DELETE", "/objects/1")
+    session.click(2, 0, CLICK)
+    session.track(11)
+    assert [t for t, masks in session.all_masks().items() if 2 in masks] == list(range(12))
+
+
+def test_masks_do_not_change_during_an_export(session):
+    session.add()
+    session.click(1, 0, CLICK)
+    job = session.inside.start_export()
+    busy = (409, "an export is running: wait for its end, or stop it")
+    assert session.refused("PUT", "/objects/1/prompts/1", {"points": [CLICK]}) == busy
+    assert session.refused("DELETE", "/objects/1/prompts/0") == busy
+    assert session.refused("DELETE", "/objects/1") == busy
+    assert session.refused("POST", "/undo", {}) == busy
+    session.inside.end_job(job, None)
+    session.click(1, 1, CLICK)
+
+
+def test_an_object_without_prompts_has_no_masks(session):
+    """What was tracked from prompts that are gone is neither shown nor exported; a redo shows it again."""
+    session.add()
+    session.click(1, 0, CLICK)
+    session.track(0)
+    shown = session.all_masks()
+    session.clear(1, 0)
+    assert not any(session.all_masks().values()) and session.inside.results().tracked() == []
+    session.ok("POST", "/undo", {})
+    assert session.all_masks() == shown

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 
 from i2v.data.mask_files import davis_palette, read_labels, read_mask, save_label_image
 from i2v.data.rle import mask_to_rle, rle_to_mask
-from i2v.utils.masks import fill_holes, masks_to_labels
+from i2v.utils.masks import fill_holes, give_free_pixels, masks_to_labels
 
 # pycocotools does not know NumPy 2 well.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -135,6 +135,12 @@ def test_overlapping_masks_become_labels():
     assert labels.dtype == np.uint8
     assert labels.tolist() == [[7, 255, 255, 0, 0]]
     assert masks_to_labels(logits[:0], []).tolist() == [[0, 0, 0, 0, 0]]
+
+
+def test_free_pixels_go_to_the_first_mask_that_covers_them():
+    labels = np.array([[0, 0, 3, 0]], np.uint8)
+    masks = {1: np.array([[0, 1, 1, 0]]), 2: np.array([[1, 1, 1, 0]])}
+    assert give_free_pixels(labels, masks).tolist() == [[2, 1, 3, 0]]
 
 
 def test_label_image_round_trip(tmp_path):
