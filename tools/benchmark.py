@@ -4,6 +4,7 @@
                               [--frames 5] [--objects 2] [OVERRIDE ...]
     python tools/benchmark.py --attention        # tiled attention against PyTorch's, at the model's shape
     python tools/benchmark.py --memory 400       # how much memory grows from frame 40 to frame 400
+    python tools/benchmark.py --config i2v-lite --clicks    # from a click on the page to the masks of its frame
 
 Without a checkpoint it has the weights that come with the config, or random ones, which takes the same time. A shared machine
 changes its speed from minute to minute: compare ratios within a run, not seconds between runs, and look at "processor cores",
@@ -14,15 +15,18 @@ long.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +35,16 @@ import torch.nn.functional as F
 from count_flops import COMPONENTS, around_components, count_macs, format_table
 
 from i2v import I2VVideoPredictor, build_i2v_video_predictor
+from i2v.app.scheduler import Priority, Scheduler
+from i2v.app.session import AnnotationSession
+from i2v.app.store import SessionStore
 from i2v.build_i2v import build_meta_model
-from i2v.data.frames import Frames
+from i2v.data.frames import Frames, open_frames
 from i2v.load_config import known_configs
 from i2v.modeling.cpu_attention import tiled_attention
 from i2v.modeling.precision import PRECISIONS
 from i2v.modeling.sam_i2v import SAMI2V
+from i2v.prompt import Prompt
 from i2v.utils.command_line import command_line, given_text, whole_number
 from i2v.utils.devices import device_of_option
 from i2v.utils.process_memory import peak_memory
@@ -45,6 +53,7 @@ MATRIX_PRODUCT = (4096, 1024, 4096)  # rows, inner size, columns of the product 
 ATTEMPTS = 3  # the best one counts
 SETTLED = 40  # first frame of the measurement of memory: all stores that are bounded are full by then
 MEGABYTE = 2**20
+BUNNY = Path(__file__).resolve().parents[1] / "assets" / "bunny.mp4"
 
 
 class SyntheticVideo(Frames):
@@ -261,6 +270,29 @@ def report_attention(meta_model: SAMI2V, device: torch.device) -> None:
     print(format_table(["precision", "sdpa, ms", "tiled, ms", "sdpa / tiled", "sdpa, G/s", "tiled, G/s"], rows))
 
 
+def report_clicks(predictor: I2VVideoPredictor) -> None:
+    """Print how long the page's session takes from a click to the masks as JSON, in frames that were encoded ahead."""
+    frames = open_frames(BUNNY)
+    scheduler, seconds = Scheduler(), []
+    with tempfile.TemporaryDirectory() as folder:
+        store = SessionStore(Path(folder) / "session.db")
+        session = AnnotationSession(predictor, scheduler, frames, BUNNY.name, store, lambda event: None)
+        session.add_object()
+        for frame in range(frames.count()):
+            session.prepare_later(frame)
+            scheduler.submit(Priority.PREPARE, lambda: None).result()  # after it
+            started = time.perf_counter()
+            click = partial(session.set_prompt, 1, frame, Prompt.of_clicks([(frames.width / 2, frames.height / 2, 1)]))
+            scheduler.submit(Priority.PROMPT, click).result()
+            json.dumps(session.masks(frame))
+            seconds.append(time.perf_counter() - started)
+        session.close()
+        scheduler.close()
+    quantiles = statistics.quantiles(seconds, n=10)
+    times = {"median": quantiles[4], "90 %": quantiles[8], "largest": max(seconds)}
+    print(", ".join(f"{name} {1e3 * value:.0f} ms" for name, value in times.items()), f"of {len(seconds)} clicks")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -282,6 +314,7 @@ def build_parser() -> argparse.ArgumentParser:
     mode.add_argument("--attention", action="store_true", help="compare implementations of attention instead")
     last = whole_number(SETTLED + 1)
     mode.add_argument("--memory", type=last, metavar="FRAMES", help="measure the growth of memory up to this frame instead")
+    mode.add_argument("--clicks", action="store_true", help="time clicks of the page on the bundled video instead")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="such as model/memory_selector=greedy")
     return parser
 
@@ -300,7 +333,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     overrides = [*args.overrides, f"predictor.precision={args.precision}"]
     predictor = build_i2v_video_predictor(args.config, args.checkpoint, device, hydra_overrides_extra=overrides)
-    if args.memory is not None:
+    if args.clicks:
+        report_clicks(predictor)
+    elif args.memory is not None:
         report_memory(predictor, args.objects, args.memory)
     else:
         meta_model = build_meta_model(args.config, args.overrides)

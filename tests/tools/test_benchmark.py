@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +60,12 @@ def test_memory(benchmark: ModuleType, capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setattr(benchmark, "SETTLED", 3)
     benchmark.main([*TINY, "--memory", "6"])
     assert capsys.readouterr().out.strip().endswith("MB/frame/object")
+
+
+@pytest.mark.slow
+def test_clicks(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark.main([*TINY, "--clicks"])
+    assert re.search(r"^median \d+ ms, 90 % \d+ ms, largest \d+ ms of 48 clicks$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_attention(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
