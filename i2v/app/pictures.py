@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Generator
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from i2v.data.frames import Frames
+from i2v.data.video_file import iterate_frames
 
 _QUALITY = 90  # of JPEG, 0 to 100
-_THUMBNAIL_HEIGHT = 64  # pixels
+_THUMBNAIL_HEIGHT, _PREVIEW_HEIGHT = 64, 360  # pixels
+_PREVIEW_STRIDE = 5  # frames
 _MAX_BYTES = 64 * 2**20  # of the pictures that are kept in memory
 
 
@@ -48,7 +52,7 @@ class Pictures:
             if (index, thumbnail) not in self._kept:
                 if not self._frames.has(index):
                     raise self._frames.missing_frame_error(index)
-                self._keep(index, thumbnail, _encode(self._frames[index], thumbnail))
+                self._keep(index, thumbnail, _encode(self._frames[index], _THUMBNAIL_HEIGHT if thumbnail else None))
             self._kept.move_to_end((index, thumbnail))
             return self._kept[index, thumbnail]
 
@@ -60,10 +64,27 @@ class Pictures:
             self._num_bytes -= len(oldest)
 
 
-def _encode(image: np.ndarray, thumbnail: bool) -> bytes:
-    if thumbnail:
-        height, width = image.shape[:2]
-        size = (max(round(width * _THUMBNAIL_HEIGHT / height), 1), _THUMBNAIL_HEIGHT)
+def preview(path: Path) -> Generator[bytes, None, None]:
+    """Frames of a video file as JPEGs, as they are decoded, to look at while the file is opened.
+
+    Args:
+        path (Path): path of the file.
+
+    Yields:
+        Every fifth frame, at most 360 pixels high.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a video.
+    """
+    for _, image in iterate_frames(path, lambda index: index % _PREVIEW_STRIDE == 0, threads=1):
+        yield _encode(image, min(_PREVIEW_HEIGHT, len(image)))
+
+
+def _encode(image: np.ndarray, height: int | None) -> bytes:
+    """A JPEG, `height` pixels high; None for its own height."""
+    if height is not None:
+        size = (max(round(image.shape[1] * height / len(image)), 1), height)
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return data.tobytes()

@@ -18,12 +18,13 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from i2v.app.exporting import start_export
+from i2v.app.pictures import preview
 from i2v.app.scheduler import Priority
 from i2v.app.session import MAX_NAME, MAX_OBJECTS, AnnotationSession, ConflictError, Event
 from i2v.app.workspace import BadRequestError, BusyError, NotFoundError, OpenSession, TooLargeError, Workspace
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 _MAX_BODY = 64 * 2**20  # bytes of a JSON body; masks of large frames are the largest
 _MAX_EVENTS = 256  # that wait for a slow page
+_PREVIEW_SECONDS = 0.2  # between two pictures
 _MAX_SEND_SECONDS = 10  # in which a page takes an event
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _DIRECTIONS = {"forward": [False], "backward": [True], "both": [False, True]}
@@ -132,6 +134,7 @@ def create_app(workspace: Workspace, events: Events, about: dict[str, Any]) -> S
         Route("/", _index),
         Route("/api/info", api.info),
         Route("/api/files", api.files),
+        Route("/api/preview", api.preview),
         Route("/api/sessions", api.sessions),
         Route("/api/sessions", api.create, methods=["POST"]),
         Route("/api/uploads", api.begin_upload, methods=["POST"]),
@@ -279,6 +282,30 @@ class Api:
     async def files(self, request: Request) -> Response:
         listing = await run_in_threadpool(self.workspace.list_folder, request.query_params.get("path", ""))
         return JSONResponse(listing, headers=_FRESH)
+
+    @_answered
+    async def preview(self, request: Request) -> Response:
+        """JPEGs of a video file one after the other, which browsers show like an animation, until the page looks away."""
+        video = await run_in_threadpool(self.workspace.find, request.query_params.get("path", ""))
+        if not video.is_file():
+            raise NotFoundError("only video files have a preview")
+        pictures = preview(video)
+        try:
+            first = await run_in_threadpool(next, pictures, None)
+        except ValueError as error:
+            raise BadRequestError(one_line(error)) from error
+
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                data = first
+                while data is not None:
+                    yield b"--picture\r\nContent-Type: image/jpeg\r\n\r\n" + data + b"\r\n"
+                    await asyncio.sleep(_PREVIEW_SECONDS)
+                    data = await run_in_threadpool(next, pictures, None)
+            finally:
+                await run_in_threadpool(pictures.close)
+
+        return StreamingResponse(parts(), media_type="multipart/x-mixed-replace; boundary=picture", headers=_FRESH)
 
     @_answered
     async def sessions(self, request: Request) -> Response:

@@ -409,6 +409,19 @@ def test_upload(browser: Any, server: Server, videos: Path, tmp_path: Path) -> N
     page.close()
 
 
+def test_frames_appear_while_a_file_is_opened(browser: Any, server: Server) -> None:
+    page = Page(browser, server, "preview")
+    opening: list[Any] = []
+    page.page.route(lambda address: address.endswith("/api/sessions"), lambda route: opening.append(route))
+    page.page.get_by_test_id("file-list").get_by_text("bunny.mp4").click()
+    page.page.locator("#preview").wait_for(state="visible")
+    page.screenshot("opening")
+    for route in opening:
+        route.abort()
+    page.page.locator("#preview").wait_for(state="hidden")
+    page.close()
+
+
 @pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not there: make browser installs it")
 def test_accessibility(browser: Any, server: Server) -> None:
     page = Page(browser, server, "axe", bypass_csp=True)  # for axe's own script

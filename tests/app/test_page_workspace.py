@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from i2v.app import workspace as workspace_module
 from i2v.app.session import AnnotationSession
@@ -332,3 +334,16 @@ def test_memory(make_page, monkeypatch):
     while session.opened.num_users:
         time.sleep(0.01)
     idle.ok("GET")
+
+
+def test_preview_of_a_video_file(page, videos):
+    """Every fifth frame of a file, without opening it; folders have none, and nothing leads out of the root."""
+    shutil.copy(Path(__file__).parents[2] / "assets" / "bunny.mp4", videos)
+    answer = page.get("/api/preview", params={"path": "bunny.mp4"})
+    parts = [part.split(b"\r\n\r\n", 1)[1] for part in answer.content.split(b"--picture\r\n")[1:]]
+    sizes = {Image.open(io.BytesIO(part)).size for part in parts}
+    assert (len(parts), sizes) == (10, {(640, 360)})
+    for path in ("disc", "../bunny.mp4", "none.mp4"):
+        assert page.refused("GET", f"/api/preview?path={path}")[0] == 404
+    (videos / "text.mp4").write_text("no video")
+    assert page.refused("GET", "/api/preview?path=text.mp4")[0] == 400

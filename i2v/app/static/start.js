@@ -16,14 +16,18 @@ async function attempt(what, action) {
   }
 }
 
-/** Opens something; nothing else can be opened meanwhile, which takes seconds for long videos. */
-async function attemptOpen(name, action) {
+/** Opens something; nothing else can be opened meanwhile, which takes seconds for long videos, of which frames are shown. */
+async function attemptOpen(name, path, action) {
   const screen = byId("start");
+  const preview = byId("preview");
   screen.inert = true;
   forgive();
+  if (path) preview.src = `/api/preview?path=${encodeURIComponent(path)}`;
   say(`Opening ${name}…`);
   await attempt(`${name} was not opened`, action);
   screen.inert = false;
+  preview.hidden = true;
+  preview.removeAttribute("src");
   say("");
 }
 
@@ -33,15 +37,15 @@ async function attemptOpen(name, action) {
  * @returns {Promise<void>}
  */
 export function openPath(path) {
-  return attemptOpen(path, async () => {
+  return attemptOpen(path, path, async () => {
     const reply = await request("POST", "/sessions", { path });
     if (reply.existing) askWhich(path, reply.existing);
     else onOpen(reply);
   });
 }
 
-const continueSession = ({ id, name }) => (
-  attemptOpen(name, async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {}))));
+const continueSession = ({ id, name, path }) => (
+  attemptOpen(name, path, async () => onOpen(await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {}))));
 
 function sessionText({ num_objects: objects, num_masks: masks, changed, is_open_elsewhere: elsewhere }) {
   const when = new Date(changed * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
@@ -60,7 +64,7 @@ function askWhich(path, sessions) {
   }, element("strong", { text: "Continue" }), element("span", { class: "muted", text: sessionText(session) })))));
   byId("existing-new").onclick = () => {
     dialog.close();
-    attemptOpen(path, async () => onOpen(await request("POST", "/sessions", { path, new: true })));
+    attemptOpen(path, path, async () => onOpen(await request("POST", "/sessions", { path, new: true })));
   };
   dialog.showModal();
 }
@@ -168,6 +172,7 @@ export function showStart() {
 export function initStart(open) {
   onOpen = open;
   const drop = byId("drop");
+  byId("preview").addEventListener("load", (event) => { event.target.hidden = false; }); // not for folders, which have none
   byId("upload-files").addEventListener("change", (event) => upload(event.target.files));
   byId("upload-cancel").addEventListener("click", () => cancelUpload?.());
   // Anywhere on the page: a file that misses the field would replace the page otherwise.
