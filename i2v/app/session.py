@@ -389,7 +389,8 @@ class AnnotationSession:
         if limit is not None:
             lengths = [min(length, limit) for length in lengths]
         if sum(lengths) <= 0:
-            raise ConflictError("the video ends here: there is no frame left to track in this direction")
+            reason = "all masks up to the end of the video are up to date"
+            raise ConflictError(f"nothing is left to track in this direction: {reason}")
         self.job = Job("track", sum(lengths))
         results = self._results([(*run, length) for run, length in zip(runs, lengths, strict=True) if length > 0])
         self.report(self.job)
@@ -487,7 +488,7 @@ class AnnotationSession:
         job.ended.set()
 
     def _first_frame(self, frame: int, reverse: bool) -> int:
-        """The first frame to track: the nearest one with masks, or the one after it if those are complete and up to date."""
+        """The first frame to track: from the nearest one with masks on, the first whose masks are missing or out of date."""
         with self._lock:
             frames = {t for obj in self._objects for t in self._known_marks(obj)}
             before = [t for t in frames if (t >= frame if reverse else t <= frame)]
@@ -496,10 +497,10 @@ class AnnotationSession:
             if not before:
                 return max(prompted) if reverse else min(prompted)
             start = min(before) if reverse else max(before)
-            tracked = [obj for obj in self._state.objects.values() if obj.bank.conditioning]
-            marks = [self._marks[obj.obj_id].get(start) for obj in tracked]
-            is_complete = all(mark is not None and not mark.outdated for mark in marks)
-        return start + (-1 if reverse else 1) if is_complete else start
+            tracked = [self._marks[obj.obj_id] for obj in self._state.objects.values() if obj.bank.conditioning]
+            while all(start in marks and not marks[start].outdated for marks in tracked):
+                start += -1 if reverse else 1
+        return start
 
     # Records
 

@@ -561,10 +561,11 @@ class Workspace:
         single = folder / files[0]["name"]
         is_video = len(files) == 1 and single.suffix.lower() in VIDEO_SUFFIXES
         try:
-            opened = self.create(single if is_video else folder, single.name if is_video else f"{len(files)} images", upload)
-        except BadRequestError:
+            name = single.name if is_video else f"{len(files)} image{'s' if files[1:] else ''}"
+            opened = self.create(single if is_video else folder, name, upload)
+        except BadRequestError as error:
             self.cancel_upload(upload)
-            raise
+            raise BadRequestError(str(error).replace(f"{folder}/", "")) from error  # who uploads did not choose that folder
         (self.folder / upload / "upload.json").unlink()
         return opened
 

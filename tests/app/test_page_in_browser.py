@@ -199,9 +199,19 @@ class Page:
         area = self.api("/timeline")["objects"]["1"]["area"]
         return [frame for frame, share in enumerate(area) if share is not None]
 
+    def track(self, button: str) -> None:
+        """Press one of the buttons that track."""
+        with self.page.expect_response(re.compile("/track$")) as answer:
+            self.page.locator(button).click()
+        assert answer.value.ok, answer.value.text()
+
     def wait_for_job(self) -> None:
         """Wait until tracking or an export has ended."""
-        self.page.wait_for_selector("#job", state="hidden")
+        for _ in range(600):
+            if self.api("")["job"] is None:
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError("the job did not end")
 
     def download(self, *formats: str) -> Path:
         """Export, and return the downloaded file."""
@@ -234,7 +244,7 @@ def test_click_track_stop_correct_export_reload(browser: Any, server: Server, vi
     assert np.median(change[mask & far]) > 20 and np.median(change[~mask & far]) == 0
     page.screenshot("click")
 
-    page.page.locator("#track-forward").click()
+    page.track("#track-forward")
     page.wait_until("document.querySelector('#frame-number').value >= 28")  # masks stream in, and are followed
     page.screenshot("tracking")
     page.page.locator("#stop").click()
@@ -247,7 +257,7 @@ def test_click_track_stop_correct_export_reload(browser: Any, server: Server, vi
     assert page.api("/timeline")["objects"]["1"]["outdated"] == list(range(28, tracked[-1] + 1))
     page.screenshot("corrected")
     page.page.locator("#track-frames").fill("5")
-    page.page.locator("#track-forward").click()
+    page.track("#track-forward")
     page.wait_for_job()
     assert not set(page.api("/timeline")["objects"]["1"]["outdated"]) & set(range(28, 33))
     page.page.locator("#track-frames").fill("")
@@ -372,8 +382,7 @@ def test_second_tab_and_a_server_that_is_killed(browser: Any, videos: Path, tmp_
     page.click(*FACE)
     tab.locator("#object-list li").first.wait_for()
     page.page.locator("#track-frames").fill("3")
-    page.page.locator("#track-forward").click()
-    page.page.wait_for_selector("#job:not([hidden])")
+    page.track("#track-forward")
     page.wait_for_job()
     before = page.api("/masks/26")
 
@@ -383,8 +392,7 @@ def test_second_tab_and_a_server_that_is_killed(browser: Any, videos: Path, tmp_
     server = Server(videos, tmp_path / "sessions", server.port)
     page.page.get_by_test_id("connection").wait_for(state="hidden")
     assert page.api("/masks/26") == before
-    page.page.locator("#track-forward").click()
-    page.page.wait_for_selector("#job:not([hidden])")
+    page.track("#track-forward")
     page.wait_for_job()
     assert page.masked_frames() == list(range(24, 31))
     page.screenshot("continued")

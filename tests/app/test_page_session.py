@@ -295,13 +295,18 @@ def test_outdated_where_the_other_direction_was_remembered(session):
     assert (session.masks(4)[1] != before).any()
 
 
-def test_tracking_a_part_again_does_not_hide_what_depends_on_it(session):
+def test_masks_that_are_up_to_date_are_not_tracked_again(session):
+    """After tracking both ways, another direction goes on where masks are missing."""
     session.add()
-    session.click(1, 0, CLICK)
-    session.track(0)
-    session.track(3, "forward", 2)
-    session.click(1, 5, AWAY)
-    assert session.outdated() == [6, 7, 8, 9, 10, 11]
+    session.click(1, 5, CLICK)
+    session.track(5, "both", 2)
+    session.track(3, "forward", 2)  # the page shows the last frame of the backward direction
+    assert [t for t, masks in session.all_masks().items() if masks] == list(range(3, 10))
+    session.track(3)
+    assert session.refused("POST", "/track", {"frame": 5, "direction": "forward"}) == (
+        409,
+        "nothing is left to track in this direction: all masks up to the end of the video are up to date",
+    )
 
 
 def test_outdated_before_a_conditioning_frame(session):
@@ -366,7 +371,7 @@ def replayed(data: bytes, videos, predictor, tmp_path):
 REPLAYED = {
     "corrections": lambda s: (s.click(1, 0, CLICK), s.track(0), s.click(1, 6, AWAY), s.track(6)),
     "undone": lambda s: (
-        *(s.click(1, 0, CLICK), s.track(0), s.click(1, 6, AWAY), s.ok("POST", "/undo", {}), s.track(0)),
+        *(s.click(1, 0, CLICK), s.track(0), s.click(1, 6, AWAY), s.ok("POST", "/undo", {})),
         *(s.click(1, 7, AWAY), s.track(7)),
     ),
     "undone and redone": lambda s: (

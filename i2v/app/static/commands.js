@@ -26,7 +26,7 @@ function toLeastCertain() {
   if (frame === null) say("Nothing has been tracked yet, or every tracked frame is prompted.");
   else {
     goTo(frame);
-    say(`Frame ${frame} is the least certain one${hasActive() ? ` of ${objectById(state.active).name}` : ""}.`);
+    say(`${hasActive() ? objectById(state.active).name : "The masks"} ${hasActive() ? "is" : "are"} least certain in frame ${frame}.`);
   }
 }
 
@@ -132,10 +132,10 @@ export const commands = {
   zoomIn: { group: "View", label: "Zoom in", keys: ["+", "="], repeat: true, run: () => zoom(1.25) },
   zoomOut: { group: "View", label: "Zoom out", keys: ["-"], repeat: true, run: () => zoom(0.8) },
   fit: { group: "View", label: "Show the whole frame", keys: ["0"], run: fit },
-  panLeft: { group: "View", label: "Look left", keys: ["A"], repeat: true, run: () => pan(PAN_STEP, 0) },
-  panRight: { group: "View", label: "Look right", keys: ["D"], repeat: true, run: () => pan(-PAN_STEP, 0) },
-  panUp: { group: "View", label: "Look up", keys: ["W"], repeat: true, run: () => pan(0, PAN_STEP) },
-  panDown: { group: "View", label: "Look down", keys: ["S"], repeat: true, run: () => pan(0, -PAN_STEP) },
+  panLeft: { group: "View", label: "Pan left", keys: ["A"], repeat: true, run: () => pan(PAN_STEP, 0) },
+  panRight: { group: "View", label: "Pan right", keys: ["D"], repeat: true, run: () => pan(-PAN_STEP, 0) },
+  panUp: { group: "View", label: "Pan up", keys: ["W"], repeat: true, run: () => pan(0, PAN_STEP) },
+  panDown: { group: "View", label: "Pan down", keys: ["S"], repeat: true, run: () => pan(0, -PAN_STEP) },
   masks: { group: "View", label: "Masks on and off", keys: ["M"], pressed: () => state.masksVisible,
     run: () => {
       state.masksVisible = !state.masksVisible;

@@ -76,7 +76,7 @@ function applyMasks({ session, ...masks }) {
 /** What a prompt has done, for those who do not see it. */
 function promptResult(id, mask, replacesMask) {
   const { name, hidden } = objectById(id);
-  const share = mask?.area ? `: ${(100 * mask.area).toFixed(1)} % of the frame.` : " is not found in this frame.";
+  const share = mask?.area ? `: ${(100 * mask.area).toFixed(1)} % of the frame.` : " was not found in this frame.";
   const parts = [name + share];
   if (hidden) parts.push("It is hidden.");
   if (replacesMask) parts.push("The prompt has replaced the brushed mask; undo brings it back.");

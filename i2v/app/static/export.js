@@ -49,7 +49,7 @@ function update() {
     element("a", {
       href: `/api${sessionPath()}/exports/${encodeURIComponent(id)}`, download: name, text: `${name} (${sizeText(bytes)})`,
       "data-testid": "export-link",
-    }), element("span", { class: "muted", text: ` ${kinds.join(", ")}` }))));
+    }), element("span", { class: "muted", text: ` ${kinds.map((kind) => state.info.formats[kind] ?? kind).join("; ")}` }))));
   byId("export-ready").textContent = exports.length ? `${plural(exports.length, "export")} ready` : "";
 }
 

@@ -1,6 +1,6 @@
 // Starts the page; opens and closes sessions, and listens to their events.
 import { listen, request } from "./api.js";
-import { byId, complain, say, setIcon } from "./dom.js";
+import { byId, complain, forgive, say, setIcon } from "./dom.js";
 import { isEditing, masksChanged, setJob } from "./edits.js";
 import { initExport } from "./export.js";
 import { initKeyboard } from "./keyboard.js";
@@ -98,6 +98,7 @@ function onMessage(message) {
     applySession(message.session, { force: newConnection });
     if (newConnection && !byId("connection").hidden) {
       byId("connection").hidden = true;
+      forgive(); // what failed meanwhile was said
       say("Connected again.");
     }
     if (newConnection || (changed && !isEditing())) updateMasks(); // changed by another tab
@@ -115,7 +116,7 @@ function onMessage(message) {
       state.following = false;
       emit("frame");
       updateMasks(); // events and a timeline on its way may have overtaken each other
-      say(before.kind === "track" ? "Tracking has ended." : "The export has ended.");
+      say(before.kind === "track" ? "Tracking finished." : "Export finished.");
     }
   } else if (message.type === "timeline") {
     updateMasks();
@@ -135,6 +136,11 @@ async function beforeRetry() {
     await request("POST", `/sessions/${encodeURIComponent(id)}/open`, {}); // the server may have been restarted
     return true;
   } catch (error) {
+    if (error.status === 403) { // the server was restarted, and has another token
+      byId("connection").hidden = true;
+      complain(error.message);
+      return false;
+    }
     if (error.status !== 404) {
       if (error.status) complain(error.message); // the server is there, but refuses
       throw error;
@@ -166,7 +172,7 @@ function showFrame() {
   const number = byId("frame-number");
   if (document.activeElement !== number) number.value = state.frame;
   number.max = state.session.num_frames - 1;
-  byId("frame-count").textContent = `of ${state.session.num_frames}`;
+  byId("frame-count").textContent = `of 0 to ${state.session.num_frames - 1}`;
   setIcon(byId("play"), state.playing ? "pause" : "play");
   byId("play").setAttribute("aria-label", state.playing ? "Pause" : "Play");
 }
