@@ -96,6 +96,7 @@ def test_missing_extra(outcome, monkeypatch, tmp_path, package):
     assert status == 1 and said.strip() == f'error: the page needs the package {package}: pip install -e ".[app]"'
 
 
+@pytest.mark.slow
 def test_part_of_the_command(outcome):
     """`python -m i2v app` does the same."""
     command = [sys.executable, "-m", "i2v", "app", "--help"]
@@ -127,6 +128,7 @@ def running(
             process.kill()
 
 
+@pytest.mark.slow
 def test_from_start_to_end(tmp_path, tiny_checkpoint, png_folder):
     """A folder of images is opened by itself; Ctrl-C ends the server, even with a page open, and nothing is lost."""
     folder = shutil.copytree(png_folder, tmp_path / "images")
@@ -154,6 +156,7 @@ def test_from_start_to_end(tmp_path, tiny_checkpoint, png_folder):
         assert httpx2.get(f"{address}api/sessions").json()["sessions"][0]["num_masks"] >= 1
 
 
+@pytest.mark.slow
 def test_a_token_where_others_can_reach_it(tmp_path, tiny_checkpoint, make_video, tiny_video):
     """A single video is opened, and nothing else of its folder is served."""
     video = make_video(tmp_path / "clip.avi", tiny_video)
@@ -172,6 +175,7 @@ def test_a_token_where_others_can_reach_it(tmp_path, tiny_checkpoint, make_video
             assert client.post("/api/sessions", json={"path": "clip.avi"}).status_code == 201
 
 
+@pytest.mark.slow
 def test_a_folder_of_videos(tmp_path, tiny_checkpoint, make_video, tiny_video):
     """Without an argument, it is the working directory; nothing is opened by itself."""
     folder = tmp_path / "videos"

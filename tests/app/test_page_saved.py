@@ -17,6 +17,7 @@ from page_client import PageSession
 from i2v.app.jobs import Job
 from i2v.app.store import MaskRow, SessionStore
 
+pytestmark = pytest.mark.slow
 PROJECT = Path(__file__).parents[2]
 TINY = PROJECT / "tests" / "configs" / "tiny.yaml"
 CLICK = (16.0, 24.0, 1)

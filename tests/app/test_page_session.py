@@ -392,6 +392,7 @@ REPLAYED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPLAYED)
 def test_exported_prompts_do_the_same_again(session, videos, tiny_predictor, tmp_path, name):
     session.add()

@@ -19,6 +19,7 @@ from i2v.app import server as server_module
 from i2v.app.jobs import Job
 from i2v.app.server import Events
 
+pytestmark = pytest.mark.slow
 CLICK = (16.0, 24.0, 1)
 
 

@@ -22,6 +22,8 @@ from i2v.data import video_file
 
 CLICK = (16.0, 24.0, 1)
 
+pytestmark = pytest.mark.slow
+
 
 # Links
 
