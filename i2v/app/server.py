@@ -290,10 +290,8 @@ class Api:
         if not video.is_file():
             raise NotFoundError("only video files have a preview")
         pictures = preview(video)
-        try:
+        with _bad_if(ValueError):
             first = await run_in_threadpool(next, pictures, None)
-        except ValueError as error:
-            raise BadRequestError(one_line(error)) from error
 
         async def parts() -> AsyncIterator[bytes]:
             try:

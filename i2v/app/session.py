@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 MAX_OBJECTS = 100
 MAX_NAME = 100  # characters
 _MAX_UNDO = 100  # changes
-_POINTER_BYTES = 4  # of a number in an object pointer
+_FLOAT_BYTES = 4
 
 Event = dict[str, Any]
 
@@ -172,7 +172,7 @@ class AnnotationSession:
     def bytes_kept(self) -> int:
         """About how much memory the network's results take, in bytes."""
         model = self._predictor.model
-        per_mask = 4 * model.mask_size**2 + _POINTER_BYTES * model.embed_dim
+        per_mask = _FLOAT_BYTES * (model.mask_size**2 + model.embed_dim)  # logits and pointer
         with self._lock:
             return per_mask * sum(len(marks) for marks in self._marks.values())
 
@@ -368,8 +368,8 @@ class AnnotationSession:
         """Track all objects, in steps of one frame.
 
         Args:
-            frame (int): tracking goes on from the last frame up to this one that has a mask; backward, from the first one
-                from it on.
+            frame (int): tracking looks for masks that are missing or out of date from the last frame up to this one that has
+                a mask; backward, from the first one from it on.
             directions (list[bool]): one direction after the other; True is backward.
             limit (int or None): number of frames in each direction; None for all.
 
@@ -377,7 +377,7 @@ class AnnotationSession:
             The job. It ends with an event.
 
         Raises:
-            ConflictError: a job is running, nothing is prompted, or no frame is left in this direction.
+            ConflictError: a job is running, nothing is prompted, or nothing is left to track in this direction.
             IndexError: no such frame.
         """
         self._check_frame(frame)
@@ -597,8 +597,6 @@ class AnnotationSession:
         change.other = self._snapshot(obj, frame, change.whole)
         outdated = set() if "remove" in change.step else self._dependent(obj, frame)
         self._apply_to_object(obj, frame, former.item)
-        known = self._state.objects.get(obj)
-        known = None if known is None else _copy(known, range(self.frames.count()))
         self._apply_to_network(change, former.tracked)
         if obj in self._objects:
             self._record(frame, {obj}, former=former.row)
@@ -611,7 +609,7 @@ class AnnotationSession:
             self._record(frame, set())
         change.number, change.outdated = self._change, outdated
         if change.whole:
-            self._keep_outputs(obj, known)
+            self._keep_outputs(obj, change.other.tracked)
 
     def _apply_to_object(self, obj: int, frame: int, former: SessionObject | None) -> None:
         with self._lock:

@@ -64,7 +64,6 @@ class OpenSession:
         session (AnnotationSession): the session.
         pictures (Pictures): its frames as JPEGs.
         folder (Path): its folder.
-        video (Path): the video.
         num_users (int): number of pages that show it, and of requests that use it; it stays in memory for them.
         used (float): when it was used last, in seconds of the monotonic clock.
         is_closed (bool): whether it leaves the memory, or has left it.
@@ -75,7 +74,6 @@ class OpenSession:
     session: AnnotationSession
     pictures: Pictures
     folder: Path
-    video: Path
     num_users: int = 0
     used: float = field(default_factory=time.monotonic)
     is_closed: bool = False
@@ -197,7 +195,7 @@ class Workspace:
     # Sessions
 
     def sessions(self, video: Path | None = None) -> list[dict[str, Any]]:
-        """The saved sessions, those that changed last first; optionally of one video only.
+        """The saved sessions, most recently changed first; optionally those of one video only.
 
         The numbers of objects and masks are None while another server has the session open, or this one is opening it.
         """
@@ -265,7 +263,7 @@ class Workspace:
                 about = {"video": str(video), "name": name, "size": list(frames.size), "num_frames": frames.count()}
                 with atomic_write(folder / "about.json") as temporary:
                     temporary.write_text(json.dumps(about))
-                return self._read_session(folder, video, name, frames)
+                return self._read_session(folder, name, frames)
             except BaseException:
                 frames.close()
                 if upload is None:
@@ -308,7 +306,7 @@ class Workspace:
                 try:
                     if [list(frames.size), frames.count()] != [about["size"], about["num_frames"]]:
                         raise ConflictError(f"{video} has changed since this session: it has another size or number of frames")
-                    return self._read_session(folder, video, about["name"], frames)
+                    return self._read_session(folder, about["name"], frames)
                 except BaseException:
                     frames.close()
                     raise
@@ -394,7 +392,7 @@ class Workspace:
             self._is_visible(found) and (self.only is None or found.relative_to(self.root).parts[:1] == (self.only,))
         )
 
-    def _read_session(self, folder: Path, video: Path, name: str, frames: Frames) -> OpenSession:
+    def _read_session(self, folder: Path, name: str, frames: Frames) -> OpenSession:
         """Read a session from its folder, whose lock is held; see `open`."""
         session_id = folder.name
         store = pictures = None
@@ -404,7 +402,7 @@ class Workspace:
             session = AnnotationSession(
                 self._predictor, self.scheduler, frames, name, store, lambda event: self._notify(session_id, event)
             )
-            opened = OpenSession(session_id, session, pictures, folder, video)
+            opened = OpenSession(session_id, session, pictures, folder)
             opened.refresh_exports()
         except BaseException as error:
             if store is not None:
@@ -613,7 +611,7 @@ def _is_usable(name: str) -> bool:
 
 
 def _read_about(folder: Path) -> dict[str, Any] | None:
-    """What a session is about; None if the folder is none of a session."""
+    """What a session is about; None if the folder is not a session's."""
     try:
         about = json.loads((folder / "about.json").read_text())
         require_form(about, {"video": str, "name": str, "size": [int], "num_frames": int}, "about.json")

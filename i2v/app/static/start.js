@@ -168,7 +168,7 @@ export function showStart() {
   showSessions();
 }
 
-/** Connects the start screen. @param {(session: Object) => void} open takes an opened session over */
+/** Connects the start screen. @param {(session: Object) => void} open takes over an opened session */
 export function initStart(open) {
   onOpen = open;
   const drop = byId("drop");

@@ -39,7 +39,7 @@ export const objectById = (id) => state.session?.objects.find((object) => object
 export const promptAt = (id, frame) => objectById(id)?.prompts.find((prompt) => prompt.frame === frame);
 
 /**
- * Takes a session from the server over, unless it is older than the one shown: replies and events overtake each other.
+ * Takes over a session from the server, unless it is older than the one shown: replies and events overtake each other.
  * @param {Object} session
  * @param {{force?: boolean}} [options] force: also if it is older, as after a restart of the server
  */
